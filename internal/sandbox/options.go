@@ -1,0 +1,60 @@
+package sandbox
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Options say how a Sandbox behaves. The zero value is a LivePerson with one account, on a free port of loopback.
+type Options struct {
+	// Listen is the plaintext address, loopback only. Default "127.0.0.1:0".
+	Listen string
+	// TLSListen is the address that serves the same over TLS, loopback only. Empty: none.
+	TLSListen string
+	// CAFile is where the certificate of the generated CA is written as PEM (mode 0644). Empty: nowhere.
+	CAFile string
+	// Accounts are the account ids that exist. Default: "12345678".
+	Accounts []string
+	// AdminUser and Password open the login service. The administrator is an agent too, any other user name with the same
+	// password is an agent without administrator's rights. Defaults "admin" and "sandbox".
+	AdminUser, Password string
+	// URLLifetime is how long a signed URL lives. Default 60 s, as LivePerson's.
+	URLLifetime time.Duration
+	// TokenLifetime is how long a consumer token lives. Default 24 h.
+	TokenLifetime time.Duration
+	// BearerLifetime is how long an agent's bearer lives without a refresh. Default 8 h.
+	BearerLifetime time.Duration
+	// MaxFileSize is the largest fileSize that an upload URL is given for, in bytes. Default 5 MiB.
+	MaxFileSize int64
+	// FileSharingOff starts with the site property messaging.file.sharing.enabled false.
+	FileSharingOff bool
+	// SignAnyPath gives a download URL for any path of the account, published or not: LivePerson does not say that it checks.
+	SignAnyPath bool
+	// IdleTimeout closes a socket on which nothing came for so long. Default 120 s.
+	IdleTimeout time.Duration
+	// InitTimeout is how long a socket without an Authorization header may take to send InitConnection. Default 5 s.
+	InitTimeout time.Duration
+	// MaxRequestsPerSecond per socket; over it requests are answered with code 429. 0: no limit.
+	MaxRequestsPerSecond int
+	// SwiftURL and SwiftKey let another Swift keep the files: URLs are signed with SwiftKey and the domain "swift" is SwiftURL
+	// (scheme, host, port). Empty: the sandbox's own store.
+	SwiftURL, SwiftKey string
+	// SwiftDigest is "sha1" (as LivePerson's) or "sha256". Default "sha1".
+	SwiftDigest string
+	// OnFrame sees every text frame, both ways, as it was on the wire. Called from several goroutines; must not block.
+	OnFrame func(Frame)
+	// Logger hears of connections and refusals, never of tokens or signatures. Default: silent.
+	Logger *slog.Logger
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// A Frame is one text frame of a socket.
+type Frame struct {
+	// FromClient tells a frame that the client sent from one that the sandbox sent.
+	FromClient bool
+	// Dialect is "consumer" or "brand".
+	Dialect string
+	// Data is the frame's text. The receiver must not change it.
+	Data []byte
+}
