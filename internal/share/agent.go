@@ -1,0 +1,55 @@
+package share
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"log/slog"
+)
+
+// An AgentGrant is what an "lp-agent-token" carries: the login of an agent. The token is opaque to callers, and readable by any
+// server, so that no table of logins is needed. Nothing in it is believed before LivePerson has opened the agent's socket.
+type AgentGrant struct {
+	// Account is LivePerson's account id.
+	Account string `json:"a"`
+	// UserID is config.userId of the login; with the account it makes the agent's old id, "account.userId".
+	UserID string `json:"u"`
+	// UserPID is config.userPid of the login, the agent's id in messages.
+	UserPID string `json:"p"`
+	// Bearer is LivePerson's bearer: a secret.
+	Bearer string `json:"b"`
+	// Expires is when the bearer ends unless the login is refreshed, in epoch seconds; 0 where the login did not say.
+	Expires int64 `json:"e,omitempty"`
+	// Cookie is the login's Session_id and CSRF its csrf, with which it can be refreshed: secrets. Empty: it cannot be.
+	Cookie string `json:"s,omitempty"`
+	CSRF   string `json:"c,omitempty"`
+	// Lifetime is how many seconds a refresh gives the bearer; 0 where the login did not say.
+	Lifetime int64 `json:"t,omitempty"`
+}
+
+// Token writes the grant as an lp-agent-token.
+func (g AgentGrant) Token() string {
+	b, _ := json.Marshal(g) // strings and a number: cannot fail
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// ParseAgentToken reads an lp-agent-token; TokenInvalid if it is none.
+func ParseAgentToken(token string) (AgentGrant, error) {
+	var g AgentGrant
+	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
+	if err == nil {
+		err = json.Unmarshal(b, &g)
+	}
+	if err != nil || g.Account == "" || g.UserID == "" || g.UserPID == "" || g.Bearer == "" {
+		return AgentGrant{}, Errorf(TokenInvalid, "lp-agent-token is not one that SignInAgent gave out", nil)
+	}
+	return g, nil
+}
+
+// String hides the bearer.
+func (g AgentGrant) String() string { return "agent of account " + g.Account }
+
+// GoString hides the bearer from %#v.
+func (g AgentGrant) GoString() string { return g.String() }
+
+// LogValue hides the bearer from slog.
+func (g AgentGrant) LogValue() slog.Value { return slog.StringValue(g.String()) }

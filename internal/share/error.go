@@ -1,0 +1,131 @@
+package share
+
+import (
+	"errors"
+	"time"
+)
+
+// A Kind is a named condition: why something failed, in the words of the contract. Each Kind is the name of a value of
+// lpfileshare.v1.ErrorReason without its prefix; package service maps it to a gRPC code in one table.
+type Kind string
+
+// The named conditions. What each means, and what a caller does about it, stands with ErrorReason in the contract.
+const (
+	StreamProtocolViolation Kind = "STREAM_PROTOCOL_VIOLATION"
+	InvalidField            Kind = "INVALID_FIELD"
+	UnsupportedFileType     Kind = "UNSUPPORTED_FILE_TYPE"
+	FileTypeMismatch        Kind = "FILE_TYPE_MISMATCH"
+	FileTooLarge            Kind = "FILE_TOO_LARGE"
+	PreviewTooLarge         Kind = "PREVIEW_TOO_LARGE"
+	FileEmpty               Kind = "FILE_EMPTY"
+	UploadIncomplete        Kind = "UPLOAD_INCOMPLETE"
+	OffsetMismatch          Kind = "OFFSET_MISMATCH"
+	SizeExceeded            Kind = "SIZE_EXCEEDED"
+	ChunkChecksumMismatch   Kind = "CHUNK_CHECKSUM_MISMATCH"
+	FileChecksumMismatch    Kind = "FILE_CHECKSUM_MISMATCH"
+	MessageTooLarge         Kind = "MESSAGE_TOO_LARGE"
+	UploadNotFound          Kind = "UPLOAD_NOT_FOUND"
+	UploadTakenOver         Kind = "UPLOAD_TAKEN_OVER"
+	UploadIdle              Kind = "UPLOAD_IDLE"
+	RequestIDConflict       Kind = "REQUEST_ID_CONFLICT"
+	TooManyUploads          Kind = "TOO_MANY_UPLOADS"
+	ServerDraining          Kind = "SERVER_DRAINING"
+	TokenInvalid            Kind = "TOKEN_INVALID"
+	NotAllowed              Kind = "NOT_ALLOWED"
+	LPUnavailable           Kind = "LP_UNAVAILABLE"
+	LPIdentityExpired       Kind = "LP_IDENTITY_EXPIRED"
+	LPCredentialsRejected   Kind = "LP_CREDENTIALS_REJECTED"
+	FileSharingDisabled     Kind = "FILE_SHARING_DISABLED"
+	LPForbidden             Kind = "LP_FORBIDDEN"
+	ConversationNotFound    Kind = "CONVERSATION_NOT_FOUND"
+	ConversationClosed      Kind = "CONVERSATION_CLOSED"
+	LPRejectedFile          Kind = "LP_REJECTED_FILE"
+	LPRateLimited           Kind = "LP_RATE_LIMITED"
+	LPTimeout               Kind = "LP_TIMEOUT"
+	LPPublishUnconfirmed    Kind = "LP_PUBLISH_UNCONFIRMED"
+	LPProtocolError         Kind = "LP_PROTOCOL_ERROR"
+	StorageProtocolError    Kind = "STORAGE_PROTOCOL_ERROR"
+	StorageURLRejected      Kind = "STORAGE_URL_REJECTED"
+	StorageDenied           Kind = "STORAGE_DENIED"
+	FileNotFound            Kind = "FILE_NOT_FOUND"
+	StorageUnavailable      Kind = "STORAGE_UNAVAILABLE"
+	StorageRateLimited      Kind = "STORAGE_RATE_LIMITED"
+	RangeNotSatisfiable     Kind = "RANGE_NOT_SATISFIABLE"
+	StorageFull             Kind = "STORAGE_FULL"
+	StorageCorrupted        Kind = "STORAGE_CORRUPTED"
+	FileChanged             Kind = "FILE_CHANGED"
+	StorageTruncated        Kind = "STORAGE_TRUNCATED"
+	StoragePathInvalid      Kind = "STORAGE_PATH_INVALID"
+	ImageInvalid            Kind = "IMAGE_INVALID"
+	ImageTooManyPixels      Kind = "IMAGE_TOO_MANY_PIXELS"
+	PageTokenInvalid        Kind = "PAGE_TOKEN_INVALID"
+	LedgerUnavailable       Kind = "LEDGER_UNAVAILABLE"
+	WatchTooSlow            Kind = "WATCH_TOO_SLOW"
+	SessionLimit            Kind = "SESSION_LIMIT"
+	MethodNotImplemented    Kind = "METHOD_NOT_IMPLEMENTED"
+	Internal                Kind = "INTERNAL"
+)
+
+// An Error says that a named condition arose. Adapters make them; package service alone turns them into a gRPC status.
+type Error struct {
+	// Kind is the condition.
+	Kind Kind
+	// Message is for the caller: what happened and what to do, in our words. Never a signed URL, a token, a socket URL, nor a
+	// peer's own text.
+	Message string
+	// RetryAfter is the least wait before another try, where the peer named one. 0: the condition's own.
+	RetryAfter time.Duration
+	// Metadata goes into ErrorInfo.metadata: lowerCamel keys, once shipped they stay.
+	Metadata map[string]string
+	// Violations name fields of the request, for InvalidField and its like.
+	Violations []Violation
+	// Cause is for the log alone. It must be free of secrets like Message.
+	Cause error
+}
+
+// A Violation is a field of a request that breaks a rule.
+type Violation struct {
+	// Field is the path of the field in the request message, as the proto spells it: "spec.file_type".
+	Field string
+	// Description says what is wrong with it.
+	Description string
+}
+
+// Error gives the condition, the message and the cause, for logs.
+func (e *Error) Error() string {
+	s := string(e.Kind)
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	if e.Cause != nil {
+		s += ": " + e.Cause.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Errorf is an Error with a message and a cause; cause may be nil.
+func Errorf(kind Kind, message string, cause error) *Error {
+	return &Error{Kind: kind, Message: message, Cause: cause}
+}
+
+// KindOf returns the condition that err names, or "" where it names none.
+func KindOf(err error) Kind {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Kind
+	}
+	return ""
+}
+
+// Is reports whether err names one of kinds.
+func Is(err error, kinds ...Kind) bool {
+	k := KindOf(err)
+	for _, want := range kinds {
+		if k != "" && k == want {
+			return true
+		}
+	}
+	return false
+}
