@@ -8,8 +8,8 @@ import (
 // A Fault is trouble made on demand: what the sandbox does instead of, before or after the right thing.
 // The zero value of every field but On means "not this one".
 type Fault struct {
-	// On names the place. "store:PUT", "store:GET", "store:HEAD"; "http:domains", "http:login", "http:signup",
-	// "http:authorize", "http:authenticate", "http:refresh", "http:property"; "ws:upgrade"; "ws:idle" (the socket, at the
+	// On names the place. "store:PUT", "store:GET", "store:HEAD"; "http:domains", "http:login", "http:refresh", "http:logout",
+	// "http:signup", "http:authorize", "http:authenticate", "http:property"; "ws:upgrade"; "ws:idle" (the socket, at the
 	// next frame of any kind); or a request's type without its ".ams." prefix: "ms.PublishEvent", "GetClock", and so on.
 	On string `json:"on"`
 	// Skip lets so many occasions pass before the fault strikes.
@@ -55,6 +55,7 @@ type Fault struct {
 type faults struct {
 	mu     sync.Mutex
 	active []*armed
+	total  int
 }
 
 type armed struct {
@@ -67,6 +68,13 @@ func (fs *faults) inject(f Fault) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.active = append(fs.active, &armed{Fault: f})
+}
+
+// struck counts how often faults have struck since the sandbox began.
+func (fs *faults) struck() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.total
 }
 
 // clear disarms every fault.
@@ -94,5 +102,6 @@ func (fs *faults) take(on string) (Fault, bool) {
 	if hit == nil {
 		return Fault{}, false
 	}
+	fs.total++
 	return hit.Fault, true
 }

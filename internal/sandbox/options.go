@@ -30,6 +30,10 @@ type Options struct {
 	FileSharingOff bool
 	// SignAnyPath gives a download URL for any path of the account, published or not: LivePerson does not say that it checks.
 	SignAnyPath bool
+	// AutoAssign gives a conversation that nobody looks after to an agent who is at hand: one whose socket subscribed to its own
+	// conversations, and not to rings. Without it agents have to take conversations as LivePerson's do: by a ring, or by adding
+	// themselves.
+	AutoAssign bool
 	// IdleTimeout closes a socket on which nothing came for so long. Default 120 s.
 	IdleTimeout time.Duration
 	// InitTimeout is how long a socket without an Authorization header may take to send InitConnection. Default 5 s.

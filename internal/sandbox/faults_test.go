@@ -1,0 +1,286 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFaultsTake(t *testing.T) {
+	fs := &faults{}
+	fs.inject(Fault{On: "a", Skip: 1, Count: 2, Status: 500})
+	fs.inject(Fault{On: "a", Status: 501})
+	got := []int{}
+	for range 5 {
+		f, _ := fs.take("a")
+		got = append(got, f.Status)
+	}
+	if fmt.Sprint(got) != "[501 500 500 501 501]" {
+		t.Error(got)
+	}
+	if _, hit := fs.take("b"); hit {
+		t.Error("struck elsewhere")
+	}
+	fs.clear()
+	if _, hit := fs.take("a"); hit {
+		t.Error("struck after clear")
+	}
+}
+
+func TestSocketFaults(t *testing.T) {
+	s := start(t, Options{})
+	w := consumer(t, s, signUp(t, s))
+	conv := w.conversation()
+	publish := func(f Fault) { f.On, f.Count = "ms.PublishEvent", 1; s.Inject(f) }
+
+	t.Run("delay", func(t *testing.T) {
+		// It holds up nothing else, and sequences follow the order of arrival.
+		publish(Fault{Delay: 300 * time.Millisecond})
+		begun := time.Now()
+		first := w.ask("ms.PublishEvent", textEvent(conv, "slow"))
+		second := w.ask("ms.PublishEvent", textEvent(conv, "fast"))
+		w.ok("GetClock", "")
+		if d := time.Since(begun); d > 250*time.Millisecond {
+			t.Errorf("the clock waited %v", d)
+		}
+		w.answer(first).want(t, "body.sequence", 0)
+		w.answer(second).want(t, "body.sequence", 1)
+		if d := time.Since(begun); d < 300*time.Millisecond {
+			t.Errorf("only %v", d)
+		}
+		w.note(events).want(t, "body.changes.0.event.message", "slow")
+		w.note(events)
+	})
+	t.Run("answer delay", func(t *testing.T) {
+		publish(Fault{AnswerDelay: 200 * time.Millisecond})
+		begun := time.Now()
+		late := w.ask("ms.PublishEvent", textEvent(conv, "done before it is said"))
+		w.note(events)
+		if d := time.Since(begun); d > 150*time.Millisecond {
+			t.Errorf("processed only after %v", d)
+		}
+		w.answer(late).want(t, "body.sequence", 2)
+		if d := time.Since(begun); d < 200*time.Millisecond {
+			t.Errorf("answered after %v", d)
+		}
+	})
+	t.Run("status", func(t *testing.T) {
+		publish(Fault{Status: 502, ErrorCode: 50201})
+		w.refused(50201, "ms.PublishEvent", textEvent(conv, "x"))
+		publish(Fault{Status: 503})
+		w.refused(50300, "ms.PublishEvent", textEvent(conv, "x"))
+		w.quiet(events)
+	})
+	t.Run("mute", func(t *testing.T) {
+		publish(Fault{Mute: true})
+		id := w.ask("ms.PublishEvent", textEvent(conv, "never answered"))
+		w.note(events).want(t, "body.changes.0.event.message", "never answered")
+		w.ok("GetClock", "")
+		if d := w.take(func(d dict) bool { return d["reqId"] == id }); d != nil {
+			t.Errorf("answered: %s", d)
+		}
+	})
+	t.Run("garbage", func(t *testing.T) {
+		publish(Fault{Garbage: true})
+		w.ask("ms.PublishEvent", textEvent(conv, "x"))
+		w.expect("garbage", func(d dict) bool { return d["garbage"] != nil })
+	})
+
+	// What ends the socket, and whether the message is there afterwards.
+	said := func(text string) bool {
+		w := consumer(t, s, signUp(t, s))
+		_ = w
+		a := agent(t, s, logIn(t, s, "ann"))
+		return strings.Contains(a.ok("ms.QueryMessages", fmt.Sprintf(`{"dialogId":%q}`, conv)).String(), text)
+	}
+	token := signUp(t, s)
+	for name, c := range map[string]struct {
+		fault Fault
+		code  int
+		kept  bool
+	}{
+		"drop":                 {Fault{Drop: true}, 0, false},
+		"drop after":           {Fault{DropAfter: true}, 0, true},
+		"close":                {Fault{CloseCode: 1011}, 1011, false},
+		"drop after and later": {Fault{DropAfter: true, AnswerDelay: 50 * time.Millisecond}, 0, true},
+		"close after a while":  {Fault{CloseCode: 4401, Delay: 50 * time.Millisecond}, 4401, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := consumer(t, s, token)
+			conv = w.conversation()
+			publish(c.fault)
+			w.ask("ms.PublishEvent", textEvent(conv, name))
+			if code := w.closed(); code != c.code {
+				t.Errorf("code %d, want %d", code, c.code)
+			}
+			if n := w.take(func(d dict) bool { return d["type"] == events || d["type"] == "ms.PublishEventResponse" }); n != nil {
+				t.Errorf("told of it: %s", n)
+			}
+			if said(name) != c.kept {
+				t.Errorf("kept: %v", !c.kept)
+			}
+		})
+	}
+	t.Run("lost on the way", func(t *testing.T) {
+		// A socket that ends while a request is delayed takes the request with it.
+		w := consumer(t, s, token)
+		conv = w.conversation()
+		publish(Fault{Delay: 200 * time.Millisecond})
+		w.ask("ms.PublishEvent", textEvent(conv, "lost"))
+		w.ok("GetClock", "")
+		s.DropSockets(0)
+		w.closed()
+		time.Sleep(250 * time.Millisecond)
+		if said("lost") {
+			t.Error("processed all the same")
+		}
+	})
+	t.Run("any frame", func(t *testing.T) {
+		for want, f := range map[int]Fault{0: {Drop: true}, 1012: {CloseCode: 1012}} {
+			w := consumer(t, s, token)
+			w.ok("GetClock", "")
+			f.On, f.Count = "ws:idle", 1
+			s.Inject(f)
+			w.ask("GetClock", "")
+			if code := w.closed(); code != want {
+				t.Errorf("%d, want %d", code, want)
+			}
+		}
+	})
+}
+
+func TestUpgradeFaults(t *testing.T) {
+	s := start(t, Options{})
+	token := signUp(t, s)
+	try := func(f Fault) (*wire, *http.Response, error) {
+		f.On, f.Count = "ws:upgrade", 1
+		s.Inject(f)
+		return tryDial(t, s, consumerPath, "Authorization", "jwt "+token)
+	}
+	if _, resp, err := try(Fault{Status: 503, RetryAfter: 7}); err == nil || resp == nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "7" {
+		t.Errorf("status: %v %v", resp, err)
+	}
+	for name, f := range map[string]Fault{"drop": {Drop: true}, "garbage": {Garbage: true}} {
+		if _, _, err := try(f); err == nil {
+			t.Errorf("%s: opened", name)
+		}
+	}
+	if w, _, err := try(Fault{CloseCode: 4407}); err != nil || w.closed() != 4407 {
+		t.Errorf("close: %v", err)
+	}
+	begun := time.Now()
+	if _, _, err := try(Fault{Delay: 50 * time.Millisecond, AnswerDelay: 50 * time.Millisecond}); err != nil || time.Since(begun) < 100*time.Millisecond {
+		t.Errorf("delay: %v after %v", err, time.Since(begun))
+	}
+}
+
+func TestHTTPFaults(t *testing.T) {
+	s := start(t, Options{})
+	url := s.URL() + "/api/account/" + acct + "/signup"
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 300 * time.Millisecond}
+	try := func(f Fault) (*http.Response, error) {
+		f.On, f.Count = "http:signup", 1
+		s.Inject(f)
+		resp, err := client.Post(url, "", nil)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return resp, err
+	}
+	for name, f := range map[string]Fault{"drop": {Drop: true}, "drop after": {DropAfter: true}, "mute": {Mute: true}} {
+		if _, err := try(f); err == nil {
+			t.Errorf("%s: answered", name)
+		}
+	}
+	if resp, err := try(Fault{Status: 500}); err != nil || resp.StatusCode != 500 {
+		t.Errorf("status: %v %v", resp, err)
+	}
+	begun := time.Now()
+	if _, err := try(Fault{Delay: 50 * time.Millisecond, AnswerDelay: 50 * time.Millisecond}); err != nil || time.Since(begun) < 100*time.Millisecond {
+		t.Errorf("delay: %v after %v", err, time.Since(begun))
+	}
+	s.Inject(Fault{On: "http:signup", Count: 1, Garbage: true})
+	if _, data := fetch(t, "POST", url, ""); json.Valid(data) {
+		t.Errorf("garbage: %s", data)
+	}
+	signUp(t, s)
+}
+
+func TestAdmin(t *testing.T) {
+	s := start(t, Options{})
+	admin := s.URL() + "/_sandbox"
+	w := consumer(t, s, signUp(t, s))
+	w.conversation()
+
+	if resp, _ := fetch(t, "POST", admin+"/faults", `{"on":"GetClock","status":500,"delay":1000000}`); resp.StatusCode != 204 {
+		t.Errorf("inject: %s", resp.Status)
+	}
+	w.refused(50000, "GetClock", "")
+	if resp, _ := fetch(t, "DELETE", admin+"/faults", ""); resp.StatusCode != 204 {
+		t.Errorf("clear: %s", resp.Status)
+	}
+	w.ok("GetClock", "")
+	for _, bad := range []string{`{"status":500}`, `{"on":"x","statsu":500}`, `x`} {
+		if resp, _ := fetch(t, "POST", admin+"/faults", bad); resp.StatusCode != 400 {
+			t.Errorf("%s: %s", bad, resp.Status)
+		}
+	}
+	_, d := ask(t, "GET", admin+"/journal", "")
+	d.want(t, "conversations.0.state", "OPEN")
+	_, d = ask(t, "GET", admin+"/sockets", "")
+	d.want(t, "open", 1)
+	if resp, _ := fetch(t, "POST", admin+"/sockets/drop?code=70000", ""); resp.StatusCode != 400 {
+		t.Errorf("code: %s", resp.Status)
+	}
+	_, d = ask(t, "POST", admin+"/sockets/drop?code=4401", "")
+	d.want(t, "dropped", 1)
+	if code := w.closed(); code != 4401 {
+		t.Errorf("closed with %d", code)
+	}
+}
+
+// TestCloseWaits closes a sandbox in full swing: nothing of it may be left.
+func TestCloseWaits(t *testing.T) {
+	before := runtime.NumGoroutine()
+	s, err := Start(Options{TLSListen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Inject(Fault{On: "GetClock", Delay: time.Hour})
+	s.Inject(Fault{On: "KeepAlive", AnswerDelay: time.Hour})
+	s.Inject(Fault{On: "http:login", Mute: true})
+	sockets := []*wire{consumer(t, s, signUp(t, s)), dial(t, s, consumerPath)}
+	sockets[0].ask("GetClock", "")
+	sockets[0].ask("KeepAlive", "")
+	sockets[0].conversation()
+	go func() {
+		resp, err := http.Post(s.URL()+"/api/account/"+acct+"/login?v=1.3", "", strings.NewReader(`{}`))
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	time.Sleep(50 * time.Millisecond)
+	begun := time.Now()
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if d := time.Since(begun); d > 2*closeTimeout {
+		t.Errorf("took %v", d)
+	}
+	for _, w := range sockets {
+		if code := w.closed(); code != 1001 {
+			t.Errorf("closed with %d", code)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	eventually(t, "no goroutine left", func() bool { return runtime.NumGoroutine() <= before })
+	if _, err := http.Get(s.URL()); err == nil {
+		t.Error("still there")
+	}
+}
