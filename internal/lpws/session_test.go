@@ -1,0 +1,732 @@
+package lpws
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func TestAFileGoesThroughAConversation(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	s := h.session(h.consumer())
+	if p := s.Principal(); p.Account != account || p.ID == "" || p.Role != share.RoleConsumer || p.Expires.IsZero() {
+		t.Errorf("principal is %+v", p)
+	}
+	c := h.begin(s)
+	if !c.Open || len(c.Dialogs) != 1 || len(c.Participants) != 1 || c.Participants[0].ID != s.Principal().ID {
+		t.Errorf("conversation is %+v", c)
+	}
+	path, seq := h.send(s, c.ID, "a caption")
+	ctx := ctxOf(t)
+	for _, dialog := range []string{"", c.ID} {
+		e, err := s.FindFile(ctx, c.ID, dialog, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Sequence != seq || e.Dialog != c.ID || e.Conversation != c.ID || e.SenderID != s.Principal().ID ||
+			e.SenderRole != share.RoleConsumer || e.Time.IsZero() || e.File.Caption != "a caption" || e.File.FileType != "PNG" {
+			t.Errorf("found %+v", e)
+		}
+	}
+	u, err := s.DownloadURL(ctx, path)
+	if err != nil || u.Path != path || u.ExpireTime.IsZero() {
+		t.Errorf("download URL %v %v", u, err)
+	}
+	if err := s.MarkAccessed(ctx, c.ID, "", seq); err != nil {
+		t.Error(err)
+	}
+	files, cursor, err := s.ListFiles(ctx, c.ID)
+	if err != nil || len(files) != 1 || cursor[c.ID] != seq+1 {
+		t.Errorf("listed %v %v %v", files, cursor, err)
+	}
+	_, err = s.FindFile(ctx, c.ID, "", strings.Replace(path, ".PNG", "x.PNG", 1))
+	want(t, err, share.FileNotFound)
+
+	all, err := s.ListConversations(ctx)
+	if err != nil || len(all) != 1 || all[0].ID != c.ID {
+		t.Errorf("conversations: %v %v", all, err)
+	}
+	if c, err = s.CloseConversation(ctx, c.ID); err != nil || c.Open || c.End.IsZero() {
+		t.Errorf("closed: %+v %v", c, err)
+	}
+	if c, err = s.CloseConversation(ctx, c.ID); err != nil || c.Open {
+		t.Errorf("closed again: %+v %v", c, err)
+	}
+	_, err = s.PublishFile(ctx, c.ID, "", hosted(path, ""))
+	want(t, err, share.ConversationClosed)
+	_, err = s.Conversation(ctx, "b3d3a1f0-0000-4000-8000-000000000000")
+	want(t, err, share.ConversationNotFound)
+}
+
+func TestNewConversationsCarryWhatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	s := h.session(h.consumer())
+	c, err := s.CreateConversation(ctxOf(t), share.NewConversation{
+		SkillID: "42", CampaignID: "7", EngagementID: "8", Context: &share.ConversationContext{Language: "en-US", VisitorID: "v", SessionID: "s"},
+	})
+	if err != nil || c.SkillID != "42" {
+		t.Errorf("%+v %v", c, err)
+	}
+	_, err = s.CreateConversation(ctxOf(t), share.NewConversation{SkillID: "no skill"})
+	if e := want(t, err, share.InvalidField); e.Metadata["lpErrorCode"] != "40002" {
+		t.Errorf("metadata %v", e.Metadata)
+	}
+}
+
+func TestOthersSeeNothing(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{SignAnyPath: true})
+	one, other := h.session(h.consumer()), h.session(h.consumer())
+	c := h.begin(one)
+	path, _ := h.send(one, c.ID, "")
+	ctx := ctxOf(t)
+	_, err := other.Conversation(ctx, c.ID)
+	want(t, err, share.ConversationNotFound)
+	_, err = other.FindFile(ctx, c.ID, "", path)
+	want(t, err, share.ConversationNotFound)
+	_, _, err = other.ListFiles(ctx, c.ID)
+	want(t, err, share.ConversationNotFound)
+	_, err = other.WatchFiles(ctx, c.ID, nil)
+	want(t, err, share.ConversationNotFound)
+	files, _, err := other.ListFiles(ctx, "")
+	if err != nil || len(files) != 0 {
+		t.Errorf("listed %v %v", files, err)
+	}
+	w, err := other.WatchFiles(ctx, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h.send(one, c.ID, "")
+	nothing(t, w)
+	mine := h.begin(other)
+	_, err = other.FindFile(ctx, mine.ID, c.ID, path)
+	want(t, err, share.ConversationNotFound)
+	_, err = other.FindFile(ctx, mine.ID, "", path)
+	want(t, err, share.FileNotFound)
+}
+
+func TestAConversationOfAnotherSessionIsFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	cred := h.consumer()
+	s := h.session(cred)
+	other := h.newPool() // as another replica
+	o, err := other.Session(ctxOf(t), cred)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Release()
+	c := h.begin(s)
+	if _, err := o.Conversation(ctxOf(t), c.ID); err != nil {
+		t.Error(err)
+	}
+	// Even if the news of it were lost: knowledge is refreshed.
+	o.l.mu.Lock()
+	clear(o.l.book.convs)
+	o.l.mu.Unlock()
+	if _, err := o.Conversation(ctxOf(t), c.ID); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the old subscription is given up", func() bool { return h.sent("UnsubscribeExConversations") >= 1 })
+	if got := o.l.book.subscription; got == "" {
+		t.Error("no subscription")
+	}
+}
+
+func TestFiftyCallersOpenOneSocket(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Delay: 50 * time.Millisecond})
+	cred := h.consumer()
+	var callers sync.WaitGroup
+	for range 50 {
+		callers.Go(func() {
+			s, err := h.pool.Session(ctxOf(t), cred)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := s.UploadURL(ctxOf(t), 1, share.JPEG); err != nil {
+				t.Error(err)
+			}
+			s.Release()
+			s.Release()
+		})
+	}
+	callers.Wait()
+	if h.sb.Sockets() != 1 || h.pool.Len() != 1 || h.sent("SubscribeExConversations") != 1 {
+		t.Errorf("%d sockets, %d sessions", h.sb.Sockets(), h.pool.Len())
+	}
+	h.pool.mu.Lock()
+	for _, l := range h.pool.links {
+		if l.refs != 0 {
+			t.Errorf("%d references are left", l.refs)
+		}
+	}
+	h.pool.mu.Unlock()
+}
+
+func TestTheFirstCallersEndDoesNotEndTheOpening(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Delay: 100 * time.Millisecond, Count: 1})
+	cred := h.consumer()
+	ctx, cancel := context.WithTimeout(ctxOf(t), 10*time.Millisecond)
+	defer cancel()
+	if _, err := h.pool.Session(ctx, cred); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the first caller got %v", err)
+	}
+	if _, err := h.pool.Session(ctxOf(t), cred); err != nil {
+		t.Error(err)
+	}
+	if h.sb.Sockets() != 1 {
+		t.Errorf("%d sockets", h.sb.Sockets())
+	}
+}
+
+func TestAFailedOpeningIsSharedAndNotKept(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: 503, Delay: 50 * time.Millisecond, RetryAfter: 7, Count: 1})
+	cred := h.consumer()
+	var callers sync.WaitGroup
+	for range 5 {
+		callers.Go(func() {
+			_, err := h.pool.Session(ctxOf(t), cred)
+			if e := want(t, err, share.LPUnavailable); e.RetryAfter != 7*time.Second {
+				t.Errorf("retry after %v", e.RetryAfter)
+			}
+		})
+	}
+	callers.Wait()
+	if h.pool.Len() != 0 {
+		t.Error("a failure is kept")
+	}
+	h.session(cred)
+}
+
+// forge gives a token another signature.
+func forge(c share.Credential) share.Credential {
+	i := strings.LastIndexByte(c.Secret, '.')
+	c.Secret = c.Secret[:i+1] + strings.Repeat("A", len(c.Secret)-i-1)
+	return c
+}
+
+func TestATokenProvesNothingByItself(t *testing.T) {
+	t.Parallel()
+	now := clock{}
+	h := newHouse(t, sandbox.Options{TokenLifetime: time.Hour, Now: now.now}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
+	cred := h.consumer()
+	s := h.session(cred)
+	_, err := h.pool.Session(ctxOf(t), forge(cred))
+	want(t, err, share.TokenInvalid)
+
+	for _, secret := range []string{"", "x", "a.b.c", "with space", "line\nbreak", strings.Repeat("x", maxToken+1)} {
+		_, err := h.pool.Session(ctxOf(t), share.Credential{Scheme: share.ConsumerToken, Account: account, Secret: secret})
+		want(t, err, share.TokenInvalid)
+	}
+	elsewhere := cred
+	elsewhere.Account = "87654321"
+	_, err = h.pool.Session(ctxOf(t), elsewhere)
+	want(t, err, share.NotAllowed)
+	_, err = h.pool.Session(ctxOf(t), share.Credential{Scheme: share.ExternalConsumerID, Account: account, Secret: "x"})
+	want(t, err, share.MethodNotImplemented)
+
+	w, err := s.WatchFiles(ctxOf(t), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	now.add(2 * time.Hour)
+	_, err = h.pool.Session(ctxOf(t), cred)
+	want(t, err, share.TokenInvalid)
+	_, err = s.UploadURL(ctxOf(t), 1, share.PNG)
+	want(t, err, share.LPIdentityExpired)
+	_, err = w.Next(ctxOf(t))
+	want(t, err, share.LPIdentityExpired)
+	eventually(t, "the socket is closed", func() bool { return h.sb.Sockets() == 0 })
+	if h.pool.Len() != 0 {
+		t.Error("the session is still there")
+	}
+}
+
+// A clock can be moved.
+type clock struct {
+	mu  sync.Mutex
+	off time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.off)
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off += d
+}
+
+func TestAnExpiredSessionIsClosedWithoutACall(t *testing.T) {
+	t.Parallel()
+	now := clock{}
+	h := newHouse(t, sandbox.Options{TokenLifetime: 2 * time.Hour}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
+	s := h.session(h.consumer())
+	now.add(3 * time.Hour)
+	eventually(t, "the session is gone", func() bool { return h.pool.Len() == 0 && h.sb.Sockets() == 0 })
+	_, err := s.UploadURL(ctxOf(t), 1, share.PNG)
+	want(t, err, share.LPIdentityExpired)
+}
+
+func TestTheUpgradesAnswerIsTranslated(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	cred := h.consumer()
+	for status, kind := range map[int]share.Kind{
+		401: share.TokenInvalid, 403: share.TokenInvalid, 404: share.NotAllowed, 429: share.LPRateLimited, 500: share.LPUnavailable,
+		502: share.LPUnavailable, 418: share.LPProtocolError, 301: share.LPProtocolError, 400: share.LPProtocolError,
+	} {
+		h.sb.ClearFaults()
+		h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: status})
+		_, err := h.pool.Session(ctxOf(t), cred)
+		if e := want(t, err, kind); kind == share.LPRateLimited && e.RetryAfter < time.Second {
+			t.Errorf("retry after %v", e.RetryAfter)
+		}
+	}
+	h.sb.ClearFaults()
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Garbage: true})
+	_, err := h.pool.Session(ctxOf(t), cred)
+	want(t, err, share.LPProtocolError)
+	h.sb.ClearFaults()
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Drop: true})
+	_, err = h.pool.Session(ctxOf(t), cred)
+	want(t, err, share.LPUnavailable)
+
+	p := h.newPool(func(c *Config) {
+		c.SocketURL = func(context.Context, string, share.Scheme) (string, error) { return "ws://127.0.0.1:1", nil }
+	})
+	_, err = p.Session(ctxOf(t), cred)
+	if e := want(t, err, share.LPUnavailable); e.RetryAfter != 5*time.Second {
+		t.Errorf("retry after %v", e.RetryAfter)
+	}
+	p = h.newPool(func(c *Config) {
+		c.SocketURL = func(context.Context, string, share.Scheme) (string, error) { return "ws://no.such.host.invalid", nil }
+	})
+	_, err = p.Session(ctxOf(t), cred)
+	want(t, err, share.LPUnavailable)
+	p = h.newPool(func(c *Config) { c.OpenTimeout = 50 * time.Millisecond })
+	h.sb.ClearFaults()
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Mute: true})
+	_, err = p.Session(ctxOf(t), cred)
+	want(t, err, share.LPUnavailable)
+}
+
+func TestCloseCodes(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	consumer, agent := h.consumer(), h.agent("ann")
+	for _, row := range []struct {
+		cred    share.Credential
+		code    int
+		opening share.Kind // the code comes while the session is opened
+		call    share.Kind // and while a call waits; "": another connection answers it
+	}{
+		{consumer, 4401, share.TokenInvalid, share.LPIdentityExpired},
+		{consumer, 4407, share.TokenInvalid, share.LPIdentityExpired},
+		{consumer, 1011, share.LPUnavailable, ""},
+		{consumer, 1001, share.LPUnavailable, ""},
+		{consumer, 1000, share.LPUnavailable, ""},
+		{consumer, 1008, share.LPUnavailable, ""},
+		{consumer, 4000, share.LPUnavailable, ""},
+		{agent, 4401, share.TokenInvalid, share.LPIdentityExpired},
+		{agent, 1011, share.TokenInvalid, share.LPIdentityExpired},
+		{agent, 1001, share.LPUnavailable, ""},
+	} {
+		name := "cqm.SubscribeExConversations"
+		if row.cred.Scheme == share.AgentToken {
+			name = "aam.SubscribeExConversations"
+		}
+		for _, on := range []string{"ws:upgrade", name} {
+			h.sb.ClearFaults()
+			h.sb.Inject(sandbox.Fault{On: on, CloseCode: row.code, Count: 1})
+			_, err := h.pool.Session(ctxOf(t), row.cred)
+			want(t, err, row.opening)
+		}
+		h.sb.ClearFaults()
+		s, err := h.pool.Session(ctxOf(t), row.cred)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.sb.Inject(sandbox.Fault{On: "ms.GenerateURLForUploadFile", CloseCode: row.code, Count: 1})
+		if _, err = s.UploadURL(ctxOf(t), 1, share.PNG); row.call != "" {
+			want(t, err, row.call)
+			if h.pool.Len() != 0 {
+				t.Errorf("%d: the session is still in the pool", row.code)
+			}
+		} else if err != nil {
+			t.Errorf("%d: %v", row.code, err)
+		}
+		s.Release()
+		h.sb.DropSockets(0) // nobody holds it now: it leaves the pool
+		eventually(t, "the pool is empty", func() bool { return h.pool.Len() == 0 })
+	}
+}
+
+func TestAnswersAreTranslated(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	ctx := ctxOf(t)
+	cred := h.consumer()
+	first := h.session(cred)
+	c := h.begin(first)
+	path := h.store(first)
+	upload := func(s *Session) error { _, err := s.UploadURL(ctx, 1, share.PNG); return err }
+	download := func(s *Session) error { _, err := s.DownloadURL(ctx, path); return err }
+	publish := func(s *Session) error { _, err := s.PublishFile(ctx, c.ID, "", hosted(path, "")); return err }
+	receipt := func(s *Session) error { return s.MarkAccepted(ctx, c.ID, "", 0) }
+	create := func(s *Session) error { _, err := s.CreateConversation(ctx, share.NewConversation{}); return err }
+	closing := func(s *Session) error { _, err := s.CloseConversation(ctx, c.ID); return err }
+	list := func(s *Session) error { _, _, err := s.ListFiles(ctx, c.ID); return err }
+	const (
+		up, down = "ms.GenerateURLForUploadFile", "ms.GenerateURLForDownloadFile"
+		pub, sub = "ms.PublishEvent", "ms.SubscribeMessagingEvents"
+	)
+	for _, row := range []struct {
+		on     string
+		status int
+		call   func(*Session) error
+		kind   share.Kind
+		step   string
+		after  time.Duration
+	}{
+		{up, 403, upload, share.FileSharingDisabled, "", 0},
+		{down, 403, download, share.LPForbidden, "", 0},
+		{pub, 403, publish, share.LPForbidden, "", 0},
+		{sub, 403, list, share.LPForbidden, "", 0},
+		{down, 404, download, share.FileNotFound, "", 0},
+		{pub, 404, publish, share.ConversationNotFound, "", 0},
+		{sub, 404, list, share.ConversationNotFound, "", 0},
+		{up, 400, upload, share.LPRejectedFile, "upload_url", 0},
+		{up, 413, upload, share.LPRejectedFile, "upload_url", 0},
+		{pub, 400, publish, share.LPRejectedFile, "publish", 0},
+		{pub, 413, publish, share.LPRejectedFile, "publish", 0},
+		{pub, 400, receipt, share.LPProtocolError, "receipt", 0},
+		{up, 429, upload, share.LPRateLimited, "", time.Second},
+		{pub, 429, publish, share.LPRateLimited, "", time.Second},
+		{up, 500, upload, share.LPUnavailable, "", 5 * time.Second},
+		{pub, 503, publish, share.LPUnavailable, "", 5 * time.Second},
+		{pub, 504, publish, share.LPPublishUnconfirmed, "", 5 * time.Second},
+		{pub, 500, receipt, share.LPUnavailable, "", 5 * time.Second},
+		{"cm.ConsumerRequestConversation", 500, create, share.LPUnavailable, "", 5 * time.Second},
+		{"cm.UpdateConversationField", 403, closing, share.LPForbidden, "", 0},
+		{sub, 418, list, share.LPProtocolError, "subscribe", 0},
+		{up, 401, upload, share.LPIdentityExpired, "", 0},
+		{pub, 401, publish, share.LPIdentityExpired, "", 0},
+		{sub, 401, list, share.LPIdentityExpired, "", 0},
+	} {
+		s, err := h.pool.Session(ctx, cred)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.sb.Inject(sandbox.Fault{On: row.on, Status: row.status})
+		e := want(t, row.call(s), row.kind)
+		if e.RetryAfter != row.after || e.Metadata["step"] != row.step || (row.step != "") != (e.Metadata["lpErrorCode"] != "") {
+			t.Errorf("%s %d: retry after %v, metadata %v", row.on, row.status, e.RetryAfter, e.Metadata)
+		}
+		if strings.Contains(e.Message, "made on demand") {
+			t.Errorf("LivePerson's own words: %q", e.Message)
+		}
+		if row.kind == share.FileSharingDisabled && !strings.Contains(e.Message, "messaging.file.sharing.enabled") {
+			t.Errorf("the switch is not named: %q", e.Message)
+		}
+		h.sb.ClearFaults()
+		s.Release()
+	}
+	for _, call := range []func(*Session) error{upload, list} {
+		h.sb.Inject(sandbox.Fault{On: up, Garbage: true, Count: 1})
+		h.sb.Inject(sandbox.Fault{On: sub, Garbage: true, Count: 1})
+		s, err := h.pool.Session(ctx, cred)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, call(s), share.LPProtocolError)
+		h.sb.ClearFaults()
+		s.Release()
+	}
+}
+
+func TestAClosedConversationIsToldApart(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	s := h.session(h.consumer())
+	c := h.begin(s)
+	path := h.store(s)
+	if _, err := s.CloseConversation(ctxOf(t), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	s.l.mu.Lock() // as if the news had not come yet
+	s.l.book.convs[c.ID].Open, s.l.book.convs[c.ID].Dialogs[0].Open = true, true
+	s.l.mu.Unlock()
+	_, err := s.PublishFile(ctxOf(t), c.ID, "", hosted(path, ""))
+	want(t, err, share.ConversationClosed)
+}
+
+func TestACallEndsAndLeavesNoWaiter(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = 150 * time.Millisecond })
+	s := h.session(h.consumer())
+	waiters := func() int {
+		c, err := s.l.acquire(ctxOf(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.waiters()
+	}
+	const on = "ms.GenerateURLForUploadFile"
+	h.sb.Inject(sandbox.Fault{On: on, Mute: true})
+
+	_, err := s.UploadURL(ctxOf(t), 1, share.PNG)
+	want(t, err, share.LPTimeout)
+	if n := waiters(); n != 0 {
+		t.Errorf("%d waiters after the time-out", n)
+	}
+
+	why := errors.New("the caller's own reason")
+	ctx, cancel := context.WithCancelCause(ctxOf(t))
+	time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
+	if _, err = s.UploadURL(ctx, 1, share.PNG); !errors.Is(err, why) {
+		t.Errorf("a cancelled call ended with %v", err)
+	}
+	if n := waiters(); n != 0 {
+		t.Errorf("%d waiters after the caller's end", n)
+	}
+	if _, err = s.UploadURL(ctx, 1, share.PNG); !errors.Is(err, why) {
+		t.Errorf("a call that was cancelled before ended with %v", err)
+	}
+
+	h.sb.ClearFaults()
+	h.sb.Inject(sandbox.Fault{On: on, Drop: true, Count: 1})
+	if _, err = s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
+		t.Errorf("one drop was not made good: %v", err)
+	}
+	if n := waiters(); n != 0 {
+		t.Errorf("%d waiters after the drop", n)
+	}
+	h.sb.Inject(sandbox.Fault{On: on, Drop: true})
+	_, err = s.UploadURL(ctxOf(t), 1, share.PNG)
+	want(t, err, share.LPUnavailable)
+	if n := waiters(); n != 0 {
+		t.Errorf("%d waiters after two drops", n)
+	}
+}
+
+func TestAMessageIsSentAtMostOnce(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]sandbox.Fault{
+		"the answer is lost with the connection": {DropAfter: true},
+		"the answer never comes":                 {Mute: true},
+		"the answer cannot be read":              {Garbage: true},
+		"the message is lost":                    {Drop: true},
+		"the identity ends":                      {CloseCode: 4401},
+		"the socket is closed":                   {CloseCode: 1001},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = 300 * time.Millisecond })
+			cred := h.consumer()
+			s := h.session(cred)
+			c := h.begin(s)
+			path := h.store(s)
+			fault.On = "ms.PublishEvent"
+			h.sb.Inject(fault)
+			_, err := s.PublishFile(ctxOf(t), c.ID, "", hosted(path, ""))
+			want(t, err, share.LPPublishUnconfirmed)
+			if cause := errors.Unwrap(err); share.KindOf(cause) != "" {
+				t.Errorf("the cause names a condition of its own: %v", cause)
+			}
+			time.Sleep(50 * time.Millisecond)
+			if n := h.sent("ms.PublishEvent"); n != 1 {
+				t.Errorf("%d frames", n)
+			}
+			h.sb.ClearFaults()
+			if fault.CloseCode == 4401 {
+				return
+			}
+			published := len(h.sb.Journal().Published) == 1
+			if published != (fault.DropAfter || fault.Mute || fault.Garbage) {
+				t.Fatal("the sandbox is not as it was")
+			}
+			if _, err := s.FindFile(ctxOf(t), c.ID, "", path); published && err != nil {
+				t.Errorf("the message is not found: %v", err)
+			} else if !published {
+				want(t, err, share.FileNotFound)
+			}
+		})
+	}
+	t.Run("the caller goes", func(t *testing.T) {
+		t.Parallel()
+		h := newHouse(t, sandbox.Options{})
+		s := h.session(h.consumer())
+		c := h.begin(s)
+		path := h.store(s)
+		ctx, cancel := context.WithCancel(ctxOf(t))
+		cancel()
+		_, err := s.PublishFile(ctx, c.ID, "", hosted(path, ""))
+		if !errors.Is(err, context.Canceled) || h.sent("ms.PublishEvent") != 0 {
+			t.Errorf("before: %v, %d frames", err, h.sent("ms.PublishEvent"))
+		}
+		h.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", Delay: 200 * time.Millisecond})
+		ctx, cancel = context.WithTimeout(ctxOf(t), 50*time.Millisecond)
+		defer cancel()
+		_, err = s.PublishFile(ctx, c.ID, "", hosted(path, ""))
+		want(t, err, share.LPPublishUnconfirmed)
+	})
+}
+
+func TestInitConnection(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.InitConnection = true })
+	cred := h.consumer()
+	s := h.session(cred)
+	h.send(s, h.begin(s).ID, "")
+	if n := h.sent("InitConnection"); n != 1 {
+		t.Errorf("%d InitConnections", n)
+	}
+	h.sb.DropSockets(0)
+	if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil || h.sent("InitConnection") != 2 {
+		t.Errorf("reopened: %v, %d InitConnections", err, h.sent("InitConnection"))
+	}
+	_, err := h.pool.Session(ctxOf(t), forge(cred))
+	want(t, err, share.TokenInvalid)
+
+	for _, status := range []int{400, 431} { // something before LivePerson does not like the header
+		h := newHouse(t, sandbox.Options{})
+		h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: status, Count: 1})
+		h.session(h.consumer())
+		if n := h.sent("InitConnection"); n != 1 {
+			t.Errorf("%d: %d InitConnections", status, n)
+		}
+	}
+}
+
+func TestSessionLimitAndIdleClose(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.MaxSessions, c.IdleClose = 2, 100*time.Millisecond })
+	a, b := h.session(h.consumer()), h.session(h.consumer())
+	third := h.consumer()
+	_, err := h.pool.Session(ctxOf(t), third)
+	if e := want(t, err, share.SessionLimit); e.RetryAfter == 0 {
+		t.Error("no retry is offered")
+	}
+	w, err := b.WatchFiles(ctxOf(t), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Release()
+	b.Release()
+	eventually(t, "the idle session is closed", func() bool { return h.pool.Len() == 1 && h.sb.Sockets() == 1 })
+	time.Sleep(250 * time.Millisecond)
+	if h.pool.Len() != 1 {
+		t.Error("a watch does not hold its session")
+	}
+	h.session(third)
+	w.Close()
+	w.Close()
+	eventually(t, "the watched session is closed too", func() bool { return h.pool.Len() == 1 })
+}
+
+func TestASilentPeerIsNoticed(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{IdleTimeout: 700 * time.Millisecond}, func(c *Config) { c.KeepAlive = 200 * time.Millisecond })
+	s := h.session(h.consumer())
+	time.Sleep(1500 * time.Millisecond)
+	if strings.Contains(h.logs.String(), "lost") {
+		t.Errorf("the connection was not kept alive:\n%s", h.logs)
+	}
+	h.sb.Inject(sandbox.Fault{On: "ws:idle", Mute: true, Count: 1})
+	eventually(t, "the silence is noticed", func() bool { return strings.Contains(h.logs.String(), "lost") })
+	if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	s := h.session(h.consumer())
+	w, err := s.WatchFiles(ctxOf(t), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h.sb.Inject(sandbox.Fault{On: "ms.GenerateURLForUploadFile", Mute: true})
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Mute: true})
+	other := h.consumer()
+	var callers sync.WaitGroup
+	callers.Go(func() {
+		_, err := s.UploadURL(ctxOf(t), 1, share.PNG)
+		want(t, err, share.ServerDraining)
+	})
+	callers.Go(func() {
+		_, err := h.pool.Session(ctxOf(t), other)
+		want(t, err, share.ServerDraining)
+	})
+	callers.Go(func() {
+		_, err := w.Next(ctxOf(t))
+		want(t, err, share.ServerDraining)
+	})
+	time.Sleep(50 * time.Millisecond)
+	begun := time.Now()
+	h.pool.Close()
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("closing took %v", took)
+	}
+	callers.Wait()
+	_, err = h.pool.Session(ctxOf(t), other)
+	want(t, err, share.ServerDraining)
+	h.pool.Close()
+	eventually(t, "the sockets are gone", func() bool { return h.sb.Sockets() == 0 })
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	h := newHouse(t, sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	secure := func(c *Config) {
+		c.SocketURL = func(context.Context, string, share.Scheme) (string, error) {
+			return "wss" + strings.TrimPrefix(h.sb.TLSURL(), "https"), nil
+		}
+	}
+	_, err = h.newPool(secure).Session(ctxOf(t), h.consumer())
+	if e := want(t, err, share.LPUnavailable); e.Cause == nil || !strings.Contains(e.Cause.Error(), "not trusted") {
+		t.Errorf("the cause is %v", e.Cause)
+	}
+	s, err := h.newPool(secure, func(c *Config) { c.TLS = &tls.Config{RootCAs: roots} }).Session(ctxOf(t), h.agent("ann"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release()
+	if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,430 @@
+package lpws
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func TestAWatchGivesWhatComesBehindItsPlace(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	s := h.session(h.consumer())
+	c := h.begin(s)
+	ctx := ctxOf(t)
+	for i := range 3 {
+		h.say(s, c.ID, "words")
+		h.send(s, c.ID, fmt.Sprint("old ", i))
+	}
+	h.say(s, c.ID, "more words")
+	files, cursor, err := s.ListFiles(ctx, c.ID)
+	if err != nil || len(files) != 3 || cursor[c.ID] != 6 {
+		t.Fatalf("listed %v %v %v", files, cursor, err)
+	}
+
+	whole, err := s.WatchFiles(ctx, c.ID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Close()
+	part, err := s.WatchFiles(ctx, c.ID, share.Cursor{c.ID: files[1].Sequence})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer part.Close()
+	all, err := s.WatchFiles(ctx, "", cursor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	for i := range 3 {
+		if e := next(t, whole); e.File.Caption != fmt.Sprint("old ", i) || e.Sequence != files[i].Sequence {
+			t.Errorf("%d is %+v", i, e)
+		}
+	}
+	if got := whole.Cursor()[c.ID]; got != 6 {
+		t.Errorf("the words behind the last file do not count: %d", got)
+	}
+	if e := next(t, part); e.File.Caption != "old 2" {
+		t.Errorf("part gave %+v", e)
+	}
+	nothing(t, all)
+	h.say(s, c.ID, "and more")
+	_, seq := h.send(s, c.ID, "new")
+	for _, w := range []*Watch{whole, part, all} {
+		if e := next(t, w); e.File.Caption != "new" || e.Sequence != seq {
+			t.Errorf("live: %+v", e)
+		}
+		nothing(t, w)
+		if got := w.Cursor()[c.ID]; got != seq {
+			t.Errorf("cursor is %d, not %d", got, seq)
+		}
+	}
+
+	d := h.begin(s)
+	h.send(s, d.ID, "elsewhere")
+	if e := next(t, all); e.Conversation != d.ID || e.Sequence != 0 {
+		t.Errorf("another conversation: %+v", e)
+	}
+	nothing(t, whole)
+	if _, known := whole.Cursor()[d.ID]; known {
+		t.Error("a watch of one conversation counts another")
+	}
+	e := h.begin(s)
+	eventually(t, "an empty dialog stands with -1", func() bool { at, ok := all.Cursor()[e.ID]; return ok && at == -1 })
+
+	if _, err := s.CloseConversation(ctx, c.ID); err != nil {
+		t.Fatal(err)
+	}
+	late, err := s.WatchFiles(ctx, c.ID, share.Cursor{c.ID: files[2].Sequence})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if e := next(t, late); e.File.Caption != "new" {
+		t.Errorf("after the close: %+v", e)
+	}
+	late.Close()
+	_, err = late.Next(ctx)
+	want(t, err, share.Internal)
+	short, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	if _, err := whole.Next(short); err != context.DeadlineExceeded {
+		t.Errorf("Next ended with %v", err)
+	}
+}
+
+// TestNothingIsLostOverLostConnections cuts the connection once, at every frame of a watch in turn, before or after the frame has
+// passed, and then again and again at every n-th frame.
+func TestNothingIsLostOverLostConnections(t *testing.T) {
+	t.Parallel()
+	const files = 8
+	h := newHouse(t, sandbox.Options{})
+	open := func(t *testing.T, cred share.Credential) *Session {
+		s, err := h.pool.Session(ctxOf(t), cred)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Release)
+		return s
+	}
+
+	// run has a new consumer, or a new agent, watch a new conversation over a proxy while the consumer publishes files, and returns
+	// how many frames passed.
+	run := func(t *testing.T, scheme share.Scheme, cutAt func(int) (bool, bool)) (frames, cuts int) {
+		cred := h.consumer()
+		publisher := open(t, cred)
+		path := h.store(publisher)
+		c := h.begin(publisher)
+		if scheme == share.AgentToken {
+			cred = h.agent(t.Name())
+			h.join(open(t, cred), c.ID, "MANAGER")
+		}
+		post := func(i int) {
+			h.say(publisher, c.ID, "words")
+			if _, err := publisher.PublishFile(ctxOf(t), c.ID, "", hosted(path, fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 2 {
+			post(i)
+		}
+		p := newProxy(t, h.sb.URL(), cutAt)
+		pool := h.newPool(func(c *Config) {
+			c.SocketURL, c.BackoffMin, c.BackoffMax = p.socketURL, 2*time.Millisecond, 10*time.Millisecond
+		})
+		defer pool.Close()
+		var s *Session
+		for s == nil { // the opening may be cut too
+			var err error
+			if s, err = pool.Session(ctxOf(t), cred); err != nil {
+				want(t, err, share.LPUnavailable)
+			}
+		}
+		defer s.Release()
+		w, err := s.WatchFiles(ctxOf(t), c.ID, nil)
+		for err != nil {
+			want(t, err, share.LPUnavailable)
+			w, err = s.WatchFiles(ctxOf(t), c.ID, nil)
+		}
+		defer w.Close()
+		var posting sync.WaitGroup
+		posting.Go(func() {
+			for i := 2; i < files; i++ {
+				post(i)
+			}
+		})
+		defer posting.Wait()
+		for i := range files {
+			if e := next(t, w); e.File.Caption != fmt.Sprint(i) || e.Sequence != int64(2*i+1) {
+				t.Errorf("%d is %q, %d", i, e.File.Caption, e.Sequence)
+			}
+		}
+		posting.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Millisecond)
+		defer cancel()
+		if e, err := w.Next(ctx); err == nil {
+			t.Errorf("twice: %+v", e)
+		}
+		if got := w.Cursor(); !maps.Equal(got, share.Cursor{c.ID: 2*files - 1}) {
+			t.Errorf("cursor is %v", got)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.frames, p.cuts
+	}
+
+	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken} {
+		frames, _ := run(t, scheme, func(int) (bool, bool) { return false, false })
+		t.Logf("%s: a watch of %d files takes %d frames; the connection is cut at each of them", scheme, files, frames)
+		for k := 1; k <= frames; k++ {
+			for _, deliver := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/cut once at %d, delivered %v", scheme, k, deliver), func(t *testing.T) {
+					t.Parallel()
+					run(t, scheme, func(n int) (bool, bool) { return n == k, deliver })
+				})
+			}
+		}
+		for _, every := range []int{10, 11, 13} { // opening and asking takes eight
+			t.Run(fmt.Sprintf("%s/cut at every %d", scheme, every), func(t *testing.T) {
+				t.Parallel()
+				_, cuts := run(t, scheme, func(n int) (bool, bool) { return n%every == 0, n%2 == 0 })
+				if cuts == 0 {
+					t.Error("no cut")
+				}
+			})
+		}
+	}
+}
+
+func TestASlowWatcherIsCutOff(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	s := h.session(h.consumer())
+	c := h.begin(s)
+	path := h.store(s)
+	ctx := ctxOf(t)
+	publish := func(n int) {
+		for range n {
+			if _, err := s.PublishFile(ctx, c.ID, "", hosted(path, "")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	publish(watchQueue + 20)
+	slow, err := s.WatchFiles(ctx, c.ID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	first := next(t, slow) // the backlog has come, and does not count
+	publish(watchQueue)
+	fast, err := s.WatchFiles(ctx, c.ID, share.Cursor{c.ID: first.Sequence})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fast.Close()
+	for range 10 {
+		next(t, slow) // it reads, and is behind
+	}
+	publish(1)
+	eventually(t, "the watch is ended", func() bool {
+		s.l.mu.Lock()
+		defer s.l.mu.Unlock()
+		return slow.err != nil
+	})
+	at := slow.Cursor()
+	_, err = slow.Next(ctx)
+	want(t, err, share.WatchTooSlow)
+	if got := slow.Cursor(); !maps.Equal(got, at) || got[c.ID] != 10 {
+		t.Errorf("cursor is %v", got)
+	}
+	again, err := s.WatchFiles(ctx, c.ID, slow.Cursor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if e := next(t, again); e.Sequence != 11 {
+		t.Errorf("it goes on at %d", e.Sequence)
+	}
+	for want := first.Sequence + 1; want < 2*watchQueue+21; want++ {
+		if e := next(t, fast); e.Sequence != want {
+			t.Fatalf("%d instead of %d", e.Sequence, want)
+		}
+	}
+}
+
+func TestAWatchEndsWithTheIdentity(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	cred := h.consumer()
+	s := h.session(cred)
+	c := h.begin(s)
+	w, err := s.WatchFiles(ctxOf(t), c.ID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h.send(s, c.ID, "last")
+	eventually(t, "it has come", func() bool {
+		s.l.mu.Lock()
+		defer s.l.mu.Unlock()
+		return len(w.queue) == 1
+	})
+	h.sb.DropSockets(4407)
+	eventually(t, "the session is over", func() bool { return h.pool.Len() == 0 })
+	if e := next(t, w); e.File.Caption != "last" {
+		t.Errorf("gave %+v", e)
+	}
+	_, err = w.Next(ctxOf(t))
+	want(t, err, share.LPIdentityExpired)
+	_, err = s.WatchFiles(ctxOf(t), "", nil)
+	want(t, err, share.LPIdentityExpired)
+	_, _, err = s.ListFiles(ctxOf(t), "")
+	want(t, err, share.LPIdentityExpired)
+	_, err = s.Conversation(ctxOf(t), c.ID)
+	want(t, err, share.LPIdentityExpired)
+
+	s = h.session(cred) // LivePerson still takes the token
+	w, err = s.WatchFiles(ctxOf(t), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: 401})
+	h.sb.DropSockets(0)
+	_, err = w.Next(ctxOf(t))
+	want(t, err, share.LPIdentityExpired) // found out by the reopening
+}
+
+func TestAWatchOutlastsAnOutage(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	cred := h.consumer()
+	s := h.session(cred)
+	c := h.begin(s)
+	path := h.store(s)
+	w, err := s.WatchFiles(ctxOf(t), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: 503, Count: 3})
+	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", Status: 429, Count: 1})
+	h.sb.DropSockets(1001)
+	eventually(t, "it is noticed", func() bool {
+		s.l.mu.Lock()
+		defer s.l.mu.Unlock()
+		return s.l.conn == nil
+	})
+	if _, err := s.PublishFile(ctxOf(t), c.ID, "", hosted(path, "after")); err != nil {
+		t.Fatal(err)
+	}
+	if e := next(t, w); e.File.Caption != "after" {
+		t.Errorf("gave %+v", e)
+	}
+
+	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", Status: 403})
+	one, err := s.WatchFiles(ctxOf(t), c.ID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	_, err = one.Next(ctxOf(t))
+	want(t, err, share.LPForbidden)
+}
+
+func TestAgents(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	consumer := h.session(h.consumer())
+	agent := h.session(h.agent("ann"))
+	if p := agent.Principal(); p.Account != account || p.ID == "" || p.Role != share.RoleAgent {
+		t.Errorf("principal is %+v", p)
+	}
+	ctx := ctxOf(t)
+	c := h.begin(consumer)
+	path, seq := h.send(consumer, c.ID, "from the consumer")
+	_, err := agent.Conversation(ctx, c.ID)
+	want(t, err, share.ConversationNotFound)
+	_, err = agent.FindFile(ctx, c.ID, "", path)
+	want(t, err, share.ConversationNotFound)
+	_, err = agent.CreateConversation(ctx, share.NewConversation{})
+	want(t, err, share.NotAllowed)
+	all, err := agent.WatchFiles(ctx, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	nothing(t, all)
+
+	h.join(agent, c.ID, "ASSIGNED_AGENT")
+	if e := next(t, all); e.Sequence != seq || e.File.StoragePath != path || e.SenderID != consumer.Principal().ID || e.SenderRole != share.RoleConsumer {
+		t.Errorf("the agent's watch gave %+v", e)
+	}
+	conv, err := agent.Conversation(ctx, c.ID)
+	if err != nil || len(conv.Participants) != 2 ||
+		!slices.Contains(conv.Participants, share.Participant{ID: agent.Principal().ID, Role: share.RoleAssignedAgent}) {
+		t.Errorf("%+v %v", conv, err)
+	}
+	if e, err := agent.FindFile(ctx, c.ID, c.ID, path); err != nil || e.Sequence != seq {
+		t.Errorf("found %+v %v", e, err)
+	}
+	if _, err := agent.DownloadURL(ctx, path); err != nil {
+		t.Error(err)
+	}
+	if err := agent.MarkAccessed(ctx, c.ID, "", seq); err != nil {
+		t.Error(err)
+	}
+	watch, err := consumer.WatchFiles(ctx, c.ID, share.Cursor{c.ID: seq})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
+	back, _ := h.send(agent, c.ID, "from the agent")
+	for _, w := range []*Watch{watch, all} {
+		if e := next(t, w); e.File.StoragePath != back || e.SenderID != agent.Principal().ID || e.SenderRole != share.RoleAssignedAgent {
+			t.Errorf("gave %+v", e)
+		}
+	}
+	files, cursor, err := agent.ListFiles(ctx, "")
+	if err != nil || len(files) != 2 || cursor[c.ID] != files[1].Sequence {
+		t.Errorf("listed %v %v %v", files, cursor, err)
+	}
+
+	// Who has left sees nothing more, and who comes back misses nothing.
+	h.participate(agent, c.ID, "REMOVE", "ASSIGNED_AGENT")
+	eventually(t, "the agent has left", func() bool { _, err := agent.Conversation(ctx, c.ID); return share.Is(err, share.ConversationNotFound) })
+	h.send(consumer, c.ID, "meanwhile")
+	nothing(t, all)
+	h.join(agent, c.ID, "ASSIGNED_AGENT")
+	if e := next(t, all); e.File.Caption != "meanwhile" {
+		t.Errorf("gave %+v", e)
+	}
+	if conv, err = agent.CloseConversation(ctx, c.ID); err != nil || conv.Open {
+		t.Errorf("%+v %v", conv, err)
+	}
+	conv, err = consumer.Conversation(ctx, c.ID)
+	if err != nil || conv.Open {
+		eventually(t, "the consumer hears of it", func() bool { conv, _ = consumer.Conversation(ctx, c.ID); return !conv.Open })
+	}
+
+	other := h.agent("ann")
+	g, err := share.ParseAgentToken(other.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Bearer = "0123456789abcdef"
+	_, err = h.pool.Session(ctx, share.Credential{Scheme: share.AgentToken, Account: account, Secret: g.Token()})
+	want(t, err, share.TokenInvalid)
+	other.Account = "87654321"
+	_, err = h.pool.Session(ctx, other)
+	want(t, err, share.NotAllowed)
+}
