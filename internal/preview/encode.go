@@ -1,0 +1,82 @@
+package preview
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"math"
+
+	"golang.org/x/image/draw"
+)
+
+const (
+	// longerSide is the most pixels on a preview's longer side.
+	longerSide = 320
+	// shortestLongerSide is where making a preview smaller ends.
+	shortestLongerSide = 16
+	// uriPrefix begins every preview.
+	uriPrefix = "data:image/jpeg;base64,"
+)
+
+// qualities are tried in this order.
+var qualities = [...]int{85, 75, 65, 55, 45, 35}
+
+// fit returns the size that width by height has when its longer side is at most side; never larger, never 0.
+func fit(width, height, side int) (int, int) {
+	longer := max(width, height)
+	if longer <= side {
+		return width, height
+	}
+	f := float64(side) / float64(longer)
+	return max(1, int(math.Round(float64(width)*f))), max(1, int(math.Round(float64(height)*f)))
+}
+
+// shrink draws img, a part of a canvas of width by height, onto a white one of at most longerSide.
+func shrink(img image.Image, width, height int) *image.RGBA {
+	w, h := fit(width, height, longerSide)
+	canvas := image.NewRGBA(image.Rect(0, 0, w, h))
+	draw.Draw(canvas, canvas.Rect, image.NewUniform(color.White), image.Point{}, draw.Src)
+	b := img.Bounds()
+	// The first frame of a GIF may cover a part of its screen only.
+	r := image.Rect(scale(b.Min.X, w, width), scale(b.Min.Y, h, height), scale(b.Max.X, w, width), scale(b.Max.Y, h, height))
+	if r.Dx() == 0 {
+		r.Max.X++
+	}
+	if r.Dy() == 0 {
+		r.Max.Y++
+	}
+	draw.BiLinear.Scale(canvas, r, img, b, draw.Over, nil)
+	return canvas
+}
+
+// scale takes a coordinate of a line of length from to a line of length to.
+func scale(at, to, from int) int {
+	return int(math.Round(float64(at) * float64(to) / float64(from)))
+}
+
+// encode writes img as a data URI of less than maxChars characters: at the best quality that fits, else smaller.
+func encode(img *image.RGBA, maxChars int) (string, error) {
+	full := img
+	for side := max(full.Rect.Dx(), full.Rect.Dy()); ; side = side * 3 / 4 {
+		if w, h := fit(full.Rect.Dx(), full.Rect.Dy(), side); w != img.Rect.Dx() || h != img.Rect.Dy() {
+			img = image.NewRGBA(image.Rect(0, 0, w, h))
+			draw.BiLinear.Scale(img, img.Rect, full, full.Rect, draw.Src, nil)
+		}
+		var b bytes.Buffer
+		for _, q := range qualities {
+			b.Reset()
+			if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: q}); err != nil {
+				return "", fmt.Errorf("preview: %w", err)
+			}
+			if len(uriPrefix)+base64.StdEncoding.EncodedLen(b.Len()) < maxChars {
+				return uriPrefix + base64.StdEncoding.EncodeToString(b.Bytes()), nil
+			}
+		}
+		if side <= shortestLongerSide {
+			return "", fmt.Errorf("preview: no preview is shorter than %d characters", maxChars)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package preview
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"image"
+	"image/color"
+	"image/gif"
+	"io"
+	"math"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// pngBomb is a PNG of 48 KB that claims to have width by height pixels.
+func pngBomb(width, height uint32) []byte {
+	b := []byte("\x89PNG\r\n\x1a\n")
+	chunk := func(kind string, data []byte) {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
+		body := append([]byte(kind), data...)
+		b = append(b, body...)
+		b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(body))
+	}
+	ihdr := binary.BigEndian.AppendUint32(nil, width)
+	ihdr = binary.BigEndian.AppendUint32(ihdr, height)
+	chunk("IHDR", append(ihdr, 8, 0, 0, 0, 0))
+	chunk("IDAT", make([]byte, 48<<10))
+	chunk("IEND", nil)
+	return b
+}
+
+func gifOf(t testing.TB, w, h int) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := gif.Encode(&b, image.NewPaletted(image.Rect(0, 0, w, h), color.Palette{color.Black, color.White}), nil); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestInspect(t *testing.T) {
+	p := New(Config{})
+	script := []byte("GIF89a<script>alert(document.cookie)</script>")
+	noRows := gifOf(t, 10, 10)
+	noRows[8], noRows[9] = 0, 0
+	long := withSegments(asJPEG(t, corners(30, 20)), 0xee, 40) // 2.6 MB before the frame: odd, and right
+
+	for _, c := range []struct {
+		name string
+		ft   share.FileType
+		data []byte
+		kind share.Kind
+		w, h int
+	}{
+		{"a JPEG", share.JPEG, asJPEG(t, corners(30, 20)), "", 30, 20},
+		{"a turned JPEG, as stored", share.JPEG, withEXIF(asJPEG(t, corners(30, 20)), "II", 6), "", 30, 20},
+		{"a JPEG that begins late", share.JPEG, long, "", 30, 20},
+		{"a PNG", share.PNG, asPNG(t, corners(30, 20)), "", 30, 20},
+		{"a GIF", share.GIF, gifOf(t, 30, 20), "", 30, 20},
+		{"a PNG that says it is a GIF", share.GIF, asPNG(t, corners(3, 2)), share.ImageInvalid, 0, 0},
+		{"a GIF that says it is a JPEG", share.JPEG, gifOf(t, 3, 2), share.ImageInvalid, 0, 0},
+		{"a JPEG that says it is a PNG", share.PNG, asJPEG(t, corners(3, 2)), share.ImageInvalid, 0, 0},
+		{"no image type", share.PDF, asPNG(t, corners(3, 2)), share.ImageInvalid, 0, 0},
+		{"nothing", share.PNG, nil, share.ImageInvalid, 0, 0},
+		{"magic bytes alone", share.PNG, []byte("\x89PNG\r\n\x1a\n"), share.ImageInvalid, 0, 0},
+		{"a GIF without rows", share.GIF, noRows, share.ImageInvalid, 0, 0},
+		{"a PNG without columns", share.PNG, pngBomb(0, 7), share.ImageInvalid, 0, 0},
+		{"a PNG of negative size", share.PNG, pngBomb(math.MaxUint32, 7), share.ImageInvalid, 0, 0},
+		{"a script in GIF's clothes", share.GIF, script, share.ImageTooManyPixels, 0, 0},
+		{"a bomb", share.PNG, pngBomb(20_000, 20_000), share.ImageTooManyPixels, 0, 0},
+		{"a bomb that overflows 32 bits to 0", share.PNG, pngBomb(1<<16, 1<<16), share.ImageTooManyPixels, 0, 0},
+		{"one pixel too many", share.PNG, pngBomb(50_000_001, 1), share.ImageTooManyPixels, 0, 0},
+		{"just enough pixels", share.PNG, pngBomb(50_000_000, 1), "", 50_000_000, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			info, err := p.Inspect(c.ft, bytes.NewReader(c.data))
+			if share.KindOf(err) != c.kind || (c.kind == "" && err != nil) {
+				t.Fatalf("err = %v, want %q", err, c.kind)
+			}
+			if info != (share.ImageInfo{Width: c.w, Height: c.h}) {
+				t.Errorf("info = %+v", info)
+			}
+		})
+	}
+}
+
+func TestInspectRefusesABombAtOnce(t *testing.T) {
+	data := pngBomb(20_000, 20_000)
+	p := New(Config{})
+	r := bytes.NewReader(data)
+	best := time.Hour
+	var err error
+	for range 5 {
+		r.Reset(data)
+		start := time.Now()
+		_, err = p.Inspect(share.PNG, r)
+		best = min(best, time.Since(start))
+	}
+	e, ok := errors.AsType[*share.Error](err)
+	if !ok || e.Metadata["maxPixels"] != "50000000" || e.Metadata["actualPixels"] != "400000000" {
+		t.Errorf("err = %#v", err)
+	}
+	if read := len(data) - r.Len(); read > 100 {
+		t.Errorf("%d bytes were read", read)
+	}
+	if best > time.Millisecond {
+		t.Errorf("it took %v", best)
+	}
+	if n := testing.AllocsPerRun(20, func() { r.Reset(data); _, _ = p.Inspect(share.PNG, r) }); n > 40 {
+		t.Errorf("it took %v allocations", n)
+	}
+	// Preview refuses it too, by itself.
+	if _, err := p.Preview(t.Context(), share.PNG, bytes.NewReader(data), maxChars); !share.Is(err, share.ImageTooManyPixels) {
+		t.Errorf("Preview: %v", err)
+	}
+}
+
+func TestInspectGivesTheReadersError(t *testing.T) {
+	boom := errors.New("boom")
+	data := asPNG(t, corners(3, 2))
+	_, err := New(Config{}).Inspect(share.PNG, io.MultiReader(bytes.NewReader(data[:20]), iotest.ErrReader(boom)))
+	if !errors.Is(err, boom) || share.KindOf(err) != "" {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func FuzzInspect(f *testing.F) {
+	for _, data := range [][]byte{
+		asJPEG(f, corners(8, 6)), withEXIF(asJPEG(f, corners(8, 6)), "MM", 6), asPNG(f, corners(8, 6)), gifOf(f, 8, 6),
+		flatJPEG(0xc2, 8, 8, 100), flatJPEG(0xc0, 8, 8, 100, 100, 100, 100), []byte("GIF89a<script>"), pngBomb(20_000, 20_000)[:64],
+	} {
+		f.Add(data)
+	}
+	p := New(Config{MaxPixels: 1 << 16})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, ft := range []share.FileType{share.JPEG, share.PNG, share.GIF} {
+			info, err := p.Inspect(ft, bytes.NewReader(data))
+			if err == nil && (info.Width <= 0 || info.Height <= 0 || info.Width*info.Height > 1<<16) {
+				t.Errorf("%s: accepted %+v", ft, info)
+			}
+			if err != nil && !share.Is(err, share.ImageInvalid, share.ImageTooManyPixels) {
+				t.Errorf("%s: an error without a kind: %v", ft, err)
+			}
+			if uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data), 5000); err == nil && len(uri) >= 5000 {
+				t.Errorf("%s: %d characters", ft, len(uri))
+			}
+		}
+	})
+}

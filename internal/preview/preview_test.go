@@ -1,0 +1,447 @@
+package preview
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const maxChars = 30_000
+
+// decodePreview checks the form of a data URI and returns its picture.
+func decodePreview(t *testing.T, uri string) image.Image {
+	t.Helper()
+	data, ok := strings.CutPrefix(uri, "data:image/jpeg;base64,")
+	if !ok {
+		t.Fatalf("the preview begins with %.40q", uri)
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := jpeg.Decode(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func makePreview(t *testing.T, p *Previewer, ft share.FileType, data []byte) image.Image {
+	t.Helper()
+	uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data), maxChars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(uri) >= maxChars {
+		t.Errorf("the preview has %d characters, not fewer than %d", len(uri), maxChars)
+	}
+	return decodePreview(t, uri)
+}
+
+// near reports whether two colours are the same as far as a JPEG tells.
+func near(got, want color.Color) bool {
+	r, g, b, _ := got.RGBA()
+	wr, wg, wb, _ := want.RGBA()
+	d := func(a, b uint32) bool { return max(a, b)-min(a, b) < 0x2800 }
+	return d(r, wr) && d(g, wg) && d(b, wb)
+}
+
+var (
+	red    = color.RGBA{0xff, 0, 0, 0xff}
+	green  = color.RGBA{0, 0xff, 0, 0xff}
+	blue   = color.RGBA{0, 0, 0xff, 0xff}
+	yellow = color.RGBA{0xff, 0xff, 0, 0xff}
+)
+
+// corners is a picture whose four quarters are red, green, blue and yellow: top left, top right, bottom left, bottom right.
+func corners(w, h int) *image.RGBA {
+	img := image.NewRGBA(image.Rect(0, 0, w, h))
+	for y := range h {
+		for x := range w {
+			c := [2][2]color.RGBA{{red, green}, {blue, yellow}}[y*2/h][x*2/w]
+			img.SetRGBA(x, y, c)
+		}
+	}
+	return img
+}
+
+func noise(w, h int) *image.RGBA {
+	img := image.NewRGBA(image.Rect(0, 0, w, h))
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range img.Pix {
+		img.Pix[i] = byte(r.Uint32()) | byte(i%4/3)*0xff
+	}
+	return img
+}
+
+func asJPEG(t testing.TB, img image.Image) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 90}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func asPNG(t testing.TB, img image.Image) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestOrientation turns one picture eight ways and looks where its corners are (EXIF 2.3: what row 0 and column 0 show).
+func TestOrientation(t *testing.T) {
+	r, g, b, y := red, green, blue, yellow
+	seen := map[uint16][4]color.RGBA{ // top left, top right, bottom left, bottom right
+		1: {r, g, b, y}, 2: {g, r, y, b}, 3: {y, b, g, r}, 4: {b, y, r, g},
+		5: {r, b, g, y}, 6: {b, r, y, g}, 7: {y, g, b, r}, 8: {g, y, r, b},
+		0: {r, g, b, y}, 9: {r, g, b, y},
+	}
+	plain := asJPEG(t, corners(640, 400))
+	for orientation, want := range seen {
+		for _, order := range []string{"II", "MM"} {
+			t.Run(fmt.Sprint(orientation, order), func(t *testing.T) {
+				img := makePreview(t, New(Config{}), share.JPEG, withEXIF(plain, order, orientation))
+				w, h := 320, 200
+				if orientation >= 5 && orientation <= 8 {
+					w, h = h, w
+				}
+				if s := img.Bounds().Size(); s != image.Pt(w, h) {
+					t.Fatalf("the preview is %v, want %d by %d", s, w, h)
+				}
+				got := [4]color.Color{img.At(w/8, h/8), img.At(w*7/8, h/8), img.At(w/8, h*7/8), img.At(w*7/8, h*7/8)}
+				for i := range got {
+					if !near(got[i], want[i]) {
+						t.Errorf("corner %d is %v, want %v", i, got[i], want[i])
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestBrokenEXIFDoesNotMatter(t *testing.T) {
+	plain := asJPEG(t, corners(64, 64))
+	whole := withEXIF(plain, "II", 6)
+	for i := 12; i < 40; i++ {
+		broken := bytes.Clone(whole)
+		broken[i] ^= 0xff
+		makePreview(t, New(Config{}), share.JPEG, broken)
+	}
+}
+
+func TestSizeAndShape(t *testing.T) {
+	for _, c := range []struct{ w, h, wantW, wantH int }{
+		{100, 50, 100, 50}, // never larger
+		{320, 320, 320, 320},
+		{1000, 500, 320, 160},
+		{500, 1000, 160, 320},
+		{2000, 1, 320, 1},
+		{1, 2000, 1, 320},
+		{1, 1, 1, 1},
+	} {
+		img := makePreview(t, New(Config{}), share.PNG, asPNG(t, corners(c.w, c.h)))
+		if s := img.Bounds().Size(); s != image.Pt(c.wantW, c.wantH) {
+			t.Errorf("%d by %d became %v, want %d by %d", c.w, c.h, s, c.wantW, c.wantH)
+		}
+	}
+}
+
+func TestTransparencyBecomesWhite(t *testing.T) {
+	img := image.NewNRGBA(image.Rect(0, 0, 400, 400))
+	for y := range 400 {
+		for x := range 400 {
+			if x < 200 {
+				img.SetNRGBA(x, y, color.NRGBA{0xff, 0, 0, byte(255 * (y / 200))}) // red: clear above, full below
+			} else {
+				img.SetNRGBA(x, y, color.NRGBA{0, 0, 0xff, 0x80})
+			}
+		}
+	}
+	got := makePreview(t, New(Config{}), share.PNG, asPNG(t, img))
+	for _, c := range []struct {
+		x, y int
+		want color.RGBA
+	}{
+		{40, 40, color.RGBA{0xff, 0xff, 0xff, 0xff}}, {40, 280, red}, {280, 160, color.RGBA{0x7f, 0x7f, 0xff, 0xff}},
+	} {
+		if !near(got.At(c.x, c.y), c.want) {
+			t.Errorf("at %d, %d there is %v, want %v", c.x, c.y, got.At(c.x, c.y), c.want)
+		}
+	}
+}
+
+func TestFirstFrameOfAnAnimation(t *testing.T) {
+	palette := color.Palette{color.RGBA{}, red, blue}
+	frame := func(r image.Rectangle, c uint8) *image.Paletted {
+		p := image.NewPaletted(r, palette)
+		for i := range p.Pix {
+			p.Pix[i] = c
+		}
+		return p
+	}
+	all := &gif.GIF{
+		Image:  []*image.Paletted{frame(image.Rect(100, 0, 200, 100), 1), frame(image.Rect(0, 0, 200, 200), 2)},
+		Delay:  []int{10, 10},
+		Config: image.Config{Width: 200, Height: 200, ColorModel: palette},
+	}
+	for range 50 {
+		all.Image, all.Delay = append(all.Image, all.Image[1]), append(all.Delay, 10)
+	}
+	var b bytes.Buffer
+	if err := gif.EncodeAll(&b, all); err != nil {
+		t.Fatal(err)
+	}
+	r := bytes.NewReader(b.Bytes())
+	uri, err := New(Config{}).Preview(t.Context(), share.GIF, iotest.OneByteReader(r), maxChars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := decodePreview(t, uri)
+	white := color.RGBA{0xff, 0xff, 0xff, 0xff}
+	if !near(img.At(150, 50), red) || !near(img.At(50, 50), white) || !near(img.At(150, 150), white) {
+		t.Errorf("the first frame does not stand in its place: %v %v %v", img.At(150, 50), img.At(50, 50), img.At(150, 150))
+	}
+	if r.Len() < b.Len()/2 {
+		t.Errorf("of %d bytes only %d were left: later frames were read", b.Len(), r.Len())
+	}
+}
+
+// TestOtherKindsOfJPEG decodes what Go's encoder does not write: progressive, and four inks.
+func TestOtherKindsOfJPEG(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		data []byte
+		want color.Color
+	}{
+		{"grey, progressive", flatJPEG(0xc2, 64, 48, 100), color.Gray{228}},
+		{"grey, baseline", flatJPEG(0xc0, 64, 48, -100), color.Gray{28}},
+		{"CMYK", flatJPEG(0xc0, 64, 48, 100, 100, 100, 100), color.Gray{204}}, // Adobe writes inks inverted: 228 of 255 white, under as much black
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			img := makePreview(t, New(Config{}), share.JPEG, c.data)
+			if got := img.At(30, 20); !near(got, c.want) {
+				t.Errorf("the colour is %v, want %v", got, c.want)
+			}
+			if img.Bounds().Size() != image.Pt(64, 48) {
+				t.Errorf("the size is %v", img.Bounds().Size())
+			}
+		})
+	}
+	if progressive, n := jpegFrame(flatJPEG(0xc2, 8, 8, 100)); !progressive || n != 1 {
+		t.Errorf("the progressive frame was read as %t, %d", progressive, n)
+	}
+	if progressive, n := jpegFrame(withEXIF(asJPEG(t, corners(8, 8)), "II", 1)); progressive || n != 3 {
+		t.Errorf("the baseline frame was read as %t, %d", progressive, n)
+	}
+	if progressive, n := jpegFrame([]byte{0xff, 0xd8, 0xff, 0xe1, 0xff, 0xff}); !progressive || n != 4 {
+		t.Errorf("a missing frame was read as %t, %d", progressive, n)
+	}
+}
+
+// TestNoiseFits shows that what compresses worst is made to fit, by quality first and size then.
+func TestNoiseFits(t *testing.T) {
+	data := asPNG(t, noise(640, 640))
+	for _, limit := range []int{30_000, 20_000, 8_000, 3_000, 1_200} {
+		uri, err := New(Config{}).Preview(t.Context(), share.PNG, bytes.NewReader(data), limit)
+		if err != nil {
+			t.Fatalf("%d: %v", limit, err)
+		}
+		if len(uri) >= limit {
+			t.Errorf("%d characters, want fewer than %d", len(uri), limit)
+		}
+		decodePreview(t, uri)
+	}
+	if _, err := New(Config{}).Preview(t.Context(), share.PNG, bytes.NewReader(data), 200); err == nil {
+		t.Error("200 characters were enough for a JPEG")
+	}
+}
+
+func TestTruncatedAndBroken(t *testing.T) {
+	p := New(Config{})
+	for ft, data := range map[share.FileType][]byte{
+		share.JPEG: asJPEG(t, noise(64, 64)), share.PNG: asPNG(t, noise(64, 64)),
+	} {
+		for _, n := range []int{0, 1, 7, 20, len(data) / 2, len(data) - 12} {
+			uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data[:n]), maxChars)
+			if err == nil {
+				t.Errorf("the first %d bytes of a %s gave a preview: %.40q", n, ft, uri)
+			}
+		}
+	}
+	boom := errors.New("the spool broke")
+	data := asPNG(t, noise(64, 64))
+	for _, n := range []int{5, 2000} {
+		r := io.MultiReader(bytes.NewReader(data[:n]), iotest.ErrReader(boom))
+		if _, err := p.Preview(t.Context(), share.PNG, r, maxChars); !errors.Is(err, boom) {
+			t.Errorf("after %d bytes: %v, want the reader's own error", n, err)
+		}
+	}
+}
+
+func TestTooManyBytesOrTooMuchMemory(t *testing.T) {
+	data := asPNG(t, noise(300, 300))
+	_, err := New(Config{MaxSourceBytes: 1000}).Preview(t.Context(), share.PNG, bytes.NewReader(data), maxChars)
+	if !errors.Is(err, errSourceTooLong) {
+		t.Errorf("a long image: %v", err)
+	}
+	_, err = New(Config{MaxMemory: 1 << 20}).Preview(t.Context(), share.PNG, bytes.NewReader(data), maxChars)
+	if err == nil || !strings.Contains(err.Error(), "budget") {
+		t.Errorf("an image over the memory budget: %v", err)
+	}
+	// One column of 40 million pixels: few pixels for its limit, but a scaler's nightmare.
+	tall := &header{fileType: share.PNG, config: image.Config{Width: 1, Height: 40_000_000, ColorModel: color.GrayModel}}
+	if tall.memory() < 32*40_000_000 {
+		t.Errorf("a tall image is thought to take %d bytes", tall.memory())
+	}
+}
+
+type panicReader struct{}
+
+func (panicReader) Read([]byte) (int, error) { panic("at the disco") }
+
+func TestPanicsAreErrors(t *testing.T) {
+	p := New(Config{Concurrency: 1})
+	data := asPNG(t, noise(64, 64))
+	for range 3 { // a turn that is lost would block the second
+		for _, n := range []int{0, 500} {
+			r := io.MultiReader(bytes.NewReader(data[:n]), panicReader{})
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			_, err := p.Preview(ctx, share.PNG, r, maxChars)
+			cancel()
+			if err == nil || !strings.Contains(err.Error(), "panicked") {
+				t.Errorf("err = %v", err)
+			}
+		}
+	}
+	if _, err := p.Inspect(share.PNG, panicReader{}); !share.Is(err, share.ImageInvalid) {
+		t.Errorf("Inspect: %v", err)
+	}
+}
+
+// A gated is a reader whose bytes behind the header wait for a gate, and which counts how many are being read at once.
+type gated struct {
+	io.Reader
+	now, peak *atomic.Int32
+	gate      <-chan struct{}
+	entered   bool
+}
+
+func (g *gated) Read(b []byte) (int, error) {
+	if !g.entered {
+		g.entered = true
+		n := g.now.Add(1)
+		for old := g.peak.Load(); n > old && !g.peak.CompareAndSwap(old, n); old = g.peak.Load() {
+		}
+		<-g.gate
+		time.Sleep(2 * time.Millisecond)
+		g.now.Add(-1)
+	}
+	return g.Reader.Read(b)
+}
+
+func TestConcurrencyIsBounded(t *testing.T) {
+	const concurrency, callers = 3, 24
+	p := New(Config{Concurrency: concurrency})
+	data := asPNG(t, noise(100, 100))
+	var now, peak atomic.Int32
+	gate := make(chan struct{})
+	done := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, err := p.Preview(t.Context(), share.PNG, io.MultiReader(
+				bytes.NewReader(data[:100]), // PNG's decoder reads its header to the byte, so this much is read without a turn
+				&gated{Reader: bytes.NewReader(data[100:]), now: &now, peak: &peak, gate: gate},
+			), maxChars)
+			done <- err
+		}()
+	}
+	for deadline := time.Now().Add(5 * time.Second); now.Load() < concurrency && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	close(gate)
+	for range callers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if peak.Load() != concurrency {
+		t.Errorf("at most %d decoders at once, want %d", peak.Load(), concurrency)
+	}
+}
+
+func TestWaitingEndsWithTheContext(t *testing.T) {
+	p := New(Config{Concurrency: 1})
+	data := asPNG(t, noise(100, 100))
+	var now, peak atomic.Int32
+	gate := make(chan struct{})
+	first := make(chan error, 1)
+	go func() {
+		_, err := p.Preview(t.Context(), share.PNG, io.MultiReader(bytes.NewReader(data[:100]),
+			&gated{Reader: bytes.NewReader(data[100:]), now: &now, peak: &peak, gate: gate}), maxChars)
+		first <- err
+	}()
+	for now.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := p.Preview(ctx, share.PNG, bytes.NewReader(data), maxChars); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the one who waited: %v", err)
+	}
+	close(gate)
+	if err := <-first; err != nil {
+		t.Errorf("the one who decoded: %v", err)
+	}
+	// And in the middle of decoding.
+	ctx, cancel = context.WithCancel(t.Context())
+	r := io.MultiReader(bytes.NewReader(data[:2000]), readerFunc(func(b []byte) (int, error) { cancel(); b[0] = 0; return 1, nil }))
+	if _, err := p.Preview(ctx, share.PNG, r, maxChars); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled while decoding: %v", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+func BenchmarkPreview12Megapixels(b *testing.B) {
+	img := image.NewRGBA(image.Rect(0, 0, 4000, 3000))
+	for y := range 3000 {
+		for x := range 4000 {
+			img.SetRGBA(x, y, color.RGBA{byte(x * y >> 8), byte(x >> 4), byte(y >> 3), 0xff})
+		}
+	}
+	data := asJPEG(b, img)
+	p := New(Config{})
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, err := p.Preview(b.Context(), share.JPEG, bytes.NewReader(data), maxChars); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
