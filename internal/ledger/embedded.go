@@ -1,0 +1,106 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// embedded is a NATS server in this process. It listens nowhere: the one connection to it stays inside.
+type embedded struct {
+	server *server.Server
+	lock   *os.File // nil in memory
+	temp   string   // directory to remove, "" for none
+}
+
+func startEmbedded(c Config, log *slog.Logger) (_ *embedded, err error) {
+	e := &embedded{}
+	defer func() {
+		if err != nil {
+			e.close()
+		}
+	}()
+	dir := c.Dir
+	if dir == "" {
+		// JetStream wants a directory even if all is in memory.
+		if e.temp, err = os.MkdirTemp("", "lpfileshare-ledger-"); err != nil {
+			return nil, fmt.Errorf("the ledger: %w", err)
+		}
+		dir = e.temp
+	} else {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("the ledger: %w; give a directory that can be written with --data-dir", err)
+		}
+		if e.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
+			return nil, fmt.Errorf("the ledger in %s is in use (%w); give each server a --data-dir of its own, or let them share a NATS cluster with --ledger", dir, err)
+		}
+	}
+	const unlimited = 1 << 50 // the bucket has the limit
+	relay := &relay{log: log}
+	e.server, err = server.NewServer(&server.Options{
+		ServerName: "lpfileshare", DontListen: true, NoSigs: true, DisableJetStreamBanner: true,
+		JetStream: true, StoreDir: dir, JetStreamMaxMemory: unlimited, JetStreamMaxStore: unlimited, SyncAlways: c.Sync,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the ledger: %w", err)
+	}
+	e.server.SetLoggerV2(relay, false, false, false)
+	e.server.Start() // it has read all records when it returns
+	if !e.server.ReadyForConnections(time.Second) || !e.server.JetStreamEnabled() {
+		return nil, fmt.Errorf("the ledger in %s does not start: %s", dir, relay.why())
+	}
+	return e, nil
+}
+
+func (e *embedded) close() error {
+	if e.server != nil {
+		e.server.Shutdown()
+		e.server.WaitForShutdown()
+	}
+	var errs []error
+	if e.lock != nil {
+		errs = append(errs, e.lock.Close())
+	}
+	if e.temp != "" {
+		errs = append(errs, os.RemoveAll(e.temp))
+	}
+	return errors.Join(errs...)
+}
+
+// relay logs what NATS has to say and keeps the worst of it. Debug lines are not asked for.
+type relay struct {
+	log   *slog.Logger
+	worst atomic.Pointer[string]
+}
+
+func (r *relay) why() string {
+	if s := r.worst.Load(); s != nil {
+		return *s
+	}
+	return "no reason was given"
+}
+
+func (r *relay) Fatalf(format string, v ...any) {
+	s := fmt.Sprintf(format, v...)
+	r.worst.Store(&s)
+	r.log.Error("the ledger's own NATS server", "says", s)
+}
+
+func (r *relay) Errorf(format string, v ...any) {
+	s := fmt.Sprintf(format, v...)
+	r.worst.CompareAndSwap(nil, &s)
+	r.log.Error("the ledger's own NATS server", "says", s)
+}
+
+func (r *relay) Warnf(format string, v ...any) {
+	r.log.Warn("the ledger's own NATS server", "says", fmt.Sprintf(format, v...))
+}
+func (*relay) Noticef(string, ...any) {}
+func (*relay) Debugf(string, ...any)  {}
+func (*relay) Tracef(string, ...any)  {}

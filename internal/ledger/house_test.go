@@ -1,0 +1,269 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		writeUntilKilled(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// ledger is what all of them can do.
+type ledger interface {
+	Load(ctx context.Context, key string) (share.Record, uint64, error)
+	Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error)
+}
+
+// A clock is set by hand.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func newClock() *clock { return &clock{t: time.Now()} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+// config is one that fits tests; servers none: this process's own.
+func config(t testing.TB, dir string, servers ...string) Config {
+	t.Helper()
+	return Config{
+		Servers: servers, Dir: dir, TTL: 24 * time.Hour, MaxBytes: 64 << 20, Timeout: 2 * time.Second, StartTimeout: 20 * time.Second,
+		Now: time.Now, Log: slog.New(slog.NewTextHandler(logTo{t}, nil)),
+	}
+}
+
+// logTo writes lines to a test's log.
+type logTo struct{ t testing.TB }
+
+func (l logTo) Write(p []byte) (int, error) {
+	l.t.Logf("%s", p)
+	return len(p), nil
+}
+
+func open(t testing.TB, c Config) *KV {
+	t.Helper()
+	l, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() }) // a second time where the test has closed it
+	return l
+}
+
+// A peer is a NATS server with a port, as a cluster's would be.
+type peer struct {
+	t    testing.TB
+	opts server.Options
+	s    *server.Server
+}
+
+func (p *peer) start() {
+	p.t.Helper()
+	opts := p.opts
+	s, err := server.NewServer(&opts)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.s = s
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		p.t.Fatal("a NATS server does not start")
+	}
+	p.opts.Port = s.Addr().(*net.TCPAddr).Port
+}
+
+func (p *peer) stop() {
+	p.s.Shutdown()
+	p.s.WaitForShutdown()
+}
+
+func (p *peer) addr() string { return fmt.Sprintf("127.0.0.1:%d", p.opts.Port) }
+func (p *peer) url() string  { return "nats://" + p.addr() }
+
+// newPeer starts a NATS server that stands alone.
+func newPeer(t testing.TB, change ...func(*server.Options)) *peer {
+	t.Helper()
+	p := &peer{t: t, opts: server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()}}
+	for _, c := range change {
+		c(&p.opts)
+	}
+	p.start()
+	t.Cleanup(func() { p.stop() })
+	return p
+}
+
+// newCluster starts three. Their ports are found before any of them starts; should something else take one in between, the test
+// fails.
+func newCluster(t testing.TB) []*peer {
+	t.Helper()
+	var held []net.Listener
+	var routes []*url.URL
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, l)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	}
+	var peers []*peer
+	var starts sync.WaitGroup
+	for i, l := range held {
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		p := &peer{t: t, opts: server.Options{
+			ServerName: fmt.Sprintf("peer-%d", i), Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
+			Cluster: server.ClusterOpts{Name: "peers", Host: "127.0.0.1", Port: port}, Routes: routes,
+		}}
+		peers = append(peers, p)
+		starts.Go(p.start)
+	}
+	starts.Wait()
+	t.Cleanup(func() {
+		for _, p := range peers {
+			p.stop()
+		}
+	})
+	return peers
+}
+
+func urls(peers []*peer) []string {
+	var all []string
+	for _, p := range peers {
+		all = append(all, p.url())
+	}
+	return all
+}
+
+// through is a proxy before a peer that can lose the answers.
+type through struct {
+	listener net.Listener
+	to       string
+
+	mu    sync.Mutex
+	mute  bool
+	conns []net.Conn
+	wg    sync.WaitGroup
+}
+
+func newThrough(t testing.TB, to string) *through {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &through{listener: listener, to: to}
+	p.wg.Go(func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			p.mu.Lock()
+			p.conns = append(p.conns, in, out)
+			p.mu.Unlock()
+			p.wg.Go(func() { p.copy(out, in, false) })
+			p.wg.Go(func() { p.copy(in, out, true) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		p.cut()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *through) url() string { return "nats://" + p.listener.Addr().String() }
+
+func (p *through) copy(to, from net.Conn, answers bool) {
+	defer to.Close()
+	defer from.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		mute := p.mute && answers
+		p.mu.Unlock()
+		if mute {
+			continue
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// loseAnswers swallows what the server sends.
+func (p *through) loseAnswers(yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = yes
+}
+
+// cut ends every connection.
+func (p *through) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
+}
+
+// put writes bytes under a key past the ledger.
+func put(t *testing.T, url, key string, value []byte) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish("$KV."+bucketName+"."+key, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func subdir(t testing.TB) string { return filepath.Join(t.TempDir(), "ledger") }

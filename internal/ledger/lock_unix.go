@@ -1,0 +1,25 @@
+//go:build unix && !solaris && !aix
+
+package ledger
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// lockFile makes sure that one server at a time writes a directory. The lock ends with the process, whatever ends that.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errors.New("another server has locked it")
+		}
+		return nil, err
+	}
+	return f, nil
+}
