@@ -1,0 +1,105 @@
+package service
+
+import (
+	"context"
+
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// recommendedChunk is a good size to send: large enough for speed, small enough for idle timers and progress.
+const recommendedChunk = 64 << 10
+
+// GetCapabilities is the contract's GetCapabilities.
+func (s *Server) GetCapabilities(ctx context.Context, req *lpfilesharev1.GetCapabilitiesRequest) (*lpfilesharev1.GetCapabilitiesResponse, error) {
+	var v violations
+	account := checkAccount(&v, req.GetAccount())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	session, err := s.session(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	session.Release()
+	l := s.Limits(account)
+	return &lpfilesharev1.GetCapabilitiesResponse{
+		MaxFileBytes:          l.MaxFileBytes,
+		FileTypes:             allowedTypes(l.Documents),
+		MaxPreviewChars:       maxPreviewChars - 1,
+		MaxImagePixels:        l.MaxImagePixels,
+		MaxChunkBytes:         MaxChunkBytes,
+		RecommendedChunkBytes: recommendedChunk,
+		UploadIdleTimeout:     durationpb.New(s.IdleTimeout),
+		UploadTimeout:         durationpb.New(s.UploadTimeout),
+		RequestIdTtl:          durationpb.New(s.RequestIDTTL),
+		HeartbeatInterval:     durationpb.New(s.Heartbeat),
+		MaxCaptionChars:       maxCaption,
+	}, nil
+}
+
+// GetFileSharing is the contract's GetFileSharing.
+func (s *Server) GetFileSharing(ctx context.Context, req *lpfilesharev1.GetFileSharingRequest) (*lpfilesharev1.GetFileSharingResponse, error) {
+	var v violations
+	account := checkAccount(&v, req.GetAccount())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	agent, err := s.agent(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	on, err := s.ports.Accounts.FileSharing(ctx, agent)
+	if err != nil {
+		return nil, err
+	}
+	return &lpfilesharev1.GetFileSharingResponse{Enabled: on}, nil
+}
+
+// SetFileSharing is the contract's SetFileSharing.
+func (s *Server) SetFileSharing(ctx context.Context, req *lpfilesharev1.SetFileSharingRequest) (*lpfilesharev1.SetFileSharingResponse, error) {
+	var v violations
+	account := checkAccount(&v, req.GetAccount())
+	if req.Enabled == nil {
+		v.add("enabled", "is required")
+	}
+	checkRequestID(&v, "request_id", req.GetRequestId())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	agent, err := s.agent(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ports.Accounts.SetFileSharing(ctx, agent, req.GetEnabled()); err != nil {
+		return nil, err
+	}
+	return &lpfilesharev1.SetFileSharingResponse{Enabled: req.GetEnabled()}, nil
+}
+
+// agent reads the caller's agent token, for services that LivePerson itself checks the bearer at: no session is needed, since
+// nothing is answered from memory.
+func (s *Server) agent(ctx context.Context, account string) (share.AgentGrant, error) {
+	c, err := s.credential(ctx, account)
+	if err != nil {
+		return share.AgentGrant{}, err
+	}
+	if c.Scheme != share.AgentToken {
+		// Whoever has no valid token at all is told that, and nothing of what a valid one may not do.
+		session, err := s.session(ctx, account)
+		if err != nil {
+			return share.AgentGrant{}, err
+		}
+		session.Release()
+		return share.AgentGrant{}, refuse(share.NotAllowed, "account settings are an agent's: call with lp-agent-token")
+	}
+	g, err := share.ParseAgentToken(c.Secret)
+	if err != nil {
+		return share.AgentGrant{}, err
+	}
+	if g.Account != account {
+		return share.AgentGrant{}, errOtherAccount()
+	}
+	return g, nil
+}

@@ -1,0 +1,43 @@
+package service
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// maxToken bounds an identity in the metadata. LivePerson's consumer JWTs have at most 2,048 characters.
+const maxToken = 4096
+
+// credential reads the one identity that a call must carry. It proves nothing yet: see Messenger.Session.
+func (s *Server) credential(ctx context.Context, account string) (share.Credential, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	var found []share.Credential
+	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
+		for _, value := range md.Get(string(scheme)) {
+			found = append(found, share.Credential{Scheme: scheme, Account: account, Secret: value})
+		}
+	}
+	const ways = "give exactly one of lp-consumer-token, lp-agent-token and lp-external-consumer-id in the metadata"
+	switch {
+	case len(found) == 0:
+		return share.Credential{}, refuse(share.TokenInvalid, "the call carries no identity; %s", ways)
+	case len(found) > 1:
+		return share.Credential{}, refuse(share.TokenInvalid, "the call carries more than one identity; %s", ways)
+	}
+	c := found[0]
+	if c.Secret == "" || len(c.Secret) > maxToken || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return share.Credential{}, refuse(share.TokenInvalid, "%s is malformed", c.Scheme)
+	}
+	if c.Scheme == share.AgentToken {
+		grant, err := s.seal.open(c.Secret)
+		if err != nil {
+			return share.Credential{}, err
+		}
+		c.Secret = grant
+	}
+	return c, nil
+}

@@ -1,0 +1,703 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// secret stands in everything that must never be logged or told: tokens, signatures, bearers, passwords.
+const secret = "s3cr3t"
+
+// trouble is what a test does to the calls of a double, by the method's name. before may hold a call up or fail it before it
+// has any effect, after may lose its answer.
+type trouble struct {
+	mu            sync.Mutex
+	before, after map[string]func(ctx context.Context) error
+	calls         map[string]int
+}
+
+func (f *trouble) on(method string, before func(ctx context.Context) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.before == nil {
+		f.before = make(map[string]func(context.Context) error)
+	}
+	f.before[method] = before
+}
+
+func (f *trouble) then(method string, after func(ctx context.Context) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.after == nil {
+		f.after = make(map[string]func(context.Context) error)
+	}
+	f.after[method] = after
+}
+
+// fail lets the next calls of method fail, one with each of errs.
+func (f *trouble) fail(method string, errs ...error) { f.on(method, inTurn(errs)) }
+
+// failAlways lets all calls of method fail.
+func (f *trouble) failAlways(method string, err error) {
+	f.on(method, func(context.Context) error { return err })
+}
+
+func inTurn(errs []error) func(context.Context) error {
+	var mu sync.Mutex
+	return func(context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(errs) == 0 {
+			return nil
+		}
+		err := errs[0]
+		errs = errs[1:]
+		return err
+	}
+}
+
+func (f *trouble) enter(ctx context.Context, method string) error {
+	f.mu.Lock()
+	if f.calls == nil {
+		f.calls = make(map[string]int)
+	}
+	f.calls[method]++
+	do := f.before[method]
+	f.mu.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if do == nil {
+		return nil
+	}
+	return do(ctx)
+}
+
+func (f *trouble) leave(ctx context.Context, method string) error {
+	f.mu.Lock()
+	do := f.after[method]
+	f.mu.Unlock()
+	if do == nil {
+		return nil
+	}
+	return do(ctx)
+}
+
+func (f *trouble) count(methods ...string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, m := range methods {
+		n += f.calls[m]
+	}
+	return n
+}
+
+// liveperson is a Messenger: conversations, their messages, and who may see them.
+type liveperson struct {
+	trouble
+	state   sync.Mutex
+	tokens  map[string]share.Principal
+	convs   []share.Conversation // oldest first
+	files   []share.FileEvent
+	changed chan struct{} // closed, and made anew, when files are added
+	open    int           // sessions that were not released
+	paths   int
+	sigs    int
+	urlLife time.Duration
+	marked  []string
+}
+
+func newLivePerson() *liveperson {
+	return &liveperson{tokens: make(map[string]share.Principal), changed: make(chan struct{}), urlLife: time.Minute}
+}
+
+func (l *liveperson) Session(ctx context.Context, c share.Credential) (Session, error) {
+	if err := l.enter(ctx, "Session"); err != nil {
+		return nil, err
+	}
+	l.state.Lock()
+	defer l.state.Unlock()
+	p, ok := l.tokens[c.Secret]
+	if !ok {
+		return nil, share.Errorf(share.TokenInvalid, "LivePerson does not accept the token", nil)
+	}
+	l.open++
+	return &lpSession{liveperson: l, p: p}, nil
+}
+
+func (l *liveperson) sessions() int {
+	l.state.Lock()
+	defer l.state.Unlock()
+	return l.open
+}
+
+func (l *liveperson) addConversation(id string, open bool, who ...string) {
+	l.state.Lock()
+	defer l.state.Unlock()
+	c := share.Conversation{ID: id, Open: open, Start: time.Unix(int64(len(l.convs)), 0), Dialogs: []share.Dialog{{ID: id, Type: "MAIN", Open: open}}}
+	for _, w := range who {
+		c.Participants = append(c.Participants, share.Participant{ID: w, Role: share.RoleConsumer})
+	}
+	l.convs = append(l.convs, c)
+}
+
+// send puts a file into a conversation's main dialog, as somebody else would.
+func (l *liveperson) send(conversation, path, sender string) share.FileEvent {
+	return l.sendFile(conversation, sender, share.HostedFile{StoragePath: path, FileType: "JPG"})
+}
+
+func (l *liveperson) sendFile(conversation, sender string, f share.HostedFile) share.FileEvent {
+	l.state.Lock()
+	defer l.state.Unlock()
+	e := share.FileEvent{Conversation: conversation, Dialog: conversation, SenderID: sender, SenderRole: share.RoleConsumer, Time: time.Now(), File: f}
+	for _, x := range l.files {
+		if x.Dialog == e.Dialog {
+			e.Sequence = x.Sequence + 1
+		}
+	}
+	l.files = append(l.files, e)
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return e
+}
+
+func (l *liveperson) messages() []share.FileEvent {
+	l.state.Lock()
+	defer l.state.Unlock()
+	return slices.Clone(l.files)
+}
+
+type lpSession struct {
+	*liveperson
+	p        share.Principal
+	released bool
+}
+
+func (s *lpSession) Principal() share.Principal { return s.p }
+
+func (s *lpSession) Release() {
+	s.state.Lock()
+	defer s.state.Unlock()
+	if s.released {
+		panic("a session was released twice")
+	}
+	s.released = true
+	s.open--
+}
+
+func (s *lpSession) enter(ctx context.Context, method string) error {
+	s.state.Lock()
+	released := s.released
+	s.state.Unlock()
+	if released {
+		panic(method + " on a session that was released")
+	}
+	return s.liveperson.enter(ctx, method)
+}
+
+func (s *lpSession) UploadURL(ctx context.Context, size int64, t share.FileType) (share.TempURL, error) {
+	if err := s.enter(ctx, "UploadURL"); err != nil {
+		return share.TempURL{}, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	s.paths++
+	return s.sign(fmt.Sprintf("/v1/AUTH_async/%s/%s/%d.%s", s.p.Account, s.p.ID, s.paths, t)), nil
+}
+
+func (s *lpSession) sign(path string) share.TempURL {
+	s.sigs++
+	return share.TempURL{Path: path, Sig: fmt.Sprintf("%s-sig-%d", secret, s.sigs), Expires: "1", ExpireTime: time.Now().Add(s.urlLife)}
+}
+
+func (s *lpSession) DownloadURL(ctx context.Context, path string) (share.TempURL, error) {
+	if err := s.enter(ctx, "DownloadURL"); err != nil {
+		return share.TempURL{}, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	return s.sign(path), nil
+}
+
+func (s *lpSession) PublishFile(ctx context.Context, conversation, _ string, f share.HostedFile) (int64, error) {
+	if err := s.enter(ctx, "PublishFile"); err != nil {
+		return 0, err
+	}
+	e := s.sendFile(conversation, s.p.ID, f)
+	return e.Sequence, s.leave(ctx, "PublishFile")
+}
+
+func (s *lpSession) MarkAccessed(ctx context.Context, conversation, _ string, seq int64) error {
+	return s.mark(ctx, "accessed", conversation, seq)
+}
+
+func (s *lpSession) MarkAccepted(ctx context.Context, conversation, _ string, seq int64) error {
+	return s.mark(ctx, "accepted", conversation, seq)
+}
+
+func (s *lpSession) mark(ctx context.Context, how, conversation string, seq int64) error {
+	if err := s.enter(ctx, "Mark"); err != nil {
+		return err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	s.marked = append(s.marked, fmt.Sprintf("%s %s %d", how, conversation, seq))
+	return nil
+}
+
+func (s *lpSession) sees(c share.Conversation) bool {
+	return slices.ContainsFunc(c.Participants, func(p share.Participant) bool { return p.ID == s.p.ID })
+}
+
+func (s *lpSession) find(id string) (int, error) {
+	for i, c := range s.convs {
+		if c.ID == id && s.sees(c) {
+			return i, nil
+		}
+	}
+	return 0, share.Errorf(share.ConversationNotFound, "there is no such conversation", nil)
+}
+
+func (s *lpSession) CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error) {
+	if err := s.enter(ctx, "CreateConversation"); err != nil {
+		return share.Conversation{}, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	id := fmt.Sprintf("created-%d", len(s.convs))
+	c := share.Conversation{
+		ID: id, Open: true, Start: time.Now(), SkillID: n.SkillID,
+		Participants: []share.Participant{{ID: s.p.ID, Role: s.p.Role}},
+	}
+	s.convs = append(s.convs, c)
+	return c, nil
+}
+
+func (s *lpSession) Conversation(ctx context.Context, id string) (share.Conversation, error) {
+	if err := s.enter(ctx, "Conversation"); err != nil {
+		return share.Conversation{}, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	i, err := s.find(id)
+	if err != nil {
+		return share.Conversation{}, err
+	}
+	return s.convs[i], nil
+}
+
+func (s *lpSession) ListConversations(ctx context.Context) ([]share.Conversation, error) {
+	if err := s.enter(ctx, "ListConversations"); err != nil {
+		return nil, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	var mine []share.Conversation
+	for _, c := range s.convs {
+		if s.sees(c) {
+			mine = append(mine, c)
+		}
+	}
+	slices.Reverse(mine)
+	return mine, nil
+}
+
+func (s *lpSession) CloseConversation(ctx context.Context, id string) (share.Conversation, error) {
+	if err := s.enter(ctx, "CloseConversation"); err != nil {
+		return share.Conversation{}, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	i, err := s.find(id)
+	if err != nil {
+		return share.Conversation{}, err
+	}
+	c := &s.convs[i]
+	if c.Open {
+		c.Open, c.End = false, time.Now()
+		c.Dialogs = slices.Clone(c.Dialogs)
+		for j := range c.Dialogs {
+			c.Dialogs[j].Open = false
+		}
+	}
+	return *c, nil
+}
+
+func (s *lpSession) FindFile(ctx context.Context, conversation, dialog, path string) (share.FileEvent, error) {
+	if err := s.enter(ctx, "FindFile"); err != nil {
+		return share.FileEvent{}, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	if _, err := s.find(conversation); err != nil {
+		return share.FileEvent{}, err
+	}
+	for _, e := range s.files {
+		if e.Conversation == conversation && (dialog == "" || e.Dialog == dialog) && e.File.StoragePath == path {
+			return e, nil
+		}
+	}
+	return share.FileEvent{}, share.Errorf(share.FileNotFound, "there is no such file", nil)
+}
+
+// visible are the files of a conversation (""; of all), in the order of ListFiles, with the dialogs that there are.
+func (s *lpSession) visible(conversation string) (files []share.FileEvent, dialogs []string, err error) {
+	if conversation != "" {
+		if _, err := s.find(conversation); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, c := range s.convs {
+		if s.sees(c) && (conversation == "" || c.ID == conversation) {
+			dialogs = append(dialogs, c.ID)
+			for _, e := range s.files {
+				if e.Conversation == c.ID {
+					files = append(files, e)
+				}
+			}
+		}
+	}
+	return files, dialogs, nil
+}
+
+func (s *lpSession) ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error) {
+	if err := s.enter(ctx, "ListFiles"); err != nil {
+		return nil, nil, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	files, dialogs, err := s.visible(conversation)
+	if err != nil {
+		return nil, nil, err
+	}
+	at := make(share.Cursor)
+	for _, d := range dialogs {
+		at[d] = -1
+	}
+	for _, e := range files {
+		at[e.Dialog] = e.Sequence
+	}
+	return files, at, nil
+}
+
+func (s *lpSession) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (FileWatch, error) {
+	if err := s.enter(ctx, "WatchFiles"); err != nil {
+		return nil, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	if conversation != "" {
+		if _, err := s.find(conversation); err != nil {
+			return nil, err
+		}
+	}
+	at := maps.Clone(after)
+	if at == nil {
+		at = make(share.Cursor)
+	}
+	return &lpWatch{s: s, conversation: conversation, at: at}, nil
+}
+
+type lpWatch struct {
+	s            *lpSession
+	conversation string
+	at           share.Cursor
+}
+
+func (w *lpWatch) Next(ctx context.Context) (share.FileEvent, error) {
+	for {
+		if err := w.s.enter(ctx, "Next"); err != nil {
+			return share.FileEvent{}, err
+		}
+		w.s.state.Lock()
+		files, _, _ := w.s.visible(w.conversation)
+		changed := w.s.changed
+		w.s.state.Unlock()
+		for _, e := range files {
+			if last, seen := w.at[e.Dialog]; !seen || e.Sequence > last {
+				w.at[e.Dialog] = e.Sequence
+				return e, nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return share.FileEvent{}, context.Cause(ctx)
+		}
+	}
+}
+
+func (w *lpWatch) Cursor() share.Cursor { return maps.Clone(w.at) }
+func (w *lpWatch) Close()               {}
+
+// warehouse is a Store. Each PUT is kept with what it got, also those that fail.
+type warehouse struct {
+	trouble
+	state   sync.Mutex
+	objects map[string][]byte
+	puts    []*onePut
+	// midway is asked while a PUT has read so many bytes: an error breaks it off.
+	midway func(put, read int) error
+	// answer changes what the store says of an object that it has committed.
+	answer func(*share.StoredObject)
+	// breaks are the bytes after which the next GETs break off; a negative one is no break.
+	breaks []int
+	gets   []string
+}
+
+// onePut is what a PUT got of its body, and how the body ended: io.EOF, or why not.
+type onePut struct {
+	path string
+	size int64
+	got  []byte
+	end  error
+}
+
+func newWarehouse() *warehouse { return &warehouse{objects: make(map[string][]byte)} }
+
+func (w *warehouse) Put(ctx context.Context, _ string, u share.TempURL, size int64, _ string, body io.ReadCloser) (share.StoredObject, error) {
+	defer body.Close()
+	defer context.AfterFunc(ctx, func() { body.Close() })()
+	if err := w.enter(ctx, "Put"); err != nil {
+		return share.StoredObject{}, err
+	}
+	w.state.Lock()
+	p := &onePut{path: u.Path, size: size}
+	w.puts = append(w.puts, p)
+	number, midway := len(w.puts), w.midway
+	w.state.Unlock()
+	buf := make([]byte, 10_000)
+	for {
+		n, err := body.Read(buf)
+		w.state.Lock()
+		p.got, p.end = append(p.got, buf[:n]...), err
+		read := len(p.got)
+		w.state.Unlock()
+		if midway != nil {
+			if broken := midway(number, read); broken != nil {
+				return share.StoredObject{}, broken
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return share.StoredObject{}, err
+		}
+	}
+	if int64(len(p.got)) != size {
+		return share.StoredObject{}, errors.New("the body has another length than was said")
+	}
+	if err := w.leave(ctx, "Put"); err != nil {
+		return share.StoredObject{}, err
+	}
+	w.keep(u.Path, p.got)
+	o := describe(p.got)
+	if w.answer != nil {
+		w.answer(&o)
+	}
+	return o, nil
+}
+
+func describe(b []byte) share.StoredObject {
+	sum := md5.Sum(b)
+	return share.StoredObject{Size: int64(len(b)), ETag: hex.EncodeToString(sum[:])}
+}
+
+func (w *warehouse) keep(path string, b []byte) {
+	w.state.Lock()
+	defer w.state.Unlock()
+	w.objects[path] = bytes.Clone(b)
+}
+
+func (w *warehouse) object(path string) []byte {
+	w.state.Lock()
+	defer w.state.Unlock()
+	return w.objects[path]
+}
+
+func (w *warehouse) stored() int {
+	w.state.Lock()
+	defer w.state.Unlock()
+	return len(w.objects)
+}
+
+// tries are the PUTs so far.
+func (w *warehouse) tries() []onePut {
+	w.state.Lock()
+	defer w.state.Unlock()
+	var all []onePut
+	for _, p := range w.puts {
+		all = append(all, onePut{p.path, p.size, bytes.Clone(p.got), p.end})
+	}
+	return all
+}
+
+func (w *warehouse) Get(ctx context.Context, _ string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
+	if err := w.enter(ctx, "Get"); err != nil {
+		return nil, err
+	}
+	w.state.Lock()
+	defer w.state.Unlock()
+	w.gets = append(w.gets, fmt.Sprintf("%d+%d if %s", start, limit, ifMatch))
+	b, ok := w.objects[u.Path]
+	if !ok {
+		return nil, share.Errorf(share.FileNotFound, "there is no such file", nil)
+	}
+	o := &share.ObjectReader{StoredObject: describe(b)}
+	if ifMatch != "" && ifMatch != o.ETag {
+		return nil, share.Errorf(share.FileChanged, "the file is another one by now", nil)
+	}
+	if o.Start = start; start < 0 {
+		o.Start = max(0, o.Size+start)
+	}
+	if o.Start > o.Size || o.Start == o.Size && start > 0 {
+		return nil, with(refuse(share.RangeNotSatisfiable, "the range lies outside of the file"), "sizeBytes", itoa(o.Size))
+	}
+	if o.End = o.Size; limit > 0 && limit < o.End-o.Start {
+		o.End = o.Start + limit
+	}
+	part := bytes.Clone(b[o.Start:o.End])
+	var end error = io.EOF
+	if len(w.breaks) > 0 {
+		if n := w.breaks[0]; n >= 0 {
+			part, end = part[:min(n, len(part))], share.Errorf(share.StorageTruncated, "the store ended the file early", nil)
+		}
+		w.breaks = w.breaks[1:]
+	}
+	o.Body = io.NopCloser(io.MultiReader(bytes.NewReader(part), &failed{end}))
+	return o, nil
+}
+
+func (w *warehouse) Head(ctx context.Context, _ string, u share.TempURL) (share.StoredObject, error) {
+	if err := w.enter(ctx, "Head"); err != nil {
+		return share.StoredObject{}, err
+	}
+	b := w.object(u.Path)
+	if b == nil {
+		return share.StoredObject{}, share.Errorf(share.FileNotFound, "there is no such file", nil)
+	}
+	return describe(b), nil
+}
+
+// book is a Ledger with trouble.
+type book struct {
+	trouble
+	*ledger.Memory
+}
+
+func (b *book) Load(ctx context.Context, key string) (share.Record, uint64, error) {
+	if err := b.enter(ctx, "Load"); err != nil {
+		return share.Record{}, 0, err
+	}
+	return b.Memory.Load(ctx, key)
+}
+
+func (b *book) Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error) {
+	if err := b.enter(ctx, "Save"); err != nil {
+		return 0, err
+	}
+	if err := b.enter(ctx, "Save "+string(r.State)); err != nil {
+		return 0, err
+	}
+	n, err := b.Memory.Save(ctx, key, r, rev)
+	if err != nil {
+		return 0, err
+	}
+	return n, b.leave(ctx, "Save "+string(r.State))
+}
+
+// looker is a Previewer.
+type looker struct{ trouble }
+
+const madePreview = "data:image/jpeg;base64,bWFkZQ=="
+
+func (l *looker) Inspect(_ share.FileType, image io.Reader) (share.ImageInfo, error) {
+	if _, err := io.Copy(io.Discard, image); err != nil {
+		return share.ImageInfo{}, err
+	}
+	return share.ImageInfo{Width: 1, Height: 1}, l.enter(context.Background(), "Inspect")
+}
+
+func (l *looker) Preview(ctx context.Context, _ share.FileType, image io.Reader, _ int) (string, error) {
+	if err := l.enter(ctx, "Preview"); err != nil {
+		return "", err
+	}
+	if _, err := io.Copy(io.Discard, image); err != nil {
+		return "", err
+	}
+	return madePreview, nil
+}
+
+// office is LivePerson's Accounts.
+type office struct {
+	trouble
+	state   sync.Mutex
+	bearers map[string]bool
+	on      bool
+}
+
+func (o *office) signIn(ctx context.Context, secrets ...string) (share.SignIn, error) {
+	if err := o.enter(ctx, "SignIn"); err != nil {
+		return share.SignIn{}, err
+	}
+	for _, s := range secrets {
+		if !strings.Contains(s, secret) {
+			return share.SignIn{}, share.Errorf(share.LPCredentialsRejected, "LivePerson refuses the credentials", nil)
+		}
+	}
+	return share.SignIn{Token: "token-" + secret, RenewalSecret: "renewal-" + secret, Expires: time.Unix(5e9, 0), ID: "somebody"}, nil
+}
+
+func (o *office) SignUp(ctx context.Context, _ string) (share.SignIn, error) { return o.signIn(ctx) }
+func (o *office) SignInAnonymous(ctx context.Context, _, connector string) (share.SignIn, error) {
+	return o.signIn(ctx, connector)
+}
+func (o *office) Authenticate(ctx context.Context, _, code string) (share.SignIn, error) {
+	return o.signIn(ctx, code)
+}
+func (o *office) Renew(ctx context.Context, _, renewal string) (share.SignIn, error) {
+	return o.signIn(ctx, renewal)
+}
+func (o *office) SignInAgent(ctx context.Context, _, _, password string) (share.SignIn, error) {
+	return o.signIn(ctx, password)
+}
+func (o *office) SignInBot(ctx context.Context, _ string, k share.BotKeys) (share.SignIn, error) {
+	return o.signIn(ctx, k.AppKey, k.Secret, k.AccessToken, k.AccessTokenSecret)
+}
+
+func (o *office) FileSharing(ctx context.Context, g share.AgentGrant) (bool, error) {
+	if err := o.enter(ctx, "FileSharing"); err != nil {
+		return false, err
+	}
+	o.state.Lock()
+	defer o.state.Unlock()
+	if !o.bearers[g.Bearer] {
+		return false, share.Errorf(share.TokenInvalid, "LivePerson does not accept the token", nil)
+	}
+	return o.on, nil
+}
+
+func (o *office) SetFileSharing(ctx context.Context, g share.AgentGrant, on bool) error {
+	if _, err := o.FileSharing(ctx, g); err != nil {
+		return err
+	}
+	o.state.Lock()
+	defer o.state.Unlock()
+	o.on = on
+	return nil
+}

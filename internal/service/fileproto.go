@@ -1,0 +1,59 @@
+package service
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// storedFileToProto is a file as its uploader is told of it. The preview is left out: the uploader gave it, or finds it with
+// StatFile.
+func storedFileToProto(account string, f *share.StoredFile) *lpfilesharev1.File {
+	return &lpfilesharev1.File{
+		Name:              fileName(account, f.Conversation, f.Dialog, f.File.StoragePath),
+		StoragePath:       f.File.StoragePath,
+		DisplayName:       f.DisplayName,
+		FileType:          fileTypeToProto(f.File.FileType),
+		LpFileType:        f.File.FileType,
+		StoredSizeBytes:   &f.Size,
+		Etag:              f.ETag,
+		UploadedChecksums: checksumsToProto(f.Checksums),
+		Caption:           f.File.Caption,
+		MessageSequence:   f.Sequence,
+		SenderId:          f.SenderID,
+		SenderRole:        roleToProto(f.SenderRole),
+		CreateTime:        timeToProto(f.Time),
+		DialogId:          f.Dialog,
+	}
+}
+
+// eventToProto is a file as it stands in a conversation.
+func eventToProto(account string, e share.FileEvent) *lpfilesharev1.File {
+	return &lpfilesharev1.File{
+		Name:            fileName(account, e.Conversation, e.Dialog, e.File.StoragePath),
+		StoragePath:     e.File.StoragePath,
+		FileType:        fileTypeToProto(e.File.FileType),
+		LpFileType:      e.File.FileType,
+		Caption:         e.File.Caption,
+		PreviewDataUri:  e.File.Preview,
+		MessageSequence: &e.Sequence,
+		SenderId:        e.SenderID,
+		SenderRole:      roleToProto(e.SenderRole),
+		CreateTime:      timeToProto(e.Time),
+		DialogId:        e.Dialog,
+	}
+}
+
+func timeToProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func roleToProto(r share.Role) lpfilesharev1.ParticipantRole {
+	return lpfilesharev1.ParticipantRole(lpfilesharev1.ParticipantRole_value["PARTICIPANT_ROLE_"+string(r)])
+}

@@ -1,0 +1,134 @@
+package service
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// Sizes of a page.
+const (
+	defaultPage = 50
+	maxPage     = 1000
+	// maxPageBytes ends a page early: previews make files large, and clients take messages of 4 MiB by default.
+	maxPageBytes = 1 << 20
+)
+
+// StatFile is the contract's StatFile.
+func (s *Server) StatFile(ctx context.Context, req *lpfilesharev1.StatFileRequest) (*lpfilesharev1.StatFileResponse, error) {
+	ref, err := sourceRef(nil, req.GetName(), req.GetStorage())
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.session(ctx, ref.account)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Release()
+	found, err := s.find(ctx, session, ref)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := s.head(ctx, session, ref)
+	if err != nil {
+		return nil, err
+	}
+	found.file.StoredSizeBytes, found.file.Etag = knownSize(obj), obj.ETag
+	return &lpfilesharev1.StatFileResponse{File: found.file}, nil
+}
+
+// head asks the store for an object, again where it refuses the URL.
+func (s *Server) head(ctx context.Context, session Session, ref fileRef) (share.StoredObject, error) {
+	for try := 1; ; try++ {
+		url, err := session.DownloadURL(ctx, ref.storagePath)
+		if err != nil {
+			return share.StoredObject{}, err
+		}
+		obj, err := s.ports.Store.Head(ctx, ref.account, url)
+		if err == nil || try == maxRejections || !share.Is(err, share.StorageURLRejected, share.StorageUnavailable, share.StorageRateLimited) {
+			return obj, err
+		}
+		if err := sleep(ctx, pause(try, err)); err != nil {
+			return share.StoredObject{}, err
+		}
+	}
+}
+
+// ListFiles is the contract's ListFiles. The first page fixes the place up to which is listed: later pages and the watch token
+// go by it, so that a listing with its watch has neither gap nor repeat however long the paging takes.
+func (s *Server) ListFiles(ctx context.Context, req *lpfilesharev1.ListFilesRequest) (*lpfilesharev1.ListFilesResponse, error) {
+	var v violations
+	account, conversation := checkFilesParent(&v, req.GetParent())
+	size := pageSize(&v, req.GetPageSize())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	page, err := readToken(req.GetPageToken(), pageOfFiles, req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.session(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Release()
+	events, upTo, err := session.ListFiles(ctx, conversation)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetPageToken() != "" {
+		upTo = page.Cursor
+		i := slices.IndexFunc(events, func(e share.FileEvent) bool {
+			return e.Conversation == page.Conversation && e.Dialog == page.Dialog && e.Sequence == page.Sequence
+		})
+		if i < 0 {
+			return nil, errToken("page_token")
+		}
+		events = events[i+1:]
+	}
+	resp := &lpfilesharev1.ListFilesResponse{}
+	held := 0
+	for _, e := range events {
+		if last, seen := upTo[e.Dialog]; !seen || e.Sequence > last {
+			continue // came after the first page: the watch's
+		}
+		if len(resp.Files) == size || held >= maxPageBytes {
+			// page holds the last one that fitted.
+			page.Cursor = upTo
+			resp.NextPageToken = page.write(pageOfFiles, req.GetParent())
+			return resp, nil
+		}
+		f := eventToProto(account, e)
+		resp.Files = append(resp.Files, f)
+		held += proto.Size(f)
+		page.Conversation, page.Dialog, page.Sequence = e.Conversation, e.Dialog, e.Sequence
+	}
+	resp.WatchToken = token{Cursor: upTo}.write(placeOfWatch, req.GetParent())
+	return resp, nil
+}
+
+// checkFilesParent reads the parent of a listing or a watch; conversation is empty for "-".
+func checkFilesParent(v *violations, name string) (account, conversation string) {
+	account, conversation, ok := parseConversationName(name)
+	if !ok {
+		v.add("parent", `must be accounts/{account}/conversations/{conversation}, or "-" for all conversations`)
+	}
+	if conversation == anyConversation {
+		conversation = ""
+	}
+	return account, conversation
+}
+
+func pageSize(v *violations, asked int32) int {
+	if asked < 0 {
+		v.add("page_size", "must not be negative")
+	}
+	if asked == 0 {
+		return defaultPage
+	}
+	return min(int(asked), maxPage)
+}

@@ -1,0 +1,270 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func TestNamesGoThereAndBack(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	word := func(chars string, n int) string {
+		b := make([]byte, 1+r.IntN(n))
+		for i := range b {
+			b[i] = chars[r.IntN(len(chars))]
+		}
+		return string(b)
+	}
+	for range 5000 {
+		acct, conv, dialog := word(alphanumeric, 32), "c"+word(alphanumeric+"-_.~", 63), "d"+word(alphanumeric+"-_.~", 63)
+		if r.IntN(2) == 0 {
+			dialog = conv
+		}
+		if r.IntN(20) == 0 {
+			conv, dialog = "files", "conversations"
+		}
+		p := "/v1/AUTH_" + word(alphanumeric, 8) + "/" + acct + "/o" + word(alphanumeric+"-_.~+=", 80)
+		name := fileName(acct, conv, dialog, p)
+		if strings.Trim(name, alphanumeric+"-_.~/") != "" {
+			t.Fatalf("%q is not safe in a URL", name)
+		}
+		got, err := parseFileName(nil, name)
+		if want := (fileRef{acct, conv, dialog, p}); err != nil || got != want {
+			t.Fatalf("%q: got %v, %v, want %v", name, got, err, want)
+		}
+	}
+}
+
+// Whatever is taken for a file's name is spelled as we spell it, and leads into the account's own container.
+func FuzzFileName(f *testing.F) {
+	for _, p := range []string{path("a"), "/v1/AUTH_x/" + account + "/../y", "", "/v1/AUTH_async/other/x"} {
+		for _, dialog := range []string{"", conversation, "survey", "-", "a/b"} {
+			f.Add(fileName(account, conversation, dialog, p))
+		}
+	}
+	good := fileName(account, conversation, "survey", path("a"))
+	f.Add(good + "\n")
+	f.Add(good[:len(good)-1])
+	f.Add(strings.Replace(good, "/files/", "/files/files/", 1))
+	f.Add(fileName("files", "files", "files", path("a")))
+	f.Fuzz(func(t *testing.T, name string) {
+		ref, err := parseFileName(nil, name)
+		if err != nil {
+			if !share.Is(err, share.InvalidField, share.StoragePathInvalid) {
+				t.Errorf("%q: %v", name, err)
+			}
+			return
+		}
+		if again := fileName(ref.account, ref.conversation, ref.dialog, ref.storagePath); again != name {
+			t.Errorf("%q is taken, and spelled %q", name, again)
+		}
+		if strings.Contains(ref.storagePath, "..") && share.CheckStoragePath(ref.account, ref.storagePath) != nil || strings.ContainsAny(ref.storagePath, "%?#\n ") {
+			t.Errorf("%q leads to %q", name, ref.storagePath)
+		}
+	})
+}
+
+// Whatever is taken for a token is of the request that it came with, and says nothing that cannot be.
+func FuzzToken(f *testing.F) {
+	full := token{Conversation: "c", Dialog: "d", Sequence: 3, Cursor: share.Cursor{"d": 7, "e": -1}}
+	for _, kind := range []string{pageOfFiles, pageOfConversations, placeOfWatch} {
+		f.Add(full.write(kind, parent), kind, parent)
+		f.Add(full.write(kind, parent), pageOfFiles, everywhere)
+	}
+	f.Add("", pageOfFiles, parent)
+	f.Add("e30", "", "")
+	f.Fuzz(func(t *testing.T, text, kind, of string) {
+		tok, err := readToken(text, kind, of)
+		if err != nil {
+			if !share.Is(err, share.PageTokenInvalid) {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		if text == "" {
+			return
+		}
+		if tok.Kind != kind || tok.Parent != of {
+			t.Errorf("%q is of %s %s", text, tok.Kind, tok.Parent)
+		}
+		for d, n := range tok.Cursor {
+			if n < -1 || !validID(d) {
+				t.Errorf("%q has %q: %d", text, d, n)
+			}
+		}
+		again, err := readToken(tok.write(kind, of), kind, of)
+		if err != nil || !maps.Equal(again.Cursor, tok.Cursor) || again.Conversation != tok.Conversation || again.Dialog != tok.Dialog || again.Sequence != tok.Sequence {
+			t.Errorf("%q: written again it is %v, %v, want %v", text, again, err, tok)
+		}
+	})
+}
+
+// script is an upload's stream whose messages are known beforehand.
+type script struct {
+	grpc.ServerStream
+	ctx  context.Context
+	msgs []*pb.UploadRequest
+	resp *pb.UploadResponse
+}
+
+func (s *script) Context() context.Context     { return s.ctx }
+func (s *script) SendHeader(metadata.MD) error { return nil }
+func (s *script) SetHeader(metadata.MD) error  { return nil }
+func (s *script) SendAndClose(r *pb.UploadResponse) error {
+	s.resp = r
+	return nil
+}
+
+func (s *script) Recv() (*pb.UploadRequest, error) {
+	if len(s.msgs) == 0 {
+		return nil, io.EOF
+	}
+	m := s.msgs[0]
+	s.msgs = s.msgs[1:]
+	return m, nil
+}
+
+// The messages of a fuzzed upload, one for each byte of the input.
+const (
+	opChunk = iota
+	opWrongOffset
+	opEmptyChunk
+	opWrongCRC
+	opFinish
+	opChunkAndFinish
+	opNothing
+	opSpec
+	ops
+)
+
+const fuzzLimit = 60
+
+// scripted makes the messages of ops, and tells what must come of them: the condition, or "" for a file of n bytes.
+func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.Kind, n int) {
+	s := &pb.UploadSpec{Conversation: parent, FileType: pb.FileType_FILE_TYPE_TXT}
+	if declared > 0 {
+		s.SizeBytes = proto.Int64(int64(declared))
+	}
+	msgs = []*pb.UploadRequest{first(s)}
+	finished := false
+	refuse := func(k share.Kind) {
+		if want == "" {
+			want = k
+		}
+	}
+	for _, x := range input {
+		op, size := int(x)%ops, int(x)/ops%16+1
+		m := &pb.UploadRequest{}
+		if finished {
+			refuse(share.StreamProtocolViolation)
+		}
+		switch op {
+		case opNothing:
+			refuse(share.StreamProtocolViolation)
+		case opSpec:
+			m.First = first(s).First
+			refuse(share.StreamProtocolViolation)
+		case opEmptyChunk:
+			m.Chunk = &pb.DataChunk{Offset: int64(n)}
+			refuse(share.StreamProtocolViolation)
+		case opChunk, opChunkAndFinish, opWrongOffset, opWrongCRC:
+			m.Chunk = &pb.DataChunk{Offset: int64(n), Data: []byte(strings.Repeat("a", size))}
+			switch {
+			case op == opWrongOffset:
+				m.Chunk.Offset = int64(n + size)
+				refuse(share.OffsetMismatch)
+			case op == opWrongCRC:
+				m.Chunk.Crc32C = proto.Uint32(0)
+				refuse(share.ChunkChecksumMismatch)
+			case declared > 0 && n+size > declared:
+				refuse(share.SizeExceeded)
+			case n+size > fuzzLimit:
+				refuse(share.FileTooLarge)
+			}
+			n += size
+		}
+		if op == opFinish || op == opChunkAndFinish {
+			m.Finish = &pb.UploadFinish{}
+			finished = true
+		}
+		msgs = append(msgs, m)
+	}
+	switch {
+	case !finished:
+		refuse(share.UploadIncomplete)
+	case n == 0:
+		refuse(share.FileEmpty)
+	case n < declared:
+		refuse(share.UploadIncomplete)
+	}
+	return msgs, want, n
+}
+
+func FuzzUploadStateMachine(f *testing.F) {
+	f.Add(byte(0), []byte{opChunk, opFinish})
+	f.Add(byte(2), []byte{opChunk, opChunk, opFinish})
+	f.Add(byte(2), []byte{opChunk, opChunkAndFinish})
+	f.Add(byte(2), []byte{opFinish})
+	f.Add(byte(1), []byte{opChunkAndFinish, opChunk})
+	f.Add(byte(1), []byte{opChunk, opChunk, opFinish})
+	f.Add(byte(3), []byte{opChunk, opFinish})
+	f.Add(byte(0), []byte{15*ops + opChunk, 15*ops + opChunk, 15*ops + opChunk, 15*ops + opChunk, opFinish})
+	f.Add(byte(9), []byte{opChunk, opNothing})
+	f.Add(byte(9), []byte{opChunk, opSpec})
+	f.Add(byte(9), []byte{opEmptyChunk})
+	f.Add(byte(9), []byte{opWrongCRC})
+	f.Add(byte(9), []byte{opChunk, opWrongOffset})
+	f.Add(byte(0), []byte{})
+	f.Fuzz(func(t *testing.T, declared byte, input []byte) {
+		if len(input) > 100 {
+			return
+		}
+		msgs, want, n := scripted(int(declared)%(fuzzLimit+1), input)
+		lp, store := newLivePerson(), newWarehouse()
+		lp.tokens[aliceToken] = share.Principal{Account: account, ID: "alice", Role: share.RoleConsumer}
+		lp.addConversation(conversation, true, "alice")
+		s := New(Config{
+			Limits: func(string) Limits { return Limits{MaxFileBytes: fuzzLimit, Documents: true} }, MemoryBudget: blockBytes,
+			IdleTimeout: time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute, CheckETag: true,
+			Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		}, Ports{Messenger: lp, Store: store, Ledger: ledger.NewMemory(10, time.Now), Previewer: &looker{}})
+		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs(string(share.ConsumerToken), aliceToken)))
+		stream := &script{ctx: ctx, msgs: msgs}
+		err := s.Upload(stream)
+		cancel()
+		s.Close()
+
+		if share.KindOf(err) != want || (err == nil) != (want == "") {
+			t.Errorf("got %v, want %q", err, want)
+		}
+		if want == "" {
+			if len(lp.messages()) != 1 || len(store.object(lp.messages()[0].File.StoragePath)) != n || stream.resp.GetFile().GetStoredSizeBytes() != int64(n) {
+				t.Errorf("%d messages, and the answer %v, want a file of %d bytes", len(lp.messages()), stream.resp, n)
+			}
+		} else if store.stored() != 0 || len(lp.messages()) != 0 {
+			t.Errorf("%d objects and %d messages", store.stored(), len(lp.messages()))
+		}
+		for _, p := range store.tries() {
+			if want != "" && errors.Is(p.end, io.EOF) {
+				t.Error("the store saw the end of a body that was refused")
+			}
+		}
+		if !s.admission.budget.TryAcquire(blockBytes) || lp.sessions() != 0 {
+			t.Error("something was not given back")
+		}
+	})
+}

@@ -1,0 +1,462 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The people and places of the tests.
+const (
+	account      = "12345678"
+	conversation = "conv-1"
+	parent       = "accounts/" + account + "/conversations/" + conversation
+
+	aliceToken   = "alice-" + secret
+	renewedToken = "alice-renewed-" + secret
+	bobToken     = "bob-" + secret
+)
+
+// A house is the service over a real gRPC server, with doubles behind it.
+type house struct {
+	t     *testing.T
+	lp    *liveperson
+	store *warehouse
+	book  *book
+	look  *looker
+	desk  *office
+
+	server *Server
+	grpc   *grpc.Server
+	conn   *grpc.ClientConn
+	files  pb.FileSharingServiceClient
+	convs  pb.ConversationServiceClient
+	ids    pb.IdentityServiceClient
+	accts  pb.AccountServiceClient
+
+	log *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// newHouse builds a house that is checked for leftovers when the test ends.
+func newHouse(t *testing.T, change ...func(*Config)) *house {
+	t.Helper()
+	h := &house{t: t, lp: newLivePerson(), store: newWarehouse(), look: &looker{}, desk: &office{bearers: map[string]bool{"bearer-" + secret: true}}, log: &lockedBuffer{}}
+	h.book = &book{}
+	h.lp.tokens[aliceToken] = share.Principal{Account: account, ID: "alice", Role: share.RoleConsumer}
+	h.lp.tokens[renewedToken] = h.lp.tokens[aliceToken]
+	h.lp.tokens[bobToken] = share.Principal{Account: account, ID: "bob", Role: share.RoleConsumer}
+	h.lp.addConversation(conversation, true, "alice", "bob")
+	h.lp.addConversation("conv-closed", false, "alice")
+	h.lp.addConversation("conv-bob", true, "bob")
+
+	c := Config{
+		Limits:       func(string) Limits { return Limits{MaxFileBytes: 300_000, MaxImagePixels: 1000} },
+		MemoryBudget: 16 * blockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
+		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
+		RequestIDTTL: time.Hour, CheckETag: true,
+		PublishTimeout: 200 * time.Millisecond, Settle: 100 * time.Millisecond,
+		Heartbeat: 10 * time.Second, ReadStall: 10 * time.Second,
+		Now: time.Now,
+		Log: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	h.book.Memory = ledger.NewMemory(1000, c.Now)
+	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.desk, Store: h.store, Ledger: h.book, Previewer: h.look})
+	h.serve(c)
+	t.Cleanup(h.checkLeftovers)
+	return h
+}
+
+// serve runs the gRPC server with the options of cmd/server.
+func (h *house) serve(c Config) {
+	recovered := recovery.WithRecoveryHandlerContext(Recovered(c.Log))
+	h.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
+		grpc.WaitForHandlers(true),
+		grpc.InitialWindowSize(1<<20),
+		grpc.InitialConnWindowSize(4<<20),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryErrors(c.Log, c.UnaryTimeout)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamErrors(c.Log)),
+	)
+	h.server.Register(h.grpc)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = h.grpc.Serve(l)
+	}()
+	h.conn, err = grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.files, h.convs = pb.NewFileSharingServiceClient(h.conn), pb.NewConversationServiceClient(h.conn)
+	h.ids, h.accts = pb.NewIdentityServiceClient(h.conn), pb.NewAccountServiceClient(h.conn)
+	h.t.Cleanup(func() {
+		h.conn.Close()
+		h.grpc.Stop()
+		<-served
+		h.server.Close()
+	})
+}
+
+// checkLeftovers: whatever came of the calls, all memory and sessions are given back, and no secret was logged.
+// It is registered last, hence runs first: it waits for handlers that outlive their caller.
+func (h *house) checkLeftovers() {
+	h.t.Helper()
+	h.eventually("all sessions are released", func() bool { return h.lp.sessions() == 0 })
+	h.eventually("the whole budget is free again", func() bool { return h.budgetFree() == h.server.MemoryBudget })
+	h.eventually("no attempt is left running", func() bool {
+		h.server.mu.Lock()
+		defer h.server.mu.Unlock()
+		return len(h.server.running) == 0
+	})
+	if strings.Contains(h.log.String(), secret) {
+		h.t.Errorf("a secret was logged:\n%s", h.log)
+	}
+}
+
+// budgetFree is how much of the budget is free, in whole blocks.
+func (h *house) budgetFree() int64 {
+	var held []int64
+	for n := h.server.MemoryBudget; n >= blockBytes; n -= blockBytes {
+		if h.server.admission.budget.TryAcquire(n) {
+			held = append(held, n)
+			break
+		}
+	}
+	free := int64(0)
+	for _, n := range held {
+		h.server.admission.budget.Release(n)
+		free += n
+	}
+	return free
+}
+
+func (h *house) eventually(what string, ok func() bool) {
+	h.t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// as is a bounded context of a caller with a token.
+func (h *house) as(token string) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	h.t.Cleanup(cancel)
+	return metadata.AppendToOutgoingContext(ctx, string(share.ConsumerToken), token)
+}
+
+func (h *house) alice() context.Context { return h.as(aliceToken) }
+
+// picture makes a JPEG of n bytes, as far as its first bytes go.
+func picture(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7 + i>>8)
+	}
+	copy(b, "\xFF\xD8\xFF\xE0")
+	return b
+}
+
+// spec asks for a JPEG of b's size.
+func spec(b []byte, change ...func(*pb.UploadSpec)) *pb.UploadSpec {
+	s := &pb.UploadSpec{Conversation: parent, FileType: pb.FileType_FILE_TYPE_JPEG, SizeBytes: proto.Int64(int64(len(b))), RequestId: uuid.NewString()}
+	for _, f := range change {
+		f(s)
+	}
+	return s
+}
+
+func undeclared(s *pb.UploadSpec) { s.SizeBytes = nil }
+func storeOnly(s *pb.UploadSpec)  { s.PublishMode = pb.PublishMode_PUBLISH_MODE_STORE_ONLY }
+
+func withID(id string) func(*pb.UploadSpec) { return func(s *pb.UploadSpec) { s.RequestId = id } }
+
+// Messages of an upload.
+func first(s *pb.UploadSpec) *pb.UploadRequest {
+	return &pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: s}}
+}
+
+func chunk(offset int, data []byte) *pb.UploadRequest {
+	return &pb.UploadRequest{Chunk: &pb.DataChunk{Offset: int64(offset), Data: data}}
+}
+
+func finish() *pb.UploadRequest { return &pb.UploadRequest{Finish: &pb.UploadFinish{}} }
+
+// whole is a file as messages: spec, chunks of so many bytes, finish.
+func whole(s *pb.UploadSpec, b []byte, size int) []*pb.UploadRequest {
+	msgs := []*pb.UploadRequest{first(s)}
+	for off := 0; off < len(b); off += size {
+		msgs = append(msgs, chunk(off, b[off:min(off+size, len(b))]))
+	}
+	return append(msgs, finish())
+}
+
+// upload sends messages and asks for the answer.
+func (h *house) upload(ctx context.Context, msgs ...*pb.UploadRequest) (*pb.UploadResponse, error) {
+	h.t.Helper()
+	stream, err := h.files.Upload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range msgs {
+		if stream.Send(m) != nil {
+			break // the answer says why
+		}
+	}
+	return stream.CloseAndRecv()
+}
+
+// put uploads b as alice, and wants it done.
+func (h *house) put(b []byte, change ...func(*pb.UploadSpec)) *pb.UploadResponse {
+	h.t.Helper()
+	resp, err := h.upload(h.alice(), whole(spec(b, change...), b, 64<<10)...)
+	if err != nil {
+		h.t.Fatalf("upload: %v", err)
+	}
+	return resp
+}
+
+// begin opens an upload, and returns once it is accepted.
+func (h *house) begin(ctx context.Context, s *pb.UploadSpec) pb.FileSharingService_UploadClient {
+	h.t.Helper()
+	stream, err := h.files.Upload(ctx)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := stream.Send(first(s)); err != nil {
+		h.t.Fatal(err)
+	}
+	md, err := stream.Header()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if len(md.Get(RequestIDHeader)) != 1 {
+		_, err := stream.CloseAndRecv()
+		h.t.Fatalf("the upload was not accepted: %v", err)
+	}
+	return stream
+}
+
+// refused wants a status that is complete, and of that kind.
+func refused(t *testing.T, err error, kind share.Kind) *errdetails.ErrorInfo {
+	t.Helper()
+	row, ok := conditions[kind]
+	if !ok {
+		t.Fatalf("%s is no condition", kind)
+	}
+	s, ok := status.FromError(err)
+	if !ok || s.Code() == codes.OK {
+		t.Fatalf("got %v, want %s", err, kind)
+	}
+	var info *errdetails.ErrorInfo
+	seen := make(map[string]int)
+	for _, d := range s.Details() {
+		seen[fmt.Sprintf("%T", d)]++
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			info = d
+		case *errdetails.RetryInfo:
+			if d.GetRetryDelay().AsDuration() < row.retryAfter {
+				t.Errorf("RetryInfo says %s, want at least %s", d.GetRetryDelay().AsDuration(), row.retryAfter)
+			}
+		}
+	}
+	if info == nil || info.GetReason() != string(kind) || info.GetDomain() != ErrorDomain || s.Code() != row.code {
+		t.Fatalf("got %s %v %q, want %s %s", s.Code(), info, s.Message(), row.code, kind)
+	}
+	if _, known := pb.ErrorReason_value["ERROR_REASON_"+info.GetReason()]; !known {
+		t.Errorf("reason %s is not in the contract", info.GetReason())
+	}
+	for kind, n := range seen {
+		if n > 1 {
+			t.Errorf("%d details of type %s", n, kind)
+		}
+	}
+	if (seen["*errdetails.RetryInfo"] == 1) != (row.retryAfter > 0) {
+		t.Errorf("RetryInfo: %t, want %t", seen["*errdetails.RetryInfo"] == 1, row.retryAfter > 0)
+	}
+	if (seen["*errdetails.PreconditionFailure"] == 1) != (row.precondition != "") {
+		t.Errorf("PreconditionFailure: %t, want %t", seen["*errdetails.PreconditionFailure"] == 1, row.precondition != "")
+	}
+	if kind == share.InvalidField || kind == share.StreamProtocolViolation || kind == share.PageTokenInvalid {
+		if seen["*errdetails.BadRequest"] != 1 {
+			t.Error("there is no BadRequest")
+		}
+	}
+	if n := proto.Size(s.Proto()) + len(s.Message()); n >= 3<<10 {
+		t.Errorf("the status has %d bytes, want fewer than 3 KiB", n)
+	}
+	if s.Message() == "" || strings.Contains(s.String()+fmt.Sprint(s.Details()), secret) {
+		t.Errorf("the status says too little or too much: %v", s)
+	}
+	return info
+}
+
+// fields are the fields that a BadRequest names.
+func fields(err error) []string {
+	var names []string
+	for _, d := range status.Convert(err).Details() {
+		if b, ok := d.(*errdetails.BadRequest); ok {
+			for _, v := range b.GetFieldViolations() {
+				names = append(names, v.GetField())
+			}
+		}
+	}
+	return names
+}
+
+// traces are what LivePerson and the store have of it all.
+func (h *house) traces() string {
+	return fmt.Sprintf("%d objects, %d messages", h.store.stored(), len(h.lp.messages()))
+}
+
+// heldBack: no PUT of a file of size bytes got its last byte, nor saw the end of its body.
+func (h *house) heldBack(size int) {
+	h.t.Helper()
+	for _, p := range h.store.tries() {
+		if errors.Is(p.end, io.EOF) {
+			h.t.Errorf("the body of a file of %d bytes ended after %d", size, len(p.got))
+		}
+		if len(p.got) > max(size-1, 0) {
+			h.t.Errorf("the store got %d bytes of %d before the checks had passed", len(p.got), size)
+		}
+	}
+}
+
+// nothingHappened: no object, no message, and every PUT of the size bytes saw its body fail.
+func (h *house) nothingHappened(size int) {
+	h.t.Helper()
+	if got := h.traces(); got != "0 objects, 0 messages" {
+		h.t.Errorf("there are %s", got)
+	}
+	h.heldBack(size)
+	for _, p := range h.store.tries() {
+		if p.end == nil {
+			h.t.Error("a PUT was left without its body's failure")
+		}
+	}
+}
+
+// published wants exactly one message, that shows the file, and the file's bytes in the store.
+func (h *house) published(b []byte) share.FileEvent {
+	h.t.Helper()
+	msgs := h.lp.messages()
+	if len(msgs) != 1 {
+		h.t.Fatalf("%d messages were published, want 1", len(msgs))
+	}
+	if !bytes.Equal(h.store.object(msgs[0].File.StoragePath), b) {
+		h.t.Fatal("the store holds other bytes than were sent")
+	}
+	return msgs[0]
+}
+
+func sumsOf(b []byte) *pb.Checksums {
+	sum := sha256.Sum256(b)
+	return &pb.Checksums{Crc32C: new(crc32.Checksum(b, castagnoli)), Sha256: sum[:]}
+}
+
+// download reads a whole download.
+func (h *house) download(ctx context.Context, req *pb.DownloadRequest) (data []byte, header *pb.DownloadHeader, trailer *pb.DownloadTrailer, err error) {
+	h.t.Helper()
+	stream, err := h.files.Download(ctx, req)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for {
+		m, err := stream.Recv()
+		if err == io.EOF {
+			return data, header, trailer, nil
+		}
+		if err != nil {
+			return data, header, trailer, err
+		}
+		switch p := m.GetPayload().(type) {
+		case *pb.DownloadResponse_Header:
+			header = p.Header
+		case *pb.DownloadResponse_Chunk:
+			if want := header.GetContentRange().GetStartBytes() + int64(len(data)); p.Chunk.GetOffset() != want {
+				h.t.Errorf("a chunk has offset %d, want %d", p.Chunk.GetOffset(), want)
+			}
+			if p.Chunk.Crc32C == nil || p.Chunk.GetCrc32C() != crc32.Checksum(p.Chunk.GetData(), castagnoli) {
+				h.t.Error("a chunk's CRC is wrong or missing")
+			}
+			data = append(data, p.Chunk.GetData()...)
+		case *pb.DownloadResponse_Trailer:
+			trailer = p.Trailer
+		}
+	}
+}
+
+func byName(name string) *pb.DownloadRequest {
+	return &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}}
+}
+
+// storedAt puts an object and its message there, and returns the file's name.
+func (h *house) storedAt(path string, b []byte) string {
+	h.store.keep(path, b)
+	h.lp.send(conversation, path, "bob")
+	return fileName(account, conversation, conversation, path)
+}
+
+func path(name string) string { return "/v1/AUTH_async/" + account + "/bob/" + name }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// agentToken is an lp-agent-token of the account with that bearer.
+func agentToken(bearer string) string {
+	return newAgentSeal([32]byte{}).close(share.AgentGrant{Account: account, UserID: "1", UserPID: "agent-1", Bearer: bearer}.Token())
+}

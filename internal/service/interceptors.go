@@ -1,0 +1,81 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// UnaryErrors turns what handlers return into the contract's statuses, and logs what the caller is not told. It is the
+// innermost interceptor, so that the others see the final status. It also bounds the call: a server's own time-out is not the
+// caller's deadline, and is told from it here.
+func UnaryErrors(log *slog.Logger, timeout time.Duration) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		if !ours(info.FullMethod) {
+			return handler(ctx, req)
+		}
+		bounded, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		resp, err := handler(bounded, req)
+		if err != nil {
+			return nil, mapError(ctx, log, info.FullMethod, err)
+		}
+		return resp, nil
+	}
+}
+
+// StreamErrors is UnaryErrors for streams.
+func StreamErrors(log *slog.Logger) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		if !ours(info.FullMethod) {
+			return handler(srv, stream)
+		}
+		if err := handler(srv, stream); err != nil {
+			return mapError(stream.Context(), log, info.FullMethod, err)
+		}
+		return nil
+	}
+}
+
+// ours reports whether a method is of the contract. Health checks and reflection have statuses of their own.
+func ours(method string) bool { return strings.HasPrefix(method, "/lpfileshare.v1.") }
+
+func mapError(ctx context.Context, log *slog.Logger, method string, err error) error {
+	s, cause := statusOf(ctx, err)
+	level := slog.LevelDebug
+	switch s.Code() {
+	case codes.Internal, codes.DataLoss, codes.Unknown:
+		level = slog.LevelError
+	case codes.Unavailable:
+		level = slog.LevelWarn
+	}
+	log.LogAttrs(ctx, level, "call failed", slog.String("method", method), slog.String("code", s.Code().String()), slog.Any("error", cause))
+	return s.Err()
+}
+
+// Recovered is the status of a handler that panicked; the caller learns nothing of the panic.
+func Recovered(log *slog.Logger) func(ctx context.Context, p any) error {
+	return func(ctx context.Context, p any) error { return statusOfKind(panicked(ctx, log, p)).Err() }
+}
+
+// panicText says what a panic was, if Go itself raised it; any other value could hold anything, and only its type is told.
+func panicText(p any) string {
+	if e, ok := p.(runtime.Error); ok {
+		return e.Error()
+	}
+	return fmt.Sprintf("%T", p)
+}
+
+func panicked(ctx context.Context, log *slog.Logger, p any) *share.Error {
+	log.LogAttrs(ctx, slog.LevelError, "a handler panicked", slog.String("panic", panicText(p)), slog.String("stack", string(debug.Stack())))
+	return refuse(share.Internal, "internal error")
+}

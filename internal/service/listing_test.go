@@ -1,0 +1,484 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+const everywhere = "accounts/" + account + "/conversations/-"
+
+// watch begins a watch, which says so with a heartbeat, and gives the token that came with it.
+func (h *house) watch(ctx context.Context, where, place string) (pb.FileSharingService_WatchFilesClient, string) {
+	h.t.Helper()
+	watch, err := h.files.WatchFiles(ctx, &pb.WatchFilesRequest{Parent: where, ResumeToken: place})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	m, err := watch.Recv()
+	if err != nil || m.GetHeartbeat().GetTime() == nil || m.GetResumeToken() == "" {
+		h.t.Fatalf("the watch begins with %v, %v, want a heartbeat with a token", m, err)
+	}
+	return watch, m.GetResumeToken()
+}
+
+// end reads a watch to its end.
+func end(watch pb.FileSharingService_WatchFilesClient) error {
+	for {
+		if _, err := watch.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+// A listing and the watch after it give each file once, in order, however they arrive meanwhile.
+func TestAListingAndItsWatchHaveNeitherGapNorRepeat(t *testing.T) {
+	for _, where := range []string{parent, everywhere} {
+		for size := 1; size <= 4; size++ {
+			t.Run(fmt.Sprintf("%s by %d", where, size), func(t *testing.T) {
+				h := newHouse(t)
+				n := 0
+				arrive := func(conversation string) {
+					h.lp.send(conversation, path(fmt.Sprint(n)), "bob")
+					n++
+				}
+				for range 4 {
+					arrive(conversation)
+				}
+				var got []string
+				req := &pb.ListFilesRequest{Parent: where, PageSize: int32(size)}
+				var place string
+				for pages := 1; ; pages++ {
+					page, err := h.files.ListFiles(h.alice(), req)
+					if err != nil || pages > 10 {
+						t.Fatalf("page %d: %v", pages, err)
+					}
+					if len(page.GetFiles()) > size {
+						t.Fatalf("%d files on a page of %d", len(page.GetFiles()), size)
+					}
+					for _, f := range page.GetFiles() {
+						got = append(got, f.GetStoragePath())
+					}
+					arrive(conversation)
+					if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+						place = page.GetWatchToken()
+						break
+					}
+					if page.GetWatchToken() != "" {
+						t.Error("there is a watch token before the last page")
+					}
+				}
+				if len(got) != 4 {
+					t.Errorf("the listing has %d files, want the 4 that were there at its beginning", len(got))
+				}
+				if where == everywhere { // a conversation that begins later
+					h.lp.addConversation("later", true, "alice")
+					arrive("later")
+				}
+				// The watch breaks, and goes on from its last token.
+				for len(got) < n+1 {
+					ctx, cancel := context.WithCancel(h.alice())
+					var watch pb.FileSharingService_WatchFilesClient
+					watch, place = h.watch(ctx, where, place)
+					if len(got) == n {
+						arrive(conversation)
+					}
+					for range 2 {
+						if len(got) == n {
+							break
+						}
+						m, err := watch.Recv()
+						if err != nil {
+							t.Fatal(err)
+						}
+						got, place = append(got, m.GetFile().GetStoragePath()), m.GetResumeToken()
+					}
+					cancel()
+					if len(got) == n {
+						break
+					}
+				}
+				var want []string
+				for i := range n {
+					want = append(want, path(fmt.Sprint(i)))
+				}
+				if where == everywhere {
+					slices.Sort(got)
+					slices.Sort(want)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("got %v, want %v", got, want)
+				}
+			})
+		}
+	}
+}
+
+func TestAWatchWithoutATokenBeginsNow(t *testing.T) {
+	h := newHouse(t)
+	h.lp.send(conversation, path("old"), "bob")
+	watch, place := h.watch(h.alice(), parent, "")
+	h.lp.send(conversation, path("new"), "bob")
+	again, _ := h.watch(h.alice(), parent, place) // had the first one broken before the file came
+	for _, w := range []pb.FileSharingService_WatchFilesClient{watch, again} {
+		m, err := w.Recv()
+		if err != nil || m.GetFile().GetStoragePath() != path("new") {
+			t.Errorf("got %v, %v", m, err)
+		}
+	}
+}
+
+func TestAWatchFromATokenThatIsTooOldBeginsAnew(t *testing.T) {
+	h := newHouse(t)
+	old := token{Cursor: share.Cursor{conversation: 3, "a-dialog-that-is-gone": 7}}.write(placeOfWatch, parent)
+	watch, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent, ResumeToken: old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := watch.Recv(); err != nil || m.GetReset_() == nil {
+		t.Errorf("got %v, %v; want a reset", m, err)
+	}
+	if m, err := watch.Recv(); err != io.EOF {
+		t.Errorf("behind the reset: %v, %v", m, err)
+	}
+}
+
+func TestAWatchSaysThatItIsAlive(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Heartbeat = 20 * time.Millisecond })
+	watch, place := h.watch(h.alice(), parent, "")
+	for range 2 {
+		m, err := watch.Recv()
+		if err != nil || m.GetHeartbeat().GetTime() == nil || m.GetResumeToken() == "" {
+			t.Fatalf("got %v, %v", m, err)
+		}
+		place = m.GetResumeToken()
+	}
+	h.lp.send(conversation, path("a"), "bob")
+	again, _ := h.watch(h.alice(), parent, place)
+	if m, err := again.Recv(); err != nil || m.GetFile().GetStoragePath() != path("a") {
+		t.Errorf("from a heartbeat's token: %v, %v", m, err)
+	}
+}
+
+func TestAWatcherWhoTakesNothingIsCutOff(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.ReadStall, c.AcceptReceipts = 100*time.Millisecond, true })
+	watch, place := h.watch(h.alice(), parent, "")
+	for i := range 200 {
+		h.lp.sendFile(conversation, "bob", share.HostedFile{StoragePath: path(fmt.Sprint(i)), Preview: strings.Repeat("x", 30_000)})
+	}
+	h.eventually("the watch has ended", func() bool { return h.lp.sessions() == 0 })
+	n := 0
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			refused(t, err, share.WatchTooSlow)
+			break
+		}
+		n, place = n+1, m.GetResumeToken()
+	}
+	again, _ := h.watch(h.alice(), parent, place)
+	if m, err := again.Recv(); err != nil || m.GetFile().GetStoragePath() != path(fmt.Sprint(n)) {
+		t.Errorf("after %d files came %v, %v", n, m.GetFile().GetStoragePath(), err)
+	}
+}
+
+func TestDrainEndsWatches(t *testing.T) {
+	for what, c := range map[string]struct {
+		method string
+		drain  func(h *house)
+	}{
+		"that wait":        {"Next", func(h *house) { time.Sleep(20 * time.Millisecond); h.server.Drain() }},
+		"that are opening": {"Session", func(h *house) { time.Sleep(20 * time.Millisecond); h.server.Drain() }},
+		"that begin later": {"", func(h *house) { h.server.Drain() }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newHouse(t)
+			h.lp.on(c.method, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+			if c.method == "" {
+				c.drain(h)
+			}
+			watch, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.method != "" {
+				h.eventually("it has come that far", func() bool { return h.lp.count(c.method) > 0 })
+				c.drain(h)
+			}
+			refused(t, end(watch), share.ServerDraining)
+		})
+	}
+}
+
+func TestTokensAreForOneRequest(t *testing.T) {
+	h := newHouse(t)
+	for i := range 3 {
+		h.lp.send(conversation, path(fmt.Sprint(i)), "bob")
+	}
+	h.lp.addConversation("conv-2", true, "alice")
+	page, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent, PageSize: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	convs, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Parent: accountName(account), PageSize: 1})
+	if err != nil || convs.GetNextPageToken() == "" {
+		t.Fatal(convs, err)
+	}
+	files := func(parent, tok string) error {
+		_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent, PageToken: tok})
+		return err
+	}
+	watch := func(parent, tok string) error {
+		w, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent, ResumeToken: tok})
+		if err == nil {
+			_, err = w.Recv()
+		}
+		return err
+	}
+	list := func(state pb.ConversationState, tok string) error {
+		_, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Parent: accountName(account), State: state, PageToken: tok})
+		return err
+	}
+	f, w, c := page.GetNextPageToken(), last.GetWatchToken(), convs.GetNextPageToken()
+	if err := files(parent, f); err != nil {
+		t.Error(err)
+	}
+	for what, err := range map[string]error{
+		"a page of another conversation":    files(conversationName(account, "conv-2"), f),
+		"a page of all":                     files(everywhere, f),
+		"a watch token as a page":           files(parent, w),
+		"a page of conversations as files":  files(parent, c),
+		"a page as a watch token":           watch(parent, f),
+		"a watch of another conversation":   watch(conversationName(account, "conv-2"), w),
+		"a page of files as conversations":  list(0, f),
+		"another state":                     list(pb.ConversationState_CONVERSATION_STATE_OPEN, c),
+		"no base64":                         files(parent, "~~~"),
+		"no JSON":                           files(parent, "AAAA"),
+		"of an item that is not there":      files(parent, token{Conversation: "x", Dialog: "x", Cursor: share.Cursor{}}.write(pageOfFiles, parent)),
+		"of a conversation that left":       list(0, token{Conversation: "x"}.write(pageOfConversations, accountName(account)+"?CONVERSATION_STATE_UNSPECIFIED")),
+		"a cursor with a number that is no": watch(parent, token{Cursor: share.Cursor{"d": -2}}.write(placeOfWatch, parent)),
+		"a cursor with a dialog that is no": watch(parent, token{Cursor: share.Cursor{"a/b": 1}}.write(placeOfWatch, parent)),
+		"too long":                          watch(parent, strings.Repeat("A", maxTokenBytes+1)),
+	} {
+		t.Run(what, func(t *testing.T) { refused(t, err, share.PageTokenInvalid) })
+	}
+}
+
+func TestAListingNamesAllThatIsWrong(t *testing.T) {
+	h := newHouse(t)
+	_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: "x", PageSize: -1})
+	refused(t, err, share.InvalidField)
+	if got := fields(err); !slices.Equal(got, []string{"parent", "page_size"}) {
+		t.Errorf("it names %v", got)
+	}
+	_, err = h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Parent: "x", PageSize: -1, State: 9})
+	refused(t, err, share.InvalidField)
+	if got := fields(err); !slices.Equal(got, []string{"parent", "state", "page_size"}) {
+		t.Errorf("it names %v", got)
+	}
+}
+
+// Previews make files large, and clients take messages of 4 MiB.
+func TestAPageFitsAMessage(t *testing.T) {
+	h := newHouse(t)
+	for i := range 200 {
+		h.lp.sendFile(conversation, "bob", share.HostedFile{StoragePath: path(fmt.Sprint(i)), Preview: strings.Repeat("x", 30_000)})
+	}
+	n := 0
+	req := &pb.ListFilesRequest{Parent: parent, PageSize: 1000}
+	for {
+		page, err := h.files.ListFiles(h.alice(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(page.GetFiles())
+		if size := proto.Size(page); size > 2<<20 {
+			t.Errorf("a page has %d bytes", size)
+		}
+		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+			break
+		}
+	}
+	if n != 200 {
+		t.Errorf("the pages have %d files, want 200", n)
+	}
+}
+
+func TestPageSizesAreCoerced(t *testing.T) {
+	for asked, want := range map[int32]int{0: defaultPage, 1: 1, maxPage: maxPage, maxPage + 1: maxPage} {
+		var v violations
+		if got := pageSize(&v, asked); got != want || v.err() != nil {
+			t.Errorf("%d gives %d, want %d", asked, got, want)
+		}
+	}
+}
+
+func TestConversationsAreListedNewestFirst(t *testing.T) {
+	h := newHouse(t)
+	for i := range 5 {
+		h.lp.addConversation(fmt.Sprintf("c%d", i), i%2 == 0, "alice")
+	}
+	for state, want := range map[pb.ConversationState][]string{
+		pb.ConversationState_CONVERSATION_STATE_UNSPECIFIED: {"c4", "c3", "c2", "c1", "c0", "conv-closed", "conv-1"},
+		pb.ConversationState_CONVERSATION_STATE_OPEN:        {"c4", "c2", "c0", "conv-1"},
+		pb.ConversationState_CONVERSATION_STATE_CLOSED:      {"c3", "c1", "conv-closed"},
+	} {
+		for size := int32(1); size < 8; size++ {
+			var got []string
+			req := &pb.ListConversationsRequest{Parent: accountName(account), PageSize: size, State: state}
+			for {
+				page, err := h.convs.ListConversations(h.alice(), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range page.GetConversations() {
+					got = append(got, strings.TrimPrefix(c.GetName(), accountName(account)+"/conversations/"))
+				}
+				if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+					break
+				}
+				if len(page.GetConversations()) != int(size) {
+					t.Errorf("a page of %d that is not the last has %d", size, len(page.GetConversations()))
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s by %d: %v, want %v", state, size, got, want)
+			}
+		}
+	}
+}
+
+func TestAConversationIsCreatedOnceForARequestID(t *testing.T) {
+	h := newHouse(t)
+	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString(), SkillId: "12"}
+	was, err := h.convs.CreateConversation(h.alice(), req)
+	if err != nil || was.GetReplayed() {
+		t.Fatal(was, err)
+	}
+	for _, tok := range []string{aliceToken, renewedToken} {
+		r, err := h.convs.CreateConversation(h.as(tok), req)
+		if err != nil || !r.GetReplayed() || !proto.Equal(r.GetConversation(), was.GetConversation()) {
+			t.Errorf("got %v, %v", r, err)
+		}
+	}
+	if r, err := h.convs.CreateConversation(h.as(bobToken), req); err != nil || r.GetReplayed() {
+		t.Errorf("bob got %v, %v", r, err)
+	}
+	other := proto.CloneOf(req)
+	other.SkillId = "13"
+	_, err = h.convs.CreateConversation(h.alice(), other)
+	refused(t, err, share.RequestIDConflict)
+	if n := h.lp.count("CreateConversation"); n != 2 {
+		t.Errorf("%d were created", n)
+	}
+	for range 2 { // without an id it is not repeatable
+		if _, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Parent: accountName(account)}); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := h.lp.count("CreateConversation"); n != 4 {
+		t.Errorf("%d were created", n)
+	}
+}
+
+func TestOfTwoCreationsAtOnceOneWaits(t *testing.T) {
+	h := newHouse(t)
+	var n atomic.Int32
+	h.lp.on("CreateConversation", func(context.Context) error { n.Add(1); time.Sleep(100 * time.Millisecond); return nil })
+	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()}
+	names := make(chan string, 2)
+	for range 2 {
+		go func() {
+			r, err := h.convs.CreateConversation(h.alice(), req)
+			if err != nil {
+				t.Error(err)
+			}
+			names <- r.GetConversation().GetName()
+		}()
+	}
+	if a, b := <-names, <-names; a != b || n.Load() != 1 {
+		t.Errorf("%s and %s, by %d calls", a, b, n.Load())
+	}
+}
+
+func TestACreationThatFailedCanBeRepeatedAtOnce(t *testing.T) {
+	h := newHouse(t)
+	h.lp.fail("CreateConversation", kindError(share.LPRateLimited))
+	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()}
+	_, err := h.convs.CreateConversation(h.alice(), req)
+	refused(t, err, share.LPRateLimited)
+	if r, err := h.convs.CreateConversation(h.alice(), req); err != nil || r.GetReplayed() {
+		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+// A conversation that is there is a success, whatever the ledger says: a caller who is told an error makes another one.
+func TestAConversationThatCannotBeRecordedIsThere(t *testing.T) {
+	h := newHouse(t)
+	saves := 0
+	h.book.on("Save ", func(context.Context) error {
+		if saves++; saves == 2 {
+			return context.DeadlineExceeded
+		}
+		return nil
+	})
+	r, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()})
+	if err != nil || r.GetConversation() == nil {
+		t.Errorf("got %v, %v", r, err)
+	}
+	h.book.failAlways("Save ", context.DeadlineExceeded)
+	_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()})
+	refused(t, err, share.LedgerUnavailable)
+	if n := h.lp.count("CreateConversation"); n != 1 {
+		t.Errorf("%d were created", n)
+	}
+}
+
+func TestACreationNamesAllThatIsWrong(t *testing.T) {
+	h := newHouse(t)
+	_, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{
+		Parent: "x", RequestId: "x", SkillId: "12345678901", Campaign: &pb.Campaign{CampaignId: "1"}, Context: &pb.ConversationContext{Language: strings.Repeat("x", 65), SessionId: strings.Repeat("x", 65)},
+	})
+	refused(t, err, share.InvalidField)
+	if got, want := fields(err), []string{"parent", "request_id", "skill_id", "campaign.engagement_id", "context.language", "context.session_id"}; !slices.Equal(got, want) {
+		t.Errorf("it names %v, want %v", got, want)
+	}
+	h.lp.tokens["agent-"+secret] = share.Principal{Account: account, ID: "agent", Role: share.RoleAgent}
+	_, err = h.convs.CreateConversation(h.as("agent-"+secret), &pb.CreateConversationRequest{Parent: accountName(account)})
+	refused(t, err, share.NotAllowed)
+}
+
+func TestAConversationIsFoundAndClosed(t *testing.T) {
+	h := newHouse(t)
+	c, err := h.convs.GetConversation(h.alice(), &pb.GetConversationRequest{Name: parent})
+	if err != nil || c.GetConversation().GetState() != pb.ConversationState_CONVERSATION_STATE_OPEN || len(c.GetConversation().GetDialogs()) != 1 {
+		t.Fatal(c, err)
+	}
+	for range 2 { // closing a closed one is no error
+		r, err := h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: parent})
+		if err != nil || r.GetConversation().GetState() != pb.ConversationState_CONVERSATION_STATE_CLOSED || r.GetConversation().GetCloseTime() == nil {
+			t.Fatal(r, err)
+		}
+	}
+	_, err = h.upload(h.alice(), first(spec(picture(10))))
+	refused(t, err, share.ConversationClosed)
+	_, err = h.convs.GetConversation(h.alice(), &pb.GetConversationRequest{Name: conversationName(account, "conv-bob")})
+	refused(t, err, share.ConversationNotFound)
+	_, err = h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: everywhere, RequestId: "x"})
+	refused(t, err, share.InvalidField)
+}

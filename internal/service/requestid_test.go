@@ -1,0 +1,767 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// state asks what became of a request id.
+func (h *house) state(id string) *pb.Upload {
+	h.t.Helper()
+	r, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: accountName(account), RequestId: id})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r.GetUpload()
+}
+
+// replay sends a spec alone, without closing, and wants the remembered answer.
+func (h *house) replay(token string, s *pb.UploadSpec) *pb.UploadResponse {
+	h.t.Helper()
+	stream, err := h.files.Upload(h.as(token))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := stream.Send(first(s)); err != nil {
+		h.t.Fatal(err)
+	}
+	md, err := stream.Header()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp := new(pb.UploadResponse)
+	if err := stream.RecvMsg(resp); err != nil {
+		h.t.Fatal(err)
+	}
+	if got := md.Get(RequestIDHeader); !slices.Equal(got, []string{resp.GetRequestId()}) {
+		h.t.Errorf("the header says %v, want %s", got, resp.GetRequestId())
+	}
+	if !resp.GetReplayed() {
+		h.t.Error("the answer is not marked as replayed")
+	}
+	return resp
+}
+
+func TestAFinishedUploadIsAnsweredAtItsSpec(t *testing.T) {
+	for what, change := range map[string][]func(*pb.UploadSpec){"published": nil, "stored only": {storeOnly}} {
+		t.Run(what, func(t *testing.T) {
+			h := newHouse(t)
+			b := picture(100_000)
+			s := spec(b, change...)
+			was, err := h.upload(h.alice(), whole(s, b, 50_000)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := h.traces()
+			for _, token := range []string{aliceToken, renewedToken} { // a renewed token is the same caller
+				resp := h.replay(token, s)
+				if !proto.Equal(resp.GetFile(), was.GetFile()) {
+					t.Errorf("got %v, want %v", resp, was)
+				}
+			}
+			if after := h.traces(); after != before {
+				t.Errorf("there are %s, want %s", after, before)
+			}
+		})
+	}
+}
+
+func TestAnotherCallerIsNotAnswered(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	s := spec(b)
+	if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.files.GetUpload(h.as(bobToken), &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()})
+	refused(t, err, share.UploadNotFound)
+	resp, err := h.upload(h.as(bobToken), whole(s, b, 1000)...)
+	if err != nil || resp.GetReplayed() || len(h.lp.messages()) != 2 {
+		t.Errorf("bob's upload gave %v, %v, and %d messages", resp, err, len(h.lp.messages()))
+	}
+}
+
+func TestARequestIDStandsForOneSpec(t *testing.T) {
+	b := picture(1000)
+	id := uuid.NewString()
+	change := func(f func(*pb.UploadSpec)) func(*pb.UploadSpec) { return f }
+	for what, c := range map[string]struct {
+		was, is []func(*pb.UploadSpec)
+		ok      bool
+	}{
+		"the same":             {ok: true},
+		"upper case":           {is: []func(*pb.UploadSpec){withID(strings.ToUpper(id))}, ok: true},
+		"another caption":      {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Caption = "x" })}},
+		"another mode":         {is: []func(*pb.UploadSpec){storeOnly}},
+		"another conversation": {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "other") })}},
+		"another size":         {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(999) })}},
+		"no size now":          {is: []func(*pb.UploadSpec){undeclared}, ok: true},
+		"no size then":         {was: []func(*pb.UploadSpec){undeclared}, ok: true},
+		"sums now":             {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b) })}, ok: true},
+		"sums then":            {was: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b) })}, ok: true},
+		"other sums":           {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b[1:]) })}},
+		"another size than the undeclared one had": {was: []func(*pb.UploadSpec){undeclared}, is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(999) })}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newHouse(t)
+			h.put(b, append([]func(*pb.UploadSpec){withID(id)}, c.was...)...)
+			again := spec(b, append([]func(*pb.UploadSpec){withID(id)}, c.is...)...)
+			if c.ok {
+				h.replay(aliceToken, again)
+			} else {
+				_, err := h.upload(h.alice(), first(again))
+				refused(t, err, share.RequestIDConflict)
+			}
+			h.published(b)
+		})
+	}
+}
+
+// What an attempt said that never ended is compared too, where both said it.
+func TestADeclarationCountsBeforeTheFileIsThere(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	s := spec(b)
+	_, err := h.upload(h.alice(), first(s), chunk(0, b[:10]))
+	refused(t, err, share.UploadIncomplete)
+	_, err = h.upload(h.alice(), whole(spec(b[:999], withID(s.GetRequestId())), b[:999], 999)...)
+	refused(t, err, share.RequestIDConflict)
+	if _, err := h.upload(h.alice(), whole(spec(b, withID(s.GetRequestId()), undeclared), b, 1000)...); err != nil {
+		t.Fatal(err)
+	}
+	h.published(b)
+}
+
+func TestTheServerMakesARequestIDWhereNoneIsGiven(t *testing.T) {
+	h := newHouse(t)
+	b := picture(10)
+	resp := h.put(b, withID(""))
+	if _, err := uuid.Parse(resp.GetRequestId()); err != nil {
+		t.Fatalf("%q is no UUID", resp.GetRequestId())
+	}
+	h.replay(aliceToken, spec(b, withID(resp.GetRequestId())))
+	h.published(b)
+}
+
+func TestOfConcurrentAttemptsTheNewestPublishes(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	s := spec(b)
+	older := h.begin(h.alice(), s)
+	if err := older.Send(chunk(0, b)); err != nil {
+		t.Fatal(err)
+	}
+	newer := h.begin(h.as(renewedToken), s)
+	_ = older.Send(finish())
+	_, err := older.CloseAndRecv()
+	refused(t, err, share.UploadTakenOver)
+	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING || st.GetFailure() != nil {
+		t.Errorf("the upload is %v: the older attempt has no say any more", st)
+	}
+	_ = newer.Send(chunk(0, b))
+	_ = newer.Send(finish())
+	if resp, err := newer.CloseAndRecv(); err != nil || resp.GetReplayed() {
+		t.Fatalf("got %v, %v", resp, err)
+	}
+	h.published(b)
+}
+
+// Many attempts at once, in any order: one message, and at least one of them, the newest, is answered.
+func TestOfManyAttemptsAtOnceOneIsPublished(t *testing.T) {
+	h := newHouse(t)
+	b := picture(3000)
+	s := spec(b)
+	for range 10 {
+		s.RequestId = uuid.NewString()
+		before := len(h.lp.messages())
+		var wg sync.WaitGroup
+		var answered atomic.Int32
+		for range 5 {
+			wg.Go(func() {
+				_, err := h.upload(h.alice(), whole(s, b, 100)...)
+				if err == nil {
+					answered.Add(1)
+				} else {
+					refused(t, err, share.UploadTakenOver)
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(h.lp.messages()) - before; n != 1 || answered.Load() == 0 {
+			t.Fatalf("%d messages and %d answers", n, answered.Load())
+		}
+	}
+}
+
+// Two attempts may come to takeOver in another order than the ledger let them in: the one that the ledger has stays.
+func TestTheOrderOfTakingOverIsTheLedgers(t *testing.T) {
+	s := New(Config{MemoryBudget: 1}, Ports{})
+	attemptOf := func(rev uint64) (*attempt, context.Context) {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		return &attempt{s: s, key: "k", begun: rev, cancel: cancel}, ctx
+	}
+	newer, newerCtx := attemptOf(2)
+	older, olderCtx := attemptOf(1)
+	s.takeOver(newer)
+	s.takeOver(older)
+	if newerCtx.Err() != nil || s.running["k"] != newer {
+		t.Error("the newer attempt was ended")
+	}
+	if !share.Is(context.Cause(olderCtx), share.UploadTakenOver) {
+		t.Error("the older attempt goes on")
+	}
+}
+
+func TestAnAttemptOfAnotherServerIsTakenOverAtItsNextStep(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	s := spec(b)
+	stream := h.begin(h.alice(), s)
+	key := uploadKey(h.lp.tokens[aliceToken], s.GetRequestId())
+	rec, rev, _ := h.book.Memory.Load(t.Context(), key)
+	rec.Attempt = "elsewhere"
+	if _, err := h.book.Memory.Save(t.Context(), key, rec, rev); err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.Send(chunk(0, b))
+	_ = stream.Send(finish())
+	_, err := stream.CloseAndRecv()
+	refused(t, err, share.UploadTakenOver)
+	if len(h.lp.messages()) != 0 {
+		t.Error("it was published")
+	}
+}
+
+func unconfirmed(context.Context) error { return kindError(share.LPPublishUnconfirmed) }
+
+func TestALostPublishAnswerIsLookedFor(t *testing.T) {
+	for what, lost := range map[string]func(context.Context) error{
+		"unconfirmed":           unconfirmed,
+		"no named condition":    func(context.Context) error { return errors.New("connection reset") },
+		"our own deadline":      func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"the deadline as cause": func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.lp.then("PublishFile", lost)
+			b := picture(1000)
+			resp := h.put(b)
+			e := h.published(b)
+			if resp.GetFile().GetMessageSequence() != e.Sequence || h.lp.count("PublishFile") != 1 {
+				t.Errorf("got %v", resp)
+			}
+		})
+	}
+}
+
+func TestAMessageThatNeverAppearsIsSentOnceMore(t *testing.T) {
+	h := newHouse(t)
+	h.lp.fail("PublishFile", kindError(share.LPPublishUnconfirmed))
+	b := picture(1000)
+	began := time.Now()
+	h.put(b)
+	h.published(b)
+	if took := time.Since(began); took < h.server.PublishTimeout+h.server.Settle {
+		t.Errorf("it was sent again after %s, while the first could still appear", took)
+	}
+}
+
+// The message may turn up until the very end of the settle time. The last look comes after it.
+func TestAMessageThatTurnsUpLateIsNotSentAgain(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	var late sync.WaitGroup
+	defer late.Wait()
+	h.lp.on("PublishFile", func(context.Context) error {
+		late.Go(func() {
+			time.Sleep(h.server.PublishTimeout + h.server.Settle - 20*time.Millisecond)
+			h.lp.send(conversation, h.store.tries()[0].path, "alice")
+		})
+		return kindError(share.LPPublishUnconfirmed)
+	})
+	h.put(b)
+	h.published(b)
+	if n := h.lp.count("PublishFile"); n != 1 {
+		t.Errorf("it was sent %d times", n)
+	}
+}
+
+// Where LivePerson cannot be asked, nobody knows whether the message is there: it is not sent again.
+func TestAMessageThatCannotBeLookedForIsNotSentAgain(t *testing.T) {
+	h := newHouse(t)
+	h.lp.failAlways("FindFile", kindError(share.LPUnavailable))
+	h.lp.then("PublishFile", unconfirmed)
+	b := picture(1000)
+	s := spec(b)
+	_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+	refused(t, err, share.LPPublishUnconfirmed)
+	h.published(b)
+	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING {
+		t.Errorf("the upload is %v", st)
+	}
+	h.lp.on("FindFile", nil)
+	resp := h.replay(aliceToken, s)
+	if e := h.published(b); resp.GetFile().GetMessageSequence() != e.Sequence {
+		t.Errorf("got %v", resp)
+	}
+	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHED {
+		t.Errorf("the upload is %v", st)
+	}
+}
+
+// publishing leaves a record of an upload whose publisher, on another server, is at it until deadline.
+func (h *house) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (path string) {
+	h.t.Helper()
+	u, err := checkSpec(s, h.server.Limits(account))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	path = "/v1/AUTH_async/" + account + "/alice/elsewhere"
+	h.store.keep(path, b)
+	_, err = h.book.Memory.Save(context.Background(), uploadKey(h.lp.tokens[aliceToken], s.GetRequestId()), share.Record{
+		Attempt: "elsewhere", AttemptTime: time.Now(), Expires: time.Now().Add(time.Hour), Fingerprint: u.fingerprint, State: share.Publishing,
+		PublishDeadline: time.Now().Add(deadline),
+		File: &share.StoredFile{
+			Conversation: conversation, Dialog: conversation, Size: int64(len(b)), File: share.HostedFile{StoragePath: path, FileType: "JPG"},
+		},
+	}, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+func TestARetryWaitsForAnAttemptThatIsPublishing(t *testing.T) {
+	t.Run("and is answered when its message appears", func(t *testing.T) {
+		h := newHouse(t)
+		b := picture(1000)
+		s := spec(b)
+		path := h.publishing(b, s, 5*time.Second)
+		time.AfterFunc(100*time.Millisecond, func() { h.lp.send(conversation, path, "alice") })
+		h.replay(aliceToken, s)
+		h.published(b)
+		if h.lp.count("PublishFile") != 0 {
+			t.Error("it was sent again")
+		}
+	})
+	t.Run("and publishes by itself when it cannot appear any more", func(t *testing.T) {
+		h := newHouse(t)
+		b := picture(1000)
+		s := spec(b)
+		h.publishing(b, s, 50*time.Millisecond)
+		began := time.Now()
+		h.replay(aliceToken, s)
+		h.published(b)
+		if took := time.Since(began); took < 50*time.Millisecond+h.server.Settle-10*time.Millisecond {
+			t.Errorf("it was sent after %s", took)
+		}
+		if h.store.count("Put") != 0 || h.lp.count("UploadURL") != 0 {
+			t.Error("it was stored again")
+		}
+	})
+	t.Run("and looks once more at the very end", func(t *testing.T) {
+		h := newHouse(t)
+		b := picture(1000)
+		s := spec(b)
+		path := h.publishing(b, s, 50*time.Millisecond)
+		var once sync.Once
+		h.lp.on("FindFile", func(context.Context) error { // an answer from before the message, told after the settle time
+			var err error
+			once.Do(func() {
+				err = kindError(share.FileNotFound)
+				time.Sleep(100 * time.Millisecond)
+				h.lp.send(conversation, path, "alice")
+				time.Sleep(100 * time.Millisecond)
+			})
+			return err
+		})
+		h.replay(aliceToken, s)
+		h.published(b)
+	})
+	t.Run("and is refused when LivePerson cannot be asked", func(t *testing.T) {
+		h := newHouse(t)
+		b := picture(1000)
+		s := spec(b)
+		h.publishing(b, s, -time.Hour)
+		h.lp.failAlways("FindFile", kindError(share.LPUnavailable))
+		_, err := h.upload(h.alice(), first(s))
+		refused(t, err, share.LPUnavailable)
+		if h.lp.count("PublishFile") != 0 {
+			t.Error("it was sent")
+		}
+	})
+}
+
+func TestAStoredFileIsPublishedWithoutItsBytes(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	s := spec(b)
+	h.lp.fail("PublishFile", kindError(share.LPRateLimited))
+	_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+	refused(t, err, share.LPRateLimited)
+	st := h.state(s.GetRequestId())
+	if st.GetState() != pb.UploadState_UPLOAD_STATE_FAILED || st.GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_LP_RATE_LIMITED || st.GetFile() == nil {
+		t.Errorf("the upload is %v, want FAILED, with its file", st)
+	}
+	resp := h.replay(aliceToken, s)
+	e := h.published(b)
+	if resp.GetFile().GetMessageSequence() != e.Sequence || h.store.count("Put") != 1 {
+		t.Errorf("got %v after %d PUTs", resp, h.store.count("Put"))
+	}
+}
+
+func TestWithoutTheLedgerNothingIsUploaded(t *testing.T) {
+	b := picture(1000)
+	down := errors.New("connection refused")
+	t.Run("not even begun", func(t *testing.T) {
+		h := newHouse(t)
+		h.book.failAlways("Save", down)
+		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
+		refused(t, err, share.LedgerUnavailable)
+		h.nothingHappened(len(b))
+		if h.lp.count("UploadURL") != 0 {
+			t.Error("a URL was asked for")
+		}
+	})
+	t.Run("not published", func(t *testing.T) {
+		h := newHouse(t)
+		h.book.failAlways("Save "+string(share.Publishing), down)
+		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
+		refused(t, err, share.LedgerUnavailable)
+		if len(h.lp.messages()) != 0 {
+			t.Error("it was published")
+		}
+	})
+	t.Run("but what is published is a success", func(t *testing.T) {
+		h := newHouse(t)
+		h.book.failAlways("Save "+string(share.Published), down)
+		s := spec(b)
+		if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+			t.Fatal(err)
+		}
+		h.published(b)
+		h.book.on("Save "+string(share.Published), nil)
+		h.replay(aliceToken, s)
+		h.published(b)
+	})
+	t.Run("a step whose answer is lost publishes nothing twice", func(t *testing.T) {
+		h := newHouse(t)
+		h.book.then("Save "+string(share.Publishing), func(context.Context) error { return down })
+		s := spec(b)
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		refused(t, err, share.LedgerUnavailable)
+		h.book.then("Save "+string(share.Publishing), nil)
+		h.replay(aliceToken, s)
+		h.published(b)
+	})
+}
+
+// A file that is only stored can be read by its uploader, whatever step of the ledger failed on the way.
+func TestAStoreOnlyFileCanBeReadAfterARetry(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	s := spec(b, storeOnly)
+	saves := 0
+	h.book.on("Save "+string(share.Stored), func(context.Context) error {
+		if saves++; saves == 2 {
+			return errors.New("connection refused")
+		}
+		return nil
+	})
+	_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+	refused(t, err, share.LedgerUnavailable)
+	resp, err := h.upload(h.alice(), whole(s, b, 1000)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, _, err := h.download(h.alice(), byName(resp.GetFile().GetName()))
+	if err != nil || len(got) != len(b) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+}
+
+func TestValidateOnlyLeavesNoTrace(t *testing.T) {
+	h := newHouse(t)
+	dry := func(s *pb.UploadSpec) { s.ValidateOnly = true }
+	b := picture(1000)
+	for range 2 {
+		stream, err := h.files.Upload(h.alice())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(first(spec(b, dry))); err != nil {
+			t.Fatal(err)
+		}
+		resp := new(pb.UploadResponse)
+		if err := stream.RecvMsg(resp); err != nil || resp.GetFile() != nil || resp.GetRequestId() == "" {
+			t.Fatalf("got %v, %v", resp, err)
+		}
+	}
+	for kind, change := range map[share.Kind]func(*pb.UploadSpec){
+		share.InvalidField:         func(s *pb.UploadSpec) { s.FileType = 0 },
+		share.FileTooLarge:         func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(1e9) },
+		share.ConversationNotFound: func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-bob") },
+		share.ConversationClosed:   func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-closed") },
+	} {
+		_, err := h.upload(h.alice(), first(spec(b, dry, change)))
+		refused(t, err, kind)
+	}
+	if n := h.book.count("Load", "Save") + h.lp.count("UploadURL", "PublishFile") + h.store.count("Put"); n != 0 {
+		t.Errorf("%d calls left a trace", n)
+	}
+}
+
+func TestGetUploadTellsEachState(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+
+	receiving := spec(b)
+	stream := h.begin(h.alice(), receiving)
+	if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING || st.GetFile() != nil || st.GetAttemptTime() == nil || st.GetExpireTime() == nil {
+		t.Errorf("receiving: %v", st)
+	}
+	_ = stream.Send(chunk(1, b))
+	_, err := stream.CloseAndRecv()
+	refused(t, err, share.OffsetMismatch)
+	if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_FAILED || st.GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_OFFSET_MISMATCH || st.GetFailure().GetMessage() == "" {
+		t.Errorf("failed: %v", st)
+	}
+	if _, err := h.upload(h.alice(), whole(receiving, b, 1000)...); err != nil {
+		t.Fatal(err)
+	}
+	if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHED || st.GetFailure() != nil || st.GetFile().MessageSequence == nil {
+		t.Errorf("published: %v", st)
+	}
+	stored := h.put(b, storeOnly)
+	if st := h.state(stored.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_STORED || !proto.Equal(st.GetFile(), stored.GetFile()) {
+		t.Errorf("stored: %v", st)
+	}
+	publishing := spec(b)
+	h.publishing(b, publishing, time.Hour)
+	if st := h.state(publishing.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING {
+		t.Errorf("publishing: %v", st)
+	}
+	_, err = h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: "x"})
+	refused(t, err, share.InvalidField)
+	if got := fields(err); !slices.Equal(got, []string{"parent", "request_id"}) {
+		t.Errorf("it names %v", got)
+	}
+}
+
+func TestARequestIDIsForgottenInTime(t *testing.T) {
+	var ahead atomic.Int64
+	h := newHouse(t, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
+	b := picture(1000)
+	s, kept := spec(b), spec(b, storeOnly)
+	for _, s := range []*pb.UploadSpec{s, kept} {
+		if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := h.state(kept.GetRequestId()).GetFile().GetName()
+	ahead.Store(int64(h.server.RequestIDTTL - time.Second))
+	h.replay(aliceToken, s)
+	ahead.Store(int64(h.server.RequestIDTTL + time.Second))
+	_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()})
+	refused(t, err, share.UploadNotFound)
+	_, _, _, err = h.download(h.alice(), byName(name))
+	refused(t, err, share.FileNotFound)
+	if resp, err := h.upload(h.alice(), whole(spec(b, withID(s.GetRequestId()), func(s *pb.UploadSpec) { s.Caption = "new" }), b, 1000)...); err != nil || resp.GetReplayed() {
+		t.Errorf("got %v, %v, want a new upload", resp, err)
+	}
+}
+
+func TestACallerWhoGoesBeforeTheCommitPointIsNotPublishedFor(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	ctx, cancel := context.WithCancel(h.alice())
+	s := spec(b)
+	h.book.then("Save "+string(share.Stored), func(ctx context.Context) error {
+		cancel()
+		<-ctx.Done() // the handler's context has it too now
+		return nil
+	})
+	_, err := h.upload(ctx, whole(s, b, 1000)...)
+	if status.Code(err) != codes.Canceled {
+		t.Errorf("got %v", err)
+	}
+	h.eventually("the handler has ended", func() bool { return h.lp.sessions() == 0 })
+	if h.lp.count("PublishFile") != 0 {
+		t.Error("it was published")
+	}
+	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_STORED {
+		t.Errorf("the upload is %v", st)
+	}
+	h.book.then("Save "+string(share.Stored), nil)
+	h.replay(aliceToken, s)
+	h.published(b)
+}
+
+func TestACallerWhoGoesAfterTheCommitPointIsPublishedFor(t *testing.T) {
+	for what, lost := range map[string]func(context.Context) error{"and answered": nil, "and the answer is lost": unconfirmed} {
+		t.Run(what, func(t *testing.T) {
+			h := newHouse(t)
+			b := picture(1000)
+			ctx, cancel := context.WithCancel(h.alice())
+			s := spec(b)
+			h.lp.then("PublishFile", lost)
+			h.lp.on("PublishFile", func(ctx context.Context) error {
+				cancel()
+				time.Sleep(20 * time.Millisecond)
+				return ctx.Err()
+			})
+			_, err := h.upload(ctx, whole(s, b, 1000)...)
+			if status.Code(err) != codes.Canceled {
+				t.Errorf("got %v", err)
+			}
+			h.eventually("it is recorded", func() bool {
+				return h.state(s.GetRequestId()).GetState() == pb.UploadState_UPLOAD_STATE_PUBLISHED
+			})
+			h.published(b)
+		})
+	}
+}
+
+func TestTheStoresTroubleIsNotTheCallers(t *testing.T) {
+	b := picture(150_000)
+	oops := kindError(share.StorageUnavailable)
+	for what, c := range map[string]struct {
+		trouble    func(h *house)
+		puts, urls int
+		paths      int
+	}{
+		"503, then fine":      {func(h *house) { h.store.fail("Put", oops) }, 2, 1, 1},
+		"503 after all bytes": {func(h *house) { h.store.then("Put", inTurn([]error{oops})) }, 2, 1, 1},
+		"broken off in the middle": {func(h *house) {
+			h.store.midway = func(put, read int) error {
+				if put == 1 && read > 50_000 {
+					return oops
+				}
+				return nil
+			}
+		}, 2, 1, 1},
+		"three times 503": {func(h *house) { h.store.fail("Put", oops, oops, oops) }, 4, 1, 1},
+		"rate limited":    {func(h *house) { h.store.fail("Put", kindError(share.StorageRateLimited)) }, 2, 1, 1},
+		"the URL refused twice": {func(h *house) {
+			h.store.fail("Put", kindError(share.StorageURLRejected), kindError(share.StorageURLRejected))
+		}, 3, 3, 1},
+		"a URL about to expire": {func(h *house) { h.lp.urlLife = time.Second; h.store.fail("Put", oops) }, 2, 2, 1},
+		"corrupted once":        {func(h *house) { h.store.then("Put", inTurn([]error{kindError(share.StorageCorrupted)})) }, 2, 1, 1},
+		"a wrong ETag once": {func(h *house) {
+			n := 0
+			h.store.answer = func(o *share.StoredObject) {
+				if n++; n == 1 {
+					o.ETag = strings.Repeat("0", 32)
+				}
+			}
+		}, 2, 1, 1},
+		"202": {func(h *house) {
+			h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, strings.Repeat("0", 32) }
+		}, 1, 1, 1},
+		"no ETag":                     {func(h *house) { h.store.answer = func(o *share.StoredObject) { o.ETag = "" } }, 1, 1, 1},
+		"an ETag in upper case":       {func(h *house) { h.store.answer = func(o *share.StoredObject) { o.ETag = strings.ToUpper(o.ETag) } }, 1, 1, 1},
+		"LivePerson late with a URL":  {func(h *house) { h.lp.fail("UploadURL", kindError(share.LPTimeout), kindError(share.LPUnavailable)) }, 1, 3, 1},
+		"nothing, the size not known": {func(h *house) {}, 1, 1, 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			for _, change := range [][]func(*pb.UploadSpec){nil, {undeclared}} {
+				h := newHouse(t)
+				c.trouble(h)
+				h.put(b, change...)
+				h.published(b)
+				if p, u := h.store.count("Put"), h.lp.count("UploadURL"); p != c.puts || u != c.urls {
+					t.Errorf("%d PUTs and %d URLs, want %d and %d", p, u, c.puts, c.urls)
+				}
+			}
+		})
+	}
+}
+
+func TestTheETagOfAnotherWriteIsNotTold(t *testing.T) {
+	h := newHouse(t)
+	h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, "of a newer write" }
+	if f := h.put(picture(10)).GetFile(); f.GetEtag() != "" {
+		t.Errorf("the ETag is %q", f.GetEtag())
+	}
+}
+
+func TestTheStoresTroubleIsToldWhenItLasts(t *testing.T) {
+	b := picture(1000)
+	for what, c := range map[string]struct {
+		trouble func(h *house)
+		kind    share.Kind
+		puts    int
+	}{
+		"503":       {func(h *house) { h.store.failAlways("Put", kindError(share.StorageUnavailable)) }, share.StorageUnavailable, maxPuts},
+		"every URL": {func(h *house) { h.store.failAlways("Put", kindError(share.StorageURLRejected)) }, share.StorageURLRejected, maxRejections},
+		"corrupted twice": {func(h *house) {
+			h.store.then("Put", func(context.Context) error { return kindError(share.StorageCorrupted) })
+		}, share.StorageCorrupted, maxCorruptions},
+		"a wrong ETag": {func(h *house) {
+			h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
+		}, share.StorageCorrupted, maxCorruptions},
+		"denied":               {func(h *house) { h.store.failAlways("Put", kindError(share.StorageDenied)) }, share.StorageDenied, 1},
+		"full":                 {func(h *house) { h.store.failAlways("Put", kindError(share.StorageFull)) }, share.StorageFull, 1},
+		"no named condition":   {func(h *house) { h.store.failAlways("Put", io.ErrUnexpectedEOF) }, share.Internal, 1},
+		"a URL that never was": {func(h *house) { h.lp.failAlways("UploadURL", kindError(share.LPTimeout)) }, share.LPTimeout, 0},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			c.trouble(h)
+			_, err := h.upload(h.alice(), whole(spec(b), b, 100)...)
+			refused(t, err, c.kind)
+			if n := h.store.count("Put"); n != c.puts {
+				t.Errorf("%d PUTs, want %d", n, c.puts)
+			}
+			if len(h.lp.messages()) != 0 {
+				t.Error("it was published")
+			}
+		})
+	}
+}
+
+func TestAnETagIsComparedOnlyWhereThatIsSet(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.CheckETag = false })
+	h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
+	h.put(picture(1000))
+}
+
+// hasty is a store that confirms a file before it can have it.
+type hasty struct{ *warehouse }
+
+func (s hasty) Put(_ context.Context, _ string, _ share.TempURL, size int64, _ string, body io.ReadCloser) (share.StoredObject, error) {
+	return share.StoredObject{Size: size}, body.Close()
+}
+
+func TestAStoreThatConfirmsTooEarlyIsNotBelieved(t *testing.T) {
+	h := newHouse(t)
+	h.server.ports.Store = hasty{h.store}
+	stream := h.begin(h.alice(), spec(picture(1000)))
+	refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.StorageProtocolError)
+	h.nothingHappened(1000)
+}
+
+func TestTheStoresRefusalEndsAnUploadAtOnce(t *testing.T) {
+	h := newHouse(t)
+	h.lp.failAlways("UploadURL", kindError(share.FileSharingDisabled))
+	stream := h.begin(h.alice(), spec(picture(1000)))
+	refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.FileSharingDisabled) // no byte was sent
+}

@@ -1,0 +1,192 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// Limits are what an account allows.
+type Limits struct {
+	// MaxFileBytes is the largest file.
+	MaxFileBytes int64
+	// MaxImagePixels is the largest image; the Previewer enforces it.
+	MaxImagePixels int64
+	// Documents allows PDF, TXT, DOCX, XLSX and PPTX beside images.
+	Documents bool
+}
+
+// Config is how the service behaves. Every field is required; cmd/server has the defaults.
+type Config struct {
+	// Limits tells an account's.
+	Limits func(account string) Limits
+	// MemoryBudget is how many bytes of files may be held at once, in all uploads together.
+	MemoryBudget int64
+	// QueueLength is how many uploads may wait for room in the budget, QueueWait for how long.
+	QueueLength int
+	QueueWait   time.Duration
+	// IdleTimeout ends an upload from which no byte comes for so long; UploadTimeout one that takes longer as a whole.
+	IdleTimeout, UploadTimeout time.Duration
+	// UnaryTimeout bounds a unary call.
+	UnaryTimeout time.Duration
+	// RequestIDTTL is how long a request id is kept.
+	RequestIDTTL time.Duration
+	// CheckETag compares the store's ETag with the MD5 of what was sent.
+	CheckETag bool
+	// PublishTimeout is how long LivePerson may take to confirm a message. Settle is how long after that the message may still
+	// turn up: the time after which LivePerson handles no frame any more.
+	PublishTimeout, Settle time.Duration
+	// Heartbeat is how often a watch says that it is alive.
+	Heartbeat time.Duration
+	// ReadStall ends a download or a watch whose reader takes nothing for so long.
+	ReadStall time.Duration
+	// AcceptReceipts and AccessReceipts tell the sender when a file was delivered to a watcher, and when it was downloaded.
+	AcceptReceipts, AccessReceipts bool
+	// AgentTokenKey seals the agent tokens that SignInAgent gives out. Servers that answer for each other must have the same.
+	AgentTokenKey [32]byte
+	// Now is the clock.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Ports are what the service works with.
+type Ports struct {
+	Messenger Messenger
+	Accounts  Accounts
+	Store     Store
+	Ledger    Ledger
+	Previewer Previewer
+}
+
+// A Server is lpfileshare.v1. Make one with New, register it, and Close it after the gRPC server has stopped.
+type Server struct {
+	lpfilesharev1.UnimplementedFileSharingServiceServer
+	lpfilesharev1.UnimplementedConversationServiceServer
+	lpfilesharev1.UnimplementedIdentityServiceServer
+	lpfilesharev1.UnimplementedAccountServiceServer
+
+	Config
+	ports Ports
+
+	admission  *admission
+	courtesies chan struct{} // one for each receipt on its way
+	seal       agentSeal
+
+	// draining is closed when new work is refused, stopping when running work must end.
+	draining, stopping  chan struct{}
+	drainOnce, stopOnce sync.Once
+	goroutines          sync.WaitGroup
+	mu                  sync.Mutex
+	running             map[string]*attempt // by ledger key: the attempts of this process
+}
+
+// New makes a Server.
+func New(c Config, p Ports) *Server {
+	return &Server{
+		Config:     c,
+		ports:      p,
+		admission:  newAdmission(c.MemoryBudget, c.QueueLength, c.QueueWait),
+		seal:       newAgentSeal(c.AgentTokenKey),
+		courtesies: make(chan struct{}, maxCourtesies),
+		draining:   make(chan struct{}),
+		stopping:   make(chan struct{}),
+		running:    make(map[string]*attempt),
+	}
+}
+
+// Register adds the services to a gRPC server.
+func (s *Server) Register(g grpc.ServiceRegistrar) {
+	lpfilesharev1.RegisterFileSharingServiceServer(g, s)
+	lpfilesharev1.RegisterConversationServiceServer(g, s)
+	lpfilesharev1.RegisterIdentityServiceServer(g, s)
+	lpfilesharev1.RegisterAccountServiceServer(g, s)
+}
+
+// Drain refuses new uploads and ends watches, with SERVER_DRAINING; what runs goes on.
+func (s *Server) Drain() { s.drainOnce.Do(func() { close(s.draining) }) }
+
+// Stop ends what still runs with SERVER_DRAINING, but for messages that are being published.
+func (s *Server) Stop() {
+	s.Drain()
+	s.stopOnce.Do(func() { close(s.stopping) })
+}
+
+// Close waits for the last goroutine. Call it after the gRPC server has stopped.
+func (s *Server) Close() {
+	s.Stop()
+	s.goroutines.Wait()
+}
+
+func (s *Server) checkDraining() error {
+	select {
+	case <-s.draining:
+		return errDraining()
+	default:
+		return nil
+	}
+}
+
+// until is ctx, which also ends, with SERVER_DRAINING, when gone is closed: draining or stopping.
+func (s *Server) until(ctx context.Context, gone <-chan struct{}) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.goroutines.Go(func() { // ends with the call, which cancels
+		select {
+		case <-gone:
+			cancel(errDraining())
+		case <-ctx.Done():
+		}
+	})
+	return ctx, cancel
+}
+
+// ended is why ctx has ended, where it has: what broke because of that is no news. Else it is err.
+func ended(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func errDraining() error {
+	return refuse(share.ServerDraining, "the server is going down; repeat under the same request_id on another")
+}
+
+// session opens the caller's LivePerson session for an account's resource: the identity is proved by that, and by nothing else.
+func (s *Server) session(ctx context.Context, account string) (Session, error) {
+	c, err := s.credential(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.ports.Messenger.Session(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if session.Principal().Account != account {
+		session.Release()
+		return nil, errOtherAccount()
+	}
+	return session, nil
+}
+
+func errOtherAccount() error { return refuse(share.NotAllowed, "the token is of another account") }
+
+// sleep waits, or returns why it may not.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }

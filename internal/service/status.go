@@ -1,0 +1,219 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// ErrorDomain is the domain of every ErrorInfo.
+const ErrorDomain = "lpfileshare"
+
+// A condition is a row of the error table: what a named condition is to a gRPC client.
+type condition struct {
+	code codes.Code
+	// retryAfter is the RetryInfo that goes out unless the error names a longer one; 0: no RetryInfo.
+	retryAfter time.Duration
+	// precondition is the type of the PreconditionFailure violation, for FAILED_PRECONDITION, and subject what it is about where
+	// the error does not say.
+	precondition, subject string
+	// resource is the type of the ResourceInfo, for what is not there or not in the right state.
+	resource string
+}
+
+// conditions is the error table of the contract; ErrorReason's comments say the same in words.
+var conditions = map[share.Kind]condition{
+	share.StreamProtocolViolation: {code: codes.InvalidArgument},
+	share.InvalidField:            {code: codes.InvalidArgument},
+	share.UnsupportedFileType:     {code: codes.InvalidArgument},
+	share.FileTypeMismatch:        {code: codes.InvalidArgument},
+	share.FileTooLarge:            {code: codes.InvalidArgument},
+	share.PreviewTooLarge:         {code: codes.InvalidArgument},
+	share.FileEmpty:               {code: codes.InvalidArgument},
+	share.UploadIncomplete:        {code: codes.InvalidArgument},
+	share.FileChecksumMismatch:    {code: codes.InvalidArgument},
+	share.LPRejectedFile:          {code: codes.InvalidArgument},
+	share.StoragePathInvalid:      {code: codes.InvalidArgument},
+	share.ImageInvalid:            {code: codes.InvalidArgument},
+	share.ImageTooManyPixels:      {code: codes.InvalidArgument},
+	share.PageTokenInvalid:        {code: codes.InvalidArgument},
+
+	share.OffsetMismatch:      {code: codes.OutOfRange},
+	share.SizeExceeded:        {code: codes.OutOfRange},
+	share.RangeNotSatisfiable: {code: codes.OutOfRange},
+
+	share.ChunkChecksumMismatch: {code: codes.Aborted, retryAfter: 100 * time.Millisecond},
+	share.UploadTakenOver:       {code: codes.Aborted},
+	share.UploadIdle:            {code: codes.Aborted},
+	share.FileChanged:           {code: codes.Aborted},
+
+	share.UploadNotFound:       {code: codes.NotFound, resource: "lpfileshare.v1.Upload"},
+	share.ConversationNotFound: {code: codes.NotFound, resource: "lpfileshare.v1.Conversation"},
+	share.FileNotFound:         {code: codes.NotFound, resource: "lpfileshare.v1.File"},
+
+	share.RequestIDConflict: {code: codes.AlreadyExists},
+
+	share.TokenInvalid:      {code: codes.Unauthenticated},
+	share.LPIdentityExpired: {code: codes.Unauthenticated},
+	share.NotAllowed:        {code: codes.PermissionDenied},
+	share.LPForbidden:       {code: codes.PermissionDenied},
+
+	share.LPCredentialsRejected: {code: codes.FailedPrecondition, precondition: "CREDENTIALS"},
+	share.StorageDenied:         {code: codes.FailedPrecondition, precondition: "STORAGE_ACCESS"},
+	share.FileSharingDisabled:   {code: codes.FailedPrecondition, precondition: "SITE_PROPERTY", subject: "messaging.file.sharing.enabled"},
+	share.ConversationClosed:    {code: codes.FailedPrecondition, precondition: "CONVERSATION_STATE", resource: "lpfileshare.v1.Conversation"},
+
+	share.MessageTooLarge:    {code: codes.ResourceExhausted},
+	share.TooManyUploads:     {code: codes.ResourceExhausted, retryAfter: 2 * time.Second},
+	share.LPRateLimited:      {code: codes.ResourceExhausted, retryAfter: time.Second},
+	share.StorageRateLimited: {code: codes.ResourceExhausted, retryAfter: time.Second},
+	share.StorageFull:        {code: codes.ResourceExhausted},
+	share.WatchTooSlow:       {code: codes.ResourceExhausted, retryAfter: time.Second},
+	share.SessionLimit:       {code: codes.ResourceExhausted, retryAfter: 5 * time.Second},
+
+	share.ServerDraining:       {code: codes.Unavailable, retryAfter: time.Second},
+	share.LPUnavailable:        {code: codes.Unavailable, retryAfter: 5 * time.Second},
+	share.LPTimeout:            {code: codes.Unavailable, retryAfter: time.Second},
+	share.LPPublishUnconfirmed: {code: codes.Unavailable, retryAfter: 5 * time.Second},
+	share.StorageURLRejected:   {code: codes.Unavailable, retryAfter: 5 * time.Second},
+	share.StorageUnavailable:   {code: codes.Unavailable, retryAfter: time.Second},
+	share.StorageTruncated:     {code: codes.Unavailable, retryAfter: time.Second},
+	share.LedgerUnavailable:    {code: codes.Unavailable, retryAfter: time.Second},
+
+	share.StorageCorrupted: {code: codes.DataLoss},
+
+	share.LPProtocolError:      {code: codes.Internal},
+	share.StorageProtocolError: {code: codes.Internal},
+	share.Internal:             {code: codes.Internal},
+	share.MethodNotImplemented: {code: codes.Unimplemented},
+}
+
+// statusOf turns what a handler returned into the status that the caller sees. The second result is for the log: what the
+// caller is not told.
+func statusOf(ctx context.Context, err error) (*status.Status, error) {
+	// The caller's own end goes before whatever broke because of it.
+	if cause := ctx.Err(); cause != nil {
+		return status.FromContextError(cause), err
+	}
+	if e, ok := errors.AsType[*share.Error](err); ok {
+		return statusOfKind(e), e
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // ours: the caller's was dealt with above
+		return statusOfKind(share.Errorf(share.LPTimeout, "the call took too long; repeat it", nil)), err
+	}
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unimplemented {
+		return statusOfKind(share.Errorf(share.MethodNotImplemented, "this server does not implement the method", nil)), err
+	}
+	return statusOfKind(share.Errorf(share.Internal, "internal error", nil)), err
+}
+
+func statusOfKind(e *share.Error) *status.Status {
+	row, ok := conditions[e.Kind]
+	if !ok {
+		e, row = share.Errorf(share.Internal, "internal error", e), conditions[share.Internal]
+	}
+	message := clip(e.Message, maxMessage)
+	info := &errdetails.ErrorInfo{Reason: string(e.Kind), Domain: ErrorDomain, Metadata: maps.Clone(e.Metadata)}
+	details := []protoadapt.MessageV1{info}
+	if len(e.Violations) > 0 {
+		bad := &errdetails.BadRequest{}
+		for i, v := range e.Violations {
+			if i == maxViolations {
+				break
+			}
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field: clip(v.Field, 100), Description: clip(v.Description, 160),
+			})
+		}
+		details = append(details, bad)
+	}
+	if after := max(row.retryAfter, e.RetryAfter); after > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	}
+	subject := e.Metadata["subject"]
+	if subject == "" {
+		subject = row.subject
+	}
+	if row.resource != "" {
+		details = append(details, &errdetails.ResourceInfo{ResourceType: row.resource, ResourceName: clip(subject, 300)})
+	}
+	if row.precondition != "" {
+		details = append(details, &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
+			{Type: row.precondition, Subject: clip(subject, 300), Description: message},
+		}})
+	}
+	s, err := status.New(row.code, message).WithDetails(details...)
+	if err != nil { // only an OK code could do that, and the table has none
+		return status.New(codes.Internal, "internal error")
+	}
+	return s
+}
+
+// Bounds of a status: it travels in a header, its message twice, and peers stop at 8 KiB. Together these stay under 3 KiB.
+const (
+	maxMessage    = 400
+	maxViolations = 6
+)
+
+// clip shortens s to n bytes at the most, whole characters, with "..." where something is missing.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	cut := n - len("...")
+	for cut > 0 && s[cut]&0xC0 == 0x80 {
+		cut--
+	}
+	return s[:cut] + "..."
+}
+
+// errorReason is the contract's value for a condition.
+func errorReason(k share.Kind) lpfilesharev1.ErrorReason {
+	return lpfilesharev1.ErrorReason(lpfilesharev1.ErrorReason_value["ERROR_REASON_"+string(k)])
+}
+
+// refuse is an error with a formatted message, for the conditions that handlers find themselves.
+func refuse(kind share.Kind, format string, args ...any) *share.Error {
+	return &share.Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// with adds metadata to an error: key, value, key, value.
+func with(e *share.Error, pairs ...string) *share.Error {
+	if e.Metadata == nil {
+		e.Metadata = make(map[string]string, len(pairs)/2)
+	}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		e.Metadata[pairs[i]] = pairs[i+1]
+	}
+	return e
+}
+
+// violations collects what is wrong with a request, so that all of it is said at once.
+type violations []share.Violation
+
+func (v *violations) add(field, format string, args ...any) {
+	*v = append(*v, share.Violation{Field: field, Description: fmt.Sprintf(format, args...)})
+}
+
+// err is InvalidField with all violations, or nil.
+func (v violations) err() error {
+	if len(v) == 0 {
+		return nil
+	}
+	msg := fmt.Sprintf("%s: %s", v[0].Field, v[0].Description)
+	if len(v) > 1 {
+		msg += fmt.Sprintf(" (and %d more)", len(v)-1)
+	}
+	return &share.Error{Kind: share.InvalidField, Message: msg, Violations: v}
+}

@@ -1,0 +1,379 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// RequestIDHeader is the response header that carries an upload's request id, sent when the upload is accepted.
+const RequestIDHeader = "lpfs-request-id"
+
+// Upload is the contract's Upload: check, admit, accept, receive and store at once, publish, answer.
+func (s *Server) Upload(stream uploadStream) (err error) {
+	ctx, cancel := s.until(stream.Context(), s.stopping)
+	defer cancel(nil)
+	total := time.AfterFunc(s.UploadTimeout, func() {
+		cancel(refuse(share.UploadIdle, "the upload took longer than %s; repeat under the same request_id from byte 0", s.UploadTimeout))
+	})
+	defer total.Stop()
+
+	in := s.startReceiver(stream)
+	req, err := s.firstMessage(ctx, in)
+	if err != nil {
+		return err
+	}
+	if req.GetSpec() == nil {
+		return violation("the first message must carry spec")
+	}
+	requestID := req.GetSpec().GetRequestId()
+	defer func() { err = withRequestID(about(err, req.GetSpec().GetConversation()), requestID) }()
+	limits := s.Limits(accountOf(req.GetSpec().GetConversation()))
+	spec, err := checkSpec(req.GetSpec(), limits)
+	if err != nil {
+		return err
+	}
+	requestID = spec.requestID
+	early := len(req.GetChunk().GetData()) // held already, outside the budget
+	if early > MaxChunkBytes {
+		return messageTooLarge()
+	}
+	if err := s.checkDraining(); err != nil {
+		return err
+	}
+	if _, err := s.credential(ctx, spec.account); err != nil {
+		return err
+	}
+
+	// Room comes first: what cannot be admitted costs LivePerson, the store and the ledger nothing.
+	var room *reservation
+	if !spec.validateOnly {
+		need := spec.size
+		if need < 0 {
+			need = limits.MaxFileBytes
+		}
+		if room, err = s.admission.reserve(ctx, need, early <= blockBytes); err != nil {
+			return err
+		}
+		defer room.release()
+		if err := s.checkDraining(); err != nil { // it may have begun while this one waited
+			return err
+		}
+	}
+	session, err := s.session(ctx, spec.account)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	defer session.Release()
+
+	if spec.validateOnly {
+		if err := checkConversation(ctx, session, spec); err != nil {
+			return ended(ctx, err)
+		}
+		return stream.SendAndClose(&lpfilesharev1.UploadResponse{RequestId: spec.requestID})
+	}
+
+	a, err := s.begin(ctx, cancel, session, spec)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	header := metadata.Pairs(RequestIDHeader, spec.requestID)
+	replay := func(f *share.StoredFile) error { // the header comes with the answer: a caller who waits for it sends no chunk
+		if err := stream.SetHeader(header); err != nil {
+			return err
+		}
+		return stream.SendAndClose(uploadResponse(spec, f, true))
+	}
+	if finished(a.rec, spec) {
+		return replay(a.rec.File)
+	}
+	defer func() { a.end(err) }()
+
+	replayed := a.rec.File != nil // an earlier attempt stored it, and only the message is missing
+	if !replayed {
+		if err := checkConversation(ctx, session, spec); err != nil {
+			return ended(ctx, err)
+		}
+		if err := stream.SendHeader(header); err != nil {
+			return ended(ctx, err)
+		}
+		if err := s.takeIn(ctx, in, session, a, spec, limits); err != nil {
+			return ended(ctx, err)
+		}
+	}
+	room.release() // the bytes are stored: the next upload need not wait for our message
+	file := a.rec.File
+	if spec.publish {
+		// The commit point. A caller who has gone is not published for; from here on one who goes makes no difference.
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if file, err = s.publish(ctx, session, a); err != nil {
+			if !share.Is(err, share.LPPublishUnconfirmed) { // it is stored, and GetUpload names it: let its uploader read it
+				if e := s.rememberStored(context.WithoutCancel(ctx), session.Principal(), a.rec); e != nil {
+					s.Log.WarnContext(ctx, "a stored file could not be recorded", "error", e)
+				}
+			}
+			return err
+		}
+	}
+	if replayed {
+		return replay(file)
+	}
+	return stream.SendAndClose(uploadResponse(spec, file, false))
+}
+
+// takeIn receives the file, has it stored, and records that.
+func (s *Server) takeIn(ctx context.Context, in *receiver, session Session, a *attempt, spec uploadSpec, limits Limits) error {
+	file, err := s.receiveAndStore(ctx, in, session, spec, limits)
+	if err != nil {
+		return err
+	}
+	stored := a.rec
+	stored.State, stored.File = share.Stored, file
+	if !spec.publish { // first: once the record says STORED, a retry does nothing any more
+		if err := s.rememberStored(ctx, session.Principal(), stored); err != nil {
+			return err
+		}
+	}
+	return a.step(ctx, func(r *share.Record) { *r = stored })
+}
+
+// firstMessage waits for message 1.
+func (s *Server) firstMessage(ctx context.Context, in *receiver) (*lpfilesharev1.UploadRequest, error) {
+	idle := time.NewTimer(s.IdleTimeout)
+	defer idle.Stop()
+	select {
+	case m := <-in.first:
+		return m.req, m.err
+	case <-idle.C:
+		return nil, s.errIdle()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (s *Server) errIdle() error {
+	return refuse(share.UploadIdle, "no byte came for %s; repeat under the same request_id from byte 0", s.IdleTimeout)
+}
+
+// checkConversation refuses a conversation or dialog that nothing can be published in, before any byte is sent.
+func checkConversation(ctx context.Context, session Session, spec uploadSpec) error {
+	c, err := session.Conversation(ctx, spec.conversation)
+	if err != nil {
+		return err
+	}
+	d, ok := c.Dialog(spec.dialog)
+	switch {
+	case !ok:
+		return refuse(share.ConversationNotFound, "the conversation has no such dialog")
+	case !d.Open:
+		return with(refuse(share.ConversationClosed, "the conversation is closed; create a new one"), "subject", conversationName(spec.account, c.ID))
+	}
+	return nil
+}
+
+// receiveAndStore takes the bytes in, checks them on the way, and has them stored meanwhile. The store gets the last byte only
+// when every check has passed. It returns once nobody holds the bytes any more.
+func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Session, spec uploadSpec, limits Limits) (*share.StoredFile, error) {
+	sp := newSpool(s.admission, spec.size)
+	defer sp.discard()
+
+	type outcome struct {
+		obj  share.StoredObject
+		path string
+		err  error
+	}
+	p := &storing{s: s, session: session, spec: spec, spool: sp}
+	putCtx, stopPut := context.WithCancel(ctx)
+	stored := make(chan outcome, 1)
+	s.goroutines.Go(func() {
+		var o outcome
+		defer func() {
+			if v := recover(); v != nil { // it would end the process: the interceptor sees the handler's goroutine only
+				o.err = panicked(ctx, s.Log, v)
+			}
+			stored <- o
+		}()
+		o.obj, o.path, o.err = p.put(putCtx)
+	})
+	putDone := false
+	defer func() {
+		stopPut()
+		if !putDone {
+			<-stored // it still reads the spool
+		}
+	}()
+
+	in.accepted <- intake{spool: sp, declared: spec.size, limit: limits.MaxFileBytes}
+	check := newChecker(s, spec, sp)
+	idle := time.NewTimer(s.IdleTimeout)
+	defer idle.Stop()
+	for received := false; !received; {
+		more, err := check.advance()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-more:
+		case r := <-in.ended:
+			if r.err != nil {
+				return nil, r.err
+			}
+			if err := check.finish(r.finish); err != nil {
+				return nil, err
+			}
+			received = true
+		case o := <-stored: // before the last byte: it cannot be a success
+			putDone = true
+			return nil, o.err
+		case <-idle.C:
+			left := s.IdleTimeout - (s.Now().Sub(in.begun) - time.Duration(in.lastByte.Load()))
+			if left <= 0 {
+				return nil, s.errIdle()
+			}
+			idle.Reset(left)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	p.etag = check.sums.etag()
+	sp.release()
+
+	file := &share.StoredFile{
+		Conversation: spec.conversation, Dialog: spec.dialog, DisplayName: spec.displayName,
+		File: share.HostedFile{FileType: string(spec.fileType), Caption: spec.caption, Preview: spec.preview},
+		Size: sp.len(), Checksums: check.sums.checksums(),
+		SenderID: session.Principal().ID, SenderRole: session.Principal().Role,
+	}
+	if spec.makePreview { // while the store writes
+		bounded, cancel := context.WithTimeout(ctx, previewTime)
+		uri, err := s.ports.Previewer.Preview(bounded, spec.fileType, sp.reader(), maxPreviewChars)
+		cancel()
+		if err != nil {
+			s.Log.DebugContext(ctx, "no preview could be made", "error", err)
+		}
+		file.File.Preview, file.PreviewOmitted = uri, err != nil
+	}
+	select {
+	case o := <-stored:
+		putDone = true
+		if o.err != nil {
+			return nil, o.err
+		}
+		file.File.StoragePath, file.ETag, file.Time = o.path, o.obj.ETag, s.Now()
+		return file, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// previewTime is how long an upload waits for its preview, the wait for a turn included, before it goes without.
+const previewTime = 10 * time.Second
+
+// rememberStored lets the uploader download a file that was stored and not published: no message of LivePerson's vouches for it.
+func (s *Server) rememberStored(ctx context.Context, p share.Principal, rec share.Record) error {
+	_, err := s.ports.Ledger.Save(ctx, storedKey(p, rec.File.File.StoragePath), rec, 0)
+	if err != nil && !errors.Is(err, share.ErrStale) {
+		return ledgerError(err)
+	}
+	return nil
+}
+
+func uploadResponse(spec uploadSpec, f *share.StoredFile, replayed bool) *lpfilesharev1.UploadResponse {
+	return &lpfilesharev1.UploadResponse{
+		File:           uploadedFile(spec, f),
+		RequestId:      spec.requestID,
+		Replayed:       replayed,
+		PreviewOmitted: f.PreviewOmitted,
+	}
+}
+
+// uploadedFile is the answer's file. The caption comes from the spec, which a repeat has too: the record need not keep it.
+func uploadedFile(spec uploadSpec, f *share.StoredFile) *lpfilesharev1.File {
+	file := storedFileToProto(spec.account, f)
+	file.Caption = spec.caption
+	return file
+}
+
+// GetUpload is the contract's GetUpload.
+func (s *Server) GetUpload(ctx context.Context, req *lpfilesharev1.GetUploadRequest) (*lpfilesharev1.GetUploadResponse, error) {
+	var v violations
+	account, ok := parseAccountName(req.GetParent())
+	if !ok {
+		v.add("parent", "must be accounts/{account}")
+	}
+	if req.GetRequestId() == "" {
+		v.add("request_id", "is required")
+	}
+	id := checkRequestID(&v, "request_id", req.GetRequestId())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	session, err := s.session(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Release()
+	rec, rev, err := s.load(ctx, uploadKey(session.Principal(), id))
+	if err != nil {
+		return nil, err
+	}
+	if rev == 0 || !s.Now().Before(rec.Expires) {
+		return nil, refuse(share.UploadNotFound, "nothing is remembered of this request_id; ids are kept for %s per caller", s.RequestIDTTL)
+	}
+	up := &lpfilesharev1.Upload{
+		RequestId:   id,
+		State:       uploadStates[rec.State],
+		AttemptTime: timestamppb.New(rec.AttemptTime),
+		ExpireTime:  timestamppb.New(rec.Expires),
+	}
+	if rec.File != nil {
+		up.File = storedFileToProto(account, rec.File)
+	}
+	if rec.Failure != "" {
+		up.State = lpfilesharev1.UploadState_UPLOAD_STATE_FAILED // the file may be stored; a retry then only publishes it
+		up.Failure = &lpfilesharev1.UploadFailure{Reason: errorReason(rec.Failure), Message: rec.FailureMessage}
+	}
+	return &lpfilesharev1.GetUploadResponse{Upload: up}, nil
+}
+
+var uploadStates = map[share.UploadState]lpfilesharev1.UploadState{
+	share.Receiving:  lpfilesharev1.UploadState_UPLOAD_STATE_RECEIVING,
+	share.Stored:     lpfilesharev1.UploadState_UPLOAD_STATE_STORED,
+	share.Publishing: lpfilesharev1.UploadState_UPLOAD_STATE_PUBLISHING,
+	share.Published:  lpfilesharev1.UploadState_UPLOAD_STATE_PUBLISHED,
+	share.Failed:     lpfilesharev1.UploadState_UPLOAD_STATE_FAILED,
+}
+
+// about names the conversation that an error is about.
+func about(err error, conversation string) error {
+	e, ok := errors.AsType[*share.Error](err)
+	if !ok || !share.Is(e, share.ConversationNotFound, share.ConversationClosed) || e.Metadata["subject"] != "" {
+		return err
+	}
+	told := *e
+	told.Metadata = maps.Clone(e.Metadata)
+	return with(&told, "subject", conversation)
+}
+
+// withRequestID lets every error of an upload say which id to repeat it under.
+func withRequestID(err error, id string) error {
+	e, ok := errors.AsType[*share.Error](err)
+	if !ok {
+		return err
+	}
+	told := *e
+	told.Metadata = map[string]string{"requestId": id}
+	for k, v := range e.Metadata {
+		told.Metadata[k] = v
+	}
+	return &told
+}

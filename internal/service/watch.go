@@ -1,0 +1,125 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// WatchFiles is the contract's WatchFiles.
+func (s *Server) WatchFiles(req *lpfilesharev1.WatchFilesRequest, stream grpc.ServerStreamingServer[lpfilesharev1.WatchFilesResponse]) error {
+	ctx, cancel := s.until(stream.Context(), s.draining) // a watch ends when draining begins: there is nothing to finish
+	defer cancel(nil)
+	return ended(ctx, s.watchFiles(ctx, req, stream))
+}
+
+func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRequest, stream grpc.ServerStreamingServer[lpfilesharev1.WatchFilesResponse]) error {
+	var v violations
+	account, conversation := checkFilesParent(&v, req.GetParent())
+	if err := v.err(); err != nil {
+		return err
+	}
+	place, err := readToken(req.GetResumeToken(), placeOfWatch, req.GetParent())
+	if err != nil {
+		return err
+	}
+	session, err := s.session(ctx, account)
+	if err != nil {
+		return err
+	}
+	defer session.Release()
+	after := place.Cursor
+	if req.GetResumeToken() == "" {
+		if _, after, err = session.ListFiles(ctx, conversation); err != nil {
+			return err
+		}
+	} else if known, err := knows(ctx, session, conversation, after); err != nil {
+		return err
+	} else if !known {
+		reset := &lpfilesharev1.WatchFilesResponse_Reset_{Reset_: &lpfilesharev1.WatchReset{}}
+		return s.send(ctx, stream, &lpfilesharev1.WatchFilesResponse{Event: reset})
+	}
+	watch, err := session.WatchFiles(ctx, conversation, after)
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+
+	// The first heartbeat tells the caller that the watch has begun, and where: what is published from now on will come, and the
+	// token goes on from here even if the connection breaks before the first file.
+	begun := false
+	for {
+		event, err := share.FileEvent{}, error(errHeartbeat)
+		if begun {
+			event, err = s.nextWithin(ctx, watch)
+		}
+		begun = true
+		resp := &lpfilesharev1.WatchFilesResponse{}
+		switch {
+		case errors.Is(err, errHeartbeat):
+			resp.Event = &lpfilesharev1.WatchFilesResponse_Heartbeat{Heartbeat: &lpfilesharev1.Heartbeat{Time: timestamppb.New(s.Now())}}
+		case err != nil:
+			return err
+		default:
+			resp.Event = &lpfilesharev1.WatchFilesResponse_File{File: eventToProto(account, event)}
+		}
+		resp.ResumeToken = token{Cursor: watch.Cursor()}.write(placeOfWatch, req.GetParent())
+		if err := s.send(ctx, stream, resp); err != nil {
+			return err
+		}
+		if resp.GetFile() != nil {
+			s.delivered(ctx, account, session, event)
+		}
+	}
+}
+
+// knows reports whether LivePerson still tells of every dialog that a token remembers: where it does not, what came after the
+// token cannot be told.
+func knows(ctx context.Context, session Session, conversation string, after share.Cursor) (bool, error) {
+	var told []share.Conversation
+	var err error
+	if conversation == "" {
+		told, err = session.ListConversations(ctx)
+	} else {
+		told = make([]share.Conversation, 1)
+		told[0], err = session.Conversation(ctx, conversation)
+	}
+	if err != nil {
+		return false, err
+	}
+	for dialog := range after {
+		there := func(c share.Conversation) bool { _, ok := c.Dialog(dialog); return ok }
+		if !slices.ContainsFunc(told, there) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+var errHeartbeat = errors.New("time for a heartbeat")
+
+// nextWithin waits for the next file, or until it is time to say that nothing came.
+func (s *Server) nextWithin(ctx context.Context, watch FileWatch) (share.FileEvent, error) {
+	next, cancel := context.WithTimeout(ctx, s.Heartbeat)
+	defer cancel()
+	event, err := watch.Next(next)
+	if err != nil && ctx.Err() == nil && next.Err() != nil {
+		return share.FileEvent{}, errHeartbeat
+	}
+	return event, err
+}
+
+// delivered tells the sender that the file has reached the caller. It is a courtesy, like accessed.
+func (s *Server) delivered(ctx context.Context, account string, session Session, e share.FileEvent) {
+	if s.AcceptReceipts && e.SenderID != session.Principal().ID {
+		s.courtesy(ctx, account, func(ctx context.Context, session Session) error {
+			return session.MarkAccepted(ctx, e.Conversation, e.Dialog, e.Sequence)
+		})
+	}
+}
