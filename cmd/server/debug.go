@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"expvar"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"runtime"
+	"time"
+)
+
+// debugServer serves Go's profiles and counters on loopback. They hold no tokens, but a heap dump does: hence loopback alone.
+type debugServer struct {
+	listener net.Listener
+	http     *http.Server
+	ended    chan struct{}
+}
+
+func startDebug(addr string, log *slog.Logger) (*debugServer, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("--debug-listen: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/vars", expvar.Handler())
+	mux.HandleFunc("/debug/gc", func(w http.ResponseWriter, _ *http.Request) { // so that what is measured is in use
+		runtime.GC()
+		fmt.Fprintln(w, runtime.NumGoroutine())
+	})
+	d := &debugServer{listener: listener, http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, ended: make(chan struct{})}
+	go func() {
+		defer close(d.ended)
+		if err := d.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the debug server ended", "error", err)
+		}
+	}()
+	return d, nil
+}
+
+func (d *debugServer) close() {
+	d.http.Close()
+	<-d.ended
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/lpfileshare/lpfileshare/internal/service"
+)
+
+// flags are the settings of the server. Each can be given as an environment variable too: LPFILESHARE_ and the flag's name.
+type flags struct {
+	Listen         string `default:"127.0.0.1:50051" placeholder:"ADDR" help:"Address to serve gRPC on (${default}). Port 0 takes a free one; the ready line tells which."`
+	AllowPlaintext bool   `help:"Serve without TLS on an address that is not loopback. Only behind something that adds TLS: tokens pass here."`
+
+	Sandbox          bool     `group:"Sandbox:" help:"Play LivePerson and its store in this process, on loopback: account 12345678, user admin, password sandbox."`
+	SandboxListen    string   `group:"Sandbox:" default:"127.0.0.1:0" placeholder:"ADDR" help:"Address of the sandbox."`
+	SandboxTLSListen string   `group:"Sandbox:" name:"sandbox-tls-listen" placeholder:"ADDR" help:"Serve the sandbox by TLS too, for LivePerson's own clients."`
+	SandboxCA        string   `group:"Sandbox:" name:"sandbox-ca" placeholder:"FILE" help:"Where to write the certificate of the sandbox's CA."`
+	SandboxUser      string   `group:"Sandbox:" default:"admin" placeholder:"NAME" help:"The sandbox's administrator."`
+	SandboxFault     []string `group:"Sandbox:" sep:"none" placeholder:"JSON" help:"Trouble to make, for example {\"on\":\"store:PUT\",\"status\":503,\"count\":2}; may be given again. More of it, and the journal, by POST and GET under /_sandbox/."`
+	SandboxPassword  string   `group:"Sandbox:" default:"sandbox" placeholder:"WORD" help:"The password of everybody in the sandbox. Not a secret."`
+
+	Account        []string          `group:"LivePerson:" placeholder:"ID" help:"Accounts to serve. None given: every account that a caller has a token of."`
+	DomainAPI      string            `group:"LivePerson:" name:"domain-api" default:"https://api.liveperson.net" placeholder:"URL" help:"Where LivePerson's hosts are looked up."`
+	Domain         map[string]string `group:"LivePerson:" placeholder:"SERVICE=HOST" help:"Host of a LivePerson service, instead of looking it up: agentVep, asyncMessagingEnt, facadeMsg, idp, swift, accountConfigReadWrite."`
+	DomainSuffix   []string          `group:"LivePerson:" placeholder:".SUFFIX" default:".liveperson.net,.lpsnmedia.net,.liveperson.com" help:"Looked-up hosts must end in one of these."`
+	LPPlainHTTP    bool              `group:"LivePerson:" name:"lp-plain-http" help:"Speak http and ws instead of https and wss, with loopback only: for a sandbox in another process."`
+	LPCA           string            `group:"LivePerson:" name:"lp-ca" placeholder:"FILE" help:"Certificates to trust for LivePerson, in PEM, besides the system's."`
+	LPTimeout      time.Duration     `group:"LivePerson:" name:"lp-timeout" default:"10s" help:"How long LivePerson may take to answer a request."`
+	Settle         time.Duration     `group:"LivePerson:" default:"10s" help:"How long after --lp-timeout a message whose answer was lost may still turn up; then it is sent again."`
+	MaxSessions    int               `group:"LivePerson:" default:"10000" help:"Most LivePerson sessions at once."`
+	SessionIdle    time.Duration     `group:"LivePerson:" default:"5m" help:"Close a LivePerson session that nobody used for so long."`
+	AgentRefresh   time.Duration     `group:"LivePerson:" default:"10m" help:"How often the logins of agents with an open session are refreshed."`
+	AcceptReceipts bool              `group:"LivePerson:" default:"true" negatable:"" help:"Tell senders when a file was delivered to a watcher (ACCEPT)."`
+	AccessReceipts bool              `group:"LivePerson:" default:"true" negatable:"" help:"Tell senders when a file was downloaded (ACCESS)."`
+
+	MaxFileBytes      byteSize      `group:"Limits:" default:"3000000" placeholder:"SIZE" help:"Largest file (${default}). LivePerson says 3 MB for the Messaging Window, 5 MB elsewhere."`
+	Documents         bool          `group:"Limits:" help:"Allow PDF, TXT, DOCX, XLSX and PPTX beside images."`
+	MaxImagePixels    int64         `group:"Limits:" default:"50000000" placeholder:"N" help:"Largest image, in pixels (${default})."`
+	MemoryBudget      byteSize      `group:"Limits:" default:"256MiB" placeholder:"SIZE" help:"Memory for files on their way up, all together (${default})."`
+	PreviewMemory     byteSize      `group:"Limits:" default:"128MiB" placeholder:"SIZE" help:"Memory for the making of previews, all together (${default}). An image that would take more goes without."`
+	QueueLength       int           `group:"Limits:" default:"1024" help:"How many uploads may wait for memory."`
+	QueueTime         time.Duration `group:"Limits:" default:"5s" help:"How long an upload may wait for memory."`
+	UploadIdleTimeout time.Duration `group:"Limits:" default:"30s" help:"End an upload from which no byte comes for so long."`
+	UploadTimeout     time.Duration `group:"Limits:" default:"10m" help:"Longest upload."`
+	ReadStall         time.Duration `group:"Limits:" default:"60s" help:"End a download or watch whose reader takes nothing for so long."`
+
+	AgentTokenKey     string        `group:"Behaviour:" placeholder:"FILE" help:"File with the key that seals agent tokens: 64 hex digits. Servers that answer for each other need the same. Default: a random one, so that agents sign in anew after a restart."`
+	RequestIDTTL      time.Duration `group:"Behaviour:" name:"request-id-ttl" default:"24h" help:"How long a request_id is kept."`
+	CheckETag         bool          `group:"Behaviour:" name:"check-etag" default:"true" negatable:"" help:"Compare the store's ETag with the MD5 of what was sent, and of what a whole download gave."`
+	StoreStall        time.Duration `group:"Behaviour:" default:"30s" help:"Give up on a store that takes or gives no byte for so long."`
+	HeartbeatInterval time.Duration `group:"Behaviour:" default:"25s" help:"How often a watch says that it is alive."`
+	DrainTime         time.Duration `group:"Behaviour:" default:"30s" help:"How long running calls may go on after SIGTERM."`
+
+	ledgerFlags
+
+	DebugListen string `group:"Log:" placeholder:"ADDR" help:"Serve Go's profiles and counters (pprof, expvar) here. Loopback only."`
+
+	LogLevel  slog.Level `group:"Log:" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`
+	LogFormat string     `group:"Log:" enum:"text,json" default:"text" help:"text or json, on stderr."`
+
+	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+}
+
+const description = "Serves lpfileshare.v1 over gRPC: files in LivePerson conversations, stored and published exactly once.\n\n" +
+	"To try it without LivePerson: lpfileshare-server --sandbox"
+
+// parse reads the flags. done tells that there is nothing left to do: help or version was printed, or an error.
+func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bool) {
+	f = &flags{}
+	exited := -1
+	k, err := kong.New(f,
+		kong.Name("lpfileshare-server"),
+		kong.Description(description),
+		kong.Vars{"version": version()},
+		kong.Writers(stdout, stderr),
+		kong.DefaultEnvars("LPFILESHARE"),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Exit(func(c int) { exited = c }),
+	)
+	if err != nil { // a mistake in the tags above
+		panic(err)
+	}
+	_, err = k.Parse(args)
+	if exited >= 0 {
+		return nil, exited, true
+	}
+	if err == nil {
+		err = f.check()
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "lpfileshare-server: %v\n(see lpfileshare-server --help)\n", err)
+		return nil, 2, true
+	}
+	return f, 0, false
+}
+
+const defaultDomainAPI = "https://api.liveperson.net"
+
+// services are those of LivePerson's that this server asks for.
+var services = []string{"agentVep", "asyncMessagingEnt", "facadeMsg", "idp", "swift", "accountConfigReadWrite", "accountConfigReadOnly"}
+
+// A byteSize is a number of bytes: plain, or with KB, MB, GB (thousands) or KiB, MiB, GiB (1024s) behind it.
+type byteSize int64
+
+// UnmarshalText reads a flag's value.
+func (b *byteSize) UnmarshalText(text []byte) error {
+	number, unit := string(text), int64(1)
+	for _, u := range []struct {
+		name  string
+		bytes int64
+	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}} {
+		if rest, ok := strings.CutSuffix(number, u.name); ok {
+			number, unit = strings.TrimSpace(rest), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return fmt.Errorf("%q is no size; give bytes, or a number with KB, MB, KiB or MiB", text)
+	}
+	*b = byteSize(n * unit)
+	return nil
+}
+
+// check refuses settings that cannot work, all at once, and says what to do.
+func (f *flags) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if host, _, err := net.SplitHostPort(f.Listen); err != nil {
+		bad("--listen %q is no address; give HOST:PORT, for example 127.0.0.1:50051", f.Listen)
+	} else if !loopback(host) && !f.AllowPlaintext {
+		bad("--listen %s is not loopback, and tokens would pass in the clear; listen on 127.0.0.1, or say --allow-plaintext if something in front adds TLS", f.Listen)
+	}
+	if f.DebugListen != "" {
+		if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !loopback(host) {
+			bad("--debug-listen %s is not an address on loopback; a heap profile is nobody else's business", f.DebugListen)
+		}
+	}
+	if f.Sandbox {
+		if len(f.Account) > 0 || len(f.Domain) > 0 || f.LPPlainHTTP || f.LPCA != "" || f.DomainAPI != defaultDomainAPI {
+			bad("--sandbox plays LivePerson itself; leave --account, --domain, --domain-api, --lp-plain-http and --lp-ca out, or run the sandbox in a server of its own")
+		}
+	} else {
+		if f.SandboxTLSListen != "" || f.SandboxCA != "" || len(f.SandboxFault) > 0 || f.SandboxUser != "admin" || f.SandboxPassword != "sandbox" {
+			bad("the flags of the sandbox want --sandbox")
+		}
+		if u, err := url.Parse(f.DomainAPI); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			bad("--domain-api %q is no URL; give https://HOST", f.DomainAPI)
+		}
+		if f.LPPlainHTTP && f.DomainAPI == defaultDomainAPI {
+			bad("--lp-plain-http reaches loopback only; say with --domain-api=http://127.0.0.1:PORT where the sandbox is")
+		}
+		for _, a := range f.Account {
+			if a == "" || len(a) > 32 || strings.Trim(a, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != "" {
+				bad("--account %q is no account id, which has up to 32 letters and digits", a)
+			}
+		}
+	}
+	for name := range f.Domain {
+		if !slices.Contains(services, name) {
+			bad("--domain %s=...: there is no such service; there are %s", name, strings.Join(services, ", "))
+		}
+	}
+	for name, v := range map[string]int64{
+		"max-file-bytes": int64(f.MaxFileBytes), "max-image-pixels": f.MaxImagePixels, "memory-budget": int64(f.MemoryBudget),
+		"preview-memory": int64(f.PreviewMemory),
+		"max-sessions":   int64(f.MaxSessions),
+		"lp-timeout":     int64(f.LPTimeout), "upload-idle-timeout": int64(f.UploadIdleTimeout), "upload-timeout": int64(f.UploadTimeout),
+		"read-stall": int64(f.ReadStall), "request-id-ttl": int64(f.RequestIDTTL), "heartbeat-interval": int64(f.HeartbeatInterval),
+		"store-stall": int64(f.StoreStall), "session-idle": int64(f.SessionIdle), "agent-refresh": int64(f.AgentRefresh),
+	} {
+		if v <= 0 {
+			bad("--%s must be more than 0", name)
+		}
+	}
+	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.Settle < 0 {
+		bad("--queue-length, --queue-time, --drain-time and --settle must not be negative")
+	}
+	if f.MemoryBudget < f.MaxFileBytes+1<<16 {
+		bad("--memory-budget %d has no room for one file of --max-file-bytes %d", f.MemoryBudget, f.MaxFileBytes)
+	}
+	f.ledgerFlags.check(bad)
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// agentTokenKey reads --agent-token-key, or makes a key up.
+func (f *flags) agentTokenKey() (key [32]byte, err error) {
+	if f.AgentTokenKey == "" {
+		return service.NewAgentTokenKey(), nil
+	}
+	text, err := os.ReadFile(f.AgentTokenKey)
+	if err != nil {
+		return key, fmt.Errorf("--agent-token-key: %w", err)
+	}
+	text = bytes.TrimSpace(text)
+	if len(text) != hex.EncodedLen(len(key)) {
+		return key, fmt.Errorf("--agent-token-key: %s must hold 64 hex digits, as `openssl rand -hex 32` gives", f.AgentTokenKey)
+	}
+	if _, err := hex.Decode(key[:], text); err != nil {
+		return key, fmt.Errorf("--agent-token-key: %s must hold 64 hex digits, as `openssl rand -hex 32` gives", f.AgentTokenKey)
+	}
+	return key, nil
+}
+
+// trust makes the TLS settings for LivePerson and its store; nil means the system's.
+func (f *flags) trust() (*tls.Config, error) {
+	if f.LPCA == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(f.LPCA)
+	if err != nil {
+		return nil, fmt.Errorf("--lp-ca: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--lp-ca: %s has no certificate in PEM", f.LPCA)
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
+}

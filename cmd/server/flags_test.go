@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+)
+
+func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"plaintext for everybody", []string{"--listen=0.0.0.0:0"}, "--allow-plaintext"},
+		{"no address", []string{"--listen=50051"}, "give HOST:PORT"},
+		{"sandbox and a real account", []string{"--sandbox", "--account=12345678"}, "leave --account"},
+		{"sandbox on the network", []string{"--sandbox", "--sandbox-listen=0.0.0.0:0"}, "loopback"},
+		{"a CA for no sandbox", []string{"--sandbox-ca=x"}, "want --sandbox"},
+		{"a fault that is none", []string{"--sandbox", `--sandbox-fault={"status":503}`}, "--sandbox-fault"},
+		{"no room for a file", []string{"--memory-budget=1000000"}, "no room for one file"},
+		{"no time", []string{"--upload-idle-timeout=0s"}, "--upload-idle-timeout must be more than 0"},
+		{"an account that is none", []string{"--account=12/34"}, "no account id"},
+		{"a service that is none", []string{"--domain=foo=bar"}, "there is no such service"},
+		{"a domain API that is none", []string{"--domain-api=notaurl"}, "is no URL"},
+		{"plain HTTP to everybody", []string{"--lp-plain-http"}, "loopback only"},
+		{"two LivePersons", []string{"--sandbox", "--domain-api=http://127.0.0.1:1"}, "--domain-api"},
+		{"a size that is none", []string{"--memory-budget=lots"}, "is no size"},
+		{"a fault in no place", []string{"--sandbox", `--sandbox-fault={"on":"store:PTU","status":503}`}, "store:PUT"},
+		{"profiles for everybody", []string{"--debug-listen=0.0.0.0:0"}, "loopback"},
+		{"no key", []string{"--agent-token-key=/nowhere"}, "--agent-token-key"},
+		{"an unknown flag", []string{"--sandpit"}, "unknown flag"},
+		{"no certificates", []string{"--lp-ca=/nowhere.pem"}, "--lp-ca"},
+		{"a plain domain API", []string{"--domain-api=http://api.liveperson.net"}, "https"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // what should not start would stop at once
+			args := test.args
+			if !strings.Contains(strings.Join(args, " "), "--listen=") {
+				args = append(args, "--listen=127.0.0.1:0")
+			}
+			if code := run(ctx, args, &out, &errs); code == 0 {
+				t.Error("it started")
+			}
+			if !strings.Contains(errs.String(), test.want) {
+				t.Errorf("it says %q, and not %q", errs.String(), test.want)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, arg := range []string{"--help", "--version"} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), []string{arg}, &out, &errs); code != 0 || out.Len() == 0 || errs.Len() != 0 {
+			t.Errorf("%s: %d %q %q", arg, code, out.String(), errs.String())
+		}
+	}
+}
+
+func TestSizesAreReadWithTheirUnits(t *testing.T) {
+	for text, want := range map[string]byteSize{"3000000": 3_000_000, "3MB": 3_000_000, "256MiB": 256 << 20, "1 GiB": 1 << 30, "64KiB": 64 << 10} {
+		var got byteSize
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%s is %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "MB", "-1", "3mb", "9999999999GiB", "1.5MB"} {
+		if err := new(byteSize).UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}

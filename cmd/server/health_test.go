@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+)
+
+func TestHealth(t *testing.T) {
+	w := newWorld(t, sandbox.Options{}, "--drain-time=20s")
+	conn, err := grpc.NewClient(w.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	health := healthpb.NewHealthClient(conn)
+	for _, service := range []string{"", "lpfileshare.v1.FileSharingService"} {
+		if resp, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service}); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("%q is %v, %v", service, resp, err)
+		}
+	}
+	if _, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "nobody's"}); status.Code(err) != codes.NotFound {
+		t.Errorf("an unknown service: %v, want NOT_FOUND", err)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	watch, err := health.Watch(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := watch.Recv(); err != nil || first.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Fatalf("the watch begins with %v, %v", first, err)
+	}
+	w.quit()
+	if told, err := watch.Recv(); err != nil || told.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("the drain is told by %v, %v", told, err)
+	}
+	w.stop() // would take the whole drain time if the watch held it up
+	if ctx.Err() != nil {
+		t.Error("a watch of the health held the drain up")
+	}
+}

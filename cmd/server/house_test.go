@@ -1,0 +1,327 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
+	"image/png"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/wire"
+)
+
+// framesChecked counts the frames of all tests: none at all would mean that nothing was held against the schemas.
+var framesChecked atomic.Int64
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		flag.Parse()
+		if only := flag.Lookup("test.run").Value.String(); code == 0 && only == "" && framesChecked.Load() == 0 {
+			fmt.Fprintln(os.Stderr, "no frame was checked")
+			code = 1
+		}
+		fmt.Printf("frames checked against test/wire: %d\n", framesChecked.Load())
+		os.Exit(code)
+	}))
+}
+
+const (
+	account     = "12345678"
+	accountPath = "accounts/" + account
+)
+
+// A world is a sandbox that plays LivePerson, and our server before it, as two processes would be: the server knows the sandbox
+// by its flags alone. Every frame that passes is held against the schemas of test/wire.
+type world struct {
+	t    *testing.T
+	sb   *sandbox.Sandbox
+	logs *journal
+	grpc string
+	quit context.CancelFunc
+	code chan int
+
+	mu       sync.Mutex
+	receipts map[string]int // that the server has sent, by status
+}
+
+// sawReceipt counts the receipts that go out.
+func (w *world) sawReceipt(f sandbox.Frame) {
+	var request struct {
+		Body struct{ Event struct{ Type, Status string } }
+	}
+	if f.FromClient && json.Unmarshal(f.Data, &request) == nil && request.Body.Event.Type == "AcceptStatusEvent" {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.receipts == nil {
+			w.receipts = map[string]int{}
+		}
+		w.receipts[request.Body.Event.Status]++
+	}
+}
+
+func (w *world) receiptsSent(status string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.receipts[status]
+}
+
+func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
+	t.Helper()
+	check, err := wire.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := wire.RecordIfAsked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t}
+	opts.OnFrame = func(f sandbox.Frame) {
+		w.sawReceipt(f)
+		check.Check(wire.Frame(f))
+		record.Add(wire.Frame(f))
+	}
+	sb, err := sandbox.Start(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sb = sb
+	t.Cleanup(func() {
+		if err := sb.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := record.Close(); err != nil {
+			t.Error(err)
+		}
+		framesChecked.Add(int64(check.Checked()))
+		if err := check.Err(); err != nil && check.Checked() > 0 { // a test may well open no socket
+			t.Errorf("frames that no schema allows: %v\n%s", err, check.Report())
+		}
+	})
+	w.start(args...)
+	return w
+}
+
+// start runs a server before the sandbox; it is stopped at the end of the test, and must then end with 0.
+func (w *world) start(args ...string) {
+	w.t.Helper()
+	w.logs = &journal{}
+	ctx, quit := context.WithCancel(context.Background())
+	w.quit, w.code = quit, make(chan int, 1)
+	args = append([]string{
+		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--ledger=memory",
+	}, args...)
+	go func() { w.code <- run(ctx, args, w.logs, w.logs) }()
+	w.t.Cleanup(func() { w.stop() })
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		if m := readyLine.FindStringSubmatch(w.logs.String()); m != nil {
+			w.grpc = m[1]
+			return
+		}
+		select {
+		case code := <-w.code:
+			w.code <- code
+			w.t.Fatalf("the server ended with %d:\n%s", code, w.logs.String())
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the server did not get ready:\n%s", w.logs.String())
+		}
+	}
+}
+
+// stop ends the server as SIGTERM would.
+func (w *world) stop() {
+	w.quit()
+	select {
+	case code := <-w.code:
+		w.code <- code
+		if code != 0 {
+			w.t.Errorf("the server ended with %d:\n%s", code, w.logs.String())
+		}
+	case <-time.After(30 * time.Second):
+		w.t.Fatalf("the server does not stop:\n%s", w.logs.String())
+	}
+}
+
+var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
+
+// A journal is what the server logs.
+type journal struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.String()
+}
+
+// dial connects to the server as nobody.
+func (w *world) dial() *lpfileshare.Client {
+	w.t.Helper()
+	c, err := lpfileshare.Dial(w.grpc)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// A consumer is one who has signed up.
+type consumer struct {
+	*lpfileshare.Client
+	token, id string
+}
+
+func (w *world) consumer() consumer {
+	w.t.Helper()
+	c := w.dial()
+	session, err := c.SignInConsumer(w.t.Context(), &pb.SignInConsumerRequest{
+		Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return consumer{c.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(session.Token))), session.Token, session.ConsumerID}
+}
+
+func (w *world) agent(user string) *lpfileshare.Client {
+	w.t.Helper()
+	c := w.dial()
+	in, err := c.Identity().SignInAgent(w.t.Context(), &pb.SignInAgentRequest{
+		Account:     accountPath,
+		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: user, Password: "sandbox"}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c.As(lpfileshare.AgentToken(lpfileshare.StaticToken(in.GetAgentToken())))
+}
+
+// conversation opens one, and returns its name.
+func (w *world) conversation(c *lpfileshare.Client) string {
+	w.t.Helper()
+	conv, err := c.CreateConversation(w.t.Context(), &pb.CreateConversationRequest{Parent: accountPath})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return conv.GetName()
+}
+
+func (w *world) upload(c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte) *pb.File {
+	w.t.Helper()
+	resp, err := c.Upload(w.t.Context(), o, bytes.NewReader(data))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return resp.GetFile()
+}
+
+func (w *world) download(c *lpfileshare.Client, name string) []byte {
+	w.t.Helper()
+	var b bytes.Buffer
+	if _, err := c.Download(w.t.Context(), lpfileshare.DownloadOptions{Name: name}, &b); err != nil {
+		w.t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// wantReason checks that a call failed with a condition, and that nothing of it was published or stored.
+func wantReason(t *testing.T, err error, want pb.ErrorReason) {
+	t.Helper()
+	if got := lpfileshare.ErrorReason(err); err == nil || got != want {
+		t.Errorf("got %v (%v), want %v", err, got, want)
+	}
+}
+
+// photo is a JPEG of noise, about as large as asked for: nothing in it can be guessed or compressed.
+func photo(t testing.TB, bytesWanted int) []byte {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, uint64(bytesWanted)))
+	side := 8
+	for side*side < bytesWanted/2 {
+		side += 8
+	}
+	img := image.NewRGBA(image.Rect(0, 0, side, side))
+	for i := range img.Pix {
+		img.Pix[i] = byte(rng.Uint32())
+	}
+	var b bytes.Buffer
+	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 60}); err != nil {
+		t.Fatal(err)
+	}
+	return padJPEG(b.Bytes(), bytesWanted)
+}
+
+// padJPEG brings a JPEG to exactly n bytes, with comment segments behind its first marker.
+func padJPEG(data []byte, n int) []byte {
+	for len(data) < n {
+		room := min(n-len(data), 65537)
+		if rest := n - len(data) - room; rest > 0 && rest < 4 {
+			room -= 4 // a segment has at least four bytes
+		}
+		if room < 4 {
+			break
+		}
+		segment := make([]byte, room)
+		segment[0], segment[1] = 0xFF, 0xFE
+		binary.BigEndian.PutUint16(segment[2:], uint16(room-2))
+		data = append(append(append([]byte{}, data[:2]...), segment...), data[2:]...)
+	}
+	return data
+}
+
+func tinyPNG(t testing.TB) []byte {
+	t.Helper()
+	img := image.NewRGBA(image.Rect(0, 0, 16, 16))
+	img.Set(3, 3, color.RGBA{255, 0, 0, 255})
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func sha(b []byte) [32]byte { return sha256.Sum256(b) }
+
+// eventually waits for something that another goroutine brings about.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen: " + what)
+		}
+	}
+}
+
+func contains(haystack, needle string) bool {
+	return needle != "" && strings.Contains(haystack, needle)
+}
