@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+)
+
+type downloadCmd struct {
+	Name         string `arg:"" optional:"" help:"Name of the file, as upload, ls and watch print it, or its number in the last ls."`
+	StoragePath  string `placeholder:"PATH" help:"Instead of a name: LivePerson's storage path, with --conversation."`
+	Conversation string `short:"c" placeholder:"NAME" help:"Name or id of the conversation of --storage-path. Default: the one created last."`
+	Output       string `short:"o" placeholder:"FILE" help:"Where to write it; - is standard output. Default: the file's own name, here."`
+	Force        bool   `short:"f" help:"Replace a file that exists."`
+}
+
+func (cmd *downloadCmd) Run(ctx context.Context, a *app) error {
+	switch {
+	case (cmd.Name == "") == (cmd.StoragePath == ""):
+		return &usageError{"give either the name of a file or --storage-path"}
+	case cmd.Output == "-" && a.JSON:
+		return &usageError{"--json and --output - both want standard output"}
+	}
+	ctx, cancel := a.limit(ctx, fileTimeout)
+	defer cancel()
+	client, c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if cmd.Name, err = c.fileNamed(cmd.Name); err != nil {
+		return err
+	}
+	o := lpfileshare.DownloadOptions{Name: cmd.Name, StoragePath: cmd.StoragePath}
+	stat := &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: cmd.Name}}
+	if cmd.StoragePath != "" {
+		if o.Conversation, err = c.conversation(cmd.Conversation); err != nil {
+			return err
+		}
+		stat.Source = &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: o.Conversation, StoragePath: cmd.StoragePath}}
+	}
+	output := cmd.Output
+	if output == "" {
+		r, err := client.Files().StatFile(ctx, stat)
+		if err != nil {
+			return err
+		}
+		output = fileName(r.GetFile())
+	}
+	return a.download(ctx, client, o, output, !cmd.Force)
+}
+
+// download gets a file into a path, or onto standard output for "-", and says where it is.
+func (a *app) download(ctx context.Context, client *lpfileshare.Client, o lpfileshare.DownloadOptions, output string, noReplace bool) error {
+	bar := a.newBar(path.Base(filepath.ToSlash(output)))
+	o.OnProgress = bar.update
+	if output == "-" {
+		_, err := client.Download(ctx, o, a.stdout)
+		bar.end(err == nil)
+		if err != nil {
+			fmt.Fprintln(a.stderr, "lpfileshare: what was written to standard output is not the whole file")
+		}
+		return err
+	}
+	result, err := downloadFile(ctx, client, o, output, noReplace)
+	bar.end(err == nil)
+	if errors.Is(err, fs.ErrExist) {
+		return &adviceError{err, "Choose another name with -o, or replace it with --force."}
+	}
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		return a.printJSON(map[string]any{
+			"path": output, "name": result.Header.GetFile().GetName(), "sizeBytes": result.Bytes,
+			"sha256": hex.EncodeToString(result.Checksums.GetSha256()),
+		})
+	}
+	_, err = fmt.Fprintln(a.stdout, output)
+	return err
+}
+
+// downloadFile gets a file into a path. Who may read it is the user's choice, as with other programs.
+func downloadFile(ctx context.Context, client *lpfileshare.Client, o lpfileshare.DownloadOptions, path string, noReplace bool) (*lpfileshare.DownloadResult, error) {
+	result, err := client.DownloadFile(ctx, o, path, noReplace)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o666&^umask); err != nil {
+		return nil, fmt.Errorf("the file is there, but others cannot be let read it: %w", err)
+	}
+	return result, nil
+}
+
+var extensions = map[pb.FileType]string{
+	pb.FileType_FILE_TYPE_JPEG: ".jpg", pb.FileType_FILE_TYPE_PNG: ".png", pb.FileType_FILE_TYPE_GIF: ".gif",
+	pb.FileType_FILE_TYPE_PDF: ".pdf", pb.FileType_FILE_TYPE_TXT: ".txt", pb.FileType_FILE_TYPE_DOCX: ".docx",
+	pb.FileType_FILE_TYPE_XLSX: ".xlsx", pb.FileType_FILE_TYPE_PPTX: ".pptx",
+}
+
+// fileName makes a name for a file here out of what others call it. It is one harmless path element, never hidden.
+func fileName(f *pb.File) string {
+	name := f.GetDisplayName()
+	if name == "" && f.MessageSequence != nil { // LivePerson's messages have no names, and its storage paths are long
+		name = "file-" + strconv.FormatInt(f.GetMessageSequence(), 10)
+	}
+	if name == "" {
+		name = f.GetStoragePath()
+	}
+	name = strings.Trim(path.Base(strings.ReplaceAll(name, `\`, "/")), "/")
+	name = strings.TrimLeft(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || strings.ContainsRune(`<>:"|?*/`, r) {
+			return '_'
+		}
+		return r
+	}, name), ".- ")
+	if name == "" {
+		name = "file"
+	}
+	if path.Ext(name) == "" {
+		name += extensions[f.GetFileType()]
+	}
+	if r := []rune(name); len(r) > 100 {
+		ext := path.Ext(name)
+		if len(ext) > 10 {
+			ext = ""
+		}
+		name = string(r[:100-len(ext)]) + ext
+	}
+	return name
+}

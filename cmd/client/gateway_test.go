@@ -1,0 +1,468 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"path"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A gateway is a server that holds everything in memory: one account, its conversations, and their files.
+type gateway struct {
+	pb.UnimplementedFileSharingServiceServer
+	pb.UnimplementedConversationServiceServer
+	pb.UnimplementedIdentityServiceServer
+	pb.UnimplementedAccountServiceServer
+
+	address string
+	health  *health.Server
+
+	// Set before the first call.
+	noAgents      bool                                                                          // an agent finds no conversation
+	breakDownload error                                                                         // how downloads end after 1,000 bytes
+	onDownload    func()                                                                        // is called after 1,000 bytes of a download
+	onWatch       func() error                                                                  // is called when a watch has begun
+	state         *pb.Upload                                                                    // what GetUpload answers
+	spoil         bool                                                                          // downloads give other bytes than were uploaded
+	signInExpiry  time.Duration                                                                 // how long a consumer's token lives
+	upload        func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error // instead of the real one
+
+	mu            sync.Mutex
+	changed       chan struct{} // closed and replaced with each file
+	signIns       int
+	seen          []string // identities of the calls that carried one
+	conversations []*pb.Conversation
+	files         []*pb.File
+	data          map[string][]byte
+	specs         []*pb.UploadSpec
+	enabled       bool
+}
+
+func startGateway(t *testing.T, g *gateway) *gateway {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.address, g.health, g.changed, g.data = listener.Addr().String(), health.NewServer(), make(chan struct{}), map[string][]byte{}
+	if g.signInExpiry == 0 {
+		g.signInExpiry = time.Hour
+	}
+	g.health.SetServingStatus("lpfileshare.v1.FileSharingService", healthpb.HealthCheckResponse_SERVING)
+	server := grpc.NewServer()
+	pb.RegisterFileSharingServiceServer(server, g)
+	pb.RegisterConversationServiceServer(server, g)
+	pb.RegisterIdentityServiceServer(server, g)
+	pb.RegisterAccountServiceServer(server, g)
+	healthpb.RegisterHealthServer(server, g.health)
+	done := make(chan struct{})
+	go func() { defer close(done); server.Serve(listener) }()
+	t.Cleanup(func() { server.Stop(); <-done })
+	return g
+}
+
+func refuse(code codes.Code, reason pb.ErrorReason) error {
+	st, _ := status.New(code, "refused by the test").WithDetails(
+		&errdetails.ErrorInfo{Reason: lpfileshare.ReasonName(reason), Domain: "lpfileshare"})
+	return st.Err()
+}
+
+// who lets nobody in but who signed in here, and remembers them.
+func (g *gateway) who(ctx context.Context) (agent bool, err error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	consumer, agents, external := md.Get("lp-consumer-token"), md.Get("lp-agent-token"), md.Get("lp-external-consumer-id")
+	if len(consumer)+len(agents)+len(external) != 1 {
+		return false, refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seen = append(g.seen, strings.Join(append(append(consumer, agents...), external...), ""))
+	if len(agents) == 1 {
+		if agents[0] != "agent-token" {
+			err = refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+		} else if g.noAgents {
+			err = refuse(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
+		}
+		return true, err
+	}
+	if len(consumer) == 1 && !strings.HasPrefix(consumer[0], "consumer-token-") {
+		err = refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+	}
+	return false, err
+}
+
+func (g *gateway) session() (token, secret string, expires *timestamppb.Timestamp) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.signIns++
+	return fmt.Sprint("consumer-token-", g.signIns), fmt.Sprint("secret-", g.signIns), timestamppb.New(time.Now().Add(g.signInExpiry))
+}
+
+func (g *gateway) SignInConsumer(_ context.Context, r *pb.SignInConsumerRequest) (*pb.SignInConsumerResponse, error) {
+	if r.GetSignUp() == nil && r.GetAnonymous().GetConnectorId() != "77" && r.GetCustomerJwt() != "a.b.c" && r.GetAuthCode() != "code" {
+		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
+	}
+	token, secret, expires := g.session()
+	return &pb.SignInConsumerResponse{ConsumerToken: token, RenewalSecret: secret, ExpireTime: expires, ConsumerId: "sub-" + strings.TrimPrefix(token, "consumer-token-")}, nil
+}
+
+func (g *gateway) RenewConsumer(context.Context, *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error) {
+	g.signInExpiry = time.Hour
+	token, secret, expires := g.session()
+	return &pb.RenewConsumerResponse{ConsumerToken: token, RenewalSecret: secret, ExpireTime: expires, ConsumerId: "sub-1"}, nil
+}
+
+func (g *gateway) SignInAgent(_ context.Context, r *pb.SignInAgentRequest) (*pb.SignInAgentResponse, error) {
+	if r.GetPassword().GetPassword() != "sandbox" && r.GetBotKeys().GetSecret() != "sandbox" {
+		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
+	}
+	return &pb.SignInAgentResponse{AgentToken: "agent-token", AgentId: "agent-1"}, nil
+}
+
+func (g *gateway) CreateConversation(ctx context.Context, r *pb.CreateConversationRequest) (*pb.CreateConversationResponse, error) {
+	if _, err := g.who(ctx); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := &pb.Conversation{
+		Name: fmt.Sprintf("%s/conversations/c%d", r.GetParent(), len(g.conversations)+1), State: pb.ConversationState_CONVERSATION_STATE_OPEN,
+	}
+	g.conversations = append(g.conversations, c)
+	return &pb.CreateConversationResponse{Conversation: proto.CloneOf(c)}, nil
+}
+
+func (g *gateway) find(ctx context.Context, name string) (*pb.Conversation, error) {
+	if _, err := g.who(ctx); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.conversations {
+		if c.GetName() == name {
+			return c, nil
+		}
+	}
+	return nil, refuse(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
+}
+
+func (g *gateway) GetConversation(ctx context.Context, r *pb.GetConversationRequest) (*pb.GetConversationResponse, error) {
+	c, err := g.find(ctx, r.GetName())
+	return &pb.GetConversationResponse{Conversation: c}, err
+}
+
+func (g *gateway) CloseConversation(ctx context.Context, r *pb.CloseConversationRequest) (*pb.CloseConversationResponse, error) {
+	c, err := g.find(ctx, r.GetName())
+	if err == nil {
+		c.State = pb.ConversationState_CONVERSATION_STATE_CLOSED
+	}
+	return &pb.CloseConversationResponse{Conversation: c}, err
+}
+
+func (g *gateway) ListConversations(ctx context.Context, _ *pb.ListConversationsRequest) (*pb.ListConversationsResponse, error) {
+	if _, err := g.who(ctx); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &pb.ListConversationsResponse{Conversations: g.conversations}, nil
+}
+
+func (g *gateway) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
+	agent, err := g.who(s.Context())
+	if err != nil {
+		return err
+	}
+	if g.upload != nil {
+		return g.upload(s)
+	}
+	m, err := s.Recv()
+	if err != nil {
+		return err
+	}
+	spec := m.GetSpec()
+	g.mu.Lock()
+	g.specs = append(g.specs, spec)
+	g.mu.Unlock()
+	if spec.GetValidateOnly() {
+		return s.SendAndClose(&pb.UploadResponse{RequestId: spec.GetRequestId()})
+	}
+	if spec.GetSizeBytes() > 3_000_000 {
+		return refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE)
+	}
+	if err := s.SendHeader(metadata.Pairs("lpfs-request-id", spec.GetRequestId())); err != nil {
+		return err
+	}
+	var data []byte
+	for m.GetFinish() == nil {
+		if m, err = s.Recv(); err != nil {
+			return err
+		}
+		data = append(data, m.GetChunk().GetData()...)
+	}
+	return s.SendAndClose(&pb.UploadResponse{RequestId: spec.GetRequestId(), File: g.keep(spec, data, agent)})
+}
+
+// keep stores a file and tells the watchers, unless it is not to be published.
+func (g *gateway) keep(spec *pb.UploadSpec, data []byte, agent bool) *pb.File {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(g.files)
+	sum := md5.Sum(data)
+	f := &pb.File{
+		Name: fmt.Sprintf("%s/files/f%d", spec.GetConversation(), n), FileType: spec.GetFileType(), Caption: spec.GetCaption(),
+		StoragePath: fmt.Sprintf("/v1/AUTH_async_images/12345678/%d.jpg", n), DisplayName: spec.GetDisplayName(),
+		Etag: hex.EncodeToString(sum[:]), MessageSequence: new(int64(n)), SenderRole: pb.ParticipantRole_PARTICIPANT_ROLE_CONSUMER,
+		CreateTime: timestamppb.Now(), StoredSizeBytes: new(int64(len(data))),
+	}
+	if agent {
+		f.SenderRole = pb.ParticipantRole_PARTICIPANT_ROLE_ASSIGNED_AGENT
+	}
+	g.files = append(g.files, f)
+	g.data[f.GetName()] = data
+	close(g.changed)
+	g.changed = make(chan struct{})
+	return proto.CloneOf(f)
+}
+
+func (g *gateway) file(ctx context.Context, name string) (*pb.File, []byte, error) {
+	if _, err := g.who(ctx); err != nil {
+		return nil, nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, f := range g.files {
+		if f.GetName() == name {
+			return f, bytes.Clone(g.data[name]), nil
+		}
+	}
+	return nil, nil, refuse(codes.NotFound, pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND)
+}
+
+func (g *gateway) StatFile(ctx context.Context, r *pb.StatFileRequest) (*pb.StatFileResponse, error) {
+	f, _, err := g.file(ctx, r.GetName())
+	return &pb.StatFileResponse{File: f}, err
+}
+
+func (g *gateway) Download(r *pb.DownloadRequest, s grpc.ServerStreamingServer[pb.DownloadResponse]) error {
+	f, data, err := g.file(s.Context(), r.GetName())
+	if err != nil {
+		return err
+	}
+	if g.spoil {
+		data[len(data)-1] ^= 1
+	}
+	total := int64(len(data))
+	data = data[r.GetReadOffset():]
+	if err := s.Send(&pb.DownloadResponse{Payload: &pb.DownloadResponse_Header{Header: &pb.DownloadHeader{
+		File: f, ContentRange: &pb.ContentRange{StartBytes: r.GetReadOffset(), EndBytes: total, TotalBytes: total},
+	}}}); err != nil {
+		return err
+	}
+	for at := 0; at < len(data); at += 1000 {
+		part := data[at:min(at+1000, len(data))]
+		if err := s.Send(&pb.DownloadResponse{Payload: &pb.DownloadResponse_Chunk{Chunk: &pb.DataChunk{
+			Offset: r.GetReadOffset() + int64(at), Data: part, Crc32C: new(crc32.Checksum(part, castagnoli)),
+		}}}); err != nil {
+			return err
+		}
+		if g.onDownload != nil {
+			g.onDownload()
+		}
+		if g.breakDownload != nil {
+			return g.breakDownload
+		}
+	}
+	sum := sha256.Sum256(data)
+	return s.Send(&pb.DownloadResponse{Payload: &pb.DownloadResponse_Trailer{Trailer: &pb.DownloadTrailer{
+		SentBytes: int64(len(data)), SentChecksums: &pb.Checksums{Sha256: sum[:]},
+	}}})
+}
+
+func (g *gateway) ListFiles(ctx context.Context, r *pb.ListFilesRequest) (*pb.ListFilesResponse, error) {
+	if _, err := g.who(ctx); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	resp := &pb.ListFilesResponse{WatchToken: fmt.Sprint(len(g.files))}
+	for _, f := range g.files {
+		if belongs(f, r.GetParent()) {
+			resp.Files = append(resp.Files, f)
+		}
+	}
+	return resp, nil
+}
+
+func belongs(f *pb.File, parent string) bool {
+	return strings.HasPrefix(f.GetName(), parent+"/") || path.Base(parent) == "-"
+}
+
+func (g *gateway) WatchFiles(r *pb.WatchFilesRequest, s grpc.ServerStreamingServer[pb.WatchFilesResponse]) error {
+	if _, err := g.who(s.Context()); err != nil {
+		return err
+	}
+	at := 0
+	fmt.Sscan(r.GetResumeToken(), &at)
+	first := &pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_Heartbeat{}, ResumeToken: fmt.Sprint(at)}
+	if err := s.Send(first); err != nil {
+		return err
+	}
+	if g.onWatch != nil {
+		if err := g.onWatch(); err != nil {
+			return err
+		}
+	}
+	for {
+		g.mu.Lock()
+		news, changed := g.files[at:], g.changed
+		g.mu.Unlock()
+		for _, f := range news {
+			at++
+			if belongs(f, r.GetParent()) {
+				m := &pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_File{File: f}, ResumeToken: fmt.Sprint(at)}
+				if err := s.Send(m); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-changed:
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+}
+
+func (g *gateway) GetUpload(ctx context.Context, r *pb.GetUploadRequest) (*pb.GetUploadResponse, error) {
+	if _, err := g.who(ctx); err != nil {
+		return nil, err
+	}
+	if g.state != nil {
+		return &pb.GetUploadResponse{Upload: g.state}, nil
+	}
+	return &pb.GetUploadResponse{Upload: &pb.Upload{
+		RequestId: r.GetRequestId(), State: pb.UploadState_UPLOAD_STATE_PUBLISHED, File: &pb.File{Name: "accounts/1/conversations/c/files/f"},
+	}}, nil
+}
+
+func (g *gateway) GetCapabilities(ctx context.Context, _ *pb.GetCapabilitiesRequest) (*pb.GetCapabilitiesResponse, error) {
+	_, err := g.who(ctx)
+	return &pb.GetCapabilitiesResponse{MaxFileBytes: 3_000_000, FileTypes: []pb.FileType{pb.FileType_FILE_TYPE_JPEG}}, err
+}
+
+func (g *gateway) GetFileSharing(ctx context.Context, _ *pb.GetFileSharingRequest) (*pb.GetFileSharingResponse, error) {
+	agent, err := g.who(ctx)
+	if err == nil && !agent {
+		err = refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &pb.GetFileSharingResponse{Enabled: g.enabled}, err
+}
+
+func (g *gateway) SetFileSharing(ctx context.Context, r *pb.SetFileSharingRequest) (*pb.SetFileSharingResponse, error) {
+	if _, err := g.GetFileSharing(ctx, nil); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.enabled = r.GetEnabled()
+	return &pb.SetFileSharingResponse{Enabled: g.enabled}, nil
+}
+
+// A shell runs command lines against one session file.
+type shell struct {
+	t       *testing.T
+	dir     string // an empty folder
+	session string
+	address string
+	stdin   io.Reader
+}
+
+func newShell(t *testing.T, g *gateway) *shell {
+	for _, name := range []string{"ADDRESS", "ACCOUNT", "TOKEN", "PASSWORD", "SESSION", "TLS_CA", "EXTERNAL_CONSUMER_ID"} {
+		t.Setenv("LPFILESHARE_"+name, "")
+	}
+	dir := t.TempDir()
+	s := &shell{t: t, dir: t.TempDir(), session: dir + "/sub/session.json"}
+	if g != nil {
+		s.address = g.address
+	}
+	t.Chdir(s.dir)
+	return s
+}
+
+// run runs a command line, and returns what came of it.
+func (s *shell) run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var out, errs bytes.Buffer
+	in := s.stdin
+	if in == nil {
+		in = strings.NewReader("")
+	}
+	args = append([]string{"--session-file", s.session}, args...)
+	code = run(ctx, args, in, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// ok runs a command line that must succeed and be silent on standard error but for the beginning of a watch, and returns its output without the last newline.
+func (s *shell) ok(args ...string) string {
+	s.t.Helper()
+	code, stdout, stderr := s.run(s.t.Context(), args...)
+	if strings.HasPrefix(stderr, "lpfileshare: watching ") && strings.Count(stderr, "\n") == 1 {
+		stderr = ""
+	}
+	if code != exitOK || stderr != "" {
+		s.t.Fatalf("%v: exit code %d\n%s%s", args, code, stdout, stderr)
+	}
+	return strings.TrimSuffix(stdout, "\n")
+}
+
+// fails runs a command line that must fail with a code, and returns what it says on standard error.
+func (s *shell) fails(code int, args ...string) string {
+	s.t.Helper()
+	got, stdout, stderr := s.run(s.t.Context(), args...)
+	if got != code || stderr == "" {
+		s.t.Fatalf("%v: exit code %d, want %d\n%s%s", args, got, code, stdout, stderr)
+	}
+	return stderr
+}
+
+// signIn signs in as consumer and agent, and opens a conversation.
+func (s *shell) signIn() *shell {
+	s.t.Helper()
+	s.ok("sign-in", "--address", s.address)
+	s.t.Setenv("LPFILESHARE_PASSWORD", "sandbox")
+	s.ok("sign-in", "agent", "--user", "admin")
+	s.t.Setenv("LPFILESHARE_PASSWORD", "")
+	s.ok("conversation", "create")
+	return s
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+)
+
+// table writes what is known, one line each.
+func (a *app) table(rows [][2]string) error {
+	for _, row := range rows {
+		if row[1] == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(a.stdout, "%-22s %s\n", row[0], plain(row[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type capabilitiesCmd struct{}
+
+func (capabilitiesCmd) Run(ctx context.Context, a *app) error {
+	ctx, cancel := a.limit(ctx, callTimeout)
+	defer cancel()
+	client, c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	r, err := client.Files().GetCapabilities(ctx, &pb.GetCapabilitiesRequest{Account: c.parent()})
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		return a.print(r, "")
+	}
+	var types []string
+	for _, t := range r.GetFileTypes() {
+		types = append(types, strings.ToLower(strings.TrimPrefix(t.String(), "FILE_TYPE_")))
+	}
+	number := func(n int64, unit string) string { return strconv.FormatInt(n, 10) + " " + unit }
+	return a.table([][2]string{
+		{"largest file", number(r.GetMaxFileBytes(), "bytes")},
+		{"types", strings.Join(types, " ")},
+		{"largest preview", number(int64(r.GetMaxPreviewChars()), "characters")},
+		{"longest caption", number(int64(r.GetMaxCaptionChars()), "characters")},
+		{"largest image", number(r.GetMaxImagePixels(), "pixels")},
+		{"largest chunk", number(int64(r.GetMaxChunkBytes()), "bytes")},
+		{"recommended chunk", number(int64(r.GetRecommendedChunkBytes()), "bytes")},
+		{"upload may idle", r.GetUploadIdleTimeout().AsDuration().String()},
+		{"upload may take", r.GetUploadTimeout().AsDuration().String()},
+		{"request ids are kept", r.GetRequestIdTtl().AsDuration().String()},
+		{"heartbeat every", r.GetHeartbeatInterval().AsDuration().String()},
+	})
+}
+
+type healthCmd struct {
+	Service string `arg:"" optional:"" help:"Name of a service. Default: the server as a whole."`
+}
+
+func (cmd *healthCmd) Run(ctx context.Context, a *app) error {
+	ctx, cancel := a.limit(ctx, callTimeout)
+	defer cancel()
+	c, err := a.connection()
+	if err != nil {
+		return err
+	}
+	client, err := a.newClient(c)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	state, err := client.Health(ctx, cmd.Service)
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		err = a.printJSON(map[string]string{"status": state.String(), "address": c.address})
+	} else {
+		_, err = fmt.Fprintln(a.stdout, state)
+	}
+	if err == nil && state != healthpb.HealthCheckResponse_SERVING {
+		return &adviceError{errors.New("the server at " + c.address + " is up, and takes no calls"), "It is starting or going down: try again in a while."}
+	}
+	return err
+}
+
+type accountCmd struct {
+	FileSharing struct {
+		Get     fileSharingGetCmd     `cmd:"" help:"Show whether file sharing is on."`
+		Enable  fileSharingEnableCmd  `cmd:"" help:"Switch file sharing on."`
+		Disable fileSharingDisableCmd `cmd:"" help:"Switch file sharing off."`
+	} `cmd:"" help:"The account's file-sharing switch."`
+}
+
+type fileSharingGetCmd struct{}
+
+func (fileSharingGetCmd) Run(ctx context.Context, a *app) error {
+	ctx, cancel := a.limit(ctx, callTimeout)
+	defer cancel()
+	client, c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	r, err := client.Accounts().GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: c.parent()})
+	if err != nil {
+		return err
+	}
+	return a.printSwitch(r.GetEnabled())
+}
+
+type fileSharingEnableCmd struct{}
+
+func (fileSharingEnableCmd) Run(ctx context.Context, a *app) error {
+	return a.setFileSharing(ctx, true)
+}
+
+type fileSharingDisableCmd struct{}
+
+func (fileSharingDisableCmd) Run(ctx context.Context, a *app) error {
+	return a.setFileSharing(ctx, false)
+}
+
+func (a *app) setFileSharing(ctx context.Context, on bool) error {
+	ctx, cancel := a.limit(ctx, callTimeout)
+	defer cancel()
+	client, c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	r, err := client.Accounts().SetFileSharing(ctx, &pb.SetFileSharingRequest{Account: c.parent(), Enabled: &on})
+	if err != nil {
+		return err
+	}
+	return a.printSwitch(r.GetEnabled())
+}
+
+func (a *app) printSwitch(on bool) error {
+	if a.JSON {
+		return a.printJSON(map[string]bool{"enabled": on})
+	}
+	_, err := fmt.Fprintln(a.stdout, map[bool]string{true: "enabled", false: "disabled"}[on])
+	return err
+}
+
+type versionCmd struct{}
+
+// showVersion is --version.
+type showVersion bool
+
+// BeforeReset shows the version instead of anything else.
+func (showVersion) BeforeReset(k *kong.Kong, a *app) error {
+	err := versionCmd{}.Run(a)
+	k.Exit(exitOK)
+	return err
+}
+
+func (versionCmd) Run(a *app) error {
+	v, revision := "devel", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" {
+			v = strings.Trim(info.Main.Version, "()")
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	if a.JSON {
+		return a.printJSON(map[string]string{"version": v, "revision": revision, "go": runtime.Version()})
+	}
+	_, err := fmt.Fprintln(a.stdout, strings.TrimSpace("lpfileshare "+v+" "+runtime.Version()+" "+revision))
+	return err
+}

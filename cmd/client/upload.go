@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+)
+
+// maxPreviewFileBytes bounds what is read of a preview: a data URI may have 30 KiB, and base64 makes four characters of three
+// bytes.
+const maxPreviewFileBytes = 30 << 10 * 3 / 4
+
+type uploadCmd struct {
+	Files        []string `arg:"" name:"file" help:"Files to send; - is standard input."`
+	Conversation string   `short:"c" placeholder:"NAME" help:"Name or id of the conversation. Default: the one created last."`
+	Dialog       string   `placeholder:"ID" help:"Dialog of the conversation. Default: the main dialog."`
+	Caption      string   `help:"Text that is shown with each file."`
+	Preview      string   `default:"auto" placeholder:"WHAT" help:"Small picture shown before a file is opened: auto (the server makes one of an image; other files have none), none, or a FILE. Default: auto."`
+	Type         fileType `placeholder:"TYPE" help:"Type of the files: jpeg, png, gif, pdf, txt, docx, xlsx, pptx. Default: what they look like."`
+	Name         string   `placeholder:"NAME" help:"Name for people, with one file. Default: the file's."`
+	RequestID    string   `placeholder:"UUID" help:"Repeat an upload whose outcome is not known, with one file: it is never published twice."`
+	StoreOnly    bool     `xor:"effect" help:"Only store the files; publish nothing."`
+	ValidateOnly bool     `xor:"effect" help:"Only check what can be checked without sending; change nothing."`
+}
+
+// fileType is a type as people write it; empty: to be found out.
+type fileType string
+
+// UnmarshalText reads the name of a type.
+func (t *fileType) UnmarshalText(text []byte) error {
+	if *t = fileType(strings.ToLower(string(text))); *t != "unspecified" && pb.FileType_value["FILE_TYPE_"+strings.ToUpper(string(*t))] != 0 {
+		return nil
+	}
+	return errors.New("must be one of jpeg, png, gif, pdf, txt, docx, xlsx, pptx")
+}
+
+func (cmd *uploadCmd) Run(ctx context.Context, a *app) error {
+	if len(cmd.Files) > 1 && (cmd.RequestID != "" || cmd.Name != "") {
+		return &usageError{"--request-id and --name go with one file"}
+	}
+	if first := slices.Index(cmd.Files, "-"); first >= 0 && slices.Contains(cmd.Files[first+1:], "-") {
+		return &usageError{"standard input can be sent only once"}
+	}
+	if cmd.RequestID != "" && uuid.Validate(cmd.RequestID) != nil {
+		return &usageError{"--request-id must be a UUID"}
+	}
+	preview, err := cmd.preview()
+	if err != nil {
+		return err
+	}
+	connect, cancel := a.limit(ctx, callTimeout)
+	defer cancel()
+	client, c, err := a.client(connect)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	conversation, err := c.conversation(cmd.Conversation)
+	if err != nil {
+		return err
+	}
+	failed := false
+	for _, file := range cmd.Files {
+		if err := cmd.send(ctx, a, client, conversation, file, preview); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			a.complain(ctx, err)
+			failed = true
+		} else {
+			a.uploaded++
+		}
+	}
+	if failed {
+		return errReported
+	}
+	return nil
+}
+
+// preview reads --preview. Nil: the server is to make one.
+func (cmd *uploadCmd) preview() (*pb.Preview, error) {
+	switch cmd.Preview {
+	case "auto":
+		return nil, nil
+	case "none", "":
+		return &pb.Preview{}, nil
+	}
+	f, err := os.Open(cmd.Preview)
+	if err != nil {
+		return nil, fmt.Errorf("preview: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxPreviewFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("preview: %w", err)
+	}
+	mime := http.DetectContentType(b)
+	if len(b) > maxPreviewFileBytes {
+		return nil, &adviceError{fmt.Errorf("the preview %s is over %d bytes", cmd.Preview, maxPreviewFileBytes),
+			"Give a smaller one, or have the server make one: --preview auto."}
+	}
+	if !slices.Contains([]string{"image/jpeg", "image/png", "image/gif"}, mime) {
+		return nil, fmt.Errorf("the preview %s is no JPEG, PNG or GIF image", cmd.Preview)
+	}
+	uri := "data:" + mime + ";base64," + base64.StdEncoding.EncodeToString(b)
+	return &pb.Preview{Source: &pb.Preview_DataUri{DataUri: uri}}, nil
+}
+
+func (cmd *uploadCmd) send(ctx context.Context, a *app, client *lpfileshare.Client, conversation, path string, preview *pb.Preview) error {
+	ctx, cancel := a.limit(ctx, fileTimeout)
+	defer cancel()
+	source, name := a.stdin, "standard input"
+	o := lpfileshare.UploadOptions{
+		Conversation: conversation, DialogID: cmd.Dialog, DisplayName: cmd.Name, Caption: cmd.Caption, Preview: preview,
+		RequestID: cmd.RequestID, ValidateOnly: cmd.ValidateOnly,
+	}
+	if path != "-" {
+		f, err := openFile(path)
+		if err != nil {
+			return fmt.Errorf("upload: %w", err)
+		}
+		defer f.Close()
+		source, name = f, filepath.Base(path)
+		if o.DisplayName == "" {
+			o.DisplayName = name
+		}
+	}
+	o.FileType = pb.FileType(pb.FileType_value["FILE_TYPE_"+strings.ToUpper(string(cmd.Type))])
+	if o.FileType == pb.FileType_FILE_TYPE_UNSPECIFIED {
+		var head []byte
+		var err error
+		if head, source, err = peek(source); err != nil {
+			return fmt.Errorf("upload: %w", err)
+		}
+		o.FileType = lpfileshare.DetectFileType(o.DisplayName, head)
+		if o.FileType == pb.FileType_FILE_TYPE_UNSPECIFIED {
+			return &adviceError{fmt.Errorf("upload %s: its type cannot be told from its bytes or its name", name),
+				"Say what it is with --type, or give it a name with an extension with --name."}
+		}
+	}
+	if o.Preview == nil {
+		o.Preview = autoPreview(o.FileType)
+	}
+	if cmd.StoreOnly {
+		o.PublishMode = pb.PublishMode_PUBLISH_MODE_STORE_ONLY
+	}
+	bar := a.newBar(name)
+	o.OnProgress = bar.update
+	resp, err := client.Upload(ctx, o, source)
+	bar.end(err == nil)
+	if err != nil {
+		return err
+	}
+	if cmd.ValidateOnly {
+		return a.print(resp, "%s would be accepted", plain(name))
+	}
+	return a.print(resp, "%s", plain(resp.GetFile().GetName()))
+}
+
+// autoPreview asks for a preview of what the server can make one of. Nil: none.
+func autoPreview(t pb.FileType) *pb.Preview {
+	switch t {
+	case pb.FileType_FILE_TYPE_JPEG, pb.FileType_FILE_TYPE_PNG, pb.FileType_FILE_TYPE_GIF:
+		return &pb.Preview{Source: &pb.Preview_Generate{Generate: true}}
+	default:
+		return nil
+	}
+}
+
+// openFile opens a file, and says so if it is a folder.
+func openFile(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		f.Close()
+		return nil, fmt.Errorf("%s is a folder, not a file", path)
+	}
+	return f, nil
+}
+
+// peek gives the first bytes of r, and a reader of all of it: r itself if it can go back.
+func peek(r io.Reader) (head []byte, whole io.Reader, err error) {
+	const enough = 512
+	if s, ok := r.(io.ReadSeeker); ok {
+		if start, err := s.Seek(0, io.SeekCurrent); err == nil { // else a pipe
+			head, err := io.ReadAll(io.LimitReader(s, enough))
+			if err == nil {
+				_, err = s.Seek(start, io.SeekStart)
+			}
+			return head, r, err
+		}
+	}
+	buffered := bufio.NewReaderSize(r, 4096)
+	head, err = buffered.Peek(enough)
+	if err == io.EOF {
+		err = nil
+	}
+	return head, buffered, err
+}
