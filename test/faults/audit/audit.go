@@ -1,0 +1,374 @@
+// Package audit holds what callers were told against what is there.
+//
+// It believes two things only: the callers' own notes of what they asked for and what they were told (Told, Downloaded, Watched),
+// and the journal of LivePerson's and the store's side (Evidence). It asks the gateway nothing. So it serves whatever the servers
+// are that stood in between, how many, and how many of them were killed.
+//
+// What a caller was told is one of three. An acknowledgement promises one message with the file in it. A refusal is definite: no
+// message, then or ever. Anything else, a broken connection or LP_PUBLISH_UNCONFIRMED, is an unknown outcome, which promises
+// nothing but that the file is not published twice; a caller settles it by repeating under the same request_id, and an outcome
+// that was left unknown is counted, not forgiven.
+//
+// A message belongs to an upload if it shows the storage path that the caller was told, or carries the upload's mark: its caption,
+// which each upload has of its own. Paths alone would not do, since who is refused is told none.
+//
+// Where bytes were spoiled on a leg without TLS that nothing else protects (a WebSocket frame, the answer's message), caption or
+// path may have changed on the way: the peer then did what it was asked to, if not by us. Such an upload is Spoiled: it counts as
+// acknowledged if one message belongs to it by either of the two, and is reported as altered. It is never excused from being
+// published twice, or after a refusal. Over TLS, where LivePerson is reached, a spoiled byte ends the connection.
+package audit
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// An Outcome is what a caller was told of an upload in the end.
+type Outcome int
+
+// The outcomes.
+const (
+	// Unknown: the caller was told nothing definite.
+	Unknown Outcome = iota
+	// Acknowledged: stored and published.
+	Acknowledged
+	// Stored: stored and, as it was asked for, not published.
+	Stored
+	// Refused: an error that says that nothing was published, and never will be.
+	Refused
+)
+
+func (o Outcome) String() string {
+	return [...]string{"unknown", "acknowledged", "stored", "refused"}[o]
+}
+
+// A Told is one upload as its caller saw it.
+type Told struct {
+	// Case names it in reports.
+	Case string
+	// RequestID is what it was repeated under.
+	RequestID string
+	// Mark is its caption, which no other upload has.
+	Mark string
+	// Owner is LivePerson's id of the caller.
+	Owner string
+	// Conversation is the id, without the names around it.
+	Conversation string
+	// SHA256 of the bytes that were sent, in hex, and their number.
+	SHA256 string
+	Size   int64
+
+	Outcome Outcome
+	// StoragePath and Sequence are what an acknowledgement said.
+	StoragePath string
+	Sequence    int64
+	// Reason is why it was refused, or what the last word was where the outcome is unknown.
+	Reason string
+	// Spoiled tells that bytes were changed on a leg without TLS.
+	Spoiled bool
+}
+
+// A Downloaded is one download that was told to be complete.
+type Downloaded struct {
+	Case   string
+	Path   string
+	SHA256 string
+}
+
+// A Watched is what one watch was told of a conversation, from its beginning on.
+type Watched struct {
+	Case         string
+	Conversation string
+	// Marks are the captions of the files that came, each as often as it came.
+	Marks []string
+	// Broken tells that the watch ended with an error: what did not come was not promised.
+	Broken bool
+	// Spoiled tells that bytes were changed on a leg without TLS.
+	Spoiled bool
+}
+
+// Account is all that callers were told.
+type Account struct {
+	Uploads   []Told
+	Downloads []Downloaded
+	Watches   []Watched
+}
+
+// A Fault is a promise that was not kept.
+type Fault int
+
+// The faults.
+const (
+	// Lost: acknowledged, and not there.
+	Lost Fault = iota
+	// Doubled: published twice.
+	Doubled
+	// RefusedPublished: refused, and published.
+	RefusedPublished
+	// OtherBytes: acknowledged, and other bytes are stored, or were downloaded.
+	OtherBytes
+	// Unsettled: the caller never learned.
+	Unsettled
+	// Stranger: a message or an object that no caller asked for.
+	Stranger
+	// Misdelivered: a watch that missed a file, or was told of it twice.
+	Misdelivered
+)
+
+var faultNames = []string{"lost", "doubled", "refused but published", "other bytes", "unsettled", "stranger", "misdelivered"}
+
+func (f Fault) String() string { return faultNames[f] }
+
+// A Finding is one fault.
+type Finding struct {
+	Fault Fault
+	Case  string
+	Text  string
+}
+
+func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.Fault, f.Case, f.Text) }
+
+// A Report is the result.
+type Report struct {
+	Uploads, Acknowledged, Stored, Refused int
+	// Altered are acknowledged uploads whose message or answer was spoiled on the way.
+	Altered int
+	// Downloads and Watches are how many were compared.
+	Downloads, Watches int
+	Findings           []Finding
+	// Orphans are objects that no message shows, by the reason that they are there.
+	Orphans map[string]int
+}
+
+// Count is how many findings there are of one fault.
+func (r *Report) Count(f Fault) int {
+	n := 0
+	for _, found := range r.Findings {
+		if found.Fault == f {
+			n++
+		}
+	}
+	return n
+}
+
+// Add adds another report, of other evidence.
+func (r *Report) Add(o Report) {
+	r.Uploads += o.Uploads
+	r.Acknowledged += o.Acknowledged
+	r.Stored += o.Stored
+	r.Refused += o.Refused
+	r.Altered += o.Altered
+	r.Downloads += o.Downloads
+	r.Watches += o.Watches
+	r.Findings = append(r.Findings, o.Findings...)
+	for why, n := range o.Orphans {
+		r.orphan(why, n)
+	}
+}
+
+func (r *Report) orphan(why string, n int) {
+	if r.Orphans == nil {
+		r.Orphans = map[string]int{}
+	}
+	r.Orphans[why] += n
+}
+
+func (r *Report) find(f Fault, in, format string, args ...any) {
+	r.Findings = append(r.Findings, Finding{f, in, fmt.Sprintf(format, args...)})
+}
+
+// Check compares. Nothing may be going on any more: what is published later would be missed.
+func Check(a Account, e Evidence) Report {
+	c := &checker{
+		byPath: map[string][]Message{}, byMark: map[string][]Message{}, objects: map[string]Object{}, claimed: map[string]bool{},
+		owners: map[string]string{},
+	}
+	for _, m := range e.Published {
+		c.byPath[m.Path] = append(c.byPath[m.Path], m)
+		c.byMark[m.Caption] = append(c.byMark[m.Caption], m)
+	}
+	for _, o := range e.Stored {
+		c.objects[o.Path] = o // the last commit is what is there
+	}
+	for _, s := range e.Signed {
+		if s.Method == "PUT" {
+			c.owners[s.Path] = s.Owner
+		}
+	}
+	for _, t := range a.Uploads {
+		c.upload(t)
+	}
+	for _, d := range a.Downloads {
+		c.download(d)
+	}
+	for _, w := range a.Watches {
+		c.watch(w, e.Published)
+	}
+	c.strangers(a, e)
+	return c.report
+}
+
+type checker struct {
+	report         Report
+	byPath, byMark map[string][]Message
+	objects        map[string]Object
+	owners         map[string]string // who was given leave to write a path
+	claimed        map[string]bool   // paths of messages and objects that a caller accounts for
+}
+
+// messages are those that belong to an upload, each once.
+func (c *checker) messages(t Told) []Message {
+	all := slices.Clone(c.byMark[t.Mark])
+	if t.StoragePath != "" {
+		all = append(all, c.byPath[t.StoragePath]...)
+	}
+	slices.SortFunc(all, func(a, b Message) int {
+		return cmp.Or(strings.Compare(a.Conversation, b.Conversation), strings.Compare(a.Dialog, b.Dialog), cmp.Compare(a.Sequence, b.Sequence))
+	})
+	return slices.Compact(all)
+}
+
+func (c *checker) upload(t Told) {
+	r := &c.report
+	r.Uploads++
+	there := c.messages(t)
+	for _, m := range there {
+		c.claimed[m.Path] = true
+	}
+	if len(there) > 1 {
+		r.find(Doubled, t.Case, "%d messages: %v", len(there), there)
+	}
+	switch t.Outcome {
+	case Acknowledged:
+		r.Acknowledged++
+		c.acknowledged(t, there)
+	case Stored:
+		r.Stored++
+		c.claimed[t.StoragePath] = true
+		c.bytes(t.Case, t.StoragePath, t.SHA256, t.Size)
+		if len(there) > 0 {
+			r.find(RefusedPublished, t.Case, "it was to be stored only, and was published: %v", there)
+		}
+	case Refused:
+		r.Refused++
+		if len(there) > 0 {
+			r.find(RefusedPublished, t.Case, "refused with %s, and published: %v", t.Reason, there)
+		}
+	case Unknown:
+		r.find(Unsettled, t.Case, "the last word was %q", t.Reason)
+	}
+}
+
+func (c *checker) acknowledged(t Told, there []Message) {
+	r := &c.report
+	if len(there) == 0 {
+		r.find(Lost, t.Case, "acknowledged as %s, and there is no message", t.StoragePath)
+		return
+	}
+	m, asTold := there[0], false
+	for _, other := range there {
+		if other.Path == t.StoragePath && other.Caption == t.Mark && other.Conversation == t.Conversation && other.Sequence == t.Sequence {
+			m, asTold = other, true
+		}
+	}
+	switch {
+	case asTold:
+	case t.Spoiled:
+		r.Altered++
+	default:
+		r.find(Lost, t.Case, "acknowledged as %s, sequence %d, in %s, caption %q; the message is %v",
+			t.StoragePath, t.Sequence, t.Conversation, t.Mark, m)
+		return
+	}
+	c.bytes(t.Case, m.Path, t.SHA256, t.Size)
+}
+
+// bytes compares an object with what was sent.
+func (c *checker) bytes(in, path, sha string, size int64) {
+	o, ok := c.objects[path]
+	switch {
+	case !ok:
+		c.report.find(Lost, in, "the message shows %s, which is not stored", path)
+	case o.SHA256 != sha || o.Size != size:
+		c.report.find(OtherBytes, in, "%d bytes with SHA-256 %s were sent, and %d with %s are stored", size, sha, o.Size, o.SHA256)
+	}
+}
+
+func (c *checker) download(d Downloaded) {
+	c.report.Downloads++
+	o, ok := c.objects[d.Path]
+	switch {
+	case !ok:
+		c.report.find(OtherBytes, d.Case, "%s was downloaded, and is not stored", d.Path)
+	case o.SHA256 != d.SHA256:
+		c.report.find(OtherBytes, d.Case, "bytes with SHA-256 %s were downloaded, and those with %s are stored", d.SHA256, o.SHA256)
+	}
+}
+
+func (c *checker) watch(w Watched, published []Message) {
+	c.report.Watches++
+	if w.Spoiled {
+		return // what it was told may have been altered on the way, which nothing on a leg without TLS could show
+	}
+	came := map[string]int{}
+	for _, mark := range w.Marks {
+		came[mark]++
+	}
+	for _, m := range published {
+		if m.Conversation != w.Conversation {
+			continue
+		}
+		if n := came[m.Caption]; n > 1 || n == 0 && !w.Broken {
+			c.report.find(Misdelivered, w.Case, "the watch was told %d times of %v", n, m)
+		}
+		delete(came, m.Caption)
+	}
+	for mark := range came {
+		c.report.find(Misdelivered, w.Case, "the watch was told of %q, which was not published", mark)
+	}
+}
+
+// strangers finds what nobody accounts for: messages, and objects that no message shows.
+func (c *checker) strangers(a Account, e Evidence) {
+	r := &c.report
+	for _, m := range e.Published {
+		if !c.claimed[m.Path] {
+			r.find(Stranger, "message", "nobody asked for %v", m)
+		}
+	}
+	byOwner := map[string][]Told{}
+	for _, t := range a.Uploads {
+		byOwner[t.Owner] = append(byOwner[t.Owner], t)
+	}
+	for path, o := range c.objects {
+		if c.claimed[path] {
+			continue
+		}
+		whose := byOwner[c.owners[path]]
+		if why := explain(o, whose); why != "" {
+			r.orphan(why, 1)
+		} else {
+			r.find(Stranger, "object", "nobody asked for %s, which %q was given leave to write", path, c.owners[path])
+		}
+	}
+}
+
+// explain says why an object is there that no message shows; nothing if its owner has done nothing that would leave one.
+func explain(o Object, whose []Told) string {
+	for _, t := range whose {
+		switch same := t.SHA256 == o.SHA256; {
+		case same && t.Outcome == Refused:
+			return "stored, then refused: " + t.Reason
+		case same && t.Outcome == Unknown:
+			return "stored, outcome unknown: " + t.Reason
+		case same:
+			return "stored again under another path after a fault"
+		}
+	}
+	if len(whose) > 0 {
+		return "stored with other bytes, which the ETag showed"
+	}
+	return ""
+}

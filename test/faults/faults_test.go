@@ -1,0 +1,413 @@
+// Package faults breaks the gateway's connections in every state and in every way, with servers that run as processes, and has an
+// auditor compare what callers were told with what is there.
+//
+// Faults strike once. So a caller who goes on under one request id must succeed in the end, whatever broke, unless the trouble was
+// an answer that says that it is final, or bytes were spoiled on a leg that only TLS protects. A spoiled request may be refused,
+// and a spoiled answer misread; neither may lose a file, double it, or publish it after a refusal.
+//
+// The table of table_test.go is states by kinds of faults; each cell has cases of its own. With LPFILESHARE_FAULTS=all each case
+// of the table is run, else a sample of it. LPFILESHARE_FAULTS_SEED shifts the byte positions, LPFILESHARE_FAULTS_ONLY picks the
+// cases whose names hold a text ("publish answer/RST"), LPFILESHARE_FAULTS_LANES says how many run at once.
+package faults
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/test/faults/audit"
+)
+
+const (
+	// fewest is how many cases a cell must have, and fewestInAll how many the table must.
+	fewest      = 3
+	fewestInAll = 1000
+	// patience bounds one case.
+	patience = 90 * time.Second
+	// firstTry is the deadline that a caller sets itself, before it asks again what became of the upload.
+	firstTry = 30 * time.Second
+)
+
+func TestEachCellOfTheTableHasCases(t *testing.T) {
+	count := map[[2]int]int{}
+	names := map[string]bool{}
+	for _, trial := range trials(1) {
+		count[[2]int{trial.row, trial.column}]++
+		names[trial.name()] = true
+	}
+	total := 0
+	for s := range states {
+		for k := range kinds {
+			n := count[[2]int{s, k}]
+			total += n
+			if n < fewest {
+				t.Errorf("%s, %s: %d cases", states[s].name, kinds[k], n)
+			}
+		}
+	}
+	if total < fewestInAll || len(names) != total {
+		t.Errorf("%d cases, %d of them different", total, len(names))
+	}
+}
+
+// A result is what became of a trial.
+type result struct {
+	*trial
+	succeeded bool
+	took      time.Duration
+	said      string // the last error
+}
+
+func TestFaultsLoseAndDoubleNothing(t *testing.T) {
+	whole := os.Getenv("LPFILESHARE_FAULTS") == "all"
+	seed := uint64(setting("SEED", 1))
+	todo, lanes := trials(seed), 32
+	all := len(todo)
+	if !whole {
+		todo, lanes = sample(todo), 16
+	}
+	lanes = setting("LANES", lanes)
+	if only := os.Getenv("LPFILESHARE_FAULTS_ONLY"); only != "" { // to look into some of them
+		todo = slices.DeleteFunc(todo, func(t *trial) bool { return !strings.Contains(t.name(), only) })
+		lanes = min(lanes, len(todo))
+	}
+	results, report := run(t, todo, lanes)
+	if testing.Verbose() {
+		for _, r := range results {
+			t.Logf("%s: %.1f s %s", r.name(), r.took.Seconds(), r.said)
+		}
+	}
+
+	printTable(results)
+	printSlowest(results)
+	printReport(report)
+	cases, succeeded := len(results), 0
+	for _, r := range results {
+		if r.succeeded {
+			succeeded++
+		}
+	}
+	if !whole {
+		fmt.Fprintf(&summary, "a sample: %d of the table's %d cases; make test-faults runs all\n", cases, all)
+	}
+	fmt.Fprintf(&summary, "%d cases, acknowledged %d, lost %d, doubled %d\n", cases, succeeded, report.Count(audit.Lost), report.Count(audit.Doubled))
+	for _, f := range report.Findings {
+		t.Error(f)
+	}
+	if cases != len(todo) {
+		t.Errorf("%d of %d cases were run", cases, len(todo))
+	}
+}
+
+// setting is a number from the environment: LPFILESHARE_FAULTS_LANES and LPFILESHARE_FAULTS_SEED.
+func setting(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv("LPFILESHARE_FAULTS_" + name)); err == nil && n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// sample takes a case of every third cell, so that each state and each kind is among them.
+func sample(all []*trial) []*trial {
+	return slices.DeleteFunc(all, func(t *trial) bool {
+		return (t.row+t.column)%3 != 0 || t.v != (t.row+2*t.column)%variants
+	})
+}
+
+// run runs the trials on so many lanes.
+func run(t *testing.T, todo []*trial, lanes int) ([]result, audit.Report) {
+	queue := make(chan *trial, len(todo))
+	for _, trial := range todo {
+		queue <- trial
+	}
+	close(queue)
+	var mu sync.Mutex
+	var results []result
+	var report audit.Report
+	var work sync.WaitGroup
+	for range lanes {
+		work.Go(func() {
+			l, err := openLane()
+			defer func() {
+				if err := l.close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for trial := range queue {
+				r, err := l.run(t.Context(), trial)
+				if err != nil {
+					t.Errorf("%s: %v\n%s", trial.name(), err, l.server.logs.tail())
+				}
+				mu.Lock()
+				results = append(results, r)
+				mu.Unlock()
+			}
+			found, err := l.audit(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			report.Add(found)
+			mu.Unlock()
+		})
+	}
+	work.Wait()
+	return results, report
+}
+
+// run runs one trial. Its error says that the trial itself went wrong, or that a caller who must succeed did not; what the
+// auditor has to say comes later.
+func (l *lane) run(ctx context.Context, t *trial) (result, error) {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	l.server.logs.mark()
+	r := result{trial: t}
+	c, err := l.consumer(ctx)
+	if err != nil {
+		return r, err
+	}
+	if t.fresh {
+		if err := l.forget(ctx); err != nil {
+			return r, err
+		}
+	}
+	through, err := lpfileshare.Dial(l.caller.Addr())
+	if err != nil {
+		return r, err
+	}
+	defer through.Close()
+
+	var struck func() bool
+	arm := func() { struck = t.arm(l) }
+	caller := through.As(c.id)
+	switch t.deed {
+	case upload:
+		arm()
+		err = l.upload(ctx, t, c, caller, "")
+	case download:
+		err = l.download(ctx, t, c, caller, arm)
+	case watch:
+		err = l.watch(ctx, t, c, caller, arm)
+	}
+	l.socket.Disarm()
+	l.store.Disarm()
+	l.caller.Disarm()
+	r.succeeded, r.took = err == nil, time.Since(begun)
+	if err != nil {
+		r.said = err.Error()
+	}
+	if struck == nil || !struck() {
+		return r, fmt.Errorf("the fault did not strike; the caller heard: %v", err)
+	}
+	if err := l.forget(ctx); err != nil {
+		return r, err
+	}
+	if t.sure && err != nil {
+		return r, fmt.Errorf("the caller must succeed, and heard: %w", err)
+	}
+	return r, nil
+}
+
+// upload sends a file, and repeats it under its request id until the outcome is known.
+func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, which string) error {
+	name := t.name() + which
+	data := text(t.seed()<<8+uint64(len(which)), 18_000+1_111*t.v)
+	sum := sha256.Sum256(data)
+	told := audit.Told{
+		Case: name, RequestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), Mark: name, Owner: c.owner,
+		Conversation: path.Base(c.conversation), SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)), Spoiled: t.spoiled,
+	}
+	o := lpfileshare.UploadOptions{
+		Conversation: c.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark,
+		RequestID: told.RequestID, ChunkBytes: 4 << 10, RetryFor: time.Minute,
+	}
+	// A caller has a deadline: what spoils a frame's head may make its reader wait for the rest for ever.
+	first, cancel := context.WithTimeout(ctx, firstTry)
+	defer cancel()
+	resp, err := caller.Upload(first, o, bytes.NewReader(data))
+	for try := 1; err != nil && !definite(err) && try <= 3; try++ {
+		resp, err = c.direct.Upload(ctx, o, bytes.NewReader(data))
+	}
+	switch {
+	case err == nil:
+		told.Outcome = audit.Acknowledged
+		told.StoragePath, told.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
+	case definite(err):
+		told.Outcome, told.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
+	default:
+		told.Outcome, told.Reason = audit.Unknown, err.Error()
+	}
+	l.told.Uploads = append(l.told.Uploads, told)
+	return err
+}
+
+// definite tells errors that say that nothing was published from those that leave it open: what the server did not say itself,
+// or said to be passing. An upload that a newer attempt took over is that attempt's to tell.
+func definite(err error) bool {
+	var e *lpfileshare.Error
+	if !errors.As(err, &e) || e.Reason == pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		return false
+	}
+	return e.Code != codes.Unavailable && e.Code != codes.Aborted && e.RetryAfter == 0
+}
+
+func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, arm func()) error {
+	if err := l.upload(ctx, t, c, c.direct, ""); err != nil {
+		return fmt.Errorf("the upload before it: %w", err)
+	}
+	file := l.told.Uploads[len(l.told.Uploads)-1]
+	arm()
+	o := lpfileshare.DownloadOptions{Conversation: c.conversation, StoragePath: file.StoragePath, ChunkBytes: 4 << 10, RetryFor: 30 * time.Second}
+	var got bytes.Buffer
+	if _, err := caller.Download(ctx, o, &got); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(got.Bytes())
+	l.told.Downloads = append(l.told.Downloads, audit.Downloaded{Case: t.name(), Path: file.StoragePath, SHA256: hex.EncodeToString(sum[:])})
+	return nil
+}
+
+// watch watches while two files are published, the first of which meets the fault.
+func (l *lane) watch(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, arm func()) error {
+	token, err := c.direct.ListFiles(ctx, c.conversation, func(*pb.File) error { return nil })
+	if err != nil {
+		return err
+	}
+	const files = 2
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	begun := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	came := make(chan string, 64)
+	ended := make(chan error, 1)
+	go func() { // ends with watching
+		o := lpfileshare.WatchOptions{Parent: c.conversation, Token: token, MaxSilence: 3 * heartbeat, OnToken: func(string) { begin() }}
+		ended <- caller.Watch(watching, o, func(f *pb.File) error {
+			came <- f.GetCaption()
+			return nil
+		})
+	}()
+	select {
+	case <-begun:
+	case err := <-ended:
+		return fmt.Errorf("before it began: %w", err)
+	case <-ctx.Done():
+		return fmt.Errorf("it does not begin: %w", ctx.Err())
+	}
+	arm()
+	for _, which := range []string{" first", " second"} {
+		if err := l.upload(ctx, t, c, c.direct, which); err != nil {
+			return fmt.Errorf("the upload beside it: %w", err)
+		}
+	}
+	told := audit.Watched{Case: t.name(), Conversation: path.Base(c.conversation), Spoiled: t.spoiled}
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	missing := func() bool { return len(told.Marks) < files }
+	for missing() {
+		select {
+		case mark := <-came:
+			told.Marks = append(told.Marks, mark)
+			continue
+		case err := <-ended:
+			told.Broken = true
+			return l.watched(told, fmt.Errorf("the watch ended: %w", err))
+		case <-limit.C:
+		}
+		break
+	}
+	// Once more, and it would come now.
+	select {
+	case mark := <-came:
+		told.Marks = append(told.Marks, mark)
+	case <-time.After(100 * time.Millisecond):
+	}
+	stop()
+	<-ended
+	if missing() {
+		return l.watched(told, fmt.Errorf("%d of %d files came", len(told.Marks), files))
+	}
+	return l.watched(told, nil)
+}
+
+func (l *lane) watched(w audit.Watched, err error) error {
+	l.told.Watches = append(l.told.Watches, w)
+	return err
+}
+
+// printTable prints how many cases each cell had, and how many of them succeeded where that is not all.
+func printTable(results []result) {
+	type count struct{ all, good int }
+	cells := map[[2]int]count{}
+	for _, r := range results {
+		at := [2]int{r.row, r.column}
+		n := cells[at]
+		n.all++
+		if r.succeeded {
+			n.good++
+		}
+		cells[at] = n
+	}
+	w := tabwriter.NewWriter(&summary, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "state \\ fault\t%s\n", strings.Join(kinds, "\t"))
+	for s := range states {
+		fmt.Fprint(w, states[s].name)
+		for k := range kinds {
+			switch n := cells[[2]int{s, k}]; {
+			case n.all == 0:
+				fmt.Fprint(w, "\t-")
+			case n.good < n.all:
+				fmt.Fprintf(w, "\t%d (%d ok)", n.all, n.good)
+			default:
+				fmt.Fprintf(w, "\t%d", n.all)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+}
+
+func printSlowest(results []result) {
+	slices.SortFunc(results, func(a, b result) int { return cmp.Compare(b.took, a.took) })
+	for _, r := range results[:min(3, len(results))] {
+		fmt.Fprintf(&summary, "slow: %s took %.1f s\n", r.name(), r.took.Seconds())
+	}
+}
+
+func printReport(r audit.Report) {
+	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d refused), %d downloads, %d watches\n",
+		r.Uploads, r.Acknowledged, r.Refused, r.Downloads, r.Watches)
+	fmt.Fprintf(&summary, "refused but published %d, other bytes %d, unsettled %d, strangers %d, misdelivered %d; altered on a leg without TLS %d\n",
+		r.Count(audit.RefusedPublished), r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Stranger),
+		r.Count(audit.Misdelivered), r.Altered)
+	orphans := 0
+	for _, why := range slices.Sorted(maps.Keys(r.Orphans)) {
+		orphans += r.Orphans[why]
+		fmt.Fprintf(&summary, "orphans: %3d %s\n", r.Orphans[why], why)
+	}
+	fmt.Fprintf(&summary, "orphans: %3d in all\n", orphans)
+}

@@ -1,0 +1,433 @@
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+)
+
+// variants is how many cases each cell of the table has: byte positions, times, codes.
+const variants = 9
+
+// A leg is a way on which a proxy stands.
+type leg int
+
+const (
+	socketLeg leg = iota // gateway and messaging socket
+	storeLeg             // gateway and store
+	callerLeg            // caller and gateway
+)
+
+// A place is where a fault strikes.
+type place struct {
+	leg   leg
+	dir   proxy.Direction
+	match func(proxy.Message) bool
+	skip  int
+	at    func(int64) int64
+}
+
+// A deed is what the caller of a case does.
+type deed int
+
+const (
+	upload deed = iota
+	download
+	watch
+)
+
+// A state is a row of the table: what an upload, a download or a watch is in the middle of.
+type state struct {
+	name string
+	deed deed
+	// fresh tells that no session is open yet.
+	fresh bool
+	// place is where variant v strikes, and when the answer is to be lost where lost does not say otherwise.
+	place func(v int) place
+	lost  func(v int) place
+	// status is where the peer answers with an error, and with which; final tells that the error is no passing one.
+	status func(v int) (at place, reply func(proxy.Message) []byte, hangup, final bool)
+	// later tells that the fault strikes the socket, as soon as the place is reached on another leg.
+	later bool
+	// exact tells that a place means its very byte; elsewhere the seed says where between it and the next variant's.
+	exact bool
+}
+
+// Places on the socket. A message is picked by what stands in it.
+
+func socketSays(dir proxy.Direction, at func(int64) int64, words ...string) place {
+	return place{leg: socketLeg, dir: dir, at: at, match: func(m proxy.Message) bool { return m.Says(words...) }}
+}
+
+// Places on the way to the store.
+
+func storeHead(dir proxy.Direction, at func(int64) int64, word string) place {
+	return place{leg: storeLeg, dir: dir, at: at, match: func(m proxy.Message) bool { return m.Name == "head" && m.Says(word) }}
+}
+
+func storeBody(dir proxy.Direction, at func(int64) int64) place {
+	return place{leg: storeLeg, dir: dir, at: at, match: func(m proxy.Message) bool { return m.Name == "body" }}
+}
+
+// Places on the caller's connection. Its first stream is that of the health check.
+
+func callerFrame(dir proxy.Direction, name string, skip int, at func(int64) int64) place {
+	return place{leg: callerLeg, dir: dir, skip: skip, at: at, match: func(m proxy.Message) bool { return m.Stream >= 3 && m.Name == name }}
+}
+
+func callerTrailers(at func(int64) int64) place {
+	return place{leg: callerLeg, dir: proxy.ToClient, at: at, match: func(m proxy.Message) bool { return m.Stream >= 3 && m.Name == "HEADERS" && m.Last }}
+}
+
+// spread is the position of variant v among all of a message's bytes.
+func spread(v int) func(int64) int64 { return proxy.Part(float64(v) / variants) }
+
+var states = []state{
+	{
+		name: "opening the session", fresh: true,
+		place: func(v int) place {
+			return [...]place{
+				socketSays(proxy.ToServer, spread(v), "GET /ws_api/"),
+				socketSays(proxy.ToClient, spread(v), "HTTP/1.1 101"),
+				socketSays(proxy.ToServer, spread(v), "SubscribeExConversations"),
+				socketSays(proxy.ToClient, spread(v), "SubscribeExConversationsResponse"),
+			}[v%4]
+		},
+		lost: func(v int) place {
+			return [...]place{
+				socketSays(proxy.ToClient, spread(v), "HTTP/1.1 101"),
+				socketSays(proxy.ToClient, spread(v), "SubscribeExConversationsResponse"),
+				socketSays(proxy.ToClient, spread(v), "ExConversationChangeNotification"),
+			}[v%3]
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			code := [variants]int{500, 502, 503, 504, 429, 599, 401, 403, 404}[v]
+			return socketSays(proxy.ToServer, nil, "GET /ws_api/"), httpStatus(code), true, code < 429
+		},
+	},
+	{
+		name: "RECEIVING: URL request",
+		place: func(v int) place {
+			return [...]place{
+				socketSays(proxy.ToServer, spread(v), "ms.GenerateURLForUploadFile"),
+				socketSays(proxy.ToClient, spread(v), "ms.BaseGenerateURLResponse"),
+			}[v%2]
+		},
+		lost: func(v int) place { return socketSays(proxy.ToClient, spread(v), "ms.BaseGenerateURLResponse") },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			code := [variants]int{500, 502, 503, 504, 429, 501, 400, 413, 403}[v]
+			return socketSays(proxy.ToServer, nil, "ms.GenerateURLForUploadFile"), socketStatus(code), false, code < 429
+		},
+	},
+	{
+		name: "RECEIVING: bytes in",
+		// The first DATA frame is the spec, which nothing protects in the clear; the others are chunks and the finish.
+		place: func(v int) place { return callerFrame(proxy.ToServer, "DATA", 1+v%6, spread(v)) },
+		lost: func(v int) place {
+			if v%2 == 0 {
+				return callerFrame(proxy.ToClient, "HEADERS", 0, spread(v)) // the leave to send
+			}
+			return callerFrame(proxy.ToServer, "DATA", 1+v%6, nil)
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			return callerFrame(proxy.ToServer, "DATA", 1+v%6, nil), streamReset(v), false, false // what is not repeated is settled
+		},
+	},
+	{
+		name: "PUT body",
+		place: func(v int) place {
+			if v == 0 {
+				return storeHead(proxy.ToServer, proxy.Part(0.5), "PUT ")
+			}
+			return storeBody(proxy.ToServer, spread(v))
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			code := [variants]int{500, 503, 408, 429, 401, 507, 403, 413, 411}[v]
+			return storeBody(proxy.ToServer, spread(v)), httpStatus(code), true, v > 4
+		},
+	},
+	{
+		name:  "hold-back, last byte",
+		exact: true,
+		place: func(v int) place { return storeBody(proxy.ToServer, nearEnd(v)) },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			code := [variants]int{500, 503, 502, 408, 429, 401, 507, 403, 400}[v]
+			return storeBody(proxy.ToServer, nearEnd(v)), httpStatus(code), true, v > 5
+		},
+	},
+	{
+		name:  "PUT answer",
+		place: func(v int) place { return storeHead(proxy.ToClient, spread(v), " 201 ") },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was stored
+			code := [variants]int{500, 503, 502, 408, 499, 429, 401, 507, 403}[v]
+			return storeHead(proxy.ToClient, nil, " 201 "), httpStatus(code), true, v > 6
+		},
+	},
+	{
+		name: "STORED", later: true,
+		place: func(int) place { return storeHead(proxy.ToClient, proxy.Byte(-1), " 201 ") },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			code := [variants]int{503, 501, 429, 500, 502, 504, 400, 403, 404}[v]
+			return publishRequest(nil), socketStatus(code), false, code < 429
+		},
+	},
+	{
+		name:  "PUBLISHING request",
+		place: func(v int) place { return publishRequest(proxy.Part(float64(v) / (variants - 1))) },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // nothing was published
+			code := [variants]int{500, 502, 503, 504, 429, 501, 400, 413, 403}[v]
+			return publishRequest(nil), socketStatus(code), false, code < 429
+		},
+	},
+	{
+		name:  "publish answer",
+		place: func(v int) place { return socketSays(proxy.ToClient, spread(v), "ms.PublishEventResponse") },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was published
+			code := [variants]int{500, 502, 504, 505, 507, 508, 511, 599, 600}[v] // 600 is 200 with a bit flipped
+			return socketSays(proxy.ToClient, nil, "ms.PublishEventResponse"), socketStatusAfter(code), false, false
+		},
+	},
+	{
+		name: "PUBLISHED answer to the caller",
+		place: func(v int) place {
+			if v%3 == 2 {
+				return callerTrailers(spread(v))
+			}
+			return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, false
+		},
+	},
+	{
+		name: "download header", deed: download,
+		place: func(v int) place {
+			return [...]place{
+				socketSays(proxy.ToServer, spread(v), "ms.GenerateURLForDownloadFile"),
+				socketSays(proxy.ToClient, spread(v), "ms.BaseGenerateURLResponse"),
+				storeHead(proxy.ToServer, spread(v), "GET "),
+				storeHead(proxy.ToClient, spread(v), " 200 "),
+				callerFrame(proxy.ToClient, "DATA", 0, spread(v)),
+			}[v%5]
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			if v < 4 {
+				code := [...]int{500, 502, 503, 429}[v]
+				return socketSays(proxy.ToServer, nil, "ms.GenerateURLForDownloadFile"), socketStatus(code), false, false
+			}
+			code := [variants]int{4: 500, 5: 503, 6: 401, 7: 404, 8: 403}[v]
+			return storeHead(proxy.ToServer, nil, "GET "), httpStatus(code), true, code == 403
+		},
+	},
+	{
+		name: "download body", deed: download,
+		place: func(v int) place {
+			if v%3 == 2 {
+				return callerFrame(proxy.ToClient, "DATA", 1+v%5, spread(v))
+			}
+			return storeBody(proxy.ToClient, spread(v))
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			return callerFrame(proxy.ToClient, "DATA", 1+v%5, nil), streamReset(v), false, keptReset(v)
+		},
+	},
+	{
+		name: "watch", deed: watch,
+		place: func(v int) place {
+			if v%2 == 0 {
+				return socketSays(proxy.ToClient, spread(v), "ms.MessagingEventNotification", "hosted/file")
+			}
+			return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, keptReset(v)
+		},
+	},
+}
+
+func publishRequest(at func(int64) int64) place {
+	return socketSays(proxy.ToServer, at, "ms.PublishEvent", "hosted/file")
+}
+
+// nearEnd is before one of the last bytes, or behind them all.
+func nearEnd(v int) func(int64) int64 {
+	if v == variants-1 {
+		return proxy.End
+	}
+	return proxy.Byte(int64(-1 - v/2))
+}
+
+// httpStatus is an HTTP answer of nothing but a status.
+func httpStatus(code int) func(proxy.Message) []byte {
+	return func(proxy.Message) []byte {
+		return fmt.Appendf(nil, "HTTP/1.1 %d Made Up\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", code)
+	}
+}
+
+// socketStatus answers a request on the socket with an error, instead of LivePerson.
+func socketStatus(code int) func(proxy.Message) []byte {
+	return func(m proxy.Message) []byte {
+		var request struct {
+			ID string `json:"id"`
+		}
+		_ = json.Unmarshal(m.Text, &request)
+		return socketError(request.ID, code)
+	}
+}
+
+// socketStatusAfter puts an error in the place of LivePerson's answer.
+func socketStatusAfter(code int) func(proxy.Message) []byte {
+	return func(m proxy.Message) []byte {
+		var answer struct {
+			ID string `json:"reqId"`
+		}
+		_ = json.Unmarshal(m.Text, &answer)
+		return socketError(answer.ID, code)
+	}
+}
+
+func socketError(id string, code int) []byte {
+	return proxy.TextFrame(fmt.Sprintf(`{"kind":"resp","reqId":%q,"code":%d,"body":{"errorCode":%d,"msg":"made up"}}`, id, code, 100*code))
+}
+
+// resets are some of HTTP/2's error codes.
+var resets = [variants]uint32{0x0, 0x1, 0x2, 0x3, 0x5, 0x7, 0x8, 0xb, 0xc}
+
+// streamReset resets the caller's stream with one of them.
+func streamReset(v int) func(proxy.Message) []byte {
+	return func(m proxy.Message) []byte { return proxy.ResetStream(m.Stream, resets[v]) }
+}
+
+// keptReset tells those that gRPC turns into an error that says that repeating does not help: FLOW_CONTROL_ERROR and
+// ENHANCE_YOUR_CALM into RESOURCE_EXHAUSTED, INADEQUATE_SECURITY into PERMISSION_DENIED. An upload's outcome is not known by them.
+func keptReset(v int) bool { return resets[v] == 0x3 || resets[v] == 0xb || resets[v] == 0xc }
+
+// kinds are the columns of the table.
+var kinds = []string{"RST", "FIN", "delay", "stall", "truncate", "corrupt", "answer lost", "status", "caller cut"}
+
+// A trial is one case of the table.
+type trial struct {
+	row, column, v int
+	*state
+	place place
+	fault proxy.Fault
+	// cutCaller cuts the caller's connections instead of carrying out the fault.
+	cutCaller bool
+	// sure tells that the caller must succeed in the end: what went wrong passes, and spoils nothing.
+	sure bool
+	// spoiled tells that bytes are changed where nothing protects them in the clear.
+	spoiled bool
+}
+
+// name tells the trial from all others.
+func (t *trial) name() string { return fmt.Sprintf("%s/%s/%d", t.state.name, kinds[t.column], t.v) }
+
+// seed is the trial's own.
+func (t *trial) seed() uint64 { return uint64((t.row*len(kinds)+t.column)*variants + t.v + 1) }
+
+// trials is the whole table, the same each time for a seed.
+func trials(seed uint64) []*trial {
+	var all []*trial
+	for s := range states {
+		for k := range kinds {
+			for v := range variants {
+				all = append(all, newTrial(seed, s, k, v))
+			}
+		}
+	}
+	return all
+}
+
+func newTrial(seed uint64, s, k, v int) *trial {
+	st := &states[s]
+	t := &trial{row: s, column: k, v: v, state: st, place: st.place(v), sure: true}
+	rng := rand.New(rand.NewPCG(seed, t.seed()))
+	f := &t.fault
+	switch kinds[k] {
+	case "RST":
+		f.Kind = proxy.Reset
+	case "FIN":
+		f.Kind = proxy.Finish
+	case "delay":
+		f.Kind, f.For = proxy.Delay, time.Duration(50+50*v)*time.Millisecond
+	case "stall": // shorter and longer than the server's patience
+		f.Kind, f.For = proxy.Stall, [...]time.Duration{600 * time.Millisecond, lpTimeout + 200*time.Millisecond, lpTimeout + settle}[v%3]
+	case "truncate":
+		f.Kind, f.Length = proxy.Truncate, [...]int64{1, 2, 5, 100, 0}[v%5]
+		t.sure, t.spoiled = false, true
+	case "corrupt":
+		f.Kind, f.Bit = proxy.Corrupt, uint8(rng.UintN(8))
+		t.sure, t.spoiled = false, true
+	case "answer lost":
+		f.Kind, f.For = proxy.Lose, [...]time.Duration{0, 200 * time.Millisecond, lpTimeout + 200*time.Millisecond}[v%3]
+		if st.lost != nil {
+			t.place = st.lost(v)
+		}
+	case "status":
+		at, reply, hangup, final := st.status(v)
+		f.Kind, f.Reply, f.Hangup = proxy.Answer, reply, hangup
+		t.place, t.sure = at, !final
+	case "caller cut":
+		t.cutCaller = true
+		f.Kind = [...]proxy.Kind{proxy.Reset, proxy.Finish}[v%2]
+	}
+	if at := t.place.at; at != nil && !st.exact && !st.later {
+		jitter := rng.Float64() / variants
+		t.place.at = func(length int64) int64 { return at(length) + int64(jitter*float64(length)) }
+	}
+	if t.place.leg == storeLeg && !st.later {
+		// The store's side has the ETag to go by, so nothing of an upload or a download may be spoiled; what was in the body is
+		// repaired by another PUT or GET, unless the head that describes it was spoiled.
+		t.spoiled = false
+		if t.place.match(proxy.Message{Name: "body"}) && st.deed == upload {
+			t.sure = t.sure || kinds[k] == "truncate" || kinds[k] == "corrupt"
+		}
+	}
+	return t
+}
+
+// arm arms the trial's fault, and returns what tells whether it has struck.
+func (t *trial) arm(l *lane) (struck func() bool) {
+	on := [...]*proxy.Proxy{l.socket, l.store, l.caller}
+	f := t.fault
+	f.Dir, f.Match, f.Skip, f.At = t.place.dir, t.place.match, t.place.skip, t.place.at
+	switch {
+	case t.cutCaller:
+		kind := f.Kind
+		f.Kind = proxy.Pass
+		f.Before = func() { l.caller.Cut(kind) }
+	case t.later && t.place.leg == storeLeg:
+		return t.armLater(l, f)
+	}
+	a := on[t.place.leg].Arm(f)
+	return func() bool { return a.Struck() > 0 }
+}
+
+// armLater arms a fault that strikes the socket between the store's answer and the message.
+func (t *trial) armLater(l *lane, f proxy.Fault) (struck func() bool) {
+	then := f
+	then.Dir, then.Match, then.Skip, then.At = proxy.ToServer, nil, 0, proxy.Byte(int64(7*t.v))
+	second := make(chan *proxy.Armed, 1)
+	first := l.store.Arm(proxy.Fault{Dir: f.Dir, Match: f.Match, At: f.At, Before: func() {
+		// The gateway does not know yet that the file is stored; of the socket's end it may or may not hear first.
+		switch then.Kind {
+		case proxy.Reset, proxy.Finish:
+			l.socket.Cut(then.Kind)
+			time.Sleep(time.Duration(t.v) * time.Millisecond)
+		default:
+			second <- l.socket.Arm(then)
+		}
+	}})
+	return func() bool {
+		select {
+		case a := <-second:
+			second <- a
+			return a.Struck() > 0
+		default:
+			return first.Struck() > 0
+		}
+	}
+}

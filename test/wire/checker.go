@@ -1,0 +1,275 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// A Frame is one text frame of a socket. It converts from and to the sandbox's Frame.
+type Frame struct {
+	// FromClient tells a frame that the client sent from one that the server sent.
+	FromClient bool
+	// Dialect is "consumer" or "brand".
+	Dialect string
+	// Data is the frame's text.
+	Data []byte
+}
+
+const (
+	// maxKept is how many failures a Checker keeps the words of; it counts the rest.
+	maxKept = 20
+	// foreign and unknown are the kinds of frames that have no schema: those of other clients, and those that nobody knows.
+	foreign = "foreign request"
+	unknown = "unknown"
+)
+
+// A Checker checks frames and remembers what it saw. It is safe for concurrent use.
+//
+// An answer is matched to its request by dialect and reqId. Frames do not tell their connection, so where two connections use
+// the same id at the same time, an answer may be that of either.
+type Checker struct {
+	schemas map[string]*jsonschema.Schema
+
+	mu       sync.Mutex
+	pending  map[requestID]*due
+	counts   map[string]*count
+	failures []string
+	failed   int
+}
+
+// requestID names a request as far as frames tell.
+type requestID struct{ dialect, id string }
+
+// due is the requests of one id that wait for their answers.
+type due struct {
+	open  int
+	types map[string]bool
+}
+
+type count struct{ seen, failed int }
+
+// New makes a Checker.
+func New() (*Checker, error) {
+	schemas, err := compile()
+	if err != nil {
+		return nil, err
+	}
+	return newChecker(schemas), nil
+}
+
+func newChecker(schemas map[string]*jsonschema.Schema) *Checker {
+	return &Checker{schemas: schemas, pending: map[requestID]*due{}, counts: map[string]*count{}}
+}
+
+// Check checks a frame between our gateway and the sandbox. Frames of one connection must come in the order in which they were
+// sent. The error, if any, is remembered too: see Err.
+func (c *Checker) Check(f Frame) error { return c.check(f, false) }
+
+// CheckForeign is Check for a sandbox whose client is not our gateway: the client's own frames are not checked.
+func (c *Checker) CheckForeign(f Frame) error { return c.check(f, true) }
+
+func (c *Checker) check(f Frame, foreignClient bool) error {
+	kind, err := c.validate(f, foreignClient)
+	if err != nil {
+		err = fmt.Errorf("wire: %s %s: %w", f.Dialect, kind, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.counts[kind]
+	if n == nil {
+		n = &count{}
+		c.counts[kind] = n
+	}
+	n.seen++
+	if err != nil {
+		n.failed++
+		c.failed++
+		if len(c.failures) < maxKept {
+			c.failures = append(c.failures, err.Error())
+		}
+	}
+	return err
+}
+
+// validate finds the schema for a frame and applies it. It gives the name under which the frame is counted, error or not.
+func (c *Checker) validate(f Frame, foreignClient bool) (kind string, err error) {
+	if f.Dialect != "consumer" && f.Dialect != "brand" {
+		return unknown, fmt.Errorf("there is no dialect %q", f.Dialect)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(f.Data))
+	if f.FromClient && foreignClient {
+		c.expect(f.Dialect, v) // nil, if it is no JSON: even that is answered
+		return foreign, nil
+	}
+	if err != nil {
+		return unknown, fmt.Errorf("not JSON: %w", err)
+	}
+	switch is := text(v, "kind"); {
+	case f.FromClient && is == "req":
+		c.expect(f.Dialect, v)
+		return c.apply(f.Dialect+".request."+requestKind(v), v)
+	case !f.FromClient && is == "notification":
+		return c.apply(f.Dialect+".notification."+bare(text(v, "type")), v)
+	case !f.FromClient && is == "resp":
+		return c.answer(f.Dialect, v)
+	default:
+		return unknown, fmt.Errorf("kind %q does not go in this direction", is)
+	}
+}
+
+// apply validates v against the schema called name.
+func (c *Checker) apply(name string, v any) (string, error) {
+	s := c.schemas[name]
+	if s == nil {
+		return unknown, fmt.Errorf("there is no schema %q", name)
+	}
+	if err := s.Validate(v); err != nil {
+		return name, errors.New(brief(err))
+	}
+	return name, nil
+}
+
+// expect notes that an answer is due to the request v.
+func (c *Checker) expect(dialect string, v any) {
+	id := requestID{dialect, idText(v)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.pending[id]
+	if d == nil {
+		d = &due{types: map[string]bool{}}
+		c.pending[id] = d
+	}
+	d.open++
+	d.types[bare(text(v, "type"))] = true
+}
+
+// fulfil takes back one expectation and gives the types of the requests that the answer may be to.
+func (c *Checker) fulfil(dialect, reqID string) []string {
+	id := requestID{dialect, reqID}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.pending[id]
+	if d == nil {
+		return nil
+	}
+	if d.open--; d.open == 0 {
+		delete(c.pending, id)
+	}
+	return slices.Sorted(maps.Keys(d.types))
+}
+
+// answer checks a response.
+func (c *Checker) answer(dialect string, v any) (string, error) {
+	prefix := dialect + ".response."
+	reqID := text(v, "reqId")
+	types := c.fulfil(dialect, reqID)
+	if len(types) == 0 {
+		return unknown, fmt.Errorf("response to %q, to which none is due", reqID)
+	}
+	if n, ok := v.(map[string]any)["code"].(json.Number); ok {
+		if code, err := n.Int64(); err == nil && code >= 400 {
+			return c.apply(prefix+"error", v)
+		}
+	}
+	kind, err := unknown, fmt.Errorf("no answer to %s is known", strings.Join(types, ", "))
+	for _, t := range types {
+		if a, ok := answers[t]; ok {
+			if kind, err = c.apply(prefix+a, v); err == nil {
+				return kind, nil
+			}
+			err = fmt.Errorf("as the answer to %s: %w", t, err)
+		}
+	}
+	return kind, err
+}
+
+// Counts tells how many frames of each kind were seen, good or bad: by the name of their schema, or "foreign request", or
+// "unknown".
+func (c *Checker) Counts() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := make(map[string]int, len(c.counts))
+	for kind, n := range c.counts {
+		m[kind] = n.seen
+	}
+	return m
+}
+
+// Checked is how many frames were held against a schema, or would have been if there were one: all but foreign requests.
+func (c *Checker) Checked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.checked()
+}
+
+func (c *Checker) checked() int {
+	total := 0
+	for kind, n := range c.counts {
+		if kind != foreign {
+			total += n.seen
+		}
+	}
+	return total
+}
+
+// Err is nil if frames were checked and all were good. A Checker that saw none has shown nothing, which is an error too.
+func (c *Checker) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.failed > 0:
+		return fmt.Errorf("%d of %d frames are wrong, the first: %s", c.failed, c.checked(), c.failures[0])
+	case c.checked() == 0:
+		return errors.New("wire: no frame was checked")
+	}
+	return nil
+}
+
+// Report is a table of what was seen, the schemas that were not used, and the failures; its last line is the sum.
+func (c *Checker) Report() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "FRAMES\tWRONG\tKIND")
+	for _, kind := range slices.Sorted(maps.Keys(c.counts)) {
+		_, _ = fmt.Fprintf(w, "%d\t%d\t%s\n", c.counts[kind].seen, c.counts[kind].failed, kind)
+	}
+	_ = w.Flush()
+	for _, name := range slices.Sorted(maps.Keys(c.schemas)) {
+		if c.counts[name] == nil {
+			fmt.Fprintf(&b, "never seen: %s\n", name)
+		}
+	}
+	for _, f := range c.failures {
+		b.WriteString(f + "\n")
+	}
+	if more := c.failed - len(c.failures); more > 0 {
+		fmt.Fprintf(&b, "and %d more\n", more)
+	}
+	fmt.Fprintf(&b, "wire: %d frames checked, %d wrong\n", c.checked(), c.failed)
+	return b.String()
+}
+
+// brief is a validation error on one line of bearable length.
+func brief(err error) string {
+	const most = 600
+	lines := strings.Split(err.Error(), "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimSpace(l)
+	}
+	s := strings.Join(lines[min(1, len(lines)-1):], "; ") // the first line only names the schema's address
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return s
+}

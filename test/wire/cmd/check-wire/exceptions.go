@@ -1,0 +1,354 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// An exception is a difference between LivePerson's schemas and what is known to go over its sockets.
+type exception struct {
+	name string
+	// reason says why the frame is right and the schema is not; numbers are sections of the wire reference.
+	reason string
+	// change makes of the frame what the schemas describe, and reports whether there was anything to change.
+	change func(*subject) bool
+}
+
+// exceptions are applied in this order: names first, for what comes later goes by them.
+var exceptions = []exception{
+	{
+		"brand names", "agents' frames have .ams. before their type, and aam for cqm; the schemas know the consumers' names only",
+		func(s *subject) bool {
+			bare := bareType(s.frame)
+			if rest, ok := strings.CutPrefix(bare, "aam."); ok {
+				bare = "cqm." + rest
+			}
+			// In a list of responses, types do not count.
+			if s.dialect != "brand" || s.frame["kind"] == "resp" || bare == s.frame["type"] {
+				return false
+			}
+			s.frame["type"] = bare
+			return true
+		},
+	},
+	{
+		"routing names", "the schemas write routing's notifications with a small letter, agents' sockets with a capital",
+		func(s *subject) bool {
+			switch s.frame["type"] {
+			case "routing.RoutingTaskNotification":
+				s.frame["type"] = "routing.routingTaskNotification"
+			case "routing.AgentStateNotification":
+				s.frame["type"] = "routing.agentStateNotification"
+			default:
+				return false
+			}
+			return true
+		},
+	},
+	{
+		"keep-alive of a consumer", "GetClock and KeepAlive are documented for consumers and stand in the agents' schema only",
+		func(s *subject) bool {
+			if s.root != consumerRequests || (s.frame["type"] != "GetClock" && s.frame["type"] != "KeepAlive") {
+				return false
+			}
+			s.root = agentRequests
+			return true
+		},
+	},
+	{
+		"file URL for an agent", "agents ask for file URLs too; the requests stand in the consumers' schema only",
+		func(s *subject) bool {
+			if s.root != agentRequests || !strings.HasPrefix(bareType(s.frame), "ms.GenerateURLFor") {
+				return false
+			}
+			s.root = consumerRequests
+			return true
+		},
+	},
+	{
+		"request without schema", "LivePerson published no schema for this request: only its envelope is checked",
+		func(s *subject) bool {
+			switch bareType(s.frame) {
+			case "userprofile.SetUserProfile", "routing.UpdateRoutingTaskSubscription", "ms.token.GenerateDownloadToken":
+			case "userprofile.GetUserProfile": // described for a string as the body only
+				if _, ok := s.frame["body"].(map[string]any); !ok {
+					return false
+				}
+			default:
+				return false
+			}
+			if !s.fromClient {
+				return false
+			}
+			s.root = anyRequest
+			return true
+		},
+	},
+	{
+		"numeric id", "most of LivePerson's examples send a number, and it works",
+		func(s *subject) bool { return s.fromClient && numberToText(s.frame, "id") },
+	},
+	{
+		"numeric fileSize", "LivePerson's shell example and node-agent-sdk send a number",
+		func(s *subject) bool { return s.fromClient && numberToText(object(s.frame["body"]), "fileSize") },
+	},
+	{
+		"file type in a URL request", "PDF, TXT, DOCX, XLSX and PPTX came later than the schema",
+		func(s *subject) bool {
+			return s.fromClient && replaceOneOf(object(s.frame["body"]), "fileType", "JPG", "PDF", "TXT", "DOCX", "XLSX", "PPTX", "IMG")
+		},
+	},
+	{
+		"file type in a message", "JPEG, DOCX, XLSX and PPTX are documented and sent, and missing from the schema",
+		func(s *subject) bool {
+			return forEvents(s, func(event map[string]any) bool {
+				return replaceOneOf(object(event["message"]), "fileType", "JPG", "JPEG", "DOCX", "XLSX", "PPTX")
+			})
+		},
+	},
+	{
+		"no caption", "the schema requires one, the pages do not",
+		func(s *subject) bool {
+			return forEvents(s, func(event map[string]any) bool {
+				message := object(event["message"])
+				if _, has := message["caption"]; has || event["contentType"] != "hosted/file" || message == nil {
+					return false
+				}
+				message["caption"] = ""
+				return true
+			})
+		},
+	},
+	{
+		"rich content", "all code has it in content, the schema in message",
+		func(s *subject) bool {
+			return forEvents(s, func(event map[string]any) bool {
+				if event["type"] != "RichContentEvent" || event["content"] == nil {
+					return false
+				}
+				event["message"] = event["content"]
+				delete(event, "content")
+				return true
+			})
+		},
+	},
+	{
+		"features", "FILE_SHARING, QUICK_REPLIES and MULTI_DIALOG came later than the schema's list",
+		func(s *subject) bool {
+			changed := false
+			for _, header := range array(s.frame["headers"]) {
+				h := object(header)
+				features := array(h["features"])
+				known := slices.DeleteFunc(slices.Clone(features), func(f any) bool {
+					return f == "FILE_SHARING" || f == "QUICK_REPLIES" || f == "MULTI_DIALOG"
+				})
+				if len(known) < len(features) {
+					h["features"] = known
+					changed = true
+				}
+			}
+			return changed
+		},
+	},
+	{
+		"one conversationField", "a bare element may stand for an array of one",
+		func(s *subject) bool {
+			body := object(s.frame["body"])
+			field := object(body["conversationField"])
+			if !s.fromClient || field == nil {
+				return false
+			}
+			body["conversationField"] = []any{field}
+			return true
+		},
+	},
+	{
+		"DialogChange", "the documented way to close one dialog stands in no schema",
+		func(s *subject) bool {
+			fields := array(object(s.frame["body"])["conversationField"])
+			changed := false
+			for i, f := range fields {
+				if f := object(f); f["field"] == "DialogChange" && f["type"] == "UPDATE" && object(f["dialog"])["state"] == "CLOSE" {
+					fields[i] = map[string]any{"field": "ConversationStateField", "conversationState": "CLOSE"}
+					changed = true
+				}
+			}
+			return changed
+		},
+	},
+	{
+		"OCCUPIED", "an availability that node-agent-sdk knows and the schema does not",
+		func(s *subject) bool {
+			if replaceOneOf(object(s.frame["body"]), "availability", "AWAY", "OCCUPIED") {
+				return true
+			}
+			changed := false
+			for _, c := range array(object(s.frame["body"])["changes"]) {
+				changed = replaceOneOf(object(object(c)["result"]), "availability", "AWAY", "OCCUPIED") || changed
+			}
+			return changed
+		},
+	},
+	{
+		"answer without body", "a printed subscribe answer has none",
+		func(s *subject) bool {
+			typ, _ := s.frame["type"].(string)
+			if _, has := s.frame["body"]; has || !strings.Contains(typ, "GenericSubscribe") {
+				return false
+			}
+			s.frame["body"] = map[string]any{}
+			return true
+		},
+	},
+	{
+		"messages asked for", "the answer to QueryMessages stands in no schema: its body is checked as the notification that it could have been",
+		func(s *subject) bool {
+			changes, ok := s.frame["body"].([]any)
+			if !ok || s.frame["type"] != ".ams.ms.QueryMessages$Response" || s.frame["code"] != json.Number("200") {
+				return false
+			}
+			if id, ok := s.frame["reqId"].(string); !ok || id == "" {
+				return false
+			}
+			s.asMessages(changes)
+			return true
+		},
+	},
+	{
+		"OnlineEventDistribution", "agents get single messages under this name, which stands in no schema: checked as a notification of one message",
+		func(s *subject) bool {
+			if s.dialect != "brand" || bareType(s.frame) != "ms.OnlineEventDistribution" {
+				return false
+			}
+			s.asMessages([]any{s.frame["body"]})
+			return true
+		},
+	},
+	{
+		"chat state without number", "chat states have neither sequence nor time, which the schema requires of every event",
+		func(s *subject) bool {
+			changed := false
+			for _, c := range array(object(s.frame["body"])["changes"]) {
+				c := object(c)
+				_, sequence := c["sequence"]
+				_, time := c["serverTimestamp"]
+				if object(c["event"])["type"] == "ChatStateEvent" && !sequence && !time {
+					c["sequence"], c["serverTimestamp"] = json.Number("0"), json.Number("0")
+					changed = true
+				}
+			}
+			return changed
+		},
+	},
+	{
+		"BACKGROUND", "the chat state that the server itself sends when a consumer's socket closes is not in the schema",
+		func(s *subject) bool {
+			return !s.fromClient && forEvents(s, func(event map[string]any) bool {
+				return replaceOneOf(event, "chatState", "INACTIVE", "BACKGROUND")
+			})
+		},
+	},
+	{
+		"participants by role", "agents' sockets give participants as a map of role to ids, the schema describes a list",
+		func(s *subject) bool {
+			return forConversations(s, func(details map[string]any) bool {
+				byRole := object(details["participants"])
+				if byRole == nil {
+					return false
+				}
+				listed := []any{}
+				for _, role := range slices.Sorted(maps.Keys(byRole)) {
+					for _, id := range array(byRole[role]) {
+						listed = append(listed, map[string]any{"id": id, "role": role})
+					}
+				}
+				details["participants"] = listed
+				return true
+			})
+		},
+	},
+	{
+		"roles", "AGENT, READER and CONTROLLER are documented and not in the schema",
+		func(s *subject) bool {
+			return forConversations(s, func(details map[string]any) bool {
+				changed := false
+				for _, p := range array(details["participants"]) {
+					changed = replaceOneOf(object(p), "role", "MANAGER", "AGENT", "READER", "CONTROLLER") || changed
+				}
+				return changed
+			})
+		},
+	},
+}
+
+// asMessages makes the frame a notification of messages.
+func (s *subject) asMessages(changes []any) {
+	s.frame = map[string]any{
+		"kind": "notification", "type": "ms.MessagingEventNotification", "body": map[string]any{"changes": changes},
+	}
+	s.root = consumerNotifications
+}
+
+// forEvents changes the events that a frame publishes or tells of.
+func forEvents(s *subject, change func(event map[string]any) bool) bool {
+	body := object(s.frame["body"])
+	changed := change(object(body["event"]))
+	tellings := array(body["changes"])
+	if answer, ok := s.frame["body"].([]any); ok {
+		tellings = answer
+	}
+	for _, c := range tellings {
+		changed = change(object(object(c)["event"])) || changed
+	}
+	return changed
+}
+
+// forConversations changes the details of the conversations that a notification tells of.
+func forConversations(s *subject, change func(details map[string]any) bool) bool {
+	changed := false
+	for _, c := range array(object(s.frame["body"])["changes"]) {
+		details := object(object(object(c)["result"])["conversationDetails"])
+		changed = change(details) || changed
+	}
+	return changed
+}
+
+// replaceOneOf gives a member another value if it has one of some. A nil object has none.
+func replaceOneOf(m map[string]any, name, with string, some ...string) bool {
+	if was, ok := m[name].(string); !ok || !slices.Contains(some, was) {
+		return false
+	}
+	m[name] = with
+	return true
+}
+
+// numberToText makes a whole number a string of its digits.
+func numberToText(m map[string]any, name string) bool {
+	n, ok := m[name].(json.Number)
+	if !ok || strings.Trim(n.String(), "0123456789") != "" {
+		return false
+	}
+	m[name] = n.String()
+	return true
+}
+
+// bareType is a frame's type without what agents' sockets put before it.
+func bareType(frame map[string]any) string {
+	typ, _ := frame["type"].(string)
+	if rest, ok := strings.CutPrefix(typ, ".ams."); ok {
+		return rest
+	}
+	return strings.TrimPrefix(typ, ".")
+}
+
+func object(v any) map[string]any {
+	m, _ := v.(map[string]any)
+	return m
+}
+
+func array(v any) []any {
+	a, _ := v.([]any)
+	return a
+}

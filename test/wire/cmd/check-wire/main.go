@@ -1,0 +1,137 @@
+// Check-wire holds recorded frames against the JSON Schemas that LivePerson publishes.
+//
+//	check-wire -schemas FOLDER [-frames FOLDER]
+//
+// The schemas' folder is laid out as LivePerson's "assets/schema"; the frames' is one that a wire.Recorder wrote. Some true
+// frames fail, because the schemas differ from what LivePerson's services and clients do: each such difference stands in a
+// table, with its reason, as a change that makes of the frame what the schemas describe. A frame that fails is explained if it
+// passes once changed so, and in no other way.
+//
+// It exits with 1 if there was no frame, or one that failed without explanation.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/lpfileshare/lpfileshare/test/wire"
+)
+
+func main() {
+	schemas := flag.String("schemas", "", "`folder` of LivePerson's schemas")
+	frames := flag.String("frames", ".frames", "`folder` of recorded frames")
+	flag.Parse()
+	if *schemas == "" || flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := run(*schemas, *frames, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "check-wire:", err)
+		os.Exit(1)
+	}
+}
+
+// run checks the frames and prints what came of it. Its error is what the exit code stands for.
+func run(schemas, frames string, out io.Writer) error {
+	p, err := load(schemas)
+	if err != nil {
+		return err
+	}
+	t := tally{rows: map[string]*row{}, reasons: map[string]int{}}
+	for f, err := range wire.Recorded(frames) {
+		if err != nil {
+			return err
+		}
+		t.add(p.check(f))
+	}
+	t.print(out)
+	switch {
+	case t.frames == 0:
+		return errors.New("no frames were checked: record some first")
+	case t.unexplained > 0:
+		return fmt.Errorf("%d frames fail and nothing explains them", t.unexplained)
+	}
+	return nil
+}
+
+// A verdict is what became of one frame.
+type verdict struct {
+	kind     string   // dialect, direction and type
+	reasons  []string // names of the exceptions that explain a failure
+	failure  error    // nil if the frame passed, or its failure is explained
+	evidence []byte   // the frame
+}
+
+// A tally counts verdicts.
+type tally struct {
+	rows                           map[string]*row
+	reasons                        map[string]int
+	failures                       []string
+	frames, explained, unexplained int
+}
+
+type row struct{ checked, passed, explained, unexplained int }
+
+func (t *tally) add(v verdict) {
+	r := t.rows[v.kind]
+	if r == nil {
+		r = &row{}
+		t.rows[v.kind] = r
+	}
+	t.frames++
+	r.checked++
+	switch {
+	case v.failure != nil:
+		t.unexplained++
+		r.unexplained++
+		if len(t.failures) < 20 {
+			t.failures = append(t.failures, fmt.Sprintf("%s: %v\n\t%s", v.kind, v.failure, shorten(string(v.evidence), 300)))
+		}
+	case len(v.reasons) > 0:
+		t.explained++
+		r.explained++
+		for _, name := range v.reasons {
+			t.reasons[name]++
+		}
+	default:
+		r.passed++
+	}
+}
+
+func (t *tally) print(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "CHECKED\tPASSED\tEXPLAINED\tUNEXPLAINED\tFRAMES")
+	for _, kind := range slices.Sorted(maps.Keys(t.rows)) {
+		r := t.rows[kind]
+		_, _ = fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%s\n", r.checked, r.passed, r.explained, r.unexplained, kind)
+	}
+	if t.explained > 0 {
+		_, _ = fmt.Fprintln(w, "\nFRAMES\tEXCEPTION\tREASON")
+		for _, e := range exceptions {
+			if n := t.reasons[e.name]; n > 0 {
+				_, _ = fmt.Fprintf(w, "%d\t%s\t%s\n", n, e.name, e.reason)
+			}
+		}
+	}
+	_ = w.Flush()
+	for _, f := range t.failures {
+		_, _ = fmt.Fprintln(out, "unexplained:", f)
+	}
+	_, _ = fmt.Fprintf(out, "check-wire: %d frames checked, %d explained exceptions, %d unexplained\n", t.frames, t.explained, t.unexplained)
+}
+
+// shorten is s on one line, of bearable length.
+func shorten(s string, most int) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return s
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/lpfileshare/lpfileshare/test/wire"
+)
+
+// base is where LivePerson's files are for the compiler.
+const base = "liveperson:///"
+
+// The schemas that frames are held against. ms/queryMessages.json stands in no list of requests.
+const (
+	consumerRequests      = "ws/consumerRequests.json"
+	consumerResponses     = "ws/consumerResponses.json"
+	consumerNotifications = "ws/consumerNotifications.json"
+	agentRequests         = "ws/agentRequests.json"
+	agentResponses        = "ws/agentResponses.json"
+	agentNotifications    = "ws/agentNotifications.json"
+	queryMessages         = "ms/queryMessages.json"
+	anyRequest            = "infra/req.json"
+)
+
+// bodies are the schemas of answers' bodies. The lists of responses take nearly any object, so a body whose schema is known by
+// the answer's type is held against that too.
+var bodies = map[string]string{
+	"cm.RequestConversationResponse":       "cm/consumerRequestConversationResp.json",
+	"cqm.SubscribeExConversationsResponse": "aam/subscribeExConversationsResp.json",
+	"ms.BaseGenerateURLResponse":           "ms/GenerateURLRespBody.json",
+	"ms.GenerateURLResponse":               "ms/GenerateURLRespBody.json",
+	".ReqBody$StringResp":                  "infra/stringRespBody.json",
+	"StringResponse":                       "infra/stringRespBody.json",
+}
+
+// published is LivePerson's schemas, by file.
+type published map[string]*jsonschema.Schema
+
+// load compiles what is needed of the schemas in a folder.
+func load(folder string) (published, error) {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft4) // three files say so, the others say nothing
+	c.UseLoader(loader{root})
+	p := published{}
+	names := []string{
+		consumerRequests, consumerResponses, consumerNotifications, agentRequests, agentResponses, agentNotifications,
+		queryMessages, anyRequest,
+	}
+	for _, name := range bodies {
+		names = append(names, name)
+	}
+	for _, name := range names {
+		if p[name], err = c.Compile(base + name); err != nil {
+			return nil, fmt.Errorf("schema %s: %w", name, err)
+		}
+	}
+	return p, nil
+}
+
+// A loader reads schemas and mends, in memory, what keeps them from being compiled.
+type loader struct{ root *os.Root }
+
+// Load reads the file that an address stands for.
+func (l loader) Load(url string) (any, error) {
+	name, ok := strings.CutPrefix(url, base)
+	if !ok {
+		return nil, fmt.Errorf("%s is not among the schemas", url)
+	}
+	f, err := l.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	doc, err := jsonschema.UnmarshalJSON(f)
+	if err != nil {
+		return nil, err
+	}
+	if mend := repairs[name]; mend != nil {
+		visit(doc, mend)
+	}
+	return doc, nil
+}
+
+// repairs are the known faults of LivePerson's files, as what to do with each object in them.
+var repairs = map[string]func(map[string]any){
+	// A type of draft-03.
+	"ms/HostedFile.json": func(m map[string]any) {
+		if m["type"] == "any" {
+			delete(m, "type")
+		}
+	},
+	// A type of Java.
+	"aam/subscribeExConversationsNotification.json": func(m map[string]any) {
+		if m["type"] == "Long" {
+			m["type"] = "integer"
+		}
+	},
+	// An empty list, which draft-04 forbids.
+	"ms/PublishEventSuccess.json": func(m map[string]any) {
+		if required, ok := m["required"].([]any); ok && len(required) == 0 {
+			delete(m, "required")
+		}
+	},
+	// Names of files in another case than the files'.
+	agentRequests: func(m map[string]any) {
+		switch m["$ref"] {
+		case "../cm/AgentRequestConversation.json":
+			m["$ref"] = "../cm/agentRequestConversation.json"
+		case "../cm/UpdateConversationFieldBody.json":
+			m["$ref"] = "../cm/updateConversationFieldBody.json"
+		}
+	},
+}
+
+// visit calls f for every object in v.
+func visit(v any, f func(map[string]any)) {
+	switch v := v.(type) {
+	case map[string]any:
+		f(v)
+		for _, child := range v {
+			visit(child, f)
+		}
+	case []any:
+		for _, child := range v {
+			visit(child, f)
+		}
+	}
+}
+
+// A subject is a frame, and the schema that it is to be held against.
+type subject struct {
+	fromClient bool
+	dialect    string
+	frame      map[string]any
+	root       string
+}
+
+// newSubject reads a frame and finds its schema.
+func newSubject(f wire.Frame) (*subject, error) {
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(f.Data))
+	if err != nil {
+		return nil, errors.New("not JSON")
+	}
+	frame, ok := v.(map[string]any)
+	if !ok {
+		return nil, errors.New("not an object")
+	}
+	s := &subject{fromClient: f.FromClient, dialect: f.Dialect, frame: frame}
+	brand := f.Dialect == "brand"
+	pick := func(agents, consumers string) string {
+		if brand {
+			return agents
+		}
+		return consumers
+	}
+	switch {
+	case f.FromClient && bareType(frame) == "ms.QueryMessages":
+		s.root = queryMessages
+	case f.FromClient:
+		s.root = pick(agentRequests, consumerRequests)
+	case frame["kind"] == "resp":
+		s.root = pick(agentResponses, consumerResponses)
+	default:
+		s.root = pick(agentNotifications, consumerNotifications)
+	}
+	return s, nil
+}
+
+// kind names the frame in the table.
+func (s *subject) kind() string {
+	direction := "from server"
+	if s.fromClient {
+		direction = "from client"
+	}
+	return fmt.Sprintf("%s %s %v", s.dialect, direction, s.frame["type"])
+}
+
+// validate holds a subject against its schema, and an answer's body against the body's own.
+func (p published) validate(s *subject) error {
+	if err := p[s.root].Validate(s.frame); err != nil {
+		return err
+	}
+	typ, _ := s.frame["type"].(string)
+	if body := bodies[typ]; body != "" && s.frame["kind"] == "resp" {
+		return p[body].Validate(s.frame["body"])
+	}
+	return nil
+}
+
+// check gives the verdict on a frame.
+func (p published) check(f wire.Frame) verdict {
+	v := verdict{kind: f.Dialect + " unreadable", evidence: f.Data}
+	s, err := newSubject(f)
+	if err != nil {
+		v.failure = err
+		return v
+	}
+	v.kind = s.kind()
+	if err = p.validate(s); err == nil {
+		return v
+	}
+	if v.reasons = p.explain(f); v.reasons == nil {
+		v.failure = errors.New(shorten(err.Error(), 600))
+	}
+	return v
+}
+
+// explain finds the exceptions that a failing frame needs to pass, no more of them than it needs; nil if none help.
+func (p published) explain(f wire.Frame) []string {
+	all, pass := p.passesWith(f, nil)
+	if !pass {
+		return nil
+	}
+	var without []string
+	for _, name := range all {
+		if _, pass := p.passesWith(f, append(without, name)); pass {
+			without = append(without, name)
+		}
+	}
+	needed, _ := p.passesWith(f, without)
+	return needed
+}
+
+// passesWith applies every exception but some, and tells which had something to change and whether the frame passes then.
+func (p published) passesWith(f wire.Frame, without []string) (applied []string, pass bool) {
+	s, err := newSubject(f)
+	if err != nil {
+		return nil, false
+	}
+	for _, e := range exceptions {
+		if !slices.Contains(without, e.name) && e.change(s) {
+			applied = append(applied, e.name)
+		}
+	}
+	return applied, p.validate(s) == nil
+}

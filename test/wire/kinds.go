@@ -1,0 +1,88 @@
+package wire
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// answers says which response suits a request of which type. Responses' own types vary too much to tell; see the reference,
+// sections 6.2 and 13.2.
+var answers = map[string]string{
+	"InitConnection":                        "string",
+	"GetClock":                              "clock",
+	"KeepAlive":                             "string",
+	"cm.ConsumerRequestConversation":        "conversation",
+	"cm.AgentRequestConversation":           "conversation",
+	"cm.UpdateConversationField":            "string",
+	"cqm.SubscribeExConversations":          "subscription",
+	"cqm.UnsubscribeExConversations":        "string",
+	"aam.SubscribeExConversations":          "subscription",
+	"aam.UnsubscribeExConversations":        "string",
+	"ms.SubscribeMessagingEvents":           "subscribed",
+	"ms.QueryMessages":                      "messages",
+	"ms.PublishEvent":                       "published",
+	"ms.GenerateURLForUploadFile":           "url",
+	"ms.GenerateURLForDownloadFile":         "url",
+	"routing.SubscribeRoutingTasks":         "subscription",
+	"routing.UpdateRoutingTaskSubscription": "string",
+	"routing.SubscribeAgentsState":          "subscription",
+	"routing.UpdateRingState":               "string",
+	"routing.SetAgentState":                 "string",
+	"userprofile.GetUserProfile":            "profile",
+	"userprofile.SetUserProfile":            "string",
+}
+
+// bare takes the brand dialect's prefix from a frame's type.
+func bare(typ string) string {
+	if rest, ok := strings.CutPrefix(typ, ".ams."); ok {
+		return rest
+	}
+	return strings.TrimPrefix(typ, ".")
+}
+
+// requestKind is the part of a schema's name that a request's type and, if it publishes, its event make.
+func requestKind(v any) string {
+	typ := bare(text(v, "type"))
+	if typ != "ms.PublishEvent" {
+		return typ
+	}
+	event := member(member(v, "body"), "event")
+	switch t := text(event, "type"); {
+	case t == "ContentEvent" && text(event, "contentType") == "text/plain":
+		return typ + ".text"
+	case t == "ContentEvent" && text(event, "contentType") == "hosted/file":
+		return typ + ".hosted-file"
+	case t == "AcceptStatusEvent":
+		return typ + ".receipt"
+	case t == "ChatStateEvent":
+		return typ + ".chat-state"
+	}
+	return typ
+}
+
+// member is the named member of an object, or nil.
+func member(v any, name string) any {
+	m, _ := v.(map[string]any)
+	return m[name]
+}
+
+// text is the named member of an object if that is a string.
+func text(v any, name string) string {
+	s, _ := member(v, name).(string)
+	return s
+}
+
+// noID is the reqId of the sandbox's answer to a frame that has no id to repeat.
+const noID = "0"
+
+// idText is a request's id as an answer repeats it: a number's digits as a string.
+func idText(v any) string {
+	id := text(v, "id")
+	if n, ok := member(v, "id").(json.Number); ok {
+		id = n.String()
+	}
+	if id == "" || len(id) > 64 {
+		return noID
+	}
+	return id
+}

@@ -1,0 +1,121 @@
+package wire
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// A record is a line of a recording.
+type record struct {
+	FromClient bool   `json:"fromClient"`
+	Dialect    string `json:"dialect"`
+	Data       string `json:"data"` // a string, for a frame may be no JSON
+}
+
+// A Recorder appends frames to a file. It is safe for concurrent use. What it keeps holds tokens and signatures: record
+// sandboxes only.
+type Recorder struct {
+	mu   sync.Mutex
+	file *os.File
+	err  error
+}
+
+// Record opens this process's file in dir, which is made if need be. Every Recorder of a process appends to the same file.
+// The caller closes it.
+func Record(dir string) (*Recorder, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("wire: %w", err)
+	}
+	name := filepath.Join(dir, fmt.Sprintf("frames-%d.jsonl", os.Getpid()))
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("wire: %w", err)
+	}
+	return &Recorder{file: f}, nil
+}
+
+// RecordEnv names the environment variable that tells test suites where to record.
+const RecordEnv = "LPFILESHARE_RECORD_FRAMES"
+
+// RecordIfAsked is Record in the folder that RecordEnv names. If it names none, the Recorder is nil, which is fit for use and
+// does nothing.
+func RecordIfAsked() (*Recorder, error) {
+	if dir := os.Getenv(RecordEnv); dir != "" {
+		return Record(dir)
+	}
+	return nil, nil
+}
+
+// Add appends a frame, in one write. What goes wrong is told by Close.
+func (r *Recorder) Add(f Frame) {
+	if r == nil {
+		return
+	}
+	line, err := json.Marshal(record{FromClient: f.FromClient, Dialect: f.Dialect, Data: string(f.Data)})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		_, err = r.file.Write(append(line, '\n'))
+	}
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("wire: recording: %w", err)
+	}
+}
+
+// Close closes the file and tells the first thing that went wrong since Record.
+func (r *Recorder) Close() error {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.err, r.file.Close())
+}
+
+// Recorded gives the frames of all files in dir, each file's in the order in which they were recorded. It ends after an error.
+func Recorded(dir string) iter.Seq2[Frame, error] {
+	return func(yield func(Frame, error) bool) {
+		entries, err := os.ReadDir(dir) // sorted
+		if err != nil {
+			yield(Frame{}, fmt.Errorf("wire: %w", err))
+			return
+		}
+		for _, e := range entries {
+			if filepath.Ext(e.Name()) == ".jsonl" && !readFile(filepath.Join(dir, e.Name()), yield) {
+				return
+			}
+		}
+	}
+}
+
+// readFile yields the frames of one file and reports whether to go on.
+func readFile(name string, yield func(Frame, error) bool) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		yield(Frame{}, fmt.Errorf("wire: %w", err))
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	d := json.NewDecoder(bufio.NewReaderSize(f, 1<<16))
+	d.DisallowUnknownFields()
+	for {
+		var r record
+		switch err := d.Decode(&r); {
+		case errors.Is(err, io.EOF):
+			return true
+		case err != nil:
+			yield(Frame{}, fmt.Errorf("wire: %s: %w", filepath.Base(name), err))
+			return false
+		}
+		if !yield(Frame{FromClient: r.FromClient, Dialect: r.Dialect, Data: []byte(r.Data)}, nil) {
+			return false
+		}
+	}
+}
