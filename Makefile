@@ -1,0 +1,103 @@
+# Everything that is done with this repository has a target here. Building and testing wants Go alone.
+
+GO        ?= go
+BUF       := $(GO) tool -modfile=tools/go.mod buf
+BIN       := bin
+LDFLAGS   := -s -w
+STATICCHECK_VERSION := v0.8.2
+# The image of the contract as last released: what `make breaking` compares with.
+RELEASED  := proto/released.binpb
+
+# The race detector wants a C compiler. Where there is none the tests run without, and say so.
+CC_FOUND  := $(shell command -v $$($(GO) env CC) 2>/dev/null)
+ifeq ($(CC_FOUND),)
+RACE      :=
+RACE_NOTE := echo "test: no C compiler found, so the tests run without the race detector"
+else
+RACE      := -race
+RACE_NOTE := :
+endif
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/lpfileshare-server and bin/lpfileshare
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lpfileshare-server ./cmd/server
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lpfileshare ./cmd/client
+
+.PHONY: run
+run: build ## Run the server with its sandbox on 127.0.0.1:50051
+	@echo 'When it says ready, in another terminal: bin/lpfileshare sign-in'
+	$(BIN)/lpfileshare-server --sandbox
+
+FILE ?=
+.PHONY: demo
+demo: build ## Show the whole path once; FILE=path sends a file of yours
+	@$(BIN)/lpfileshare demo --server $(BIN)/lpfileshare-server $(if $(FILE),"$(FILE)")
+
+.PHONY: test
+test: ## Run all tests, with the race detector where there is a C compiler
+	@$(RACE_NOTE)
+	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v /test/load)
+	$(GO) test -timeout 20m ./test/load
+
+.PHONY: test-swift
+test-swift: build ## Run the tests of the store over a real OpenStack Swift: wants Debian 12 and root
+	test/swift/run
+
+.PHONY: test-faults
+test-faults: ## Run every case of the fault table: states by kinds of faults
+	$(GO) test -c -o $(BIN)/faults.test ./test/faults
+	LPFILESHARE_FAULTS=all $(BIN)/faults.test -test.timeout 20m
+
+.PHONY: bench
+bench: ## Measure: stream-through against store-and-forward, memory under load
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
+
+.PHONY: check-wire
+check-wire: ## Hold every frame of the tests against LivePerson's published schemas: SCHEMAS=folder
+	@test -n "$(SCHEMAS)" || { echo "check-wire: say where the schemas are: make check-wire SCHEMAS=folder"; exit 2; }
+	rm -rf .frames && mkdir -p .frames
+	LPFILESHARE_RECORD_FRAMES=$(CURDIR)/.frames $(GO) test -count=1 ./cmd/server
+	$(GO) run ./test/wire/cmd/check-wire -schemas "$(SCHEMAS)" -frames .frames
+
+.PHONY: generate
+generate: ## Generate gen/ from proto/
+	$(BUF) generate
+
+.PHONY: check-generate
+check-generate: generate ## Fail if gen/ is not what proto/ gives
+	@git diff --exit-code -- gen && test -z "$$(git ls-files -o --exclude-standard gen)" || \
+		{ echo "check-generate: gen/ is stale; run make generate and commit it"; exit 1; }
+
+.PHONY: lint
+lint: lint-go lint-proto ## Check Go and the contract
+
+.PHONY: lint-go
+lint-go: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '^gen/'))" || { gofmt -l $$(git ls-files '*.go' | grep -v '^gen/'); echo "lint-go: run gofmt -w on these"; exit 1; }
+	$(GO) vet ./...
+	@test -x .tools/staticcheck || GOBIN=$(CURDIR)/.tools $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	.tools/staticcheck ./...
+
+.PHONY: lint-proto
+lint-proto: ## buf lint and buf format
+	$(BUF) lint
+	$(BUF) format -d --exit-code
+
+.PHONY: breaking
+breaking: ## Compare the contract with the last release
+	@if [ -e $(RELEASED) ]; then $(BUF) breaking --against $(RELEASED); \
+	else echo "breaking: nothing has been released yet, so there is nothing to compare with (make release-contract writes $(RELEASED))"; fi
+
+.PHONY: release-contract
+release-contract: ## Write the contract's descriptor image, to be committed with a release
+	$(BUF) build -o $(RELEASED)
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf $(BIN) .tools .frames
