@@ -484,8 +484,17 @@ func TestStoreNothingByHalves(t *testing.T) {
 			t.Errorf("%s: %v %v, want 499", name, resp, err)
 		}
 	}
-	rig.clientTimeout = 50 * time.Millisecond
-	_, answer := rig.raw(head + "Content-Length: 10\r\n\r\nabc")
+	if size, _, _ := rig.stat(testPath); size != 3 {
+		t.Errorf("%d bytes are stored", size)
+	}
+	if got := len(rig.Journal.snapshot().Stored); got != 1 {
+		t.Errorf("%d commits", got)
+	}
+	rig.wantHeld(3)
+
+	impatient := newStoreRig(t)
+	impatient.clientTimeout = 50 * time.Millisecond
+	_, answer := impatient.raw("PUT " + impatient.target("PUT", testPath) + " HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
 	resp, err := http.ReadResponse(answer, nil)
 	if err != nil || resp.StatusCode != 408 {
 		t.Fatalf("too slow: %v %v, want 408", resp, err)
@@ -494,13 +503,10 @@ func TestStoreNothingByHalves(t *testing.T) {
 	if _, err := answer.ReadByte(); err != io.EOF {
 		t.Errorf("too slow: then %v, want the end", err)
 	}
-	if size, _, _ := rig.stat(testPath); size != 3 {
-		t.Errorf("%d bytes are stored", size)
+	if _, _, ok := impatient.stat(testPath); ok {
+		t.Error("what did not come is stored")
 	}
-	if got := len(rig.Journal.snapshot().Stored); got != 1 {
-		t.Errorf("%d commits", got)
-	}
-	rig.wantHeld(3)
+	impatient.wantHeld(0)
 }
 
 func (rig *storeRig) wantHeld(want int64) {
