@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lpapi"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
@@ -28,12 +29,13 @@ var (
 
 // house is the server's parts, in the order in which they are closed.
 type house struct {
-	service *service.Server
-	sandbox *sandbox.Sandbox // nil without --sandbox
-	ledger  *ledger.KV
-	kept    string // where the ledger has its records
-	debug   string // address of the debug server, "" for none
-	closers []func()
+	service  *service.Server
+	accounts *accounts.Registry
+	sandbox  *sandbox.Sandbox // nil without --sandbox
+	ledger   *ledger.KV
+	kept     string // where the ledger has its records
+	debug    string // address of the debug server, "" for none
+	closers  []func()
 }
 
 func (h *house) close() {
@@ -52,6 +54,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	}()
 	closeLast := func(c func()) { h.closers = slices.Insert(h.closers, 0, c) }
 
+	h.accounts = accounts.NewRegistry(f.accounts())
 	trust, err := f.trust()
 	if err != nil {
 		return nil, err
@@ -115,17 +118,15 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		}
 	})
 
-	limits := service.Limits{MaxFileBytes: int64(f.MaxFileBytes), MaxImagePixels: f.MaxImagePixels, Documents: f.Documents}
 	h.service = service.New(service.Config{
-		Limits:       func(string) service.Limits { return limits },
+		Settings:     settings(h.accounts, f.account()),
 		MemoryBudget: int64(f.MemoryBudget), QueueLength: f.QueueLength, QueueWait: f.QueueTime,
 		IdleTimeout: f.UploadIdleTimeout, UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,
-		RequestIDTTL: f.RequestIDTTL, CheckETag: f.CheckETag,
+		RequestIDTTL:   f.RequestIDTTL,
 		PublishTimeout: f.LPTimeout, Settle: f.Settle, Heartbeat: f.HeartbeatInterval, ReadStall: f.ReadStall,
-		AcceptReceipts: f.AcceptReceipts, AccessReceipts: f.AccessReceipts,
 		AgentTokenKey: key, Now: time.Now, Log: log,
 	}, service.Ports{
-		Messenger: messenger{pool, f.Account},
+		Messenger: messenger{pool, h.accounts},
 		Accounts:  api,
 		Store:     store{objects, api},
 		Ledger:    h.ledger,

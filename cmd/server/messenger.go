@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"slices"
 
+	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -12,13 +12,13 @@ import (
 // messenger lets lpws be a service.Messenger: Go wants the interfaces' own types in the results, which lpws must not know.
 type messenger struct {
 	pool     *lpws.Pool
-	accounts []string // none: all
+	accounts *accounts.Registry
 }
 
 var _ service.Messenger = messenger{}
 
 func (m messenger) Session(ctx context.Context, c share.Credential) (service.Session, error) {
-	if len(m.accounts) > 0 && !slices.Contains(m.accounts, c.Account) {
+	if _, ok := m.accounts.Account(c.Account); !ok {
 		return nil, share.Errorf(share.NotAllowed, "this server does not serve account "+c.Account, nil)
 	}
 	if c.Scheme == share.ExternalConsumerID {

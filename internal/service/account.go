@@ -23,7 +23,7 @@ func (s *Server) GetCapabilities(ctx context.Context, req *lpfilesharev1.GetCapa
 		return nil, err
 	}
 	session.Release()
-	l := s.Limits(account)
+	l := s.Settings(account)
 	return &lpfilesharev1.GetCapabilitiesResponse{
 		MaxFileBytes:          l.MaxFileBytes,
 		FileTypes:             allowedTypes(l.Documents),

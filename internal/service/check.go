@@ -15,8 +15,8 @@ type checker struct {
 	sniffed bool
 }
 
-func newChecker(s *Server, spec uploadSpec, sp *spool) *checker {
-	return &checker{s: s, spec: spec, spool: sp, sums: newSums(s.CheckETag)}
+func newChecker(s *Server, spec uploadSpec, sp *spool, md5 bool) *checker {
+	return &checker{s: s, spec: spec, spool: sp, sums: newSums(md5)}
 }
 
 // advance takes in what has come since, and returns a channel that is closed when there is more.

@@ -66,7 +66,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	}
 	// Of a whole object the ETag tells whether its bytes came as they are stored. Of a part nothing does.
 	whole := obj.Start == 0 && obj.End == obj.Size && !obj.Large && isMD5(obj.ETag)
-	passed := newSums(s.CheckETag && whole)
+	passed := newSums(s.Settings(ref.account).CheckETag && whole)
 	size := chunkSize(req.GetMaxChunkBytes())
 	for d.at < d.end {
 		// A new buffer for each: gRPC may look at a message after Send has returned.
@@ -185,7 +185,7 @@ func (s *Server) find(ctx context.Context, session Session, ref fileRef) (foundF
 
 // accessed tells the sender that the caller has opened the file. It is a courtesy: its failure is nobody's.
 func (s *Server) accessed(ctx context.Context, account string, session Session, f foundFile) {
-	if e := f.event; s.AccessReceipts && e != nil && e.SenderID != session.Principal().ID {
+	if e := f.event; e != nil && s.Settings(account).AccessReceipts && e.SenderID != session.Principal().ID {
 		s.courtesy(ctx, account, func(ctx context.Context, session Session) error {
 			return session.MarkAccessed(ctx, e.Conversation, e.Dialog, e.Sequence)
 		})

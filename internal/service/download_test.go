@@ -346,7 +346,7 @@ func TestStopEndsADownload(t *testing.T) {
 
 func TestReceiptsAreForOthersFiles(t *testing.T) {
 	for _, on := range []bool{true, false} {
-		h := newHouse(t, func(c *Config) { c.AccessReceipts, c.AcceptReceipts = on, on })
+		h := newHouse(t, set(func(s *Settings) { s.AccessReceipts, s.AcceptReceipts = on, on }))
 		name := h.storedAt(path("a"), picture(10)) // bob's
 		own := h.put(picture(10)).GetFile().GetName()
 		for _, n := range []string{name, own} {

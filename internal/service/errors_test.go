@@ -108,7 +108,7 @@ var errorCases = map[share.Kind]errorCase{
 		return uploading(h, picture(2000), func(s *pb.UploadSpec) { s.Checksums = sumsOf([]byte("other")) })
 	}},
 	share.MessageTooLarge: {keys: []string{"maxBytes"}, config: func(c *Config) {
-		c.Limits = func(string) Limits { return Limits{MaxFileBytes: 3_000_000} }
+		c.Settings = func(string) Settings { return Settings{MaxFileBytes: 3_000_000} }
 		c.MemoryBudget = 6_000_000
 	}, do: func(h *house) func() error {
 		b := picture(MaxChunkBytes + 1)

@@ -238,8 +238,8 @@ func FuzzUploadStateMachine(f *testing.F) {
 		lp.tokens[aliceToken] = share.Principal{Account: account, ID: "alice", Role: share.RoleConsumer}
 		lp.addConversation(conversation, true, "alice")
 		s := New(Config{
-			Limits: func(string) Limits { return Limits{MaxFileBytes: fuzzLimit, Documents: true} }, MemoryBudget: blockBytes,
-			IdleTimeout: time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute, CheckETag: true,
+			Settings: func(string) Settings { return Settings{MaxFileBytes: fuzzLimit, Documents: true, CheckETag: true} }, MemoryBudget: blockBytes,
+			IdleTimeout: time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		}, Ports{Messenger: lp, Store: store, Ledger: ledger.NewMemory(10, time.Now), Previewer: &looker{}})
 		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs(string(share.ConsumerToken), aliceToken)))

@@ -96,10 +96,10 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	h.lp.addConversation("conv-bob", true, "bob")
 
 	c := Config{
-		Limits:       func(string) Limits { return Limits{MaxFileBytes: 300_000, MaxImagePixels: 1000} },
+		Settings:     func(string) Settings { return testSettings },
 		MemoryBudget: 16 * blockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
-		RequestIDTTL: time.Hour, CheckETag: true,
+		RequestIDTTL:   time.Hour,
 		PublishTimeout: 200 * time.Millisecond, Settle: 100 * time.Millisecond,
 		Heartbeat: 10 * time.Second, ReadStall: 10 * time.Second,
 		Now: time.Now,
@@ -113,6 +113,18 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	h.serve(c)
 	t.Cleanup(h.checkLeftovers)
 	return h
+}
+
+// testSettings are those of every account, where a test does not say otherwise: see set.
+var testSettings = Settings{MaxFileBytes: 300_000, MaxImagePixels: 1000, CheckETag: true}
+
+// set changes the settings of every account.
+func set(change func(*Settings)) func(*Config) {
+	return func(c *Config) {
+		s := c.Settings(account)
+		change(&s)
+		c.Settings = func(string) Settings { return s }
+	}
 }
 
 // serve runs the gRPC server with the options of cmd/server.

@@ -172,7 +172,7 @@ func TestAWatchSaysThatItIsAlive(t *testing.T) {
 }
 
 func TestAWatcherWhoTakesNothingIsCutOff(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.ReadStall, c.AcceptReceipts = 100*time.Millisecond, true })
+	h := newHouse(t, set(func(s *Settings) { s.AcceptReceipts = true }), func(c *Config) { c.ReadStall = 100 * time.Millisecond })
 	watch, place := h.watch(h.alice(), parent, "")
 	for i := range 200 {
 		h.lp.sendFile(conversation, "bob", share.HostedFile{StoragePath: path(fmt.Sprint(i)), Preview: strings.Repeat("x", 30_000)})

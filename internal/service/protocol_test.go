@@ -326,7 +326,7 @@ func TestASpecIsCheckedAsAWhole(t *testing.T) {
 		Checksums: &pb.Checksums{Sha256: []byte{1}}, Caption: strings.Repeat("ü", maxCaption+1), PublishMode: 9, RequestId: "6f0c3a527d9e4b1c9d0a3c1d2e4f5a6b",
 		Preview: &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64,QUJD\nQUJD"}},
 	}
-	_, err := checkSpec(bad, Limits{MaxFileBytes: 10})
+	_, err := checkSpec(bad, Settings{MaxFileBytes: 10})
 	want := []string{
 		"spec.conversation", "spec.dialog_id", "spec.display_name", "spec.caption", "spec.file_type", "spec.size_bytes",
 		"spec.checksums.sha256", "spec.preview.data_uri", "spec.publish_mode", "spec.request_id",
@@ -351,7 +351,7 @@ func TestTheBoundsOfASpecItself(t *testing.T) {
 		s.DisplayName, s.Caption = strings.Repeat("ü", maxDisplayName), strings.Repeat("ü", maxCaption)
 		s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/gif;base64," + strings.Repeat("QUJD", (maxPreviewChars-23)/4)}}
 	})
-	if _, err := checkSpec(ok, Limits{MaxFileBytes: 10}); err != nil {
+	if _, err := checkSpec(ok, Settings{MaxFileBytes: 10}); err != nil {
 		t.Error(err)
 	}
 	if n := proto.Size(first(ok)) + MaxChunkBytes; n > MaxRecvMessageBytes-1000 {
@@ -387,7 +387,7 @@ func TestFilesOfEveryTypeAreKnownByTheirFirstBytes(t *testing.T) {
 
 func TestADocumentGoesWhereItsAccountTakesDocuments(t *testing.T) {
 	h := newHouse(t, func(c *Config) {
-		c.Limits = func(string) Limits { return Limits{MaxFileBytes: 1000, Documents: true} }
+		c.Settings = func(string) Settings { return Settings{MaxFileBytes: 1000, Documents: true} }
 	})
 	b := []byte("Grüße aus Köln")
 	resp := h.put(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT })
@@ -417,7 +417,7 @@ func TestAPreviewIsMadeWhenAskedFor(t *testing.T) {
 		}
 	})
 	t.Run("not for a document", func(t *testing.T) {
-		_, err := checkSpec(spec([]byte("abc"), generate, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Limits{MaxFileBytes: 10, Documents: true})
+		_, err := checkSpec(spec([]byte("abc"), generate, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 10, Documents: true})
 		if !share.Is(err, share.InvalidField) {
 			t.Errorf("got %v", err)
 		}

@@ -328,7 +328,7 @@ func TestAMessageThatCannotBeLookedForIsNotSentAgain(t *testing.T) {
 // publishing leaves a record of an upload whose publisher, on another server, is at it until deadline.
 func (h *house) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (path string) {
 	h.t.Helper()
-	u, err := checkSpec(s, h.server.Limits(account))
+	u, err := checkSpec(s, h.server.Settings(account))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -739,7 +739,7 @@ func TestTheStoresTroubleIsToldWhenItLasts(t *testing.T) {
 }
 
 func TestAnETagIsComparedOnlyWhereThatIsSet(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.CheckETag = false })
+	h := newHouse(t, set(func(s *Settings) { s.CheckETag = false }))
 	h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
 	h.put(picture(1000))
 }

@@ -13,20 +13,24 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Limits are what an account allows.
-type Limits struct {
+// Settings are what holds for one account. A call reads them once, at its beginning: they may change while the server runs.
+type Settings struct {
 	// MaxFileBytes is the largest file.
 	MaxFileBytes int64
 	// MaxImagePixels is the largest image; the Previewer enforces it.
 	MaxImagePixels int64
 	// Documents allows PDF, TXT, DOCX, XLSX and PPTX beside images.
 	Documents bool
+	// CheckETag compares the store's ETag with the MD5 of what was sent.
+	CheckETag bool
+	// AcceptReceipts and AccessReceipts tell the sender when a file was delivered to a watcher, and when it was downloaded.
+	AcceptReceipts, AccessReceipts bool
 }
 
 // Config is how the service behaves. Every field is required; cmd/server has the defaults.
 type Config struct {
-	// Limits tells an account's.
-	Limits func(account string) Limits
+	// Settings tells an account's.
+	Settings func(account string) Settings
 	// MemoryBudget is how many bytes of files may be held at once, in all uploads together.
 	MemoryBudget int64
 	// QueueLength is how many uploads may wait for room in the budget, QueueWait for how long.
@@ -38,8 +42,6 @@ type Config struct {
 	UnaryTimeout time.Duration
 	// RequestIDTTL is how long a request id is kept.
 	RequestIDTTL time.Duration
-	// CheckETag compares the store's ETag with the MD5 of what was sent.
-	CheckETag bool
 	// PublishTimeout is how long LivePerson may take to confirm a message. Settle is how long after that the message may still
 	// turn up: the time after which LivePerson handles no frame any more.
 	PublishTimeout, Settle time.Duration
@@ -47,8 +49,6 @@ type Config struct {
 	Heartbeat time.Duration
 	// ReadStall ends a download or a watch whose reader takes nothing for so long.
 	ReadStall time.Duration
-	// AcceptReceipts and AccessReceipts tell the sender when a file was delivered to a watcher, and when it was downloaded.
-	AcceptReceipts, AccessReceipts bool
 	// AgentTokenKey seals the agent tokens that SignInAgent gives out. Servers that answer for each other must have the same.
 	AgentTokenKey [32]byte
 	// Now is the clock.

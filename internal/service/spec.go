@@ -37,7 +37,7 @@ type uploadSpec struct {
 }
 
 // checkSpec checks everything that a spec says by itself, all fields at once.
-func checkSpec(spec *lpfilesharev1.UploadSpec, limits Limits) (uploadSpec, error) {
+func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, error) {
 	var v violations
 	u := uploadSpec{
 		displayName:  spec.GetDisplayName(),
@@ -96,15 +96,15 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, limits Limits) (uploadSpec, error
 		return uploadSpec{}, with(refuse(share.PreviewTooLarge, "the preview must have fewer than %d characters as a data URI, not %d", maxPreviewChars, len(u.preview)),
 			"maxBytes", itoa(maxPreviewChars-1), "actualBytes", itoa(int64(len(u.preview))))
 	}
-	if !u.fileType.IsImage() && !limits.Documents {
+	if !u.fileType.IsImage() && !settings.Documents {
 		return uploadSpec{}, with(refuse(share.UnsupportedFileType, "account %s takes JPEG, PNG and GIF images only, not %s", u.account, u.fileType),
 			"allowedTypes", "JPEG,PNG,GIF")
 	}
 	if u.size == 0 {
 		return uploadSpec{}, refuse(share.FileEmpty, "the file has no bytes")
 	}
-	if u.size > limits.MaxFileBytes {
-		return uploadSpec{}, tooLarge(limits.MaxFileBytes, u.size)
+	if u.size > settings.MaxFileBytes {
+		return uploadSpec{}, tooLarge(settings.MaxFileBytes, u.size)
 	}
 	u.fingerprint = fingerprint(spec)
 	return u, nil

@@ -35,8 +35,8 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	}
 	requestID := req.GetSpec().GetRequestId()
 	defer func() { err = withRequestID(about(err, req.GetSpec().GetConversation()), requestID) }()
-	limits := s.Limits(accountOf(req.GetSpec().GetConversation()))
-	spec, err := checkSpec(req.GetSpec(), limits)
+	settings := s.Settings(accountOf(req.GetSpec().GetConversation()))
+	spec, err := checkSpec(req.GetSpec(), settings)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	if !spec.validateOnly {
 		need := spec.size
 		if need < 0 {
-			need = limits.MaxFileBytes
+			need = settings.MaxFileBytes
 		}
 		if room, err = s.admission.reserve(ctx, need, early <= blockBytes); err != nil {
 			return err
@@ -104,7 +104,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 		if err := stream.SendHeader(header); err != nil {
 			return ended(ctx, err)
 		}
-		if err := s.takeIn(ctx, in, session, a, spec, limits); err != nil {
+		if err := s.takeIn(ctx, in, session, a, spec, settings); err != nil {
 			return ended(ctx, err)
 		}
 	}
@@ -131,8 +131,8 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 }
 
 // takeIn receives the file, has it stored, and records that.
-func (s *Server) takeIn(ctx context.Context, in *receiver, session Session, a *attempt, spec uploadSpec, limits Limits) error {
-	file, err := s.receiveAndStore(ctx, in, session, spec, limits)
+func (s *Server) takeIn(ctx context.Context, in *receiver, session Session, a *attempt, spec uploadSpec, settings Settings) error {
+	file, err := s.receiveAndStore(ctx, in, session, spec, settings)
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func checkConversation(ctx context.Context, session Session, spec uploadSpec) er
 
 // receiveAndStore takes the bytes in, checks them on the way, and has them stored meanwhile. The store gets the last byte only
 // when every check has passed. It returns once nobody holds the bytes any more.
-func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Session, spec uploadSpec, limits Limits) (*share.StoredFile, error) {
+func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Session, spec uploadSpec, settings Settings) (*share.StoredFile, error) {
 	sp := newSpool(s.admission, spec.size)
 	defer sp.discard()
 
@@ -212,8 +212,8 @@ func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Sess
 		}
 	}()
 
-	in.accepted <- intake{spool: sp, declared: spec.size, limit: limits.MaxFileBytes}
-	check := newChecker(s, spec, sp)
+	in.accepted <- intake{spool: sp, declared: spec.size, limit: settings.MaxFileBytes}
+	check := newChecker(s, spec, sp, settings.CheckETag)
 	idle := time.NewTimer(s.IdleTimeout)
 	defer idle.Stop()
 	for received := false; !received; {

@@ -117,7 +117,7 @@ func (s *Server) nextWithin(ctx context.Context, watch FileWatch) (share.FileEve
 
 // delivered tells the sender that the file has reached the caller. It is a courtesy, like accessed.
 func (s *Server) delivered(ctx context.Context, account string, session Session, e share.FileEvent) {
-	if s.AcceptReceipts && e.SenderID != session.Principal().ID {
+	if s.Settings(account).AcceptReceipts && e.SenderID != session.Principal().ID {
 		s.courtesy(ctx, account, func(ctx context.Context, session Session) error {
 			return session.MarkAccepted(ctx, e.Conversation, e.Dialog, e.Sequence)
 		})

@@ -29,6 +29,7 @@ var everything = []string{"..."}
 // table is the architecture. A name that ends in "/..." is a rule for all below it; the longest match counts.
 var table = map[string]rule{
 	"gen/go/...":        {},
+	"internal/accounts": {},
 	"internal/share":    {stdlibOnly: true},
 	"internal/service":  {ours: []string{"gen/go/...", "internal/share"}, never: []string{"net/http", "github.com/gorilla/websocket"}},
 	"internal/lpws":     {ours: []string{"internal/share"}},
