@@ -20,8 +20,11 @@ type Credential struct {
 	Scheme Scheme
 	// Account is the account of the resource that the caller names; the credential must turn out to be of the same.
 	Account string
-	// Secret is the token as it came.
+	// Secret is the token as it came; with ExternalConsumerID, the consumer's id, for whom the server's own credentials vouch.
 	Secret string
+	// Caller is the service that calls, where its connection proves who it is; empty where it does not. It counts with
+	// ExternalConsumerID alone: any other credential is a proof by itself.
+	Caller string
 }
 
 // String hides the secret.
