@@ -9,6 +9,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -64,17 +65,17 @@ func (agent) endsIdentity(code int) bool {
 
 // backlog has the events in its answer. LivePerson's own client writes the sequence to begin with into newerThanSequence, whose
 // name says that it is the one before; sending the one before gives at most one event too many, and those are dropped.
-func (d agent) backlog(ctx context.Context, c *conn, _, dialog string, from int64) ([]wireEvent, bool, error) {
+func (d agent) backlog(ctx context.Context, c *conn, _, dialog string, from int64) ([]lpwire.Event, bool, error) {
 	answer, _, err := c.do(ctx, request{Type: d.name(reqQueryMessages), Body: queryMessages{dialog, max(0, from-1), from}})
 	if err == nil && answer.failed() {
-		err = answerError(stepSubscribe, &answer)
+		err = answerError(lpwire.StepSubscribe, &answer)
 	}
 	if err != nil {
 		return nil, false, err
 	}
-	var events list[wireEvent]
+	var events lpwire.List[lpwire.Event]
 	if json.Unmarshal(answer.Body, &events) != nil {
-		return nil, false, errUnreadable("the messages of a dialog")
+		return nil, false, lpwire.Unreadable("the messages of a dialog")
 	}
 	return events, true, nil
 }

@@ -3,66 +3,41 @@ package lpws
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
-	"strconv"
 	"sync"
-	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // UploadURL asks for leave to store one object. FileSharingDisabled if the account's switch is off; LPRejectedFile.
 func (s *Session) UploadURL(ctx context.Context, size int64, fileType share.FileType) (share.TempURL, error) {
-	return s.l.url(ctx, stepUploadURL, request{Type: reqUploadURL, Body: newUploadURLBody(size, fileType)})
+	return s.l.url(ctx, lpwire.StepUploadURL, request{Type: reqUploadURL, Body: lpwire.NewUploadURLBody(size, fileType)})
 }
 
 // DownloadURL asks for leave to read one object. FileNotFound. The caller has checked that the path may be read.
 func (s *Session) DownloadURL(ctx context.Context, storagePath string) (share.TempURL, error) {
-	return s.l.url(ctx, stepDownloadURL, request{Type: reqDownloadURL, Body: downloadURLBody{storagePath}})
+	return s.l.url(ctx, lpwire.StepDownloadURL, request{Type: reqDownloadURL, Body: lpwire.DownloadURLBody{RelativePath: storagePath}})
 }
 
-func (l *link) url(ctx context.Context, s step, r request) (share.TempURL, error) {
+func (l *link) url(ctx context.Context, s lpwire.Step, r request) (share.TempURL, error) {
 	answer, err := l.ask(ctx, s, r)
 	if err != nil {
 		return share.TempURL{}, err
 	}
-	var body urlAnswer
-	if json.Unmarshal(answer.Body, &body) != nil {
-		return share.TempURL{}, errUnreadable("a signed URL")
+	asked := ""
+	if body, ok := r.Body.(lpwire.DownloadURLBody); ok {
+		asked = body.RelativePath
 	}
-	u := share.TempURL{Path: string(body.RelativePath), Sig: string(body.QueryParams.Sig), Expires: string(body.QueryParams.Expires)}
-	seconds, err := strconv.ParseInt(u.Expires, 10, 64)
-	if err != nil || seconds <= 0 || !isHex(u.Sig) {
-		return share.TempURL{}, errUnreadable("the signature of a URL")
-	}
-	// What LivePerson says is where bytes are sent to: it must not lead out of the account's own container.
-	if share.CheckStoragePath(l.who.Account, u.Path) != nil {
-		return share.TempURL{}, errUnreadable("the path of a signed URL")
-	}
-	if asked, ok := r.Body.(downloadURLBody); ok && asked.RelativePath != u.Path {
-		return share.TempURL{}, errUnreadable("a signed URL of another file")
-	}
-	u.ExpireTime = time.Unix(seconds, 0)
-	return u, nil
-}
-
-// isHex reports whether a signature is what Swift's are, so that nothing else gets into a URL.
-func isHex(sig string) bool {
-	for _, c := range []byte(sig) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
-			return false
-		}
-	}
-	return len(sig) >= 32 && len(sig) <= 128
+	return lpwire.ReadTempURL(answer.Body, l.who.Account, asked)
 }
 
 // PublishFile sends a hosted/file message to a dialog (empty: the main one) and returns its sequence. It sends at most once:
 // LPPublishUnconfirmed means that the frame may have been sent, and any other error that nothing was published.
 // ConversationClosed; ConversationNotFound; LPForbidden; LPRejectedFile.
 func (s *Session) PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (int64, error) {
-	return s.l.publish(ctx, stepPublish, conversation, dialog, newFileEvent(file))
+	return s.l.publish(ctx, lpwire.StepPublish, conversation, dialog, lpwire.NewFileEvent(file))
 }
 
 // MarkAccessed tells the others that the caller opened the message.
@@ -76,19 +51,19 @@ func (s *Session) MarkAccepted(ctx context.Context, conversation, dialog string,
 }
 
 func (l *link) receipt(ctx context.Context, conversation, dialog, status string, sequence int64) error {
-	_, err := l.publish(ctx, stepReceipt, conversation, dialog, acceptStatus{"AcceptStatusEvent", status, []int64{sequence}})
+	_, err := l.publish(ctx, lpwire.StepReceipt, conversation, dialog, lpwire.NewReceipt(status, sequence))
 	return err
 }
 
-func (l *link) publish(ctx context.Context, s step, conversation, dialog string, event any) (int64, error) {
+func (l *link) publish(ctx context.Context, s lpwire.Step, conversation, dialog string, event any) (int64, error) {
 	dialog = cmp.Or(dialog, conversation)
 	if l.closed(conversation, dialog) {
 		return 0, errClosed()
 	}
-	answer, sent, err := l.tell(ctx, request{Type: reqPublish, Body: publish{dialog, conversation, event}})
+	answer, sent, err := l.tell(ctx, request{Type: reqPublish, Body: lpwire.Publish{DialogID: dialog, ConversationID: conversation, Event: event}})
 	switch {
-	case err != nil && sent && s == stepPublish:
-		return 0, errUnconfirmed(reason(err))
+	case err != nil && sent && s == lpwire.StepPublish:
+		return 0, lpwire.Unconfirmed(reason(err))
 	case err != nil:
 		return 0, err
 	case answer.failed():
@@ -98,21 +73,19 @@ func (l *link) publish(ctx context.Context, s step, conversation, dialog string,
 		}
 		return 0, err
 	}
-	var body struct {
-		Sequence number `json:"sequence"`
-	}
-	if json.Unmarshal(answer.Body, &body) != nil || !body.Sequence.ok || body.Sequence.n < 0 {
-		if s == stepPublish { // it was published, and where is not known
-			return 0, errUnconfirmed(errUnreadable("the sequence of a message"))
+	sequence, ok := lpwire.ReadSequence(answer.Body)
+	if !ok {
+		if s == lpwire.StepPublish { // it was published, and where is not known
+			return 0, lpwire.Unconfirmed(lpwire.Unreadable("the sequence of a message"))
 		}
 		return 0, nil
 	}
 	l.mu.Lock()
 	if _, known := l.mine(conversation); known {
-		l.exists(dialog, body.Sequence.n) // the message itself may come later than this answer
+		l.exists(dialog, sequence) // the message itself may come later than this answer
 	}
 	l.mu.Unlock()
-	return body.Sequence.n, nil
+	return sequence, nil
 }
 
 // reason is why something was not confirmed, for the log: without a kind of its own, which would say that nothing was published.
@@ -141,20 +114,14 @@ func (s *Session) CreateConversation(ctx context.Context, n share.NewConversatio
 		err = share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the conversation, which may be there or not", err)
 	}
 	if err == nil && answer.failed() {
-		err = l.failure(stepCreate, &answer)
+		err = l.failure(lpwire.StepCreate, &answer)
 	}
 	if err != nil {
 		return share.Conversation{}, err
 	}
-	var body struct {
-		ID text `json:"conversationId"`
-	}
-	id := ""
-	if json.Unmarshal(answer.Body, &body) == nil {
-		id = string(body.ID)
-	}
-	if id == "" || len(id) > 64 {
-		return share.Conversation{}, errUnreadable("the id of a conversation")
+	id, ok := lpwire.ReadConversationID(answer.Body)
+	if !ok {
+		return share.Conversation{}, lpwire.Unreadable("the id of a conversation")
 	}
 	l.begun(id, n)
 	if c, ok := l.await(ctx, id, func(c *conversation) bool { return !c.local }); ok {
@@ -222,7 +189,7 @@ func (s *Session) CloseConversation(ctx context.Context, id string) (share.Conve
 	if err != nil || !c.Open {
 		return c, err
 	}
-	_, err = l.ask(ctx, stepClose, request{Type: reqUpdate, Body: closeBody(id)})
+	_, err = l.ask(ctx, lpwire.StepClose, request{Type: reqUpdate, Body: lpwire.CloseBody(id)})
 	if err != nil {
 		// Somebody else, or our own first try, may have been faster.
 		if !share.Is(err, share.LPProtocolError, share.LPForbidden) || !l.closedByNow(ctx, id, id) {

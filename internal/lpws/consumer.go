@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -30,7 +31,7 @@ type dialect interface {
 	endsIdentity(code int) bool
 	// backlog asks for the events of a dialog from a sequence on. What it returns, and what the socket has brought by then, is all
 	// there is, if settled; otherwise more may be on its way.
-	backlog(ctx context.Context, c *conn, conversation, dialog string, from int64) (events []wireEvent, settled bool, err error)
+	backlog(ctx context.Context, c *conn, conversation, dialog string, from int64) (events []lpwire.Event, settled bool, err error)
 }
 
 // newDialect reads a credential as far as it must be read before LivePerson has seen it.
@@ -67,7 +68,7 @@ func (d consumer) socket(inFrame bool) (string, http.Header) {
 	h := http.Header{}
 	if !inFrame {
 		h.Set("Authorization", "jwt "+d.token)
-		props, _ := json.Marshal(newClientProperties(".ClientProperties")) // strings: cannot fail
+		props, _ := json.Marshal(lpwire.NewClientProperties(".ClientProperties")) // strings: cannot fail
 		h.Set("Client-Properties", string(props))
 	}
 	return "/ws_api/account/" + url.PathEscape(d.account) + "/messaging/consumer?v=3", h
@@ -75,7 +76,7 @@ func (d consumer) socket(inFrame bool) (string, http.Header) {
 
 func (d consumer) initHeaders() ([]any, bool) {
 	return []any{
-		newClientProperties(".ams.headers.ClientProperties"),
+		lpwire.NewClientProperties(".ams.headers.ClientProperties"),
 		consumerAuthentication{".ams.headers.ConsumerAuthentication", d.token},
 	}, true
 }
@@ -120,7 +121,7 @@ func (consumer) endsIdentity(code int) bool { return code == closeAuthenticate |
 
 // backlog subscribes to the dialog, which has the backlog sent as one notification after the answer, or none if there is none.
 // A request behind it tells when the notification must have come, on a LivePerson that works through a socket in order.
-func (d consumer) backlog(ctx context.Context, c *conn, conversation, dialog string, from int64) ([]wireEvent, bool, error) {
+func (d consumer) backlog(ctx context.Context, c *conn, conversation, dialog string, from int64) ([]lpwire.Event, bool, error) {
 	sub, err := c.send(ctx, request{Type: reqSubscribeEvents, Body: subscribeEvents{dialog, conversation, from}})
 	if err != nil {
 		return nil, false, err
@@ -133,7 +134,7 @@ func (d consumer) backlog(ctx context.Context, c *conn, conversation, dialog str
 	defer clock.forget()
 	answer, err := sub.wait(ctx)
 	if err == nil && answer.failed() {
-		err = answerError(stepSubscribe, &answer)
+		err = answerError(lpwire.StepSubscribe, &answer)
 	}
 	if err != nil {
 		return nil, false, err

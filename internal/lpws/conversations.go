@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -82,7 +83,7 @@ func (l *link) mine(id string) (*conversation, bool) {
 func (l *link) notified(c *conn, f *frame) {
 	switch f.name() {
 	case "ExConversationChangeNotification":
-		var body conversationChanges
+		var body lpwire.ConversationChanges
 		if json.Unmarshal(f.Body, &body) != nil {
 			c.strays.Add(1)
 			return
@@ -95,7 +96,7 @@ func (l *link) notified(c *conn, f *frame) {
 			close(c.snapshot)
 		}
 	case "MessagingEventNotification":
-		var body eventChanges
+		var body lpwire.EventChanges
 		if json.Unmarshal(f.Body, &body) != nil {
 			c.strays.Add(1)
 			return
@@ -106,7 +107,7 @@ func (l *link) notified(c *conn, f *frame) {
 			l.happened(&body.Changes[i])
 		}
 	case "OnlineEventDistribution":
-		var body wireEvent
+		var body lpwire.Event
 		if json.Unmarshal(f.Body, &body) != nil {
 			c.strays.Add(1)
 			return
@@ -120,21 +121,21 @@ func (l *link) notified(c *conn, f *frame) {
 }
 
 // conversationsChanged applies news of conversations. first says that these are the connection's first. Call with mu held.
-func (l *link) conversationsChanged(body *conversationChanges, first bool) {
+func (l *link) conversationsChanged(body *lpwire.ConversationChanges, first bool) {
 	b := &l.book
 	r := b.refreshing
 	fresh := first || r != nil && string(body.SubscriptionID) != b.subscription
 	listed := map[string]bool{}
 	for i := range body.Changes {
 		ch := &body.Changes[i]
-		id := string(ch.Result.v.ConvID)
+		id := string(ch.Result.V.ConvID)
 		if id == "" {
 			continue
 		}
 		listed[id] = true
 		if ch.Type == "DELETE" {
 			l.dropConversation(id)
-		} else if c := l.upsert(&ch.Result.v); c != nil {
+		} else if c := l.upsert(&ch.Result.V); c != nil {
 			l.follow(c)
 		}
 	}
@@ -161,11 +162,11 @@ func (l *link) announce() {
 }
 
 // upsert applies one change and returns the conversation as it is then; nil if the change is old news.
-func (l *link) upsert(w *wireConversation) *conversation {
+func (l *link) upsert(w *lpwire.Conversation) *conversation {
 	b := &l.book
-	id, details := string(w.ConvID), &w.Details.v
+	id, details := string(w.ConvID), &w.Details.V
 	old := b.convs[id]
-	c := &conversation{meta: details.MetaDataTs.n, updated: w.LastUpdateTime.n}
+	c := &conversation{meta: details.MetaDataTs.N, updated: w.LastUpdateTime.N}
 	if old != nil && !old.local {
 		switch { // notifications may overtake one another
 		case c.meta != 0 && old.meta != 0:
@@ -176,34 +177,7 @@ func (l *link) upsert(w *wireConversation) *conversation {
 			return nil
 		}
 	}
-	c.Conversation = share.Conversation{
-		ID: id, Open: details.State != "CLOSE", SkillID: string(details.SkillID),
-		Start: millis(details.StartTs), End: millis(details.EndTs), Participants: details.ParticipantsPID,
-	}
-	if len(c.Participants) == 0 {
-		c.Participants = details.Participants
-	}
-	for _, p := range slices.Concat(details.Participants, details.ParticipantsPID) {
-		c.members = append(c.members, p.ID)
-	}
-	for _, d := range details.Dialogs {
-		if d.DialogID == "" {
-			continue
-		}
-		c.Dialogs = append(c.Dialogs, share.Dialog{ID: string(d.DialogID), Type: string(d.DialogType), Open: d.State != "CLOSE"})
-		if len(details.Participants)+len(details.ParticipantsPID) > 0 {
-			continue
-		}
-		for _, p := range d.Participants { // the third form
-			if p.ID != "" && (p.State == "" || p.State == "ACTIVE") && !slices.Contains(c.members, string(p.ID)) {
-				c.members = append(c.members, string(p.ID))
-				c.Participants = append(c.Participants, share.Participant{ID: string(p.ID), Role: share.Role(p.Role)})
-			}
-		}
-	}
-	slices.SortStableFunc(c.Participants, func(a, b share.Participant) int {
-		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.ID, b.ID))
-	})
+	c.Conversation, c.members = w.Read()
 	if old != nil {
 		for _, d := range old.Dialogs { // one that LivePerson spoke of once is not gone because it is left out
 			if _, known := c.Dialog(d.ID); !known {
@@ -216,8 +190,8 @@ func (l *link) upsert(w *wireConversation) *conversation {
 		}
 	}
 	l.put(c)
-	if e := &w.LastContent.v; e.Sequence.ok {
-		l.exists(cmp.Or(string(e.DialogID), id), e.Sequence.n)
+	if e := &w.LastContent.V; e.Sequence.OK {
+		l.exists(cmp.Or(string(e.DialogID), id), e.Sequence.N)
 	}
 	return c
 }
@@ -293,17 +267,9 @@ func (l *link) bound() {
 	}
 }
 
-// millis reads LivePerson's time; zero if there is none.
-func millis(n number) time.Time {
-	if !n.ok || n.n <= 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(n.n).UTC()
-}
-
 func subscriptionID(answer *frame) string {
 	var body struct {
-		ID text `json:"subscriptionId"`
+		ID lpwire.Text `json:"subscriptionId"`
 	}
 	_ = json.Unmarshal(answer.Body, &body)
 	return string(body.ID)
@@ -349,7 +315,7 @@ func (l *link) refreshConversations(ctx context.Context) error {
 func (l *link) refresh(r *refresh) {
 	ctx, cancel := context.WithTimeoutCause(l.p.ctx, l.p.cfg.CallTimeout, errTimeout)
 	defer cancel()
-	answer, err := l.ask(ctx, stepSubscribe, request{Type: reqSubscribeConvs, Body: l.d.subscription(l.openOnly.Load())})
+	answer, err := l.ask(ctx, lpwire.StepSubscribe, request{Type: reqSubscribeConvs, Body: l.d.subscription(l.openOnly.Load())})
 	if err == nil {
 		select {
 		case <-r.told:

@@ -7,89 +7,22 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-const (
-	// unavailableWait is what LivePerson asks callers to wait before the first repeat.
-	unavailableWait = 5 * time.Second
-	// throttledWait is the least wait after a 429.
-	throttledWait = time.Second
-)
-
-// A step is what was asked of LivePerson. Where it fails, that decides what the failure means. Its text is the metadata "step".
-type step string
-
-const (
-	stepOpen        step = "open"
-	stepUploadURL   step = "upload_url"
-	stepDownloadURL step = "download_url"
-	stepPublish     step = "publish"
-	stepReceipt     step = "receipt"
-	stepCreate      step = "create_conversation"
-	stepClose       step = "close_conversation"
-	stepSubscribe   step = "subscribe"
-)
-
-// answerError is the condition that an answer with a code over 399 stands for. LivePerson's own words go nowhere.
-func answerError(s step, f *frame) error {
-	status, number := int(f.Code), f.errorCode()
-	cause := fmt.Errorf("liveperson answered %s with %d (%d)", s, status, number)
-	e := func(kind share.Kind, message string) *share.Error { return share.Errorf(kind, message, cause) }
-	withCode := func(e *share.Error) *share.Error {
-		e.Metadata = map[string]string{"lpErrorCode": strconv.FormatInt(number, 10), "step": string(s)}
-		return e
-	}
-	switch {
-	case status == 401 || number/100 == 401:
-		return e(share.LPIdentityExpired, "LivePerson no longer accepts the identity; renew the token or sign in again")
-	case status == 403 && s == stepUploadURL:
-		return e(share.FileSharingDisabled, "file sharing is switched off for the account; an administrator switches it on by setting the site "+
-			"property messaging.file.sharing.enabled to true (AccountService.SetFileSharing)")
-	case status == 403:
-		return e(share.LPForbidden, "LivePerson forbids this to the identity")
-	case status == 404 && s == stepDownloadURL:
-		return e(share.FileNotFound, "LivePerson has no such file for this identity")
-	case status == 404 && s != stepUploadURL:
-		return e(share.ConversationNotFound, "LivePerson knows no such conversation or dialog")
-	case status == 429:
-		err := e(share.LPRateLimited, "LivePerson asks for fewer requests")
-		err.RetryAfter = throttledWait
-		return err
-	case status >= 500 && s == stepPublish && status != 501 && status != 503:
-		// These say that something broke or took too long somewhere behind LivePerson's door, not that nothing was done, or they say
-		// nothing that is known; and what may have been published must never be published again unseen, or be called refused.
-		err := e(share.LPPublishUnconfirmed, "LivePerson reported trouble of its own, and may or may not have published the message; repeat under the "+
-			"same request_id")
-		err.RetryAfter = unavailableWait
-		return err
-	case status >= 500 && status <= 599:
-		err := e(share.LPUnavailable, "LivePerson reports trouble of its own")
-		err.RetryAfter = unavailableWait
-		return err
-	case (status == 400 || status == 413) && (s == stepUploadURL || s == stepDownloadURL || s == stepPublish):
-		return withCode(e(share.LPRejectedFile, "LivePerson refuses the file; check its size and type against the account's limits"))
-	case status == 400 && s == stepCreate:
-		return withCode(e(share.InvalidField, "LivePerson refuses the conversation as it was asked for; check skill, campaign, engagement and context"))
-	}
-	return withCode(e(share.LPProtocolError, "LivePerson refused a request for no reason that is known here; please report it"))
-}
-
-// errUnreadable says that an answer of LivePerson does not hold what it must.
-func errUnreadable(what string) error {
-	return share.Errorf(share.LPProtocolError, "LivePerson's answer cannot be read: "+what+"; please report it", nil)
-}
+// answerError is the condition that an answer with a code over 399 stands for.
+func answerError(s lpwire.Step, f *frame) error { return lpwire.Failure(s, int(f.Code), f.errorCode()) }
 
 // errUnavailable says that LivePerson cannot be reached, or not for long enough.
 func errUnavailable(cause error) *share.Error {
 	return &share.Error{
-		Kind: share.LPUnavailable, Message: "LivePerson cannot be reached; try again later", RetryAfter: unavailableWait, Cause: cause,
+		Kind: share.LPUnavailable, Message: "LivePerson cannot be reached; try again later", RetryAfter: lpwire.UnavailableWait, Cause: cause,
 	}
 }
 
@@ -98,13 +31,7 @@ var errTimeout error = share.Errorf(share.LPTimeout, "LivePerson did not answer 
 
 // errOpenTimeout is why opening ends that takes too long.
 var errOpenTimeout error = &share.Error{
-	Kind: share.LPUnavailable, Message: "LivePerson did not open the session in time; try again later", RetryAfter: unavailableWait,
-}
-
-// errUnconfirmed says that a message may have been published, and why that is not known.
-func errUnconfirmed(cause error) error {
-	return share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the message, which may or may not have been published; repeat under the "+
-		"same request_id: that never publishes twice", cause)
+	Kind: share.LPUnavailable, Message: "LivePerson did not open the session in time; try again later", RetryAfter: lpwire.UnavailableWait,
 }
 
 // errIdentityEnded ends a session whose credential LivePerson no longer accepts, or whose time is up.

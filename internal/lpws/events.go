@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -250,10 +251,10 @@ func (l *link) fetch(f *feed, r *round) (*conn, error) {
 	}
 	l.mu.Lock()
 	for i := range events {
-		if e := &events[i]; e.Sequence.ok && e.Sequence.n >= 0 {
-			r.got[e.Sequence.n] = l.fileOf(f, e)
+		if e := &events[i]; e.Sequence.OK && e.Sequence.N >= 0 {
+			r.got[e.Sequence.N] = l.fileOf(f, e)
 			if settled {
-				r.known = max(r.known, e.Sequence.n)
+				r.known = max(r.known, e.Sequence.N)
 			}
 		}
 	}
@@ -428,12 +429,12 @@ func (f *feed) add(seq int64, file *share.FileEvent) {
 func (f *feed) uncache() { f.whole, f.files, f.next, f.size = false, nil, 0, 0 }
 
 // happened takes one event from the socket. Call with mu held.
-func (l *link) happened(e *wireEvent) {
-	if !e.Sequence.ok || e.Sequence.n < 0 || e.DialogID == "" {
+func (l *link) happened(e *lpwire.Event) {
+	if !e.Sequence.OK || e.Sequence.N < 0 || e.DialogID == "" {
 		return // chat states have none, and nothing to tell
 	}
 	b := &l.book
-	seq, dialog := e.Sequence.n, string(e.DialogID)
+	seq, dialog := e.Sequence.N, string(e.DialogID)
 	id, known := b.dialogs[dialog]
 	if !known {
 		if id = dialog; b.convs[id] == nil {
@@ -476,23 +477,23 @@ func (l *link) happened(e *wireEvent) {
 }
 
 // fileOf returns the event as a file, or nil if it is none.
-func (l *link) fileOf(f *feed, e *wireEvent) *share.FileEvent {
-	file, ok := e.file(l.who.Account)
+func (l *link) fileOf(f *feed, e *lpwire.Event) *share.FileEvent {
+	file, ok := e.File(l.who.Account)
 	if !ok {
 		return nil
 	}
 	return &share.FileEvent{
-		Conversation: f.conversation, Dialog: f.dialog, Sequence: e.Sequence.n,
-		SenderID: e.sender(), SenderRole: l.roleOf(f.conversation, e), Time: millis(e.Timestamp), File: file,
+		Conversation: f.conversation, Dialog: f.dialog, Sequence: e.Sequence.N,
+		SenderID: e.SenderID(), SenderRole: l.roleOf(f.conversation, e), Time: e.Timestamp.Time(), File: file,
 	}
 }
 
 // roleOf is the sender's role: as the event says, or else as the conversation does.
-func (l *link) roleOf(conversation string, e *wireEvent) share.Role {
-	if role := e.Originator.v.Role; role != "" {
+func (l *link) roleOf(conversation string, e *lpwire.Event) share.Role {
+	if role := e.Originator.V.Role; role != "" {
 		return share.Role(role)
 	}
-	id := e.sender()
+	id := e.SenderID()
 	if c := l.book.convs[conversation]; c != nil {
 		for _, p := range c.Participants {
 			if p.ID == id {

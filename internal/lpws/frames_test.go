@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -47,25 +48,25 @@ func TestLivePersonsOwnExamplesAreRead(t *testing.T) {
 				t.Errorf("%s: %+v", name, f)
 			}
 		case "event-file.json":
-			var body eventChanges
+			var body lpwire.EventChanges
 			if err := json.Unmarshal(f.Body, &body); err != nil || len(body.Changes) != 1 || f.name() != "MessagingEventNotification" {
 				t.Fatalf("%s: %v %+v", name, err, body)
 			}
 			e := body.Changes[0]
-			file, ok := e.file("qa57221676")
-			if !ok || file.FileType != "JPG" || file.Preview == "" || e.sender() != "consumerId" || e.Sequence.n != 6 {
+			file, ok := e.File("qa57221676")
+			if !ok || file.FileType != "JPG" || file.Preview == "" || e.SenderID() != "consumerId" || e.Sequence.N != 6 {
 				t.Errorf("%s: %+v %+v", name, e, file)
 			}
-			if _, ok := e.file("12345678"); ok {
+			if _, ok := e.File("12345678"); ok {
 				t.Error("a file of another account is shown")
 			}
 		case "conversation-change.json":
-			var body conversationChanges
+			var body lpwire.ConversationChanges
 			if err := json.Unmarshal(f.Body, &body); err != nil || len(body.Changes) != 1 {
 				t.Fatalf("%s: %v %+v", name, err, body)
 			}
-			d := body.Changes[0].Result.v.Details.v
-			if len(d.Participants) != 2 || len(d.Dialogs) != 1 || d.State != "OPEN" || d.StartTs.n != 1544178732211 {
+			d := body.Changes[0].Result.V.Details.V
+			if len(d.Participants) != 2 || len(d.Dialogs) != 1 || d.State != "OPEN" || d.StartTs.N != 1544178732211 {
 				t.Errorf("%s: %+v", name, d)
 			}
 		default:
@@ -81,17 +82,17 @@ func TestRequestsAreWrittenToTheLetter(t *testing.T) {
 	for want, r := range map[string]request{
 		`{"kind":"req","id":"1","type":"GetClock"}`:                                                                                  {Type: reqClock},
 		`{"kind":"req","id":"1","type":"cm.ConsumerRequestConversation"}`:                                                            {Type: reqNewConversation, Body: newConversationBody("1", share.NewConversation{})},
-		`{"kind":"req","id":"1","type":"ms.GenerateURLForUploadFile","body":{"fileSize":"1000","fileType":"JPG"}}`:                   {Type: reqUploadURL, Body: newUploadURLBody(1000, share.JPEG)},
-		`{"kind":"req","id":"1","type":"ms.GenerateURLForDownloadFile","body":{"relativePath":"/v1/x"}}`:                             {Type: reqDownloadURL, Body: downloadURLBody{"/v1/x"}},
+		`{"kind":"req","id":"1","type":"ms.GenerateURLForUploadFile","body":{"fileSize":"1000","fileType":"JPG"}}`:                   {Type: reqUploadURL, Body: lpwire.NewUploadURLBody(1000, share.JPEG)},
+		`{"kind":"req","id":"1","type":"ms.GenerateURLForDownloadFile","body":{"relativePath":"/v1/x"}}`:                             {Type: reqDownloadURL, Body: lpwire.DownloadURLBody{RelativePath: "/v1/x"}},
 		`{"kind":"req","id":"1","type":"cqm.SubscribeExConversations","body":{"minLastUpdatedTime":0,"convState":["OPEN","CLOSE"]}}`: {Type: reqSubscribeConvs, Body: consumer{}.subscription(false)},
 		`{"kind":"req","id":"1","type":"ms.SubscribeMessagingEvents","body":{"dialogId":"d","conversationId":"c","fromSeq":0}}`:      {Type: reqSubscribeEvents, Body: subscribeEvents{"d", "c", 0}},
 		`{"kind":"req","id":"1","type":".ams.ms.QueryMessages","body":{"dialogId":"d","newerThanSequence":0,"fromSeq":0}}`:           {Type: agent{}.name(reqQueryMessages), Body: queryMessages{"d", 0, 0}},
 		`{"kind":"req","id":"1","type":".ams.aam.SubscribeExConversations","body":{"minLastUpdatedTime":0,"convState":["OPEN"],"agentIds":["1.2"]}}`: {
 			Type: agent{}.name(reqSubscribeConvs), Body: agent{share.AgentGrant{Account: "1", UserID: "2"}}.subscription(true)},
 		`{"kind":"req","id":"1","type":"cm.UpdateConversationField","body":{"conversationId":"c","conversationField":[{"field":"ConversationStateField","conversationState":"CLOSE"}]}}`: {
-			Type: reqUpdate, Body: closeBody("c")},
+			Type: reqUpdate, Body: lpwire.CloseBody("c")},
 		`{"kind":"req","id":"1","type":"ms.PublishEvent","body":{"dialogId":"d","conversationId":"c","event":{"type":"ContentEvent","contentType":"hosted/file","message":{"caption":"","relativePath":"/v1/x","fileType":"JPG"}}}}`: {
-			Type: reqPublish, Body: publish{"d", "c", newFileEvent(share.HostedFile{StoragePath: "/v1/x", FileType: "JPG"})}},
+			Type: reqPublish, Body: lpwire.Publish{DialogID: "d", ConversationID: "c", Event: lpwire.NewFileEvent(share.HostedFile{StoragePath: "/v1/x", FileType: "JPG"})}},
 		`{"kind":"req","id":"1","type":"InitConnection","headers":[{"type":".ams.headers.ClientProperties","features":["PHOTO_SHARING","FILE_SHARING"]},{"type":".ams.headers.ConsumerAuthentication","jwt":"T"}]}`: {
 			Type: reqInit, Headers: func() []any { h, _ := consumer{token: "T"}.initHeaders(); return h }()},
 	} {
@@ -122,24 +123,23 @@ func FuzzFrame(f *testing.F) {
 		fr.name()
 		fr.failed()
 		fr.errorCode()
-		var events, again eventChanges
+		var events, again lpwire.EventChanges
 		if json.Unmarshal(fr.Body, &events) == nil {
 			if json.Unmarshal(fr.Body, &again); !reflect.DeepEqual(events, again) {
 				t.Fatal("read differently the second time")
 			}
 			for i := range events.Changes {
-				if file, ok := events.Changes[i].file("12345678"); ok && share.CheckStoragePath("12345678", file.StoragePath) != nil {
+				if file, ok := events.Changes[i].File("12345678"); ok && share.CheckStoragePath("12345678", file.StoragePath) != nil {
 					t.Fatalf("a bad path passed: %q", file.StoragePath)
 				}
-				events.Changes[i].sender()
+				events.Changes[i].SenderID()
 			}
 		}
-		var one wireEvent
+		var one lpwire.Event
 		_ = json.Unmarshal(fr.Body, &one)
-		var list list[wireEvent]
+		var list lpwire.List[lpwire.Event]
 		_ = json.Unmarshal(fr.Body, &list)
-		var url urlAnswer
-		_ = json.Unmarshal(fr.Body, &url)
+		_, _ = lpwire.ReadTempURL(fr.Body, "12345678", "")
 		subscriptionID(&fr)
 
 		p := &Pool{links: map[[32]byte]*link{}}

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -206,7 +207,7 @@ func (h *house) send(s *Session, conversation, caption string) (string, int64) {
 func (h *house) say(s *Session, conversation, words string) {
 	h.t.Helper()
 	event := map[string]string{"type": "ContentEvent", "contentType": "text/plain", "message": words}
-	if _, err := s.l.publish(ctxOf(h.t), stepReceipt, conversation, "", event); err != nil {
+	if _, err := s.l.publish(ctxOf(h.t), lpwire.StepReceipt, conversation, "", event); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -221,7 +222,7 @@ func (h *house) participate(s *Session, conversation, change, role string) {
 	body := map[string]any{"conversationId": conversation, "conversationField": []map[string]string{
 		{"field": "ParticipantsChange", "type": change, "role": role},
 	}}
-	if _, err := s.l.ask(ctxOf(h.t), stepClose, request{Type: reqUpdate, Body: body}); err != nil {
+	if _, err := s.l.ask(ctxOf(h.t), lpwire.StepClose, request{Type: reqUpdate, Body: body}); err != nil {
 		h.t.Fatal(err)
 	}
 }

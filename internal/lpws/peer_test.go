@@ -15,6 +15,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -105,8 +106,8 @@ func (k *peerSocket) serve(data []byte) {
 		var backlog []string
 		p.mu.Lock()
 		for _, e := range p.events[r.Body["dialogId"].(string)] {
-			var v wireEvent
-			if json.Unmarshal([]byte(e), &v) == nil && v.Sequence.n >= from {
+			var v lpwire.Event
+			if json.Unmarshal([]byte(e), &v) == nil && v.Sequence.N >= from {
 				backlog = append(backlog, e)
 			}
 		}
@@ -335,7 +336,7 @@ func TestOddForms(t *testing.T) {
 	p.keeps("c", `{"sequence":0,"dialogId":"c","event":"not an object"}`,
 		`{"sequence":1,"dialogId":"c","event":{"type":"ContentEvent","contentType":"hosted/file","message":"no object"}}`,
 		showing("c", 2, "../87654321/stolen"),
-		strings.Replace(showing("c", 3, "ok"), `"fileType"`, `"caption":null,"preview":"`+strings.Repeat("x", maxPreview+1)+`","fileType"`, 1))
+		strings.Replace(showing("c", 3, "ok"), `"fileType"`, `"caption":null,"preview":"`+strings.Repeat("x", lpwire.MaxPreview+1)+`","fileType"`, 1))
 	s := p.session()
 	c, err := s.Conversation(ctxOf(t), "c")
 	if err != nil || c.SkillID != "7" || len(c.Participants) != 2 || len(c.Dialogs) != 1 || c.Dialogs[0].ID != "survey" {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -338,11 +339,11 @@ func (l *link) openError(ctx context.Context, err error) error {
 			return share.Errorf(share.NotAllowed, "LivePerson has no messaging for this account", e)
 		case e.status == http.StatusTooManyRequests:
 			return &share.Error{
-				Kind: share.LPRateLimited, Message: "LivePerson asks for fewer sessions", RetryAfter: max(e.retryAfter, throttledWait), Cause: e,
+				Kind: share.LPRateLimited, Message: "LivePerson asks for fewer sessions", RetryAfter: max(e.retryAfter, lpwire.ThrottledWait), Cause: e,
 			}
 		case e.status >= 500:
 			unavailable := errUnavailable(e)
-			unavailable.RetryAfter = max(e.retryAfter, unavailableWait)
+			unavailable.RetryAfter = max(e.retryAfter, lpwire.UnavailableWait)
 			return unavailable
 		}
 		return share.Errorf(share.LPProtocolError, "LivePerson did not open a WebSocket; please report it", e)
@@ -405,7 +406,7 @@ func (l *link) introduce(ctx context.Context, c *conn) error {
 			if answer.Code == 400 || answer.Code == 403 {
 				return l.d.refused()
 			}
-			return answerError(stepOpen, &answer)
+			return answerError(lpwire.StepOpen, &answer)
 		}
 	}
 	answer, _, err := c.do(ctx, request{Type: l.d.name(reqSubscribeConvs), Body: l.d.subscription(l.openOnly.Load())})
@@ -416,7 +417,7 @@ func (l *link) introduce(ctx context.Context, c *conn) error {
 		if answer.Code == 403 {
 			return share.Errorf(share.NotAllowed, "LivePerson does not let the identity read its conversations", nil)
 		}
-		return answerError(stepOpen, &answer)
+		return answerError(lpwire.StepOpen, &answer)
 	}
 	l.mu.Lock()
 	l.book.subscription = subscriptionID(&answer)
@@ -500,7 +501,7 @@ func (l *link) endError(err error) error {
 }
 
 // ask asks a question that may be asked twice: over a fresh connection if the first one is lost. Its answer is a success.
-func (l *link) ask(ctx context.Context, s step, r request) (frame, error) {
+func (l *link) ask(ctx context.Context, s lpwire.Step, r request) (frame, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.p.cfg.CallTimeout, errTimeout)
 	defer cancel()
 	r.Type = l.d.name(r.Type)
@@ -524,7 +525,7 @@ func (l *link) ask(ctx context.Context, s step, r request) (frame, error) {
 }
 
 // failure is the condition of an answer that says no. One that says that the identity is over ends the link.
-func (l *link) failure(s step, answer *frame) error {
+func (l *link) failure(s lpwire.Step, answer *frame) error {
 	err := answerError(s, answer)
 	if share.Is(err, share.LPIdentityExpired) {
 		l.end(err)

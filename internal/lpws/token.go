@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -44,9 +45,9 @@ func readClaims(token string) (claims, bool) {
 		return claims{}, false
 	}
 	var raw struct {
-		Sub text       `json:"sub"`
-		Aud list[text] `json:"aud"`
-		Exp number     `json:"exp"`
+		Sub lpwire.Text              `json:"sub"`
+		Aud lpwire.List[lpwire.Text] `json:"aud"`
+		Exp lpwire.Number            `json:"exp"`
 	}
 	if json.Unmarshal(payload, &raw) != nil {
 		return claims{}, false
@@ -55,8 +56,8 @@ func readClaims(token string) (claims, bool) {
 	for _, a := range raw.Aud {
 		c.Audience = append(c.Audience, string(a))
 	}
-	if raw.Exp.ok && raw.Exp.n > 0 {
-		c.Expires = time.Unix(raw.Exp.n, 0)
+	if raw.Exp.OK && raw.Exp.N > 0 {
+		c.Expires = time.Unix(raw.Exp.N, 0)
 	}
 	return c, true
 }
