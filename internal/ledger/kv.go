@@ -81,6 +81,7 @@ type KV struct {
 	full       atomic.Bool // no room for new keys
 	grown      func(heap int64)
 	told       int64 // to grown
+	eventLog   atomic.Pointer[Events]
 
 	mu     sync.Mutex
 	usable bool
@@ -309,7 +310,11 @@ func (l *KV) look() error {
 			l.log.Warn("the ledger is full; new request ids are refused", "bytes", info.State.Bytes, "of", room)
 		}
 	}
-	if heap := l.heap(info); l.grown != nil && max(heap-l.told, l.told-heap) >= 4<<20 {
+	heap := l.heap(info)
+	if e := l.eventLog.Load(); e != nil && l.own != nil {
+		heap += e.heap(ctx)
+	}
+	if l.grown != nil && max(heap-l.told, l.told-heap) >= 4<<20 {
 		l.told = heap
 		l.grown(heap)
 	}

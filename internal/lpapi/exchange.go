@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -36,7 +37,8 @@ type call struct {
 	url     string // without query
 	query   url.Values
 	header  http.Header
-	body    any // sent as JSON; nil: an empty body
+	body    any        // sent as JSON; nil: an empty body
+	form    url.Values // sent instead of body, as a form's
 	// refused are the errors of statuses that mean something to this call.
 	refused map[int]*share.Error
 	// cookies, if not nil, gets the cookies of a success.
@@ -79,6 +81,9 @@ func (c *Client) roundTrip(parent context.Context, k call) (status int, data []b
 		}
 		body = bytes.NewReader(b)
 	}
+	if k.form != nil {
+		body = strings.NewReader(k.form.Encode())
+	}
 	req, err := http.NewRequestWithContext(ctx, k.method, k.url, body)
 	if err != nil {
 		return 0, nil, share.Errorf(share.Internal, "the request to LivePerson cannot be made", nil) // err shows the URL
@@ -89,6 +94,9 @@ func (c *Client) roundTrip(parent context.Context, k call) (status int, data []b
 	req.Header.Set("User-Agent", "lpfileshare")
 	if k.method != http.MethodGet {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if k.form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	for name, values := range k.header {
 		req.Header[name] = values

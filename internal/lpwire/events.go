@@ -20,6 +20,7 @@ type Event struct {
 	Timestamp      Number          `json:"serverTimestamp"`
 	ConversationID Text            `json:"conversationId"`
 	DialogID       Text            `json:"dialogId"`
+	Audience       Text            `json:"messageAudience"`
 	Event          Object[Content] `json:"event"`
 }
 

@@ -224,6 +224,9 @@ func (l *link) markClosed(ctx context.Context, id string, c share.Conversation) 
 	return c, nil
 }
 
+// Sight is share.SeesAll: LivePerson answers what is there.
+func (s *Session) Sight() share.Sight { return share.SeesAll }
+
 // FindFile looks in a dialog ("": any of the conversation's) for the message that shows a storage path, asking LivePerson afresh
 // if it is not known yet; the first, if there are several. ConversationNotFound if the caller does not take part, FileNotFound.
 func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePath string) (share.FileEvent, error) {

@@ -159,7 +159,8 @@ func errTakenOver() error {
 }
 
 // settle deals with an earlier attempt that was publishing: it finds its message, or waits until the message can no longer
-// appear. settled is true when the id may be taken over, false when the record is to be read again.
+// appear. settled is true when the id may be taken over, false when the record is to be read again. Where the session does not
+// see all of the dialog the id is never taken over, since the message may be there unseen: LPPublishUnconfirmed, until it is told.
 func (s *Server) settle(ctx context.Context, session Session, key string, rec share.Record, rev uint64) (settled bool, err error) {
 	f := rec.File
 	left := rec.PublishDeadline.Add(s.Settle).Sub(s.Now()) // as of before looking: what is not there afterwards never will be
@@ -174,10 +175,22 @@ func (s *Server) settle(ctx context.Context, session Session, key string, rec sh
 	case !share.Is(err, share.FileNotFound):
 		return false, err
 	}
-	if left <= 0 {
-		return true, nil
+	sight := session.Sight()
+	if sight == share.SeesOwn {
+		left -= s.Settle // nothing more will be seen; only the other attempt itself may still tell
 	}
-	return false, sleep(ctx, min(left, settlePoll))
+	switch {
+	case left > 0:
+		return false, sleep(ctx, min(left, settlePoll))
+	case sight != share.SeesAll:
+		return false, errUnconfirmed()
+	}
+	return true, nil
+}
+
+func errUnconfirmed() error {
+	return refuse(share.LPPublishUnconfirmed, "an earlier attempt may or may not have published the message, and LivePerson has not told of it; it is "+
+		"not sent again. Repeat later under the same request_id, or look into the conversation")
 }
 
 // settlePoll is how often a record of another attempt, and LivePerson, are asked anew.

@@ -69,7 +69,8 @@ func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.Crea
 
 // createOnce makes the conversation of a request id, or finds the one that was made. The id is claimed before LivePerson is
 // asked, so that of two calls one waits for the other. When LivePerson's answer is lost, the conversation is the one that was not
-// there before. A server that dies in between may leave one behind that the repeat does not find.
+// there before. A server that dies in between may leave one behind that the repeat does not find; but where the session does not
+// see all, a repeat never asks LivePerson again.
 func (s *Server) createOnce(ctx context.Context, session Session, account string, req *lpfilesharev1.CreateConversationRequest) (*lpfilesharev1.CreateConversationResponse, error) {
 	key := createdKey(session.Principal(), strings.ToLower(req.GetRequestId()))
 	bare := proto.CloneOf(req)
@@ -95,22 +96,36 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 					return nil, err
 				}
 				continue
+			case rec.State == share.Publishing: // it may be there unseen
+				c, found := s.newSince(ctx, session, rec.Known)
+				if !found {
+					return nil, refuse(share.LPPublishUnconfirmed, "an earlier call may or may not have opened the conversation, and LivePerson has not told of "+
+						"it; no other is opened. Repeat later under the same request_id, or use a new one")
+				}
+				rec.ConversationID, rec.State, rec.Known = c.ID, "", nil
+				if _, err := s.ports.Ledger.Save(ctx, key, rec, rev); err != nil && !errors.Is(err, share.ErrStale) {
+					return nil, ledgerError(err)
+				}
+				continue
 			}
 		}
+		known, err := conversationIDs(ctx, session)
+		if err != nil {
+			return nil, err
+		}
 		rec = share.Record{Fingerprint: print, AttemptTime: s.Now(), Expires: s.Now().Add(s.RequestIDTTL), PublishDeadline: s.Now().Add(s.UnaryTimeout)}
+		if session.Sight() != share.SeesAll {
+			rec.State, rec.Known = share.Publishing, known[:min(len(known), maxKnown)]
+		}
 		rev, err = s.ports.Ledger.Save(ctx, key, rec, rev)
 		if errors.Is(err, share.ErrStale) {
 			continue
 		} else if err != nil {
 			return nil, ledgerError(err)
 		}
-		before, err := session.ListConversations(ctx)
-		var c share.Conversation
-		if err == nil {
-			c, err = session.CreateConversation(ctx, newConversation(req))
-		}
+		c, err := session.CreateConversation(ctx, newConversation(req))
 		if share.Is(err, share.LPPublishUnconfirmed) {
-			if found, ok := s.newSince(ctx, session, before); ok {
+			if found, ok := s.newSince(ctx, session, known); ok {
 				c, err = found, nil
 			}
 		}
@@ -118,6 +133,10 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 		defer cancel()
 		if err != nil {
 			rec.PublishDeadline = time.Time{} // the next call need not wait
+		}
+		// Only a named condition says that there is no conversation.
+		if err == nil || share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed) {
+			rec.State, rec.Known = "", nil
 		}
 		rec.ConversationID = c.ID
 		if _, lerr := s.ports.Ledger.Save(after, key, rec, rev); lerr != nil { // the conversation is there, whatever the ledger says
@@ -130,24 +149,33 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 	}
 }
 
-// newSince looks for a conversation that was not there before, until it can no longer appear.
-func (s *Server) newSince(ctx context.Context, session Session, before []share.Conversation) (share.Conversation, bool) {
-	known := make(map[string]bool, len(before))
-	for _, c := range before {
-		known[c.ID] = true
+// maxKnown is how many conversations a record remembers, the newest ones.
+const maxKnown = 256
+
+// conversationIDs are those of all of the caller's conversations, newest first.
+func conversationIDs(ctx context.Context, session Session) ([]string, error) {
+	all, err := session.ListConversations(ctx)
+	ids := make([]string, len(all))
+	for i, c := range all {
+		ids[i] = c.ID
 	}
+	return ids, err
+}
+
+// newSince looks for a conversation that was not there before, until it can no longer appear.
+func (s *Server) newSince(ctx context.Context, session Session, known []string) (share.Conversation, bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Settle)
 	defer cancel()
 	for {
 		now, err := session.ListConversations(ctx)
 		if err == nil {
-			for _, c := range now {
-				if !known[c.ID] {
+			for _, c := range now[:min(len(now), maxKnown)] {
+				if !slices.Contains(known, c.ID) {
 					return c, true
 				}
 			}
 		}
-		if sleep(ctx, settlePoll) != nil {
+		if session.Sight() == share.SeesOwn || sleep(ctx, settlePoll) != nil {
 			return share.Conversation{}, false
 		}
 	}

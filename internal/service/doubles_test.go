@@ -118,6 +118,7 @@ type liveperson struct {
 	paths   int
 	sigs    int
 	urlLife time.Duration
+	sight   share.Sight
 	marked  []string
 }
 
@@ -335,6 +336,13 @@ func (s *lpSession) CloseConversation(ctx context.Context, id string) (share.Con
 		}
 	}
 	return *c, nil
+}
+
+// Sight is what the test says.
+func (s *lpSession) Sight() share.Sight {
+	s.state.Lock()
+	defer s.state.Unlock()
+	return s.sight
 }
 
 func (s *lpSession) FindFile(ctx context.Context, conversation, dialog, path string) (share.FileEvent, error) {

@@ -63,6 +63,8 @@ type Conversations interface {
 
 // Events are the messages of conversations.
 type Events interface {
+	// Sight says what FileNotFound and a list of conversations are worth: only of a session that sees all, absence is a proof.
+	Sight() share.Sight
 	// FindFile looks in a dialog for the message that shows a storage path, asking LivePerson afresh if it is not known yet. An
 	// empty dialog means any of the conversation's. FileNotFound if there is none. When several messages show the path, the first.
 	FindFile(ctx context.Context, conversation, dialog, storagePath string) (share.FileEvent, error)
@@ -70,14 +72,15 @@ type Events interface {
 	// the place behind them.
 	ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error)
 	// WatchFiles gives what comes behind after, in the order of each dialog, without gap or repeat, over reconnects too. An
-	// empty conversation means all, those that begin later included. The caller closes the watch.
+	// empty conversation means all, those that begin later included. share.ErrWatchReset if it cannot go on from after;
+	// WebhookNotConfigured if nothing would ever come. The caller closes the watch.
 	WatchFiles(ctx context.Context, conversation string, after share.Cursor) (FileWatch, error)
 }
 
 // A FileWatch is files as they come.
 type FileWatch interface {
 	// Next waits for the next file. It fails with WatchTooSlow when the reader fell too far behind, with LPIdentityExpired when
-	// the identity ended, and with ctx's error.
+	// the identity ended, with share.ErrWatchReset when something came that belongs before what it has given, and with ctx's error.
 	Next(ctx context.Context) (share.FileEvent, error)
 	// Cursor is the place behind what Next has given, other messages that passed since included.
 	Cursor() share.Cursor

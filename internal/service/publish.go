@@ -12,7 +12,8 @@ import (
 // no longer counts: ctx is the call's, and only what it carries is used.
 //
 // LivePerson has no idempotency key. A message whose answer is lost is therefore looked for in the dialog before it is sent
-// again, and sent again only when LivePerson can no longer handle the first: after Settle.
+// again, and sent again only when LivePerson can no longer handle the first: after Settle. Where the session does not see all of
+// the dialog, that it is not found proves nothing, and it is never sent again.
 func (s *Server) publish(ctx context.Context, session Session, a *attempt) (*share.StoredFile, error) {
 	ctx = context.WithoutCancel(ctx)
 	for try := 1; ; try++ {
@@ -36,7 +37,7 @@ func (s *Server) publish(ctx context.Context, session Session, a *attempt) (*sha
 		if lookErr == nil {
 			return a.published(ctx, event), nil
 		}
-		if try == maxPublishes || !share.Is(lookErr, share.FileNotFound) {
+		if try == maxPublishes || !share.Is(lookErr, share.FileNotFound) || session.Sight() != share.SeesAll {
 			return nil, err
 		}
 		s.Log.LogAttrs(ctx, slog.LevelWarn, "a message whose answer was lost did not appear, and is sent again")
@@ -59,7 +60,7 @@ func (s *Server) publishOnce(ctx context.Context, session Session, a *attempt) (
 }
 
 // confirm looks for a message whose answer was lost, the last time when it can no longer appear. FileNotFound means that it
-// never will; any other error, that LivePerson did not say.
+// never will, if the session sees all; any other error, that LivePerson did not say.
 func (s *Server) confirm(ctx context.Context, session Session, a *attempt) (share.FileEvent, error) {
 	settled := a.rec.PublishDeadline.Add(s.Settle)
 	ctx, cancel := context.WithTimeout(ctx, settled.Sub(s.Now())+s.PublishTimeout)
@@ -68,7 +69,7 @@ func (s *Server) confirm(ctx context.Context, session Session, a *attempt) (shar
 	for {
 		left := settled.Sub(s.Now())
 		event, err := session.FindFile(ctx, f.Conversation, f.Dialog, f.File.StoragePath)
-		if err == nil || left <= 0 {
+		if err == nil || left <= 0 || session.Sight() == share.SeesOwn {
 			return event, err
 		}
 		if err := sleep(ctx, min(left, settlePoll)); err != nil {

@@ -72,6 +72,7 @@ var conditions = map[share.Kind]condition{
 	share.LPCredentialsRejected: {code: codes.FailedPrecondition, precondition: "CREDENTIALS"},
 	share.StorageDenied:         {code: codes.FailedPrecondition, precondition: "STORAGE_ACCESS"},
 	share.FileSharingDisabled:   {code: codes.FailedPrecondition, precondition: "SITE_PROPERTY", subject: "messaging.file.sharing.enabled"},
+	share.WebhookNotConfigured:  {code: codes.FailedPrecondition, precondition: "WEBHOOK", subject: "ms.MessagingEventNotification.ContentEvent"},
 	share.ConversationClosed:    {code: codes.FailedPrecondition, precondition: "CONVERSATION_STATE", resource: "lpfileshare.v1.Conversation"},
 
 	share.MessageTooLarge:    {code: codes.ResourceExhausted},

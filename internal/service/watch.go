@@ -42,10 +42,12 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	} else if known, err := knows(ctx, session, conversation, after); err != nil {
 		return err
 	} else if !known {
-		reset := &lpfilesharev1.WatchFilesResponse_Reset_{Reset_: &lpfilesharev1.WatchReset{}}
-		return s.send(ctx, stream, &lpfilesharev1.WatchFilesResponse{Event: reset})
+		return s.reset(ctx, stream)
 	}
 	watch, err := session.WatchFiles(ctx, conversation, after)
+	if errors.Is(err, share.ErrWatchReset) {
+		return s.reset(ctx, stream)
+	}
 	if err != nil {
 		return err
 	}
@@ -62,6 +64,8 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 		begun = true
 		resp := &lpfilesharev1.WatchFilesResponse{}
 		switch {
+		case errors.Is(err, share.ErrWatchReset):
+			return s.reset(ctx, stream)
 		case errors.Is(err, errHeartbeat):
 			resp.Event = &lpfilesharev1.WatchFilesResponse_Heartbeat{Heartbeat: &lpfilesharev1.Heartbeat{Time: timestamppb.New(s.Now())}}
 		case err != nil:
@@ -79,6 +83,12 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	}
 }
 
+// reset is the end of a watch that cannot go on from its place without a gap or a repeat: the caller lists the files again.
+func (s *Server) reset(ctx context.Context, stream grpc.ServerStreamingServer[lpfilesharev1.WatchFilesResponse]) error {
+	event := &lpfilesharev1.WatchFilesResponse_Reset_{Reset_: &lpfilesharev1.WatchReset{}}
+	return s.send(ctx, stream, &lpfilesharev1.WatchFilesResponse{Event: event})
+}
+
 // knows reports whether LivePerson still tells of every dialog that a token remembers: where it does not, what came after the
 // token cannot be told.
 func knows(ctx context.Context, session Session, conversation string, after share.Cursor) (bool, error) {
@@ -94,6 +104,9 @@ func knows(ctx context.Context, session Session, conversation string, after shar
 		return false, err
 	}
 	for dialog := range after {
+		if dialog == share.LogPlace {
+			continue
+		}
 		there := func(c share.Conversation) bool { _, ok := c.Dialog(dialog); return ok }
 		if !slices.ContainsFunc(told, there) {
 			return false, nil

@@ -63,6 +63,7 @@ const (
 	WatchTooSlow            Kind = "WATCH_TOO_SLOW"
 	SessionLimit            Kind = "SESSION_LIMIT"
 	MethodNotImplemented    Kind = "METHOD_NOT_IMPLEMENTED"
+	WebhookNotConfigured    Kind = "WEBHOOK_NOT_CONFIGURED"
 	Internal                Kind = "INTERNAL"
 )
 

@@ -43,6 +43,9 @@ type Record struct {
 
 	// ConversationID is the conversation that was created, in the record of a CreateConversation.
 	ConversationID string `json:",omitempty"`
+	// Known are the conversations that were there before, in the record of a CreateConversation whose session does not see all.
+	// Such a record is Publishing from before LivePerson is asked until it is known what came of it.
+	Known []string `json:",omitempty"`
 }
 
 // A StoredFile is the uploader's own view of a file.

@@ -1,0 +1,265 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+const acct = "12345678"
+
+func events(t testing.TB, l *KV, change ...func(*EventsConfig)) *Events {
+	t.Helper()
+	c := EventsConfig{TTL: time.Hour, MaxBytes: 64 << 20}
+	for _, f := range change {
+		f(&c)
+	}
+	e := l.Events(c)
+	t.Cleanup(e.Close)
+	return e
+}
+
+func fileAt(conversation string, seq int64, path string) share.LoggedEvent {
+	f := &share.FileEvent{Conversation: conversation, Dialog: conversation, Sequence: seq, SenderID: "x", File: share.HostedFile{StoragePath: path, FileType: "JPG"}}
+	return share.LoggedEvent{Conversation: conversation, Dialog: conversation, Sequence: seq, File: f}
+}
+
+// everywhere runs a test on each kind of ledger: l is one server's, other another's, or the same where there is only one.
+func everywhere(t *testing.T, test func(t *testing.T, l, other *Events)) {
+	t.Run("memory", func(t *testing.T) {
+		e := events(t, open(t, config(t, "")))
+		test(t, e, e)
+	})
+	t.Run("files", func(t *testing.T) {
+		e := events(t, open(t, config(t, t.TempDir())))
+		test(t, e, e)
+	})
+	t.Run("cluster", func(t *testing.T) {
+		var urls []string
+		for _, p := range newCluster(t) {
+			urls = append(urls, p.url())
+		}
+		test(t, events(t, open(t, config(t, "", urls...))), events(t, open(t, config(t, "", urls...))))
+	})
+}
+
+func TestAnEventIsKeptOnceHoweverOftenItComes(t *testing.T) {
+	everywhere(t, func(t *testing.T, l, other *Events) {
+		const n, times = 100, 4
+		var work []int64
+		for seq := range int64(n) {
+			for range times {
+				work = append(work, seq)
+			}
+		}
+		rand.Shuffle(len(work), func(i, j int) { work[i], work[j] = work[j], work[i] })
+		var mu sync.Mutex
+		added := map[int64]int{}
+		var wg sync.WaitGroup
+		for lane := range 8 {
+			wg.Go(func() {
+				e := l
+				if lane%2 == 1 {
+					e = other
+				}
+				for i := lane; i < len(work); i += 8 {
+					seq := work[i]
+					// What comes again has another path: that must not make it another event.
+					ok, err := e.AddEvent(t.Context(), acct, fileAt("c.1", seq, fmt.Sprintf("/v1/AUTH_x/%s/%d-%d", acct, seq, i)))
+					if err != nil {
+						t.Error(err)
+					}
+					if ok {
+						mu.Lock()
+						added[seq]++
+						mu.Unlock()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		_, last, err := other.Bounds(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := other.Read(t.Context(), acct, "c.1", 0, last)
+		if err != nil || len(got) != n {
+			t.Fatalf("%d events, %v; want %d", len(got), err, n)
+		}
+		seen := map[int64]bool{}
+		for i, ev := range got {
+			if seen[ev.Sequence] || i > 0 && ev.Place <= got[i-1].Place || ev.Added.IsZero() {
+				t.Errorf("event %+v after %+v", ev, got[max(i-1, 0)])
+			}
+			seen[ev.Sequence] = true
+			found, ok, err := l.FindFile(t.Context(), acct, "c.1", "", ev.File.File.StoragePath)
+			if err != nil || !ok || found.Sequence != ev.Sequence {
+				t.Errorf("%s: %+v %v %v", ev.File.File.StoragePath, found, ok, err)
+			}
+			if added[ev.Sequence] > 1 {
+				t.Errorf("event %d was added %d times", ev.Sequence, added[ev.Sequence])
+			}
+		}
+		for _, foreign := range []struct{ account, conversation, dialog string }{{acct, "c", ""}, {acct, "c.2", ""}, {"1234567", "c.1", ""}, {acct, "c.1", "d"}} {
+			if found, ok, err := l.FindFile(t.Context(), foreign.account, foreign.conversation, foreign.dialog, got[0].File.File.StoragePath); ok || err != nil {
+				t.Errorf("%+v: %+v %v", foreign, found, err)
+			}
+		}
+	})
+}
+
+func TestConversationsFollowTheNews(t *testing.T) {
+	everywhere(t, func(t *testing.T, l, other *Events) {
+		newer := func(updated int64, open bool) func(share.LoggedConversation, bool) (share.LoggedConversation, bool) {
+			return func(c share.LoggedConversation, known bool) (share.LoggedConversation, bool) {
+				if known && updated < c.Updated {
+					return c, false
+				}
+				return share.LoggedConversation{Conversation: share.Conversation{ID: "c1", Open: open}, Updated: updated}, true
+			}
+		}
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				e := l
+				if i%2 == 0 {
+					e = other
+				}
+				if err := e.ChangeConversation(t.Context(), acct, "alice", "c1", newer(int64(1+i), i == 19)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		c, ok, err := other.Conversation(t.Context(), acct, "alice", "c1")
+		if err != nil || !ok || c.Updated != 20 || !c.Open {
+			t.Errorf("%+v %v %v", c, ok, err)
+		}
+		all, err := l.Conversations(t.Context(), acct, "alice")
+		if err != nil || len(all) != 1 || all[0].Updated != 20 {
+			t.Errorf("%+v %v", all, err)
+		}
+		for _, who := range []string{"bob", "ali", "alice.x", ">", "*"} {
+			if _, ok, err := l.Conversation(t.Context(), acct, who, "c1"); ok || err != nil {
+				t.Errorf("%s sees alice's conversation; %v", who, err)
+			}
+			if all, err := l.Conversations(t.Context(), acct, who); len(all) > 0 || err != nil {
+				t.Errorf("%s sees %+v; %v", who, all, err)
+			}
+		}
+	})
+}
+
+func TestWhoFollowsHearsOfEachEventInOrder(t *testing.T) {
+	everywhere(t, func(t *testing.T, l, other *Events) {
+		if _, err := l.AddEvent(t.Context(), acct, fileAt("c", 0, "/before")); err != nil {
+			t.Fatal(err)
+		}
+		heard, told := make(chan uint64, 200), make(chan string, 200)
+		from, err := other.Follow(t.Context(),
+			func(account, conversation string, place uint64) {
+				if account == acct && conversation == "c" {
+					heard <- place
+				}
+			},
+			func(account, consumer string) { told <- account + " " + consumer })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for seq := range int64(100) {
+			if _, err := l.AddEvent(t.Context(), acct, fileAt("c", 1+seq, fmt.Sprint("/", seq))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 100 {
+			select {
+			case place := <-heard:
+				if place <= from {
+					t.Fatalf("place %d after %d", place, from)
+				}
+				from = place
+			case <-time.After(10 * time.Second):
+				t.Fatal("not all events were heard of")
+			}
+		}
+		err = l.ChangeConversation(t.Context(), acct, "alice", "c", func(c share.LoggedConversation, _ bool) (share.LoggedConversation, bool) {
+			c.ID = "c"
+			return c, true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case s := <-told:
+			if s != acct+" alice" {
+				t.Errorf("told %q", s)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("the conversation was not heard of")
+		}
+	})
+}
+
+func TestTheEventLogSurvivesARestartAndIsBounded(t *testing.T) {
+	c := config(t, t.TempDir())
+	l := open(t, c)
+	e := events(t, l, func(c *EventsConfig) { c.MaxBytes = 400 << 10 })
+	big := string(make([]byte, 1000))
+	for seq := range int64(300) {
+		ev := fileAt("c", seq, fmt.Sprint("/", seq))
+		ev.File.File.Caption = big // each of the zeros is written as six characters
+		if _, err := e.AddEvent(t.Context(), acct, ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := e.ChangeConversation(t.Context(), acct, "alice", "c", func(c share.LoggedConversation, _ bool) (share.LoggedConversation, bool) {
+		c.ID = "c"
+		return c, true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e = events(t, open(t, c), func(c *EventsConfig) { c.MaxBytes = 400 << 10 })
+	first, last, err := e.Bounds(t.Context())
+	if err != nil || last != 300 || first < 200 {
+		t.Errorf("places %d to %d, %v", first, last, err)
+	}
+	got, err := e.Read(t.Context(), acct, "c", 0, last)
+	if err != nil || len(got) == 0 || got[len(got)-1].Sequence != 299 || int(last-first)+1 != len(got) {
+		t.Errorf("%d events, %v", len(got), err)
+	}
+	if _, ok, err := e.Conversation(t.Context(), acct, "alice", "c"); !ok || err != nil {
+		t.Errorf("events have pushed their conversation out; %v", err)
+	}
+}
+
+func TestAnEventLogThatIsNotUsedLeavesNothingInNATS(t *testing.T) {
+	l := open(t, config(t, ""))
+	events(t, l)
+	e := l.Events(EventsConfig{TTL: time.Hour, MaxBytes: 1 << 20})
+	js, err := jetstream.New(l.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Stream(t.Context(), eventStream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("the stream of events: %v", err)
+	}
+	if err := e.Open(t.Context()); err != nil {
+		t.Error(err)
+	}
+	e.Close()
+	if _, err := e.AddEvent(t.Context(), acct, fileAt("c", 0, "/x")); !share.Is(err, share.LedgerUnavailable) {
+		t.Errorf("after Close: %v", err)
+	}
+}
