@@ -55,7 +55,7 @@ func ParseFault(text []byte) (Fault, error) {
 var places = []string{
 	"store:PUT", "store:GET", "store:HEAD", "store:POST", "store:DELETE", "ws:upgrade", "ws:idle", "http:domains", "http:login",
 	"http:logout", "http:signup", "http:authorize", "http:authenticate", "http:refresh", "http:property", "http:token",
-	"http:consumer", batchEndpoint, sendEndpoint, "webhook:POST", "webhook:ContentEvent", "webhook:RichContentEvent",
+	"http:consumer", "http:conversation", "http:send", "webhook:POST", "webhook:ContentEvent", "webhook:RichContentEvent",
 	"webhook:AcceptStatusEvent", "webhook:ChatStateEvent", "webhook:ExConversationChangeNotification",
 }
 

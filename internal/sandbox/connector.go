@@ -7,16 +7,11 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // The Connector ("Send") API: what a consumer's socket does, by single HTTPS requests of a brand's own server. Every request
 // names an app install (AppJWT) and the consumer on whose behalf it is made (ConsumerJWS).
-
-const (
-	// batchEndpoint creates a conversation, sendEndpoint is for everything after that.
-	batchEndpoint = "http:conversation"
-	sendEndpoint  = "http:send"
-)
 
 // connector wraps one endpoint of the Connector API: its request is read whole, its faults strike, and OnExchange sees both ways.
 // Beside the endpoint's own faults, those of the types of its requests strike, as they do on a socket.
@@ -53,7 +48,7 @@ func (s *Sandbox) connector(on string, types func(body []byte) []string, serve f
 			writeJSON(w, status, data)
 		})
 		if s.opts.OnExchange != nil {
-			x := Exchange{Endpoint: on[len("http:"):], Request: body}
+			x := Exchange{Endpoint: strings.TrimPrefix(on, "http:"), Request: body}
 			if answer != nil {
 				x.Status, x.Answer = answer.status, answer.body.Bytes()
 			}
@@ -117,8 +112,8 @@ func (s *Sandbox) createConversation(r *http.Request, body []byte) (int, []byte)
 	return http.StatusOK, frame(answers)
 }
 
-// send answers POST .../messaging/consumer/conversation/send.
-func (s *Sandbox) send(r *http.Request, body []byte) (int, []byte) {
+// sendRequest answers POST .../messaging/consumer/conversation/send.
+func (s *Sandbox) sendRequest(r *http.Request, body []byte) (int, []byte) {
 	k, refused := s.onBehalf(r)
 	if refused != nil {
 		return refusal("", *refused)

@@ -477,7 +477,7 @@ func TestConnectorFaults(t *testing.T) {
 	}{
 		"drop": {Fault{Drop: true}, false}, "drop after": {Fault{DropAfter: true}, true}, "mute": {Fault{Mute: true}, true},
 	} {
-		for _, on := range []string{sendEndpoint, "ms.PublishEvent"} {
+		for _, on := range []string{"http:send", "ms.PublishEvent"} {
 			c.fault.On = on
 			text := name + " on " + on
 			if _, err := publish(text, c.fault); err == nil {
@@ -488,7 +488,7 @@ func TestConnectorFaults(t *testing.T) {
 			}
 		}
 	}
-	if resp, err := publish("never", Fault{On: sendEndpoint, Status: 503, RetryAfter: 4}); err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "4" || said("never") {
+	if resp, err := publish("never", Fault{On: "http:send", Status: 503, RetryAfter: 4}); err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "4" || said("never") {
 		t.Errorf("status: %v %v", resp, err)
 	}
 	begun := time.Now()
@@ -509,13 +509,13 @@ func TestConnectorFaults(t *testing.T) {
 		"http:consumer": func() (*http.Response, []byte) {
 			return fetch(t, "POST", s.URL()+jwsPath, `{"ext_consumer_id":"x"}`, "Authorization", joe.app)
 		},
-		batchEndpoint: func() (*http.Response, []byte) {
+		"http:conversation": func() (*http.Response, []byte) {
 			return joe.post(batchPath, "["+profileRequest+","+beginRequest+"]")
 		},
 		"cm.ConsumerRequestConversation": func() (*http.Response, []byte) {
 			return joe.post(batchPath, "["+profileRequest+","+beginRequest+"]")
 		},
-		sendEndpoint: func() (*http.Response, []byte) { return joe.post(sendPath, profileRequest) },
+		"http:send": func() (*http.Response, []byte) { return joe.post(sendPath, profileRequest) },
 	} {
 		s.Inject(Fault{On: on, Count: 1, Status: 507})
 		if resp, _ := try(); resp.StatusCode != 507 {

@@ -317,8 +317,8 @@ func (s *Sandbox) routes() http.Handler {
 	mux.HandleFunc("POST /sentinel/api/account/{account}/app/token", s.connector("http:token", nil, s.appToken))
 	mux.HandleFunc("POST /api/account/{account}/consumer", s.connector("http:consumer", nil, s.consumerToken))
 	const conversations = "/api/account/{account}/messaging/consumer/conversation"
-	mux.HandleFunc("POST "+conversations, s.connector(batchEndpoint, requestTypes, s.createConversation))
-	mux.HandleFunc("POST "+conversations+"/send", s.connector(sendEndpoint, requestTypes, s.send))
+	mux.HandleFunc("POST "+conversations, s.connector("http:conversation", requestTypes, s.createConversation))
+	mux.HandleFunc("POST "+conversations+"/send", s.connector("http:send", requestTypes, s.sendRequest))
 
 	mux.HandleFunc("GET /ws_api/account/{account}/messaging/consumer", s.upgradeConsumer)
 	mux.HandleFunc("GET /ws_api/account/{account}/messaging/brand/{bearer}", s.upgradeBrand)
