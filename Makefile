@@ -63,7 +63,7 @@ bench: ## Measure: stream-through against store-and-forward, memory under load
 check-wire: ## Hold every frame of the tests against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: say where the schemas are: make check-wire SCHEMAS=folder"; exit 2; }
 	rm -rf .frames && mkdir -p .frames
-	LPFILESHARE_RECORD_FRAMES=$(CURDIR)/.frames $(GO) test -count=1 ./cmd/server
+	LPFILESHARE_RECORD_FRAMES=$(CURDIR)/.frames $(GO) test -count=1 ./cmd/server ./test/wire
 	$(GO) run ./test/wire/cmd/check-wire -schemas "$(SCHEMAS)" -frames .frames
 
 .PHONY: generate

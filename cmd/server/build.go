@@ -79,6 +79,11 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 			}
 			h.sandbox.Inject(fault)
 		}
+		if f.SandboxWebhook != "" {
+			if err := h.sandbox.SetWebhooks("", "", sandbox.Webhooks{Endpoints: sandbox.AllEvents(f.SandboxWebhook), Retention: 24 * time.Hour}); err != nil {
+				return nil, fmt.Errorf("--sandbox-webhook: %w", err)
+			}
+		}
 		at.DomainAPI, at.PlainHTTP = h.sandbox.URL(), true
 	}
 	api, err := lpapi.New(at)

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
 
@@ -103,7 +104,8 @@ func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
 		if h.sandbox.TLSURL() != "" {
 			attrs = append(attrs, slog.String("sandbox_tls", h.sandbox.TLSURL()))
 		}
-		attrs = append(attrs, slog.String("sandbox_account", "12345678"), slog.String("sandbox_user", f.SandboxUser), slog.String("sandbox_password", f.SandboxPassword))
+		attrs = append(attrs, slog.String("sandbox_account", "12345678"), slog.String("sandbox_user", f.SandboxUser), slog.String("sandbox_password", f.SandboxPassword),
+			slog.String("sandbox_app", sandbox.DefaultAppID), slog.String("sandbox_app_secret", sandbox.DefaultAppSecret))
 	}
 	attrs = append(attrs, slog.String("ledger", h.kept))
 	log.LogAttrs(context.Background(), max(slog.LevelInfo, f.LogLevel), "ready", attrs...)

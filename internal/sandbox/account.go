@@ -29,6 +29,9 @@ type account struct {
 	rings   map[string]*ring    // by ring id, the waiting ones
 	states  map[string]string   // by agent's id: availability
 
+	apps  map[string]*install // by id; the set never changes
+	appOf map[string]*install // by consumer: the app install that speaks for it
+
 	here map[string]map[*socket]struct{} // open sockets, by participant's id
 	team map[*socket]struct{}            // agents' open sockets
 }
@@ -57,6 +60,8 @@ func newAccount(id string, fileSharing bool) *account {
 		files:         map[string][]*event{},
 		rings:         map[string]*ring{},
 		states:        map[string]string{},
+		apps:          map[string]*install{},
+		appOf:         map[string]*install{},
 		here:          map[string]map[*socket]struct{}{},
 		team:          map[*socket]struct{}{},
 		revision:      1,

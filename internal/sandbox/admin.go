@@ -54,7 +54,9 @@ func ParseFault(text []byte) (Fault, error) {
 // places are where faults strike, but for the types of requests.
 var places = []string{
 	"store:PUT", "store:GET", "store:HEAD", "store:POST", "store:DELETE", "ws:upgrade", "ws:idle", "http:domains", "http:login",
-	"http:logout", "http:signup", "http:authorize", "http:authenticate", "http:refresh", "http:property",
+	"http:logout", "http:signup", "http:authorize", "http:authenticate", "http:refresh", "http:property", "http:token",
+	"http:consumer", "http:conversation", "http:send", "webhook:POST", "webhook:ContentEvent", "webhook:RichContentEvent",
+	"webhook:AcceptStatusEvent", "webhook:ChatStateEvent", "webhook:ExConversationChangeNotification",
 }
 
 // adminClear answers DELETE /_sandbox/faults.
@@ -66,6 +68,37 @@ func (s *Sandbox) adminClear(w http.ResponseWriter, _ *http.Request) {
 // adminJournal answers GET /_sandbox/journal.
 func (s *Sandbox) adminJournal(w http.ResponseWriter, _ *http.Request) {
 	respond(w, http.StatusOK, s.Journal())
+}
+
+// adminWebhooks answers GET /_sandbox/webhooks?account=ID&app=ID: the webhooks of an app install, as a manifest has them. Without
+// the query it is the one that there is by default.
+func (s *Sandbox) adminWebhooks(w http.ResponseWriter, r *http.Request) {
+	hooks, err := s.Webhooks(r.URL.Query().Get("account"), r.URL.Query().Get("app"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	respond(w, http.StatusOK, hooks)
+}
+
+// adminSetWebhooks answers PUT /_sandbox/webhooks, with the same query: {"endpoint":URL} sends everything there, {} nothing
+// anywhere.
+func (s *Sandbox) adminSetWebhooks(w http.ResponseWriter, r *http.Request) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBody))
+	if err != nil {
+		http.Error(w, "the body cannot be read", http.StatusBadRequest)
+		return
+	}
+	var hooks Webhooks
+	if err := json.Unmarshal(text, &hooks); err != nil {
+		http.Error(w, "these are no webhooks: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := s.SetWebhooks(r.URL.Query().Get("account"), r.URL.Query().Get("app"), hooks); err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // adminSockets answers GET /_sandbox/sockets.

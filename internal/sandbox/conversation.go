@@ -29,7 +29,8 @@ type conversation struct {
 	id           string
 	account      *account
 	consumer     *person
-	main         *dialog // the only one: there are no surveys here
+	app          *install // the app install that created it, or speaks for its consumer; nil if none does
+	main         *dialog  // the only one: there are no surveys here
 	participants []participant
 	skill        string
 	ttr          ttr
@@ -74,7 +75,7 @@ func (s *Sandbox) begin(acct *account, consumer *person) *conversation {
 	conv := &conversation{
 		id: uuid.NewString(), account: acct, consumer: consumer, skill: "-1", ttr: ttr{"NORMAL", 600},
 		first: len(acct.of[consumer.id]) == 0, state: stateOpen, started: now, changed: now, rejected: map[string]bool{},
-		participants: []participant{{consumer, roleConsumer, active}},
+		participants: []participant{{consumer, roleConsumer, active}}, app: acct.appOf[consumer.id],
 	}
 	conv.main = &dialog{id: conv.id, conv: conv}
 	acct.conversations[conv.id] = conv
@@ -115,7 +116,7 @@ func (conv *conversation) assigned() *person {
 }
 
 // consumerRequestConversation answers cm.ConsumerRequestConversation.
-func (k *socket) consumerRequestConversation(c *call) reply {
+func (k *caller) consumerRequestConversation(c *call) reply {
 	var body struct {
 		BrandID     jsonText        `json:"brandId"`
 		ChannelType string          `json:"channelType"`
@@ -297,6 +298,7 @@ func (s *Sandbox) conversationChanged(b *batch, conv *conversation, contentOnly 
 		for k := range conv.account.here[conv.consumer.id] {
 			k.tell(b, conv)
 		}
+		s.hookConversation(conv)
 	}
 	for k := range conv.account.team {
 		k.tell(b, conv)

@@ -11,7 +11,6 @@ import (
 // A call is one request while it is processed.
 type call struct {
 	request
-	k     *socket
 	fault Fault
 	b     batch // what the request brings about, for whomever
 	after func()
@@ -33,7 +32,7 @@ func (k *socket) arrive(data []byte) {
 		k.send(refuse(errThrottled, "too many requests: wait a second").encode(req.id))
 		return
 	}
-	c := &call{request: req, k: k}
+	c := &call{request: req}
 	c.fault, _ = k.s.faults.take(req.typ)
 
 	o := &k.order
@@ -93,11 +92,7 @@ func (k *socket) perform(c *call) {
 		k.shut(f.CloseCode, "made on demand")
 		return
 	case f.Status != 0:
-		code := f.ErrorCode
-		if code == 0 {
-			code = f.Status * 100
-		}
-		k.answer(c, refuseWith(f.Status, code, "made on demand"))
+		k.answer(c, refuseWith(f.Status, onDemandCode(f), "made on demand"))
 		return
 	}
 	if f.DropAfter {
@@ -121,6 +116,14 @@ func (k *socket) perform(c *call) {
 	case f.AnswerDelay > 0:
 		k.answer(c, a)
 	}
+}
+
+// onDemandCode is the error code of the answer that a fault with a status gives.
+func onDemandCode(f Fault) int {
+	if f.ErrorCode != 0 {
+		return f.ErrorCode
+	}
+	return f.Status * 100
 }
 
 // answer sends a now or, if the fault delays answers, later.
@@ -227,7 +230,7 @@ func (k *socket) commonRequest(c *call) (a reply, ok bool) {
 }
 
 // setProfile keeps what a person says of itself.
-func (k *socket) setProfile(c *call) reply {
+func (k *caller) setProfile(c *call) reply {
 	var profile map[string]json.RawMessage
 	if err := c.decode(&profile); err != nil {
 		return refuse(errInvalid, "the body is not an object")

@@ -9,8 +9,11 @@ import (
 // The zero value of every field but On means "not this one".
 type Fault struct {
 	// On names the place. "store:PUT", "store:GET", "store:HEAD"; "http:domains", "http:login", "http:refresh", "http:logout",
-	// "http:signup", "http:authorize", "http:authenticate", "http:property"; "ws:upgrade"; "ws:idle" (the socket, at the
-	// next frame of any kind); or a request's type without its ".ams." prefix: "ms.PublishEvent", "GetClock", and so on.
+	// "http:signup", "http:authorize", "http:authenticate", "http:property"; the Connector API's "http:token" (AppJWT),
+	// "http:consumer" (ConsumerJWS), "http:conversation" (the batch that creates one) and "http:send"; "ws:upgrade"; "ws:idle"
+	// (the socket, at the next frame of any kind); a try to deliver any webhook, "webhook:POST", or one of some type,
+	// "webhook:ContentEvent" for example; or a request's type without its ".ams." prefix: "ms.PublishEvent", "GetClock", and so
+	// on, be it by a socket or by the Connector API.
 	On string `json:"on"`
 	// Skip lets so many occasions pass before the fault strikes.
 	Skip int `json:"skip,omitempty"`
@@ -49,6 +52,16 @@ type Fault struct {
 	WrongETag bool `json:"wrongETag,omitempty"`
 	// Expire treats the signed URL as expired: 401.
 	Expire bool `json:"expire,omitempty"`
+
+	// Of a webhook, Delay, Drop (it is lost), DropAfter (the answer is lost, so it is sent again), Status (as if the endpoint had
+	// answered with it; nothing is sent), Garbage (half of it) and Corrupt work too; the signature stays that of what was meant.
+
+	// Twice delivers a webhook twice.
+	Twice bool `json:"twice,omitempty"`
+	// Shuffle lets a webhook wait for a random part of Delay (100 ms if that is 0), while others overtake it.
+	Shuffle bool `json:"shuffle,omitempty"`
+	// WrongSignature signs a webhook with another secret.
+	WrongSignature bool `json:"wrongSignature,omitempty"`
 }
 
 // faults holds the faults in force, in the order in which they were injected.

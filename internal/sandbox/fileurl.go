@@ -38,7 +38,7 @@ type urlBody struct {
 }
 
 // signedURL gives out a URL for one method and path.
-func (k *socket) signedURL(method, path string) reply {
+func (k *caller) signedURL(method, path string) reply {
 	sig, expires := k.s.store.sign(method, path, k.s.now().Add(k.s.opts.URLLifetime))
 	k.s.journal.urlSigned(k.account.id, method, path, k.who.id)
 	return reply{code: 200, typ: typeURL, body: urlBody{path, map[string]string{
@@ -47,7 +47,7 @@ func (k *socket) signedURL(method, path string) reply {
 }
 
 // uploadURL answers ms.GenerateURLForUploadFile.
-func (k *socket) uploadURL(c *call) reply {
+func (k *caller) uploadURL(c *call) reply {
 	var body struct {
 		Size jsonText `json:"fileSize"`
 		Type string   `json:"fileType"`
@@ -77,7 +77,7 @@ func (k *socket) uploadURL(c *call) reply {
 
 // downloadURL answers ms.GenerateURLForDownloadFile. LivePerson does not say whom it gives such a URL to; here it is whoever
 // takes part in a conversation in which the file was published, or was given the URL to upload it.
-func (k *socket) downloadURL(c *call) reply {
+func (k *caller) downloadURL(c *call) reply {
 	var body struct {
 		Path string `json:"relativePath"`
 	}
@@ -93,7 +93,7 @@ func (k *socket) downloadURL(c *call) reply {
 	return k.signedURL(http.MethodGet, body.Path)
 }
 
-func (k *socket) maySee(path string) bool {
+func (k *caller) maySee(path string) bool {
 	if k.s.opts.SignAnyPath || k.account.granted[path] == k.who.id {
 		return true
 	}
@@ -114,7 +114,7 @@ type file struct {
 }
 
 // checkFile says whether the message of a hosted/file event can be published.
-func (k *socket) checkFile(c *call, message json.RawMessage) (*file, *reply) {
+func (k *caller) checkFile(c *call, message json.RawMessage) (*file, *reply) {
 	refused := func(errorCode int, format string, args ...any) (*file, *reply) {
 		a := refuse(errorCode, format, args...)
 		return nil, &a
@@ -157,7 +157,7 @@ func (k *socket) checkFile(c *call, message json.RawMessage) (*file, *reply) {
 
 // askStore asks another Swift, if there is one, whether the file of a publish is there: under no lock, as it takes time. It
 // asks only for paths that were given out here.
-func (k *socket) askStore(c *call) {
+func (k *caller) askStore(c *call) {
 	if k.s.swift == nil || c.typ != "ms.PublishEvent" {
 		return
 	}

@@ -96,7 +96,8 @@ const (
 // say is a string answer.
 func say(code int, text string) reply { return reply{code: code, typ: typeString, body: text} }
 
-// Error codes: the status, then two digits. LivePerson has published 40001 only of these; the rest are ours.
+// Error codes: the status, then two digits. LivePerson has published 40001, and 40102 to 40105 of the Connector API; the rest
+// are ours.
 const (
 	errMissing       = 40001 // a mandatory member is missing
 	errInvalid       = 40002 // a member is wrong
@@ -106,6 +107,10 @@ const (
 	errNotYours      = 40006 // the path was given to somebody else, or to nobody
 	errNoIdentity    = 40101 // no InitConnection yet
 	errToken         = 40102 // the token is no good
+	errAppJWT        = 40102 // Connector API: the AppJWT is no good
+	errConsumerJWS   = 40103 // the ConsumerJWS is no good
+	errNoConsumerJWS = 40104 // no X-LP-ON-BEHALF
+	errNoAppJWT      = 40105 // no Authorization
 	errSharingOff    = 40301 // file sharing is switched off
 	errForeign       = 40302 // a conversation of other people
 	errForeignFile   = 40303 // a file of another account
@@ -115,8 +120,10 @@ const (
 	errNoSub         = 40403 // no such subscription
 	errNoRing        = 40404 // no such ring
 	errNoPerson      = 40405 // no such consumer or agent
+	errVersion       = 40406 // no such version of the endpoint
 	errFileTooLarge  = 41301
 	errPreviewTooBig = 41302
+	errBodyTooLarge  = 41303
 	errThrottled     = 42901
 	errStorage       = 50201 // the store does not answer
 )

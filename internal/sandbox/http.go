@@ -17,41 +17,51 @@ import (
 // maxRequestBody is the most that an HTTP endpoint reads.
 const maxRequestBody = 64 << 10
 
-// endpoint wraps one HTTP endpoint in its faults. The answer is held back until it is whole, so that it can be spoiled.
+// endpoint wraps one HTTP endpoint in its faults.
 func (s *Sandbox) endpoint(on string, serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		f, _ := s.faults.take(on)
-		if !sleep(r.Context(), f.Delay) {
-			return
-		}
-		if f.Drop || f.CloseCode != 0 {
-			resetHTTP(w)
-			return
-		}
-		held := &heldAnswer{header: http.Header{}, status: http.StatusOK}
-		if f.Status != 0 {
-			if f.RetryAfter > 0 {
-				held.header.Set("Retry-After", strconv.Itoa(f.RetryAfter))
+		s.trouble(f, w, r, func(w http.ResponseWriter, r *http.Request) {
+			if f.Status == 0 {
+				serve(w, r)
+				return
 			}
-			fail(held, f.Status, "made on demand")
-		} else {
-			serve(held, r)
-		}
-		switch {
-		case f.DropAfter:
-			resetHTTP(w)
-			return
-		case f.Mute:
-			<-r.Context().Done()
-			return
-		case f.Garbage:
-			held.body.Reset()
-			held.body.WriteString(`{"baseURIs":[{"`)
-		}
-		if sleep(r.Context(), f.AnswerDelay) {
-			held.release(w)
-		}
+			if f.RetryAfter > 0 {
+				w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
+			}
+			fail(w, f.Status, "made on demand")
+		})
 	}
+}
+
+// trouble serves a request as its fault says, but for the fault's status, which is serve's to answer. The answer is held back
+// until it is whole, so that it can be spoiled. It returns what was answered; nil if nothing was.
+func (s *Sandbox) trouble(f Fault, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) *heldAnswer {
+	if !sleep(r.Context(), f.Delay) {
+		return nil
+	}
+	if f.Drop || f.CloseCode != 0 {
+		resetHTTP(w)
+		return nil
+	}
+	held := &heldAnswer{header: http.Header{}, status: http.StatusOK}
+	serve(held, r)
+	switch {
+	case f.DropAfter:
+		resetHTTP(w)
+		return nil
+	case f.Mute:
+		<-r.Context().Done()
+		return nil
+	case f.Garbage:
+		held.body.Reset()
+		held.body.WriteString(`{"baseURIs":[{"`)
+	}
+	if !sleep(r.Context(), f.AnswerDelay) {
+		return nil
+	}
+	held.release(w)
+	return held
 }
 
 // sleep waits for d and reports whether ctx still stands then.
@@ -115,15 +125,26 @@ func respond(w http.ResponseWriter, status int, v any) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	writeJSON(w, status, data)
+}
+
+// writeJSON answers with data, which is JSON.
+func writeJSON(w http.ResponseWriter, status int, data []byte) {
 	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write(data)
 }
 
-// fail answers with an error. LivePerson documents no body for those; node-agent-sdk reads error.internalCode.
+// fail answers with an error.
 func fail(w http.ResponseWriter, status int, why string) {
-	respond(w, status, map[string]any{"error": map[string]any{"internalCode": status, "message": why}})
+	_, data := failure(status, why)
+	writeJSON(w, status, data)
+}
+
+// failure is an error answer. LivePerson documents no body for those; node-agent-sdk reads error.internalCode.
+func failure(status int, why string) (int, []byte) {
+	return status, frame(map[string]any{"error": map[string]any{"internalCode": status, "message": why}})
 }
 
 // readBody decodes the JSON body of r into v; an empty body leaves v as it is.

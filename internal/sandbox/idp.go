@@ -185,8 +185,7 @@ func (s *Sandbox) exchange(w http.ResponseWriter, member string, acct *account, 
 // It does not outlive until, unless that is zero.
 func (s *Sandbox) giveToken(w http.ResponseWriter, member string, acct *account, claims consumerClaims, until time.Time) {
 	now := s.now()
-	// The claim has whole seconds: round up, so that a token never lives shorter than was asked for.
-	expires := now.Add(s.opts.TokenLifetime + time.Second - time.Nanosecond).Truncate(time.Second)
+	expires := wholeSeconds(now.Add(s.opts.TokenLifetime))
 	if !until.IsZero() && until.Before(expires) {
 		expires = until
 	}
@@ -205,9 +204,7 @@ func (s *Sandbox) giveToken(w http.ResponseWriter, member string, acct *account,
 	if claims.Ext != nil {
 		content["lp.ext"] = claims.Ext
 	}
-	token := jwt.NewWithClaims(jwt.SigningMethodRS256, content)
-	token.Header["kid"] = "000001"
-	text, err := token.SignedString(s.key)
+	text, err := s.sign(content)
 	if err != nil {
 		fail(w, http.StatusInternalServerError, err.Error())
 		return
@@ -222,7 +219,7 @@ var errForeignToken = errors.New("the token is not a valid consumer token of thi
 func (s *Sandbox) consumerOf(acct *account, token string) (*consumerClaims, error) {
 	claims := &consumerClaims{}
 	parsed, err := jwt.ParseWithClaims(token, claims,
-		func(*jwt.Token) (any, error) { return &s.key.PublicKey, nil },
+		s.publicKey,
 		jwt.WithValidMethods([]string{"RS256"}),
 		jwt.WithIssuer(issuer),
 		jwt.WithAudience("acc:"+acct.id),

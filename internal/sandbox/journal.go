@@ -21,6 +21,8 @@ type Journal struct {
 	Fetched []FetchedRange `json:"fetched"`
 	// Refused has an entry for every request that the store answered with an error.
 	Refused []RefusedRequest `json:"refused"`
+	// Delivered has an entry for every try to deliver a webhook.
+	Delivered []DeliveredWebhook `json:"delivered"`
 }
 
 // A StoredObject is one commit to the store.
@@ -81,6 +83,37 @@ type RefusedRequest struct {
 	Status int       `json:"status"`
 }
 
+// What became of a try to deliver a webhook.
+const (
+	// HookDelivered: the endpoint took it.
+	HookDelivered = "delivered"
+	// HookFailed: it will be tried again.
+	HookFailed = "failed"
+	// HookAbandoned: it failed, and will not be tried again.
+	HookAbandoned = "abandoned"
+	// HookLost: it never left, by a fault or because too many were waiting.
+	HookLost = "lost"
+)
+
+// A DeliveredWebhook is one try to deliver a webhook.
+type DeliveredWebhook struct {
+	At      time.Time `json:"at"`
+	Account string    `json:"account"`
+	// App is the id of the app install.
+	App string `json:"app"`
+	// Event is the type that the webhook is for, "ms.MessagingEventNotification.ContentEvent" for example.
+	Event        string `json:"event"`
+	Conversation string `json:"conversation"`
+	// Sequence is the event's; nil if it has none.
+	Sequence *int `json:"sequence,omitempty"`
+	// Try counts from 1; 0 if it never came to one.
+	Try int `json:"try"`
+	// Status is the endpoint's answer; 0: none came in time.
+	Status int `json:"status"`
+	// Outcome is one of the Hook constants.
+	Outcome string `json:"outcome"`
+}
+
 // journal is the Journal while it is being written. Entries are only ever added.
 type journal struct {
 	now func() time.Time
@@ -94,6 +127,7 @@ func newJournal(now func() time.Time) *journal {
 	return &journal{now: now, all: Journal{
 		Stored: []StoredObject{}, Published: []PublishedFile{}, Signed: []SignedURL{},
 		Conversations: []ConversationChange{}, Fetched: []FetchedRange{}, Refused: []RefusedRequest{},
+		Delivered: []DeliveredWebhook{},
 	}}
 }
 
@@ -142,6 +176,14 @@ func (j *journal) refused(method, path string, status int) {
 	j.all.Refused = append(j.all.Refused, RefusedRequest{At: j.now(), Method: method, Path: path, Status: status})
 }
 
+// delivered notes a try to deliver a webhook.
+func (j *journal) delivered(d DeliveredWebhook) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	d.At = j.now()
+	j.all.Delivered = append(j.all.Delivered, d)
+}
+
 // snapshot returns a copy of everything noted so far.
 func (j *journal) snapshot() Journal {
 	j.mu.Lock()
@@ -153,5 +195,6 @@ func (j *journal) snapshot() Journal {
 		Conversations: slices.Clone(j.all.Conversations),
 		Fetched:       slices.Clone(j.all.Fetched),
 		Refused:       slices.Clone(j.all.Refused),
+		Delivered:     slices.Clone(j.all.Delivered),
 	}
 }

@@ -59,7 +59,7 @@ var (
 )
 
 // publishEvent answers ms.PublishEvent.
-func (k *socket) publishEvent(c *call) reply {
+func (k *caller) publishEvent(c *call) reply {
 	var body publication
 	if err := c.decode(&body); err != nil {
 		return refuse(errInvalid, "the body has the wrong shape")
@@ -107,7 +107,7 @@ func (k *socket) publishEvent(c *call) reply {
 }
 
 // record makes the event, and gives it the dialog's next sequence unless it is a chat state.
-func (k *socket) record(d *dialog, content *eventContent, body publication) *event {
+func (k *caller) record(d *dialog, content *eventContent, body publication) *event {
 	e := &event{
 		dialog: d, from: k.who, role: d.conv.participant(k.who).role, properties: k.properties,
 		at: k.s.now().UnixMilli(), content: body.Event, audience: body.Audience,
@@ -183,6 +183,7 @@ func (s *Sandbox) distribute(b *batch, e *event) {
 			push(k)
 		}
 	}
+	s.hookEvent(e)
 	for k := range conv.account.team {
 		if conv.takesPart(k.who) || k.dialogSubs[e.dialog] {
 			push(k)
@@ -205,7 +206,7 @@ func (s *Sandbox) consumerPresence(b *batch, acct *account, consumer *person, st
 }
 
 // dialog returns a dialog that the caller may read, by its id and, if given, its conversation's.
-func (k *socket) dialog(id, conversation string) (*dialog, *reply) {
+func (k *caller) dialog(id, conversation string) (*dialog, *reply) {
 	refused := func(errorCode int, why string) (*dialog, *reply) {
 		a := refuse(errorCode, "%s", why)
 		return nil, &a
@@ -226,7 +227,7 @@ func (k *socket) dialog(id, conversation string) (*dialog, *reply) {
 }
 
 // openDialog returns a dialog that the caller may write to.
-func (k *socket) openDialog(id, conversation string) (*dialog, *reply) {
+func (k *caller) openDialog(id, conversation string) (*dialog, *reply) {
 	d, refusal := k.dialog(id, conversation)
 	if refusal != nil {
 		return nil, refusal

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"time"
 )
@@ -22,6 +23,18 @@ type Options struct {
 	URLLifetime time.Duration
 	// TokenLifetime is how long a consumer token lives. Default 24 h.
 	TokenLifetime time.Duration
+	// AppInstalls are the connectors that may use the Connector API. Default: in every account one with DefaultAppID and
+	// DefaultAppSecret, without webhooks.
+	AppInstalls []AppInstall
+	// AppTokenLifetime is how long an AppJWT lives. Default 1 h, as LivePerson's.
+	AppTokenLifetime time.Duration
+	// WebhookUnit is how long a second of the waits between tries to deliver a webhook takes, and one of its retention. Default
+	// 1 s; a test takes less.
+	WebhookUnit time.Duration
+	// WebhookTimeout is how long an endpoint may take to answer a webhook. Default 5 s, as LivePerson's.
+	WebhookTimeout time.Duration
+	// WebhookTLS says whom to trust where webhooks go to https endpoints. Nil: the system's.
+	WebhookTLS *tls.Config
 	// BearerLifetime is how long an agent's bearer lives without a refresh. Default 8 h.
 	BearerLifetime time.Duration
 	// MaxFileSize is the largest fileSize that an upload URL is given for, in bytes. Default 5 MiB.
@@ -38,7 +51,8 @@ type Options struct {
 	IdleTimeout time.Duration
 	// InitTimeout is how long a socket without an Authorization header may take to send InitConnection. Default 5 s.
 	InitTimeout time.Duration
-	// MaxRequestsPerSecond per socket; over it requests are answered with code 429. 0: no limit.
+	// MaxRequestsPerSecond per socket, and per app install of the Connector API; over it requests are answered with code 429. 0:
+	// no limit.
 	MaxRequestsPerSecond int
 	// SwiftURL and SwiftKey let another Swift keep the files: URLs are signed with SwiftKey and the domain "swift" is SwiftURL
 	// (scheme, host, port). Empty: the sandbox's own store.
@@ -47,6 +61,9 @@ type Options struct {
 	SwiftDigest string
 	// OnFrame sees every text frame, both ways, as it was on the wire. Called from several goroutines; must not block.
 	OnFrame func(Frame)
+	// OnExchange sees every request to the Connector API with its answer, and every webhook, as they were on the wire. Called from
+	// several goroutines; must not block.
+	OnExchange func(Exchange)
 	// Logger hears of connections and refusals, never of tokens or signatures. Default: silent.
 	Logger *slog.Logger
 	// Now is the clock. Default time.Now.
@@ -61,4 +78,16 @@ type Frame struct {
 	Dialect string
 	// Data is the frame's text. The receiver must not change it.
 	Data []byte
+}
+
+// An Exchange is one HTTP request of the Connector API and its answer.
+type Exchange struct {
+	// Endpoint is "token" (AppJWT), "consumer" (ConsumerJWS), "conversation" (the batch that creates one), "send", or "webhook",
+	// which is a request of the sandbox's own.
+	Endpoint string
+	// Request is the body that was sent. The receiver must not change it, nor Answer.
+	Request []byte
+	// Status and Answer are what was answered; 0 and nothing if a fault lost it, or no answer came.
+	Status int
+	Answer []byte
 }

@@ -1,9 +1,9 @@
 // Package sandbox plays LivePerson and its OpenStack Swift on loopback: domain look-up, login, the file-sharing switch,
-// consumer tokens, the sockets of consumers and of agents, and the store behind signed URLs. It is true enough for
-// LivePerson's own clients to work against it unchanged, and it refuses what the real thing refuses.
+// consumer tokens, the sockets of consumers and of agents, the Connector API with its webhooks, and the store behind signed URLs.
+// It is true enough for LivePerson's own clients to work against it unchanged, and it refuses what the real thing refuses.
 //
 // It is for tests and for a first look. It keeps everything in memory, knows no secret worth the name, and will not listen
-// anywhere but on loopback. It does not play the Connector API, and it has no post-conversation surveys.
+// anywhere but on loopback, nor post webhooks anywhere else. It has no post-conversation surveys.
 //
 // It shares no code with the gateway, so that a misreading of the wire cannot hide by being made on both sides. Whoever
 // starts a Sandbox must Close it.
@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +42,7 @@ type Sandbox struct {
 	client  *http.Client // asks that other Swift
 	key     *rsa.PrivateKey
 	sockets *sockets
+	hooks   *hooks
 	// maxQueued is the constant of that name, a field so that a test can lower it.
 	maxQueued int
 
@@ -99,6 +101,10 @@ func Start(opts Options) (*Sandbox, error) {
 		s.accounts[id] = newAccount(id, !opts.FileSharingOff)
 		s.store.createContainer(id)
 	}
+	if err := s.install(opts.AppInstalls); err != nil {
+		return nil, fmt.Errorf("sandbox: %w", err)
+	}
+	s.hooks = newHooks(s)
 	if err := s.listen(); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
@@ -116,6 +122,18 @@ func (o *Options) complete() error {
 	o.Password = cmp.Or(o.Password, "sandbox")
 	o.URLLifetime = cmp.Or(o.URLLifetime, time.Minute)
 	o.TokenLifetime = cmp.Or(o.TokenLifetime, 24*time.Hour)
+	o.AppInstalls = slices.Clone(o.AppInstalls) // the caller's own is left alone
+	if len(o.AppInstalls) == 0 {
+		for _, id := range o.Accounts {
+			o.AppInstalls = append(o.AppInstalls, AppInstall{Account: id, ID: DefaultAppID, Secret: DefaultAppSecret})
+		}
+	}
+	for i := range o.AppInstalls {
+		o.AppInstalls[i].Account = cmp.Or(o.AppInstalls[i].Account, o.Accounts[0])
+	}
+	o.AppTokenLifetime = cmp.Or(o.AppTokenLifetime, time.Hour)
+	o.WebhookUnit = cmp.Or(o.WebhookUnit, time.Second)
+	o.WebhookTimeout = cmp.Or(o.WebhookTimeout, 5*time.Second)
 	o.BearerLifetime = cmp.Or(o.BearerLifetime, 8*time.Hour)
 	o.MaxFileSize = cmp.Or(o.MaxFileSize, 5<<20)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 120*time.Second)
@@ -250,6 +268,7 @@ func (s *Sandbox) Close() error {
 		}
 	})
 	s.work.Wait()
+	s.hooks.close()
 	if s.client != nil {
 		s.client.CloseIdleConnections()
 	}
@@ -295,12 +314,20 @@ func (s *Sandbox) routes() http.Handler {
 	mux.HandleFunc("POST /api/account/{account}/app/{connector}/authenticate", s.endpoint("http:authenticate", s.authenticateApp))
 	mux.HandleFunc("POST /api/account/{account}/authenticate", s.endpoint("http:authenticate", s.authenticate))
 
+	mux.HandleFunc("POST /sentinel/api/account/{account}/app/token", s.connector("http:token", nil, s.appToken))
+	mux.HandleFunc("POST /api/account/{account}/consumer", s.connector("http:consumer", nil, s.consumerToken))
+	const conversations = "/api/account/{account}/messaging/consumer/conversation"
+	mux.HandleFunc("POST "+conversations, s.connector("http:conversation", requestTypes, s.createConversation))
+	mux.HandleFunc("POST "+conversations+"/send", s.connector("http:send", requestTypes, s.sendRequest))
+
 	mux.HandleFunc("GET /ws_api/account/{account}/messaging/consumer", s.upgradeConsumer)
 	mux.HandleFunc("GET /ws_api/account/{account}/messaging/brand/{bearer}", s.upgradeBrand)
 
 	mux.HandleFunc("POST /_sandbox/faults", s.adminInject)
 	mux.HandleFunc("DELETE /_sandbox/faults", s.adminClear)
 	mux.HandleFunc("GET /_sandbox/journal", s.adminJournal)
+	mux.HandleFunc("GET /_sandbox/webhooks", s.adminWebhooks)
+	mux.HandleFunc("PUT /_sandbox/webhooks", s.adminSetWebhooks)
 	mux.HandleFunc("GET /_sandbox/sockets", s.adminSockets)
 	mux.HandleFunc("POST /_sandbox/sockets/drop", s.adminDrop)
 

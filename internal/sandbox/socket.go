@@ -34,23 +34,32 @@ const (
 	brandDialect    dialect = "brand"
 )
 
+// A caller is who asks for something: by a socket, or by the Connector API.
+type caller struct {
+	s       *Sandbox
+	account *account
+	dialect dialect
+	version string
+
+	// Guarded by Sandbox.mu. who is nil until the caller has an identity, and never changes then.
+	who        *person
+	properties json.RawMessage // client properties
+}
+
 // A socket is one open WebSocket. A request that has come but is still delayed when its socket ends is never processed.
 //
 // One goroutine reads it, one writes it, and a third runs what was delayed, if anything ever is. Whoever has something to send
 // puts it in the outbox, which never blocks, so sending is allowed under Sandbox.mu.
 type socket struct {
-	s       *Sandbox
-	account *account
-	conn    *websocket.Conn
-	dialect dialect
-	version string
-	bearer  string // an agent's
-	out     *outbox
-	later   *timeline
-	opened  time.Time
-	heard   atomic.Int64 // when something last came, since opened
-	gagged  atomic.Bool  // nothing may leave any more
-	ended   atomic.Bool  // nothing that comes, or is still delayed, counts any more
+	caller
+	conn   *websocket.Conn
+	bearer string // an agent's
+	out    *outbox
+	later  *timeline
+	opened time.Time
+	heard  atomic.Int64 // when something last came, since opened
+	gagged atomic.Bool  // nothing may leave any more
+	ended  atomic.Bool  // nothing that comes, or is still delayed, counts any more
 
 	// Touched by the reader, and by jobs that it has scheduled.
 	order order
@@ -60,9 +69,7 @@ type socket struct {
 	expires  time.Time
 	anon     bool
 
-	// Guarded by Sandbox.mu. who is nil until the socket has an identity, and never changes then.
-	who        *person
-	properties json.RawMessage // client properties
+	// Guarded by Sandbox.mu.
 	convSubs   map[string]*convSubscription
 	dialogSubs map[*dialog]bool
 	routeSubs  map[string]bool
@@ -106,9 +113,9 @@ func (s *Sandbox) upgradeConsumer(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.converse(w, r, f, &socket{
+	s.converse(w, r, f, &socket{caller: caller{
 		account: acct, dialect: consumerDialect, version: "3", properties: clientProperties(r),
-	}, claims, nil)
+	}}, claims, nil)
 }
 
 // upgradeBrand opens an agent's socket.
@@ -130,9 +137,9 @@ func (s *Sandbox) upgradeBrand(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusUnauthorized, "the bearer is wrong or expired")
 		return
 	}
-	s.converse(w, r, f, &socket{
-		account: in.account, dialect: brandDialect, version: v, bearer: in.bearer, properties: clientProperties(r),
-	}, nil, in)
+	s.converse(w, r, f, &socket{bearer: in.bearer, caller: caller{
+		account: in.account, dialect: brandDialect, version: v, properties: clientProperties(r),
+	}}, nil, in)
 }
 
 // upgradeFault applies the fault in force at opening and reports whether the upgrade goes on.

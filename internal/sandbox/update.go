@@ -32,7 +32,7 @@ type update struct {
 }
 
 // updateConversation answers cm.UpdateConversationField. All of its changes are made, or none.
-func (k *socket) updateConversation(c *call) reply {
+func (k *caller) updateConversation(c *call) reply {
 	var body struct {
 		Conversation jsonText          `json:"conversationId"`
 		Fields       list[fieldChange] `json:"conversationField"`
@@ -71,7 +71,7 @@ func (k *socket) updateConversation(c *call) reply {
 }
 
 // check says whether one change may be made.
-func (k *socket) check(conv *conversation, f fieldChange) (update, *reply) {
+func (k *caller) check(conv *conversation, f fieldChange) (update, *reply) {
 	const updated = "OK Conversation field updated successfully"
 	refused := func(errorCode int, why string) (update, *reply) {
 		a := refuse(errorCode, "%s", why)
@@ -133,7 +133,7 @@ func (k *socket) check(conv *conversation, f fieldChange) (update, *reply) {
 }
 
 // checkParticipants says whether an agent may be added, removed, suggested, or given another role.
-func (k *socket) checkParticipants(conv *conversation, f fieldChange) (update, *reply) {
+func (k *caller) checkParticipants(conv *conversation, f fieldChange) (update, *reply) {
 	refused := func(errorCode int, why string) (update, *reply) {
 		a := refuse(errorCode, "%s", why)
 		return update{}, &a
@@ -191,7 +191,7 @@ func (conv *conversation) unseat(who *person) {
 }
 
 // end closes a conversation.
-func (k *socket) end(conv *conversation, cause string) {
+func (k *caller) end(conv *conversation, cause string) {
 	if conv.state == stateClose {
 		return
 	}

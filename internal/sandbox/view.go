@@ -50,8 +50,8 @@ type participantView struct {
 	State string `json:"state,omitempty"`
 }
 
-// conversationView tells of a conversation in the socket's dialect.
-func (k *socket) conversationView(conv *conversation) conversationView {
+// conversationView tells of a conversation in the caller's dialect.
+func (k *caller) conversationView(conv *conversation) conversationView {
 	brand := k.dialect == brandDialect
 	var entries []participantView // consumers'
 	details := []participantView{}
@@ -114,8 +114,8 @@ type originatorView struct {
 	Properties json.RawMessage `json:"clientProperties,omitempty"`
 }
 
-// eventView tells of an event in the socket's dialect. One that has no sequence has no time either.
-func (k *socket) eventView(e *event) eventView {
+// eventView tells of an event in the caller's dialect. One that has no sequence has no time either.
+func (k *caller) eventView(e *event) eventView {
 	v := eventView{
 		OriginatorID: e.from.id, Originator: originatorView{e.from.id, e.role, e.properties},
 		Event: e.content, ConversationID: e.dialog.conv.id, DialogID: e.dialog.id, Audience: e.audience, Metadata: e.metadata,

@@ -79,8 +79,13 @@ func (c *Checker) CheckForeign(f Frame) error { return c.check(f, true) }
 
 func (c *Checker) check(f Frame, foreignClient bool) error {
 	kind, err := c.validate(f, foreignClient)
+	return c.count(f.Dialect, kind, err)
+}
+
+// count counts one frame of a kind, good or bad, and returns the error as it is remembered.
+func (c *Checker) count(dialect, kind string, err error) error {
 	if err != nil {
-		err = fmt.Errorf("wire: %s %s: %w", f.Dialect, kind, err)
+		err = fmt.Errorf("wire: %s %s: %w", dialect, kind, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,6 +134,9 @@ func (c *Checker) validate(f Frame, foreignClient bool) (kind string, err error)
 // apply validates v against the schema called name.
 func (c *Checker) apply(name string, v any) (string, error) {
 	s := c.schemas[name]
+	if rest, ok := strings.CutPrefix(name, connector+"."); ok && s == nil {
+		s = c.schemas["consumer."+rest] // what a socket and the Connector API have in common
+	}
 	if s == nil {
 		return unknown, fmt.Errorf("there is no schema %q", name)
 	}

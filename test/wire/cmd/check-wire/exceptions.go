@@ -34,6 +34,50 @@ var exceptions = []exception{
 		},
 	},
 	{
+		"Send API answer", "the Connector API answers without kind and type, with the code OK, and with strings as msg; the schemas know sockets only",
+		func(s *subject) bool {
+			body := object(s.frame["body"])
+			if s.dialect != "connector" || s.fromClient || s.frame["code"] != "OK" || body == nil {
+				return false
+			}
+			s.frame["kind"], s.frame["code"] = "resp", json.Number("200")
+			s.root = consumerResponses
+			for name, typ := range map[string]string{
+				"conversationId": "cm.RequestConversationResponse", "sequence": "ms.PublishEventResponse",
+				"relativePath": "ms.BaseGenerateURLResponse", "msg": ".ReqBody$StringResp",
+			} {
+				if body[name] != nil {
+					s.frame["type"] = typ
+				}
+			}
+			if text := body["msg"]; text != nil && len(body) == 1 {
+				s.frame["body"] = text
+			}
+			return true
+		},
+	},
+	{
+		"refusal before any request", "the Connector API refuses identities before it reads a request, so there is no id to repeat",
+		func(s *subject) bool {
+			if _, has := s.frame["reqId"]; has || s.dialect != "connector" || s.frame["type"] != ".ReqBody$ErrorResp" {
+				return false
+			}
+			s.frame["reqId"] = "0"
+			return true
+		},
+	},
+	{
+		"webhook without subscription", "a webhook is no subscription's; the schema is that of the notification on a socket",
+		func(s *subject) bool {
+			body := object(s.frame["body"])
+			if _, has := body["subscriptionId"]; has || body == nil || s.dialect != "connector" || s.frame["type"] != "cqm.ExConversationChangeNotification" {
+				return false
+			}
+			body["subscriptionId"] = "webhook"
+			return true
+		},
+	},
+	{
 		"routing names", "the schemas write routing's notifications with a small letter, agents' sockets with a capital",
 		func(s *subject) bool {
 			switch s.frame["type"] {

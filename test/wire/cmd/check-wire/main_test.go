@@ -97,6 +97,15 @@ func TestVerdicts(t *testing.T) {
 		{"by role", server("brand", conversations(".ams.aam.ExConversationChangeNotification", `{"CONSUMER":["x"]}`)), []string{"brand names", "participants by role"}, false},
 		{"roles", server("consumer", conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"READER"}]`)), []string{"roles"}, false},
 		{"a role nobody knows", server("consumer", conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"KING"}]`)), nil, true},
+		{"an answer of the Send API", server("connector", `{"code":"OK","body":{"sequence":4},"reqId":"1"}`), []string{"Send API answer"}, false},
+		{"a string of the Send API", server("connector", `{"code":"OK","body":{"msg":"done"},"reqId":"1"}`), []string{"Send API answer"}, false},
+		{"a wrong answer of the Send API", server("connector", `{"code":"OK","body":{"sequence":"4"},"reqId":"1"}`), nil, true},
+		{"an answer of the Send API on a socket", server("consumer", `{"code":"OK","body":{"sequence":4},"reqId":"1"}`), nil, true},
+		{"a batch's first answer without an id", server("connector", `{"code":"OK","body":{"msg":"done"}}`), nil, true},
+		{"a refusal before any request", server("connector", `{"code":401,"kind":"resp","type":".ReqBody$ErrorResp","body":{}}`), []string{"refusal before any request"}, false},
+		{"a refusal without an id on a socket", server("consumer", `{"code":401,"kind":"resp","type":".ReqBody$ErrorResp","body":{}}`), nil, true},
+		{"a webhook", server("connector", strings.Replace(conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"MANAGER"}]`), `"subscriptionId":"s",`, "", 1)), []string{"webhook without subscription"}, false},
+		{"no subscription on a socket", server("consumer", strings.Replace(conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"MANAGER"}]`), `"subscriptionId":"s",`, "", 1)), nil, true},
 		{"a URL answer without expiry", server("consumer", `{"kind":"resp","reqId":"1","code":200,"type":"ms.GenerateURLResponse","body":{`+path+`,"queryParams":{"temp_url_sig":"x"}}}`), nil, true},
 	} {
 		v := p.check(c.frame)

@@ -183,7 +183,11 @@ func (s *subject) kind() string {
 	if s.fromClient {
 		direction = "from client"
 	}
-	return fmt.Sprintf("%s %s %v", s.dialect, direction, s.frame["type"])
+	typ, ok := s.frame["type"].(string)
+	if !ok {
+		typ = "without type"
+	}
+	return fmt.Sprintf("%s %s %s", s.dialect, direction, typ)
 }
 
 // validate holds a subject against its schema, and an answer's body against the body's own.

@@ -1,0 +1,515 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A notice is a webhook as its endpoint got it.
+type notice struct {
+	header http.Header
+	body   []byte
+	at     time.Time
+}
+
+func (n notice) dict(t *testing.T) dict {
+	t.Helper()
+	var d dict
+	if err := json.Unmarshal(n.body, &d); err != nil {
+		t.Fatalf("%v: %s", err, n.body)
+	}
+	return d
+}
+
+// An endpoint takes webhooks.
+type endpoint struct {
+	*httptest.Server
+	mu     sync.Mutex
+	got    []notice
+	answer func(n int, body string) int // the status for the n-th, from 1 on; nil: 200
+}
+
+func listen(t *testing.T, answer func(n int, body string) int) *endpoint {
+	t.Helper()
+	e := &endpoint{answer: answer}
+	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		e.mu.Lock()
+		e.got = append(e.got, notice{r.Header.Clone(), body, time.Now()})
+		n := len(e.got)
+		e.mu.Unlock()
+		status := 200
+		if e.answer != nil {
+			status = e.answer(n, string(body))
+		}
+		w.WriteHeader(status)
+	}))
+	t.Cleanup(e.Close)
+	return e
+}
+
+func (e *endpoint) notices() []notice {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.got)
+}
+
+// texts are the messages that came, in the order in which they did.
+func (e *endpoint) texts(t *testing.T) []string {
+	t.Helper()
+	var texts []string
+	for _, n := range e.notices() {
+		if text := n.dict(t).text("body.changes.0.event.message"); text != "" {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+// await waits until n webhooks have come.
+func (e *endpoint) await(t *testing.T, n int) []notice {
+	t.Helper()
+	eventually(t, fmt.Sprint(n, " webhooks"), func() bool { return len(e.notices()) >= n })
+	return e.notices()
+}
+
+// quick makes a second of the retry schedule a few milliseconds.
+func quick(o Options) Options {
+	o.WebhookUnit = 5 * time.Millisecond
+	return o
+}
+
+func (p *patron) say(conv, text string) {
+	p.t.Helper()
+	p.ok("ms.PublishEvent", textEvent(conv, text))
+}
+
+func setWebhooks(t *testing.T, s *Sandbox, hooks Webhooks) {
+	t.Helper()
+	if err := s.SetWebhooks("", "", hooks); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWebhookSignature has the vectors of the documentation: base64, not hex, over the bytes as they are.
+func TestWebhookSignature(t *testing.T) {
+	for digest, want := range map[string]string{
+		"":       "sha1=TCzexuF9aNZl2WNZEW4Kk8so3HY=",
+		"sha1":   "sha1=TCzexuF9aNZl2WNZEW4Kk8so3HY=",
+		"sha256": "sha256=5s6sdS2g/mmI+lD3EYf0MfxQmD1lvlr5rzZgajo9skg=",
+	} {
+		if got := signWebhook(digest, "example-secret", []byte(`{"kind":"notification"}`)); got != want {
+			t.Errorf("%q: %s, want %s", digest, got, want)
+		}
+	}
+}
+
+func TestWebhooks(t *testing.T) {
+	s := start(t, quick(Options{}))
+	e := listen(t, nil)
+	setWebhooks(t, s, Webhooks{Endpoints: AllEvents(e.URL + "/hook"), Retention: time.Minute, Signature: "sha256"})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	n := e.await(t, 1)[0].dict(t)
+	n.want(t, "kind", "notification")
+	n.want(t, "type", "cqm.ExConversationChangeNotification")
+	n.want(t, "body.changes.0.type", "UPSERT")
+	n.want(t, "body.changes.0.result.convId", conv)
+	n.want(t, "body.changes.0.result.conversationDetails.state", "OPEN")
+	n.want(t, "body.changes.0.result.conversationDetails.participants.0.id", joe.id())
+	n.want(t, "body.subscriptionId", nil)
+
+	ann := agent(t, s, logIn(t, s, "ann"))
+	ann.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":[{"field":"ParticipantsChange","type":"ADD","role":"ASSIGNED_AGENT"}]}`, conv))
+	path := joe.upload("JPEG", jpeg)
+	joe.ok("ms.PublishEvent", fileEvent(conv, path, "JPEG"))
+	ann.publishText(conv, "thanks")
+	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"AcceptStatusEvent","status":"READ","sequenceList":[0]}}`, conv))
+	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"ChatStateEvent","chatState":"COMPOSING"}}`, conv))
+	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"messageAudience":"AGENTS_AND_MANAGERS","event":{"type":"ContentEvent","contentType":"text/plain","message":"between us"}}`, conv))
+	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"RichContentEvent","content":{"type":"vertical"}}}`, conv))
+	joe.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv))
+
+	all := e.await(t, 8)
+	for i, want := range []struct {
+		typ, event string
+		sequence   any
+	}{
+		{typ: "cqm.ExConversationChangeNotification"},
+		{typ: "cqm.ExConversationChangeNotification"},
+		{events, "ContentEvent", 0}, // the consumer's own
+		{events, "ContentEvent", 1},
+		{events, "AcceptStatusEvent", 2},
+		{events, "ChatStateEvent", nil},
+		{events, "RichContentEvent", 4},
+		{typ: "cqm.ExConversationChangeNotification"},
+	} {
+		d := all[i].dict(t)
+		d.want(t, "type", want.typ)
+		if want.event != "" {
+			d.want(t, "body.changes.0.event.type", want.event)
+			d.want(t, "body.changes.0.sequence", want.sequence)
+			d.want(t, "body.changes.0.dialogId", conv)
+		}
+		h := all[i].header
+		if h.Get("x-liveperson-account-id") != acct || h.Get("x-liveperson-client-id") != DefaultAppID ||
+			h.Get("x-liveperson-signature") != signWebhook("sha256", DefaultAppSecret, all[i].body) || h.Get("Content-Type") != "application/json" {
+			t.Errorf("headers %v", h)
+		}
+	}
+	file := all[2].dict(t)
+	file.want(t, "body.changes.0.originatorId", joe.id())
+	file.want(t, "body.changes.0.originatorMetadata.role", "CONSUMER")
+	file.want(t, "body.changes.0.event.contentType", "hosted/file")
+	file.want(t, "body.changes.0.event.message.relativePath", path)
+	all[3].dict(t).want(t, "body.changes.0.originatorMetadata.role", "ASSIGNED_AGENT")
+	all[7].dict(t).want(t, "body.changes.0.result.conversationDetails.state", "CLOSE")
+
+	// Conversations that no app created are nobody's business.
+	w := consumer(t, s, signUp(t, s))
+	w.publishText(w.conversation(), "by a socket")
+	eventually(t, "nothing waits", s.hooks.idle)
+	if n := len(e.notices()); n != 8 {
+		t.Errorf("%d webhooks, want 8", n)
+	}
+	for _, d := range s.Journal().Delivered {
+		if d.Outcome != HookDelivered || d.Status != 200 || d.Try != 1 || d.Account != acct || d.App != DefaultAppID || d.Conversation != conv {
+			t.Errorf("journal: %+v", d)
+		}
+	}
+	if n := len(s.Journal().Delivered); n != 8 {
+		t.Errorf("%d tries in the journal, want 8", n)
+	}
+}
+
+// TestWebhookTypes has each type go where it is to go, and those without an endpoint nowhere.
+func TestWebhookTypes(t *testing.T) {
+	s := start(t, quick(Options{}))
+	content, changes := listen(t, nil), listen(t, nil)
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{
+		WebhookContent: {Endpoint: content.URL}, WebhookConversation: {Endpoint: changes.URL},
+	}})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	joe.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"ChatStateEvent","chatState":"COMPOSING"}}`, conv))
+	joe.say(conv, "hello")
+	content.await(t, 1)
+	changes.await(t, 1)
+	eventually(t, "nothing waits", s.hooks.idle)
+	if a, b := len(content.notices()), len(changes.notices()); a != 1 || b != 1 {
+		t.Errorf("%d and %d webhooks, want 1 and 1", a, b)
+	}
+	setWebhooks(t, s, Webhooks{})
+	joe.say(conv, "nobody hears")
+	eventually(t, "nothing waits", s.hooks.idle)
+	if n := len(content.notices()); n != 1 {
+		t.Errorf("%d webhooks after they were taken away", n)
+	}
+}
+
+// TestWebhooksByRetention: what fails is tried again after 2, 4, 8 units, and what follows in the conversation waits for it.
+func TestWebhooksByRetention(t *testing.T) {
+	s := start(t, Options{WebhookUnit: 20 * time.Millisecond})
+	e := listen(t, func(n int, _ string) int {
+		if n <= 3 {
+			return 500
+		}
+		return 201
+	})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	for i := range 4 {
+		joe.say(conv, fmt.Sprint(i))
+	}
+	all := e.await(t, 7)
+	if got := strings.Join(e.texts(t), " "); got != "0 0 0 0 1 2 3" {
+		t.Errorf("came as %s", got)
+	}
+	for i, units := range []int{2, 4, 8} {
+		if gap := all[i+1].at.Sub(all[i].at); gap < time.Duration(units)*20*time.Millisecond-5*time.Millisecond {
+			t.Errorf("retry %d after %v, want %d units", i+1, gap, units)
+		}
+	}
+	var outcomes []string
+	for _, d := range s.Journal().Delivered {
+		outcomes = append(outcomes, fmt.Sprintf("%d:%s", d.Try, d.Outcome))
+	}
+	if got := strings.Join(outcomes[:4], " "); got != "1:failed 2:failed 3:failed 4:delivered" {
+		t.Errorf("journal: %s", got)
+	}
+}
+
+// TestWebhooksGiveUp: retention ends, and what waited behind goes on; a type with max_retries 0 is tried once.
+func TestWebhooksGiveUp(t *testing.T) {
+	s := start(t, Options{WebhookUnit: 30 * time.Millisecond})
+	e := listen(t, func(_ int, body string) int {
+		if strings.Contains(body, "bad") || strings.Contains(body, "ChatState") {
+			return 404
+		}
+		return 200
+	})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{
+		WebhookContent: {Endpoint: e.URL}, WebhookChatState: {Endpoint: e.URL, MaxRetries: new(int)},
+	}, Retention: 20 * time.Second})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	joe.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"ChatStateEvent","chatState":"COMPOSING"}}`, conv))
+	joe.say(conv, "bad")
+	joe.say(conv, "good")
+	eventually(t, "the good one", func() bool { return slices.Contains(e.texts(t), "good") })
+	eventually(t, "nothing waits", s.hooks.idle)
+	var outcomes []string
+	for _, d := range s.Journal().Delivered {
+		outcomes = append(outcomes, fmt.Sprintf("%s:%d:%s", d.Event[strings.LastIndex(d.Event, ".")+1:], d.Try, d.Outcome))
+	}
+	// Tries at 0, 2, 6, 14; the next would be at 30.
+	want := "ChatStateEvent:1:abandoned ContentEvent:1:failed ContentEvent:2:failed ContentEvent:3:failed ContentEvent:4:abandoned ContentEvent:1:delivered"
+	if got := strings.Join(outcomes, " "); got != want {
+		t.Errorf("journal: %s\nwant %s", got, want)
+	}
+}
+
+// TestWebhooksByCount: tried again so many times, 30 units apart, and others overtake.
+func TestWebhooksByCount(t *testing.T) {
+	s := start(t, quick(Options{}))
+	e := listen(t, func(_ int, body string) int {
+		if strings.Contains(body, "bad") {
+			return 302 // an answer like any other, and not followed
+		}
+		return 200
+	})
+	two := 2
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL, MaxRetries: &two}}})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	joe.say(conv, "bad")
+	joe.say(conv, "good")
+	all := e.await(t, 4)
+	if got := strings.Join(e.texts(t), " "); got != "bad good bad bad" {
+		t.Errorf("came as %s", got)
+	}
+	if gap := all[3].at.Sub(all[2].at); gap < 140*time.Millisecond {
+		t.Errorf("retry after %v", gap)
+	}
+	eventually(t, "nothing waits", s.hooks.idle)
+	delivered := s.Journal().Delivered
+	if last := delivered[len(delivered)-1]; last.Outcome != HookAbandoned || last.Try != 3 || last.Status != 302 {
+		t.Errorf("journal: %+v", last)
+	}
+}
+
+// TestSlowWebhook: an answer that takes too long is none.
+func TestSlowWebhook(t *testing.T) {
+	s := start(t, quick(Options{WebhookTimeout: 100 * time.Millisecond}))
+	e := listen(t, func(n int, _ string) int {
+		if n == 1 {
+			time.Sleep(300 * time.Millisecond)
+		}
+		return 200
+	})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	joe := patronOf(t, s, "joe")
+	joe.say(joe.conversation(), "slow")
+	e.await(t, 2)
+	eventually(t, "nothing waits", s.hooks.idle)
+	if d := s.Journal().Delivered; len(d) != 2 || d[0].Outcome != HookFailed || d[0].Status != 0 || d[1].Outcome != HookDelivered {
+		t.Errorf("journal: %+v", d)
+	}
+}
+
+// TestWebhookAppearsLater: nothing listens at first, as when a gateway is started again.
+func TestWebhookAppearsLater(t *testing.T) {
+	s := start(t, quick(Options{}))
+	e := listen(t, nil)
+	e.Close()
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	joe.say(conv, "early")
+	eventually(t, "a failure", func() bool { return len(s.Journal().Delivered) > 0 })
+	later := listen(t, nil)
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: later.URL}}, Retention: time.Hour})
+	joe.say(conv, "late")
+	if d := s.Journal().Delivered[0]; d.Outcome != HookFailed || d.Status != 0 {
+		t.Errorf("journal: %+v", d)
+	}
+}
+
+func TestWebhookFaults(t *testing.T) {
+	s := start(t, quick(Options{}))
+	e := listen(t, nil)
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	// run says one text under a fault, and returns what came of it.
+	run := func(text string, f Fault) []notice {
+		t.Helper()
+		before := len(e.notices())
+		f.Count = max(f.Count, 1)
+		s.Inject(f)
+		joe.say(conv, text)
+		eventually(t, "nothing waits", s.hooks.idle)
+		return e.notices()[before:]
+	}
+	good := func(n notice) bool {
+		return n.header.Get("x-liveperson-signature") == signWebhook("", DefaultAppSecret, n.body) && json.Valid(n.body)
+	}
+	const on = "webhook:ContentEvent"
+	if got := run("twice", Fault{On: on, Twice: true}); len(got) != 2 || string(got[0].body) != string(got[1].body) || !good(got[1]) {
+		t.Errorf("twice: %d", len(got))
+	}
+	if got := run("dropped", Fault{On: "webhook:POST", Drop: true}); len(got) != 0 {
+		t.Errorf("dropped: %d", len(got))
+	}
+	if d := s.Journal().Delivered; d[len(d)-1].Outcome != HookLost {
+		t.Errorf("dropped: %+v", d[len(d)-1])
+	}
+	if got := run("answer lost", Fault{On: on, DropAfter: true}); len(got) != 2 || !good(got[0]) || !good(got[1]) {
+		t.Errorf("answer lost: %d", len(got))
+	}
+	if got := run("forged", Fault{On: on, WrongSignature: true}); len(got) != 1 || good(got[0]) || !json.Valid(got[0].body) {
+		t.Errorf("forged: %d", len(got))
+	}
+	if got := run("garbage", Fault{On: on, Garbage: true}); len(got) != 1 || json.Valid(got[0].body) {
+		t.Errorf("garbage: %d", len(got))
+	}
+	if got := run("corrupt", Fault{On: on, Corrupt: true}); len(got) != 1 || good(got[0]) {
+		t.Errorf("corrupt: %d", len(got))
+	}
+	if got := run("refused", Fault{On: on, Status: 503}); len(got) != 1 || !good(got[0]) {
+		t.Errorf("refused: %d", len(got))
+	}
+	if d := s.Journal().Delivered; d[len(d)-2].Status != 503 || d[len(d)-2].Outcome != HookFailed || d[len(d)-1].Try != 2 {
+		t.Errorf("refused: %+v", d[len(d)-2:])
+	}
+	begun := time.Now()
+	if got := run("late", Fault{On: on, Delay: 80 * time.Millisecond}); len(got) != 1 || got[0].at.Sub(begun) < 80*time.Millisecond {
+		t.Errorf("late: %d", len(got))
+	}
+	if got := run("after all that", Fault{On: "webhook:ChatStateEvent", Drop: true}); len(got) != 1 || !good(got[0]) {
+		t.Errorf("another type's: %d", len(got))
+	}
+}
+
+// TestWebhooksShuffledAndTwice is what a receiver has to bear: every event at least once, in any order.
+func TestWebhooksShuffledAndTwice(t *testing.T) {
+	s := start(t, quick(Options{}))
+	e := listen(t, nil)
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	s.Inject(Fault{On: "webhook:ContentEvent", Shuffle: true, Twice: true, Delay: 200 * time.Millisecond})
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	const n = 30
+	var want []string
+	for i := range n {
+		want = append(want, fmt.Sprintf("%02d", i), fmt.Sprintf("%02d", i))
+		joe.say(conv, fmt.Sprintf("%02d", i))
+	}
+	e.await(t, 2*n)
+	got := e.texts(t)
+	if slices.IsSorted(got) {
+		t.Errorf("in order: %v", got)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestWebhookQueueIsBounded: an endpoint that takes nothing costs only so much memory.
+func TestWebhookQueueIsBounded(t *testing.T) {
+	s := start(t, Options{})
+	block := make(chan struct{})
+	e := listen(t, func(int, string) int { <-block; return 200 })
+	defer close(block)
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
+	s.hooks.mu.Lock()
+	s.hooks.maxWaiting = 5
+	s.hooks.mu.Unlock()
+	joe := patronOf(t, s, "joe")
+	conv := joe.conversation()
+	for i := range 8 {
+		joe.say(conv, fmt.Sprint(i))
+	}
+	lost := 0
+	for _, d := range s.Journal().Delivered {
+		if d.Outcome == HookLost {
+			lost++
+		}
+	}
+	if lost != 3 {
+		t.Errorf("%d lost, want 3", lost)
+	}
+}
+
+func TestWebhooksThatCannotBe(t *testing.T) {
+	s := start(t, Options{})
+	six := 6
+	for name, hooks := range map[string]Webhooks{
+		"another host":   {Endpoints: AllEvents("http://example.com/hook")},
+		"no URL":         {Endpoints: AllEvents("hook")},
+		"another scheme": {Endpoints: AllEvents("ftp://127.0.0.1/hook")},
+		"another type":   {Endpoints: map[string]Webhook{"ms.Coffee": {Endpoint: "http://127.0.0.1:1/"}}},
+		"retries":        {Endpoints: map[string]Webhook{WebhookContent: {Endpoint: "http://127.0.0.1:1/", MaxRetries: &six}}},
+		"retention":      {Retention: 73 * time.Hour},
+		"signature":      {Signature: "md5"},
+	} {
+		if s.SetWebhooks("", "", hooks) == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if s.SetWebhooks("1", "", Webhooks{}) == nil || s.SetWebhooks("", "x", Webhooks{}) == nil {
+		t.Error("an app that is not installed is taken")
+	}
+}
+
+// TestWebhooksByAdmin sets them as a person would, in a manifest's own form.
+func TestWebhooksByAdmin(t *testing.T) {
+	s := start(t, quick(Options{}))
+	e := listen(t, nil)
+	admin := s.URL() + "/_sandbox/webhooks"
+	put := func(want int, query, body string) {
+		t.Helper()
+		if resp, data := fetch(t, "PUT", admin+query, body); resp.StatusCode != want {
+			t.Errorf("%s: %s %s, want %d", body, resp.Status, data, want)
+		}
+	}
+	put(204, "?account="+acct+"&app="+DefaultAppID, fmt.Sprintf(`{"retry":{"retention_time":86400},"signature":"sha256","endpoint":%q,
+		"ms.MessagingEventNotification.ContentEvent":{"endpoint":"%s/content","max_retries":0}}`, e.URL, e.URL))
+	_, d := ask(t, "GET", admin, "")
+	hooks := map[string]any(d)
+	if hooks[WebhookContent].(map[string]any)["endpoint"] != e.URL+"/content" || hooks[WebhookChatState].(map[string]any)["endpoint"] != e.URL || hooks["signature"] != "sha256" {
+		t.Errorf("set as %s", d)
+	}
+	d.want(t, "retry.retention_time", 86400)
+	joe := patronOf(t, s, "joe")
+	joe.conversation()
+	e.await(t, 1)
+	for _, bad := range []string{
+		`{"endpoint":"http://example.com/"}`, `{"ms.MessagingEventNotification.Content":{"endpoint":"http://127.0.0.1:1/"}}`, `{"retry":{"retention":5}}`,
+		`{"retry":{"retention_time":1}}`, `{"retry":{"retention_time":-1}}`, `{"retry":{"retention_time":99999999999999}}`, `x`, `[]`, ``,
+		`{"ms.MessagingEventNotification.ContentEvent":{"endpoint":"http://127.0.0.1:1/","maxRetries":1}}`, `{"signature":"md5"}`,
+	} {
+		put(400, "", bad)
+	}
+	put(404, "?app=x", `{}`)
+	put(204, "", `{}`)
+	if _, d := ask(t, "GET", admin, ""); len(d) != 0 {
+		t.Errorf("left: %s", d)
+	}
+	if resp, _ := fetch(t, "GET", admin+"?app=x", ""); resp.StatusCode != 404 {
+		t.Errorf("no such app: %s", resp.Status)
+	}
+}
