@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
@@ -34,6 +36,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if done {
 		return code
 	}
+	if f.CheckAccounts {
+		return checkAccounts(f, stdout, stderr)
+	}
 	log := newLogger(f, stderr)
 	if err := serve(ctx, f, log); err != nil {
 		fmt.Fprintf(stderr, "lpfileshare-server: %v\n", err)
@@ -44,6 +49,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	boundMemory(f, 0)
+	hangups := make(chan os.Signal, 1)
+	if f.Accounts != "" { // otherwise SIGHUP ends the server, as when its terminal is closed
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
@@ -82,10 +92,15 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop, which drain and the return below see to
 	logReady(f, h, listener, log)
-	select {
-	case err := <-ended:
-		return fmt.Errorf("serving gRPC: %w", err)
-	case <-ctx.Done():
+	for running := true; running; {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("serving gRPC: %w", err)
+		case <-hangups:
+			reloadAccounts(f, h.accounts, log)
+		case <-ctx.Done():
+			running = false
+		}
 	}
 	drain(f, h, server, serving, watchersGo, log)
 	<-ended
@@ -103,7 +118,7 @@ func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
 		if h.sandbox.TLSURL() != "" {
 			attrs = append(attrs, slog.String("sandbox_tls", h.sandbox.TLSURL()))
 		}
-		attrs = append(attrs, slog.String("sandbox_account", "12345678"), slog.String("sandbox_user", f.SandboxUser), slog.String("sandbox_password", f.SandboxPassword))
+		attrs = append(attrs, slog.String("sandbox_account", sandboxAccount), slog.String("sandbox_user", f.SandboxUser), slog.String("sandbox_password", f.SandboxPassword))
 	}
 	attrs = append(attrs, slog.String("ledger", h.kept))
 	log.LogAttrs(context.Background(), max(slog.LevelInfo, f.LogLevel), "ready", attrs...)

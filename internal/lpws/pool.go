@@ -20,6 +20,9 @@ type Config struct {
 	// SocketURL returns where an account's sockets are: "wss://host" or "ws://host", without a path. It is asked before each
 	// opening. Its errors are passed on if they are *share.Error, and are LPUnavailable otherwise.
 	SocketURL func(ctx context.Context, account string, scheme share.Scheme) (base string, err error)
+	// Under names the settings that sessions of an account are opened under now, if they can change. A session that was opened under
+	// others goes on for those who hold it, and is given to nobody else. Default: they never change.
+	Under func(account string) string
 	// Unreachable is told when a host that SocketURL gave does not answer, so that it can be looked up anew. Default: nothing.
 	Unreachable func(account string, scheme share.Scheme)
 	// RefreshAgent keeps an agent's login alive; it is called every RefreshEvery (default 10 min) for each agent's session that is
@@ -93,6 +96,9 @@ func New(cfg Config) *Pool {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Under == nil {
+		cfg.Under = func(string) string { return "" }
+	}
 	p := &Pool{cfg: cfg, log: cfg.Logger, links: make(map[[sha256.Size]byte]*link)}
 	p.readBuffers.New = func() any { return new(bytes.Buffer) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -112,7 +118,7 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 	if err != nil {
 		return nil, err
 	}
-	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret))
+	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + p.cfg.Under(cred.Account)))
 	for try := 1; ; try++ {
 		l, err := p.hold(key, cred, d)
 		if err != nil {
