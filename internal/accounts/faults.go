@@ -41,4 +41,6 @@ func (f Faults) join(between string) string {
 	return strings.Join(texts, between)
 }
 
-func (f Faults) sort() { slices.SortStableFunc(f, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) }) }
+func (f Faults) sort() {
+	slices.SortStableFunc(f, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
+}
