@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"net"
+	"slices"
 	"strings"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
@@ -26,12 +29,16 @@ func (f *flags) account() accounts.Account {
 func (f *flags) accounts() (*accounts.Set, error) {
 	each := f.account()
 	if f.Accounts != "" {
-		return accounts.Read(f.Accounts, accounts.Rules{
+		s, err := accounts.Read(f.Accounts, accounts.Rules{
 			Flags: each, Services: services,
 			CheckDomain: func(host string) error { return lpapi.CheckHost(host, f.plainHTTP()) },
 			CheckSuffix: lpapi.CheckSuffix,
 			MaxBytes:    int64(f.MemoryBudget - oneBlock),
 		})
+		if err != nil {
+			return nil, err
+		}
+		return s, f.mayHold(s)
 	}
 	if len(f.Account) == 0 {
 		return &accounts.Set{Others: &each}, nil
@@ -42,6 +49,26 @@ func (f *flags) accounts() (*accounts.Set, error) {
 		s.Named[id] = each
 	}
 	return s, nil
+}
+
+// mayHold refuses credentials that callers could use without saying who they are. It is asked at the start and at each reload.
+func (f *flags) mayHold(s *accounts.Set) error {
+	host, _, err := net.SplitHostPort(f.Listen)
+	if err != nil || loopback(host) || f.TLSClientCA != "" {
+		return nil
+	}
+	var ids []string
+	for _, id := range slices.Sorted(maps.Keys(s.Named)) {
+		if s.Named[id].HoldsCredentials() {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return accounts.Faults{{File: f.Accounts, Text: fmt.Sprintf("the server would hold credentials of %s, and on --listen %s it could not tell who uses them; "+
+		"demand client certificates with --tls-client-ca (and --tls-cert, --tls-key), listen on 127.0.0.1, or take identity and app out of those accounts",
+		strings.Join(ids, ", "), f.Listen)}}
 }
 
 // checkAccounts says whether the accounts file can be used, and returns the exit code.
@@ -90,8 +117,25 @@ func reach(r *accounts.Registry, flags accounts.Account) func(string) lpapi.Reac
 }
 
 // under names the settings that an account's sessions depend on.
-func under(reach func(string) lpapi.Reach) func(string) string {
-	return func(id string) string { return fmt.Sprint(reach(id)) } // maps print in the order of their keys
+func under(reach func(string) lpapi.Reach, issuer func(string) (lpapi.Issuer, bool)) func(string) string {
+	return func(id string) string { // maps print in the order of their keys
+		name := fmt.Sprint(reach(id))
+		if i, ok := issuer(id); ok {
+			name += i.Fingerprint()
+		}
+		return name
+	}
+}
+
+// issuer is who vouches for an account's customers, if this server may.
+func issuer(r *accounts.Registry) func(string) (lpapi.Issuer, bool) {
+	return func(id string) (lpapi.Issuer, bool) {
+		a, ok := r.Account(id)
+		if !ok || a.Issuer == nil {
+			return lpapi.Issuer{}, false
+		}
+		return lpapi.Issuer{Name: a.Issuer.Name, KeyID: a.Issuer.KeyID, Key: a.Issuer.Key, Lifetime: a.Issuer.Lifetime}, true
+	}
 }
 
 // settings is what the service needs to know of an account. One that is not served has those of the flags: its calls end where

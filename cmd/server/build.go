@@ -71,7 +71,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	}
 	if f.Sandbox {
 		h.sandbox, err = sandbox.Start(sandbox.Options{
-			Accounts: sandboxAccounts(served), Listen: f.SandboxListen, TLSListen: f.SandboxTLSListen, CAFile: f.SandboxCA,
+			Accounts: sandboxAccounts(served), Brands: sandboxBrands(served), Listen: f.SandboxListen, TLSListen: f.SandboxTLSListen, CAFile: f.SandboxCA,
 			AutoAssign: true, AdminUser: f.SandboxUser, Password: f.SandboxPassword, Logger: log,
 		})
 		if err != nil {
@@ -92,6 +92,11 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		return nil, err
 	}
 	closeLast(api.Close)
+	issuer := issuer(h.accounts)
+	issued, err := lpapi.NewIssuedTokens(api, issuer)
+	if err != nil {
+		return nil, err
+	}
 	objects := swift.New(swift.Config{
 		BaseURL: api.SwiftURL, TLS: trust, Proxy: http.ProxyFromEnvironment, StallTimeout: f.StoreStall, ResponseHeaderTimeout: f.StoreStall,
 	})
@@ -100,7 +105,10 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		SocketURL: func(ctx context.Context, account string, scheme share.Scheme) (string, error) {
 			return api.SocketURL(ctx, account, scheme)
 		},
-		Under:       under(reach),
+		Under: under(reach, issuer),
+		Token: func(ctx context.Context, c share.Credential, instead string) (share.SignIn, error) {
+			return issued.Token(ctx, c.Account, c.Secret, instead)
+		},
 		Unreachable: api.ForgetSocket, RefreshAgent: api.RefreshAgent, RefreshEvery: f.AgentRefresh,
 		TLS: trust, Logger: log, CallTimeout: f.LPTimeout, IdleClose: f.SessionIdle, MaxSessions: f.MaxSessions,
 	})
@@ -126,6 +134,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	})
 
 	h.service = service.New(service.Config{
+		Caller:       caller,
 		Settings:     settings(h.accounts, f.account()),
 		MemoryBudget: int64(f.MemoryBudget), QueueLength: f.QueueLength, QueueWait: f.QueueTime,
 		IdleTimeout: f.UploadIdleTimeout, UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,
@@ -150,6 +159,17 @@ func sandboxAccounts(s *accounts.Set) []string {
 		ids = append(ids, sandboxAccount)
 	}
 	return ids
+}
+
+// sandboxBrands are the issuers of the accounts file, as their accounts would know them.
+func sandboxBrands(s *accounts.Set) map[string]sandbox.Brand {
+	brands := map[string]sandbox.Brand{}
+	for id, a := range s.Named {
+		if a.Issuer != nil {
+			brands[id] = sandbox.Brand{Issuer: a.Issuer.Name, Key: a.Issuer.Key.Public()}
+		}
+	}
+	return brands
 }
 
 const sandboxAccount = "12345678"

@@ -27,6 +27,8 @@ type flags struct {
 	Listen         string `default:"127.0.0.1:50051" placeholder:"ADDR" help:"Address to serve gRPC on (${default}). Port 0 takes a free one; the ready line tells which."`
 	AllowPlaintext bool   `help:"Serve without TLS on an address that is not loopback. Only behind something that adds TLS: tokens pass here."`
 
+	tlsFlags
+
 	Sandbox          bool     `group:"Sandbox:" help:"Play LivePerson and its store in this process, on loopback: account 12345678, user admin, password sandbox."`
 	SandboxListen    string   `group:"Sandbox:" default:"127.0.0.1:0" placeholder:"ADDR" help:"Address of the sandbox."`
 	SandboxTLSListen string   `group:"Sandbox:" name:"sandbox-tls-listen" placeholder:"ADDR" help:"Serve the sandbox by TLS too, for LivePerson's own clients."`
@@ -140,9 +142,11 @@ func (f *flags) check() error {
 
 	if host, _, err := net.SplitHostPort(f.Listen); err != nil {
 		bad("--listen %q is no address; give HOST:PORT, for example 127.0.0.1:50051", f.Listen)
-	} else if !loopback(host) && !f.AllowPlaintext {
-		bad("--listen %s is not loopback, and tokens would pass in the clear; listen on 127.0.0.1, or say --allow-plaintext if something in front adds TLS", f.Listen)
+	} else if !loopback(host) && !f.AllowPlaintext && f.TLSCert == "" {
+		bad("--listen %s is not loopback, and tokens would pass in the clear; serve by TLS with --tls-cert and --tls-key, listen on 127.0.0.1, or say "+
+			"--allow-plaintext if something in front adds TLS", f.Listen)
 	}
+	f.tlsFlags.check(bad)
 	if f.DebugListen != "" {
 		if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !loopback(host) {
 			bad("--debug-listen %s is not an address on loopback; a heap profile is nobody else's business", f.DebugListen)

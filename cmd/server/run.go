@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	boundMemory(f, 0)
 	hangups := make(chan os.Signal, 1)
-	if f.Accounts != "" { // otherwise SIGHUP ends the server, as when its terminal is closed
+	if f.Accounts != "" || f.TLSCert != "" { // otherwise SIGHUP ends the server, as when its terminal is closed
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
 	}
@@ -59,6 +59,10 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
+	secure, err := newServerTLS(&f.tlsFlags)
+	if err != nil {
+		return err
+	}
 	h, err := build(ctx, f, log)
 	if err != nil {
 		return err
@@ -75,7 +79,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 
 	draining, watchersGo := context.WithCancel(context.Background())
 	defer watchersGo()
-	server := newGRPCServer(f, log, draining)
+	server := newGRPCServer(f, secure, log, draining)
 	h.service.Register(server)
 	serving := health.NewServer()
 	serving.SetServingStatus(lpfilesharev1.FileSharingService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
@@ -97,7 +101,12 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		case err := <-ended:
 			return fmt.Errorf("serving gRPC: %w", err)
 		case <-hangups:
-			reloadAccounts(f, h.accounts, log)
+			if f.Accounts != "" {
+				reloadAccounts(f, h.accounts, log)
+			}
+			if secure != nil {
+				secure.reload(log)
+			}
 		case <-ctx.Done():
 			running = false
 		}
@@ -109,7 +118,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 
 // logReady writes the one line that says what is bound where, whatever the level: whoever started the server waits for it. Port 0 in the flags is the real one here.
 func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
-	attrs := []slog.Attr{slog.String("grpc", listener.Addr().String())}
+	attrs := []slog.Attr{slog.String("grpc", listener.Addr().String()), slog.String("tls", f.tlsKind())}
 	if h.debug != "" {
 		attrs = append(attrs, slog.String("debug", h.debug))
 	}
@@ -157,13 +166,13 @@ func drain(f *flags, h *house, server *grpc.Server, serving *health.Server, watc
 	log.Warn("stopped, and calls were cut off")
 }
 
-func newGRPCServer(f *flags, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	opts := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(callLevel)}
 	ours := selector.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool { // probes come every few seconds
 		return strings.HasPrefix(c.Service, "lpfileshare.v1.")
 	})
-	return grpc.NewServer(
+	return grpc.NewServer(append(secure.option(),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20*time.Second),
@@ -188,7 +197,7 @@ func newGRPCServer(f *flags, log *slog.Logger, draining context.Context) *grpc.S
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(callLogger(log), opts...), ours),
 			service.StreamErrors(log),
 		),
-	)
+	)...)
 }
 
 // callLogger lets the middleware log with slog; the levels have the same numbers. It logs calls, never messages.

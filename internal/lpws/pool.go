@@ -25,6 +25,10 @@ type Config struct {
 	Under func(account string) string
 	// Unreachable is told when a host that SocketURL gave does not answer, so that it can be looked up anew. Default: nothing.
 	Unreachable func(account string, scheme share.Scheme)
+	// Token gets a consumer token for an lp-external-consumer-id: of a consumer for whom the server's own credentials vouch. One that
+	// lives will do, but for instead, which is not wanted any more, or is empty. Such sessions get the next token before it ends, and
+	// outlive it. Default: there are none, and the identity is MethodNotImplemented.
+	Token func(ctx context.Context, cred share.Credential, instead string) (share.SignIn, error)
 	// RefreshAgent keeps an agent's login alive; it is called every RefreshEvery (default 10 min) for each agent's session that is
 	// open, and ends the session by TokenInvalid. Default: logins end when they end.
 	RefreshAgent func(ctx context.Context, grant share.AgentGrant) error
@@ -118,6 +122,9 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := d.(*held); ok && p.cfg.Token == nil {
+		return nil, share.Errorf(share.MethodNotImplemented, "this server gets no tokens for consumers by their ids; call with lp-consumer-token", nil)
+	}
 	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + p.cfg.Under(cred.Account)))
 	for try := 1; ; try++ {
 		l, err := p.hold(key, cred, d)
@@ -132,7 +139,7 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 		}
 		again, err := l.usable()
 		if err == nil {
-			return &Session{l: l}, nil
+			return &Session{l: l, caller: cred.Caller}, nil
 		}
 		p.release(l)
 		if !again || try == maxSessionTries {
@@ -191,6 +198,13 @@ func (p *Pool) retain(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.refs++
+}
+
+// isHeld reports whether anybody holds the link.
+func (p *Pool) isHeld(l *link) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return l.refs > 0
 }
 
 // wanted reports whether anybody holds the link; if nobody does, it leaves the pool.
@@ -300,11 +314,18 @@ func (p *Pool) endIdle(l *link, now time.Time) bool {
 // call time-out, or the end of the session. Its errors are *share.Error, or the cause of the context's end.
 type Session struct {
 	l        *link
+	caller   string
 	released atomic.Bool
 }
 
 // Principal is who LivePerson accepted.
-func (s *Session) Principal() share.Principal { return s.l.who }
+func (s *Session) Principal() share.Principal {
+	who := s.l.who
+	if s.l.cred.Scheme == share.ExternalConsumerID {
+		who.Caller = s.caller
+	}
+	return who
+}
 
 // Release gives the session back. No call may follow; another Release has no effect.
 func (s *Session) Release() {

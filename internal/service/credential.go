@@ -29,6 +29,14 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 		return share.Credential{}, refuse(share.TokenInvalid, "the call carries more than one identity; %s", ways)
 	}
 	c := found[0]
+	if c.Scheme == share.ExternalConsumerID {
+		caller, trusted := s.Caller(ctx)
+		if !trusted {
+			return share.Credential{}, refuse(share.CallerNotAuthenticated, "lp-external-consumer-id is taken only over a connection that proves who "+
+				"calls: TLS with a client certificate, or loopback to a server that listens there; or call with lp-consumer-token")
+		}
+		c.Caller = caller
+	}
 	if c.Secret == "" || len(c.Secret) > maxToken || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return share.Credential{}, refuse(share.TokenInvalid, "%s is malformed", c.Scheme)
 	}

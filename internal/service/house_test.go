@@ -97,6 +97,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 
 	c := Config{
 		Settings:     func(string) Settings { return testSettings },
+		Caller:       func(context.Context) (string, bool) { return "tests", true },
 		MemoryBudget: 16 * blockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,

@@ -64,6 +64,8 @@ const (
 	SessionLimit            Kind = "SESSION_LIMIT"
 	MethodNotImplemented    Kind = "METHOD_NOT_IMPLEMENTED"
 	Internal                Kind = "INTERNAL"
+	IdentityNotConfigured   Kind = "IDENTITY_NOT_CONFIGURED"
+	CallerNotAuthenticated  Kind = "CALLER_NOT_AUTHENTICATED"
 )
 
 // An Error says that a named condition arose. Adapters make them; package service alone turns them into a gRPC status.
