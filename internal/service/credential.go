@@ -12,6 +12,9 @@ import (
 // maxToken bounds an identity in the metadata. LivePerson's consumer JWTs have at most 2,048 characters.
 const maxToken = 4096
 
+// maxExternalID bounds a consumer's id as the brand knows it, which goes into tokens.
+const maxExternalID = 256
+
 // credential reads the one identity that a call must carry. It proves nothing yet: see Messenger.Session.
 func (s *Server) credential(ctx context.Context, account string) (share.Credential, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
@@ -37,7 +40,11 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 		}
 		c.Caller = caller
 	}
-	if c.Secret == "" || len(c.Secret) > maxToken || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	longest := maxToken
+	if c.Scheme == share.ExternalConsumerID {
+		longest = maxExternalID
+	}
+	if c.Secret == "" || len(c.Secret) > longest || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return share.Credential{}, refuse(share.TokenInvalid, "%s is malformed", c.Scheme)
 	}
 	if c.Scheme == share.AgentToken {
