@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 
@@ -53,8 +52,7 @@ func (f *flags) accounts() (*accounts.Set, error) {
 
 // mayHold refuses credentials that callers could use without saying who they are. It is asked at the start and at each reload.
 func (f *flags) mayHold(s *accounts.Set) error {
-	host, _, err := net.SplitHostPort(f.Listen)
-	if err != nil || loopback(host) || f.TLSClientCA != "" {
+	if f.listensOnLoopback() || f.TLSClientCA != "" {
 		return nil
 	}
 	var ids []string

@@ -9,8 +9,8 @@ import (
 )
 
 // caller tells which service calls, and whether its connection proves that it may use credentials that the server holds: by a
-// client certificate, or because both ends of the connection are this machine's loopback.
-func caller(ctx context.Context) (name string, trusted bool) {
+// client certificate that has a name, or because it comes over loopback to a server that listens nowhere else.
+func (f *flags) caller(ctx context.Context) (name string, trusted bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return "", false
@@ -19,7 +19,12 @@ func caller(ctx context.Context) (name string, trusted bool) {
 		name = certificateName(info.State.VerifiedChains[0][0])
 		return name, name != ""
 	}
-	return "", onLoopback(p.Addr) && onLoopback(p.LocalAddr)
+	return "", f.listensOnLoopback() && onLoopback(p.Addr) && onLoopback(p.LocalAddr)
+}
+
+func (f *flags) listensOnLoopback() bool {
+	host, _, err := net.SplitHostPort(f.Listen)
+	return err == nil && loopback(host)
 }
 
 func onLoopback(a net.Addr) bool {
