@@ -102,7 +102,7 @@ func WithConsumerToken(source TokenSource) Option { return withIdentity(Consumer
 // WithAgentToken makes calls carry an agent's token.
 func WithAgentToken(source TokenSource) Option { return withIdentity(AgentToken(source)) }
 
-// WithExternalConsumerID makes calls carry a consumer's id, for accounts that use the Connector API.
+// WithExternalConsumerID makes calls carry a consumer's id: see [ExternalConsumerID].
 func WithExternalConsumerID(id string) Option { return withIdentity(ExternalConsumerID(id)) }
 
 func withIdentity(id Identity) Option {

@@ -36,7 +36,8 @@ func ConsumerToken(source TokenSource) Identity { return Identity{keyConsumer, s
 // AgentToken is the identity of an agent or bot, with a token from SignInAgent.
 func AgentToken(source TokenSource) Identity { return Identity{keyAgent, source} }
 
-// ExternalConsumerID is the identity of a consumer of an account that uses the Connector API.
+// ExternalConsumerID is the identity of a consumer by the id that the brand knows, for accounts that the server holds credentials
+// of. The server takes it only over a connection that proves who calls: TLS with a client certificate (see [WithTLS]), or loopback.
 func ExternalConsumerID(id string) Identity { return Identity{keyExternal, StaticToken(id)} }
 
 // A TokenSource gives the token that a call carries. It is safe for concurrent use.

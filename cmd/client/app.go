@@ -95,7 +95,10 @@ type connection struct {
 	address   string
 	plaintext bool // not TLS
 	tlsCA     string
-	pem       []byte // what is in tlsCA
+	tlsCert   string
+	tlsKey    string
+	pem       []byte      // what is in tlsCA
+	tls       *tls.Config // nil without any of the three files; what is in tlsCA comes in at last
 	as        asWhom
 	account   string
 	session   *session
@@ -114,15 +117,15 @@ func (a *app) connection() (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{address: a.Address, account: a.Account, session: s, file: file, tlsCA: a.TLSCA, plaintext: a.Plaintext}
+	c := &connection{address: a.Address, account: a.Account, session: s, file: file, tlsCA: a.TLSCA, tlsCert: a.TLSCert, tlsKey: a.TLSKey, plaintext: a.Plaintext}
 	if c.address == "" {
 		c.address = s.Address
 	}
 	if c.address == "" {
 		c.address = defaultAddress
 	}
-	if c.address == s.Address && c.tlsCA == "" && !c.plaintext {
-		c.tlsCA, c.plaintext = s.TLSCA, s.Plaintext
+	if c.address == s.Address && c.tlsCA == "" && c.tlsCert == "" && !c.plaintext {
+		c.tlsCA, c.tlsCert, c.tlsKey, c.plaintext = s.TLSCA, s.TLSCert, s.TLSKey, s.Plaintext
 	}
 	if c.account == "" {
 		c.account = s.Account
@@ -130,14 +133,15 @@ func (a *app) connection() (*connection, error) {
 	if c.account == "" {
 		c.account = defaultAccount
 	}
-	if c.tlsCA != "" && c.plaintext {
-		return nil, &usageError{"--tls-ca and --plaintext exclude each other"}
+	if (c.tlsCA != "" || c.tlsCert != "") && c.plaintext {
+		return nil, &usageError{"--tls-ca and --tls-cert are for TLS, and --plaintext excludes that"}
 	}
-	c.plaintext = c.tlsCA == "" && (c.plaintext || lpfileshare.IsLoopback(c.address))
-	if c.tlsCA != "" {
-		if c.pem, err = os.ReadFile(c.tlsCA); err != nil {
-			return nil, fmt.Errorf("--tls-ca: %w", err)
-		}
+	if (c.tlsCert == "") != (c.tlsKey == "") {
+		return nil, &usageError{"--tls-cert and --tls-key go together: give both, or neither"}
+	}
+	c.plaintext = c.tlsCA == "" && c.tlsCert == "" && (c.plaintext || lpfileshare.IsLoopback(c.address))
+	if err := c.readTLS(); err != nil {
+		return nil, err
 	}
 	if err := checkAddress(c.address); err != nil {
 		return nil, err
@@ -151,6 +155,27 @@ func (a *app) connection() (*connection, error) {
 	}
 	c.as, a.conn = a.As, c
 	return c, nil
+}
+
+// readTLS reads the files of a TLS connection.
+func (c *connection) readTLS() (err error) {
+	if c.tlsCA == "" && c.tlsCert == "" {
+		return nil
+	}
+	c.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.tlsCA != "" {
+		if c.pem, err = os.ReadFile(c.tlsCA); err != nil {
+			return fmt.Errorf("--tls-ca: %w", err)
+		}
+	}
+	if c.tlsCert != "" {
+		pair, err := tls.LoadX509KeyPair(c.tlsCert, c.tlsKey)
+		if err != nil {
+			return fmt.Errorf("--tls-cert %s and --tls-key %s cannot be used: %w", c.tlsCert, c.tlsKey, err)
+		}
+		c.tls.Certificates = []tls.Certificate{pair}
+	}
+	return nil
 }
 
 // checkAddress finds an address without a port. Those with a scheme are gRPC's to understand.
@@ -186,12 +211,14 @@ func (a *app) dial(ctx context.Context, c *connection) (*lpfileshare.Client, err
 func (a *app) newClient(c *connection) (*lpfileshare.Client, error) {
 	options := []lpfileshare.Option{lpfileshare.WithUserAgent("lpfileshare-cli")}
 	switch {
-	case c.tlsCA != "":
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(c.pem) {
-			return nil, fmt.Errorf("%s has no certificate in PEM form", c.tlsCA)
+	case c.tls != nil:
+		if c.tlsCA != "" {
+			c.tls.RootCAs = x509.NewCertPool()
+			if !c.tls.RootCAs.AppendCertsFromPEM(c.pem) {
+				return nil, fmt.Errorf("%s has no certificate in PEM form", c.tlsCA)
+			}
 		}
-		options = append(options, lpfileshare.WithTLS(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
+		options = append(options, lpfileshare.WithTLS(c.tls))
 	case c.plaintext:
 		options = append(options, lpfileshare.WithPlaintext())
 	}

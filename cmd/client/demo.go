@@ -96,7 +96,7 @@ func (d *demo) run(ctx context.Context) (summary string, err error) {
 		if err != nil {
 			return "", err
 		}
-		d.connection.address, d.connection.plaintext, d.connection.tlsCA = server.address, true, ""
+		d.connection.address, d.connection.plaintext, d.connection.tls = server.address, true, nil
 		if d.Account == "" {
 			d.connection.account = defaultAccount // the sandbox's, whatever was signed in to last
 		}

@@ -14,9 +14,11 @@ import (
 
 // A session is what one command leaves for the next.
 type session struct {
-	// Address, TLSCA and Plaintext say how to reach the server that was signed in to last.
+	// Address, the TLS files and Plaintext say how to reach the server that was signed in to last.
 	Address   string `json:"address,omitempty"`
 	TLSCA     string `json:"tls_ca,omitempty"`
+	TLSCert   string `json:"tls_cert,omitempty"`
+	TLSKey    string `json:"tls_key,omitempty"`
 	Plaintext bool   `json:"plaintext,omitempty"`
 	// Account is the account that was signed in to last.
 	Account string `json:"account,omitempty"`

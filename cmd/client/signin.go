@@ -120,10 +120,13 @@ func (cmd *signInAgentCmd) Run(ctx context.Context, a *app) error {
 
 // signedIn stores a token, and tells who is signed in, without it.
 func (a *app) signedIn(c *connection, as string, token *stored) error {
-	tlsCA := c.tlsCA
-	if tlsCA != "" {
+	files := []string{c.tlsCA, c.tlsCert, c.tlsKey}
+	for i, path := range files {
+		if path == "" {
+			continue
+		}
 		var err error
-		if tlsCA, err = filepath.Abs(tlsCA); err != nil {
+		if files[i], err = filepath.Abs(path); err != nil {
 			return err
 		}
 	}
@@ -133,7 +136,8 @@ func (a *app) signedIn(c *connection, as string, token *stored) error {
 			s.Conversation = ""
 			s.Listed = nil
 		}
-		s.Address, s.Account, s.TLSCA, s.Plaintext = c.address, c.account, tlsCA, c.plaintext
+		s.Address, s.Account, s.Plaintext = c.address, c.account, c.plaintext
+		s.TLSCA, s.TLSCert, s.TLSKey = files[0], files[1], files[2]
 		if as == asAgent {
 			s.Agent = token
 		} else {

@@ -1,7 +1,16 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
+	"github.com/lpfileshare/lpfileshare/internal/lpapi"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
 
@@ -15,18 +24,116 @@ func (f *flags) account() accounts.Account {
 	}
 }
 
-// accounts is what the flags say: the same of every account.
-func (f *flags) accounts() *accounts.Set {
+// accounts is what the flags say, the same of every account, or what the accounts file says.
+func (f *flags) accounts() (*accounts.Set, error) {
 	each := f.account()
+	if f.Accounts != "" {
+		s, err := accounts.Read(f.Accounts, accounts.Rules{
+			Flags: each, Services: services,
+			CheckDomain: func(host string) error { return lpapi.CheckHost(host, f.plainHTTP()) },
+			CheckSuffix: lpapi.CheckSuffix,
+			MaxBytes:    int64(f.MemoryBudget - oneBlock),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return s, f.mayHold(s)
+	}
 	if len(f.Account) == 0 {
-		return &accounts.Set{Others: &each}
+		return &accounts.Set{Others: &each}, nil
 	}
 	s := &accounts.Set{Named: map[string]accounts.Account{}}
 	for _, id := range f.Account {
 		each.ID = id
 		s.Named[id] = each
 	}
-	return s
+	return s, nil
+}
+
+// mayHold refuses credentials that callers could use without saying who they are. It is asked at the start and at each reload.
+func (f *flags) mayHold(s *accounts.Set) error {
+	if f.listensOnLoopback() || f.TLSClientCA != "" {
+		return nil
+	}
+	var ids []string
+	for _, id := range slices.Sorted(maps.Keys(s.Named)) {
+		if s.Named[id].HoldsCredentials() {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return accounts.Faults{{File: f.Accounts, Text: fmt.Sprintf("the server would hold credentials of %s, and on --listen %s it could not tell who uses them; "+
+		"demand client certificates with --tls-client-ca (and --tls-cert, --tls-key), listen on 127.0.0.1, or take identity and app out of those accounts",
+		strings.Join(ids, ", "), f.Listen)}}
+}
+
+// checkAccounts says whether the accounts file can be used, and returns the exit code.
+func checkAccounts(f *flags, stdout, stderr io.Writer) int {
+	s, err := f.accounts()
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	others := "all others are refused"
+	if s.Others != nil {
+		others = "all others are served too"
+	}
+	fmt.Fprintf(stdout, "%s can be used: it names %d accounts, and %s\n", f.Accounts, len(s.Named), others)
+	return 0
+}
+
+// reloadAccounts reads the accounts file again. Calls that run keep what they began with. A file that cannot be used changes
+// nothing; then, as when it can, there is one line in the log that says so.
+func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) {
+	next, err := f.accounts()
+	if err != nil {
+		reason := err.Error()
+		if faults, ok := errors.AsType[accounts.Faults](err); ok {
+			reason = faults.OneLine()
+		}
+		log.Error("the accounts file cannot be used, and what held before still does; mend it and send SIGHUP again", "file", f.Accounts, "faults", reason)
+		return
+	}
+	change := next.Since(r.Set())
+	r.Replace(next)
+	log.Info("the accounts file was read again", "file", f.Accounts, "accounts", len(next.Named),
+		"added", strings.Join(change.Added, " "), "removed", strings.Join(change.Removed, " "), "changed", strings.Join(change.Changed, " "),
+		"others_changed", change.Others)
+}
+
+// reach is which hosts serve an account. One that is not served has those of the flags: its sign-ins are LivePerson's to judge.
+func reach(r *accounts.Registry, flags accounts.Account) func(string) lpapi.Reach {
+	return func(id string) lpapi.Reach {
+		a, ok := r.Account(id)
+		if !ok {
+			a = flags
+		}
+		return lpapi.Reach{Overrides: a.Domains, Suffixes: a.DomainSuffixes}
+	}
+}
+
+// under names the settings that an account's sessions depend on.
+func under(reach func(string) lpapi.Reach, issuer func(string) (lpapi.Issuer, bool)) func(string) string {
+	return func(id string) string { // maps print in the order of their keys
+		name := fmt.Sprint(reach(id))
+		if i, ok := issuer(id); ok {
+			name += i.Fingerprint()
+		}
+		return name
+	}
+}
+
+// issuer is who vouches for an account's customers, if this server may.
+func issuer(r *accounts.Registry) func(string) (lpapi.Issuer, bool) {
+	return func(id string) (lpapi.Issuer, bool) {
+		a, ok := r.Account(id)
+		if !ok || a.Issuer == nil {
+			return lpapi.Issuer{}, false
+		}
+		return lpapi.Issuer{Name: a.Issuer.Name, KeyID: a.Issuer.KeyID, Key: a.Issuer.Key, Lifetime: a.Issuer.Lifetime}, true
+	}
 }
 
 // settings is what the service needs to know of an account. One that is not served has those of the flags: its calls end where

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -54,18 +55,23 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	}()
 	closeLast := func(c func()) { h.closers = slices.Insert(h.closers, 0, c) }
 
-	h.accounts = accounts.NewRegistry(f.accounts())
+	served, err := f.accounts()
+	if err != nil {
+		return nil, fmt.Errorf("--accounts: this file cannot be used:\n%w", err)
+	}
+	h.accounts = accounts.NewRegistry(served)
+	reach := reach(h.accounts, f.account())
 	trust, err := f.trust()
 	if err != nil {
 		return nil, err
 	}
 	at := lpapi.Config{
-		DomainAPI: f.DomainAPI, Overrides: f.Domain, Suffixes: f.DomainSuffix, PlainHTTP: f.LPPlainHTTP,
+		DomainAPI: f.DomainAPI, Overrides: f.Domain, Suffixes: f.DomainSuffix, Reach: reach, PlainHTTP: f.plainHTTP(),
 		TLS: trust, Timeout: f.LPTimeout, Logger: log,
 	}
 	if f.Sandbox {
 		h.sandbox, err = sandbox.Start(sandbox.Options{
-			Listen: f.SandboxListen, TLSListen: f.SandboxTLSListen, CAFile: f.SandboxCA,
+			Accounts: sandboxAccounts(served), Brands: sandboxBrands(served), Listen: f.SandboxListen, TLSListen: f.SandboxTLSListen, CAFile: f.SandboxCA,
 			AutoAssign: true, AdminUser: f.SandboxUser, Password: f.SandboxPassword, Logger: log,
 		})
 		if err != nil {
@@ -84,13 +90,18 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 				return nil, fmt.Errorf("--sandbox-webhook: %w", err)
 			}
 		}
-		at.DomainAPI, at.PlainHTTP = h.sandbox.URL(), true
+		at.DomainAPI = h.sandbox.URL()
 	}
 	api, err := lpapi.New(at)
 	if err != nil {
 		return nil, err
 	}
 	closeLast(api.Close)
+	issuer := issuer(h.accounts)
+	issued, err := lpapi.NewIssuedTokens(api, issuer)
+	if err != nil {
+		return nil, err
+	}
 	objects := swift.New(swift.Config{
 		BaseURL: api.SwiftURL, TLS: trust, Proxy: http.ProxyFromEnvironment, StallTimeout: f.StoreStall, ResponseHeaderTimeout: f.StoreStall,
 	})
@@ -98,6 +109,10 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	pool := lpws.New(lpws.Config{
 		SocketURL: func(ctx context.Context, account string, scheme share.Scheme) (string, error) {
 			return api.SocketURL(ctx, account, scheme)
+		},
+		Under: under(reach, issuer),
+		Token: func(ctx context.Context, c share.Credential, instead string) (share.SignIn, error) {
+			return issued.Token(ctx, c.Account, c.Secret, instead)
 		},
 		Unreachable: api.ForgetSocket, RefreshAgent: api.RefreshAgent, RefreshEvery: f.AgentRefresh,
 		TLS: trust, Logger: log, CallTimeout: f.LPTimeout, IdleClose: f.SessionIdle, MaxSessions: f.MaxSessions,
@@ -124,6 +139,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	})
 
 	h.service = service.New(service.Config{
+		Caller:       f.caller,
 		Settings:     settings(h.accounts, f.account()),
 		MemoryBudget: int64(f.MemoryBudget), QueueLength: f.QueueLength, QueueWait: f.QueueTime,
 		IdleTimeout: f.UploadIdleTimeout, UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,
@@ -140,6 +156,28 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	closeLast(h.service.Close)
 	return h, nil
 }
+
+// sandboxAccounts are those that the sandbox plays: its usual one, and what the accounts file names.
+func sandboxAccounts(s *accounts.Set) []string {
+	ids := slices.Collect(maps.Keys(s.Named))
+	if !slices.Contains(ids, sandboxAccount) {
+		ids = append(ids, sandboxAccount)
+	}
+	return ids
+}
+
+// sandboxBrands are the issuers of the accounts file, as their accounts would know them.
+func sandboxBrands(s *accounts.Set) map[string]sandbox.Brand {
+	brands := map[string]sandbox.Brand{}
+	for id, a := range s.Named {
+		if a.Issuer != nil {
+			brands[id] = sandbox.Brand{Issuer: a.Issuer.Name, Key: a.Issuer.Key.Public()}
+		}
+	}
+	return brands
+}
+
+const sandboxAccount = "12345678"
 
 // newLogger logs to w. Nothing that is logged anywhere in this program has a token, a signature or a socket's URL in it.
 func newLogger(f *flags, w io.Writer) *slog.Logger {

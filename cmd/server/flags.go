@@ -9,17 +9,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
 
@@ -27,6 +26,8 @@ import (
 type flags struct {
 	Listen         string `default:"127.0.0.1:50051" placeholder:"ADDR" help:"Address to serve gRPC on (${default}). Port 0 takes a free one; the ready line tells which."`
 	AllowPlaintext bool   `help:"Serve without TLS on an address that is not loopback. Only behind something that adds TLS: tokens pass here."`
+
+	tlsFlags
 
 	Sandbox          bool     `group:"Sandbox:" help:"Play LivePerson and its store in this process, on loopback: account 12345678, user admin, password sandbox."`
 	SandboxListen    string   `group:"Sandbox:" default:"127.0.0.1:0" placeholder:"ADDR" help:"Address of the sandbox."`
@@ -38,6 +39,8 @@ type flags struct {
 	SandboxPassword  string   `group:"Sandbox:" default:"sandbox" placeholder:"WORD" help:"The password of everybody in the sandbox. Not a secret."`
 
 	Account        []string          `group:"LivePerson:" placeholder:"ID" help:"Accounts to serve. None given: every account that a caller has a token of."`
+	Accounts       string            `group:"LivePerson:" placeholder:"FILE" help:"YAML file of the accounts to serve and what holds for each, instead of --account; see docs/accounts.md. SIGHUP reads it again."`
+	CheckAccounts  bool              `group:"LivePerson:" env:"-" help:"Check --accounts FILE and the secrets that it names, and exit: 0 if it can be used, 1 if not."`
 	DomainAPI      string            `group:"LivePerson:" name:"domain-api" default:"https://api.liveperson.net" placeholder:"URL" help:"Where LivePerson's hosts are looked up."`
 	Domain         map[string]string `group:"LivePerson:" placeholder:"SERVICE=HOST" help:"Host of a LivePerson service, instead of looking it up: agentVep, asyncMessagingEnt, facadeMsg, idp, swift, accountConfigReadWrite."`
 	DomainSuffix   []string          `group:"LivePerson:" placeholder:".SUFFIX" default:".liveperson.net,.lpsnmedia.net,.liveperson.com" help:"Looked-up hosts must end in one of these."`
@@ -112,6 +115,9 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	return f, 0, false
 }
 
+// oneBlock is what rounding adds to a file in memory, at most.
+const oneBlock byteSize = 1 << 16
+
 const defaultDomainAPI = "https://api.liveperson.net"
 
 // services are those of LivePerson's that this server asks for.
@@ -122,21 +128,11 @@ type byteSize int64
 
 // UnmarshalText reads a flag's value.
 func (b *byteSize) UnmarshalText(text []byte) error {
-	number, unit := string(text), int64(1)
-	for _, u := range []struct {
-		name  string
-		bytes int64
-	}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}} {
-		if rest, ok := strings.CutSuffix(number, u.name); ok {
-			number, unit = strings.TrimSpace(rest), u.bytes
-			break
-		}
+	n, err := accounts.ParseSize(string(text))
+	if err != nil {
+		return err
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64/unit {
-		return fmt.Errorf("%q is no size; give bytes, or a number with KB, MB, KiB or MiB", text)
-	}
-	*b = byteSize(n * unit)
+	*b = byteSize(n)
 	return nil
 }
 
@@ -147,9 +143,11 @@ func (f *flags) check() error {
 
 	if host, _, err := net.SplitHostPort(f.Listen); err != nil {
 		bad("--listen %q is no address; give HOST:PORT, for example 127.0.0.1:50051", f.Listen)
-	} else if !loopback(host) && !f.AllowPlaintext {
-		bad("--listen %s is not loopback, and tokens would pass in the clear; listen on 127.0.0.1, or say --allow-plaintext if something in front adds TLS", f.Listen)
+	} else if !loopback(host) && !f.AllowPlaintext && f.TLSCert == "" {
+		bad("--listen %s is not loopback, and tokens would pass in the clear; serve by TLS with --tls-cert and --tls-key, listen on 127.0.0.1, or say "+
+			"--allow-plaintext if something in front adds TLS", f.Listen)
 	}
+	f.tlsFlags.check(bad)
 	if f.DebugListen != "" {
 		if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !loopback(host) {
 			bad("--debug-listen %s is not an address on loopback; a heap profile is nobody else's business", f.DebugListen)
@@ -175,6 +173,12 @@ func (f *flags) check() error {
 			}
 		}
 	}
+	if f.Accounts != "" && len(f.Account) > 0 {
+		bad("--account and --accounts both say which accounts are served; put the ids of --account into %s, or leave --accounts out", f.Accounts)
+	}
+	if f.CheckAccounts && f.Accounts == "" {
+		bad("--check-accounts checks a file; say which by --accounts FILE")
+	}
 	for name := range f.Domain {
 		if !slices.Contains(services, name) {
 			bad("--domain %s=...: there is no such service; there are %s", name, strings.Join(services, ", "))
@@ -195,12 +199,15 @@ func (f *flags) check() error {
 	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.Settle < 0 {
 		bad("--queue-length, --queue-time, --drain-time and --settle must not be negative")
 	}
-	if f.MemoryBudget < f.MaxFileBytes+1<<16 {
+	if f.MemoryBudget < f.MaxFileBytes+oneBlock {
 		bad("--memory-budget %d has no room for one file of --max-file-bytes %d", f.MemoryBudget, f.MaxFileBytes)
 	}
 	f.ledgerFlags.check(bad)
 	return errors.Join(errs...)
 }
+
+// plainHTTP tells that LivePerson is spoken to without TLS.
+func (f *flags) plainHTTP() bool { return f.LPPlainHTTP || f.Sandbox }
 
 func loopback(host string) bool {
 	ip := net.ParseIP(host)

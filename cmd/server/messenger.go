@@ -18,11 +18,13 @@ type messenger struct {
 var _ service.Messenger = messenger{}
 
 func (m messenger) Session(ctx context.Context, c share.Credential) (service.Session, error) {
-	if _, ok := m.accounts.Account(c.Account); !ok {
+	account, ok := m.accounts.Account(c.Account)
+	if !ok {
 		return nil, share.Errorf(share.NotAllowed, "this server does not serve account "+c.Account, nil)
 	}
-	if c.Scheme == share.ExternalConsumerID {
-		return nil, share.Errorf(share.MethodNotImplemented, "this server has no account that uses the Connector API; call with lp-consumer-token", nil)
+	if c.Scheme == share.ExternalConsumerID && account.Issuer == nil {
+		return nil, share.Errorf(share.IdentityNotConfigured, "this server holds no credentials for account "+c.Account+
+			"; call with lp-consumer-token, or the operator gives the account an identity in the accounts file", nil)
 	}
 	s, err := m.pool.Session(ctx, c)
 	if err != nil {

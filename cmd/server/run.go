@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
@@ -35,6 +37,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if done {
 		return code
 	}
+	if f.CheckAccounts {
+		return checkAccounts(f, stdout, stderr)
+	}
 	log := newLogger(f, stderr)
 	if err := serve(ctx, f, log); err != nil {
 		fmt.Fprintf(stderr, "lpfileshare-server: %v\n", err)
@@ -45,11 +50,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	boundMemory(f, 0)
+	hangups := make(chan os.Signal, 1)
+	if f.Accounts != "" || f.TLSCert != "" { // otherwise SIGHUP ends the server, as when its terminal is closed
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
+	secure, err := newServerTLS(&f.tlsFlags)
+	if err != nil {
+		return err
+	}
 	h, err := build(ctx, f, log)
 	if err != nil {
 		return err
@@ -66,7 +80,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 
 	draining, watchersGo := context.WithCancel(context.Background())
 	defer watchersGo()
-	server := newGRPCServer(f, log, draining)
+	server := newGRPCServer(f, secure, log, draining)
 	h.service.Register(server)
 	serving := health.NewServer()
 	serving.SetServingStatus(lpfilesharev1.FileSharingService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
@@ -83,10 +97,20 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop, which drain and the return below see to
 	logReady(f, h, listener, log)
-	select {
-	case err := <-ended:
-		return fmt.Errorf("serving gRPC: %w", err)
-	case <-ctx.Done():
+	for running := true; running; {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("serving gRPC: %w", err)
+		case <-hangups:
+			if f.Accounts != "" {
+				reloadAccounts(f, h.accounts, log)
+			}
+			if secure != nil {
+				secure.reload(log)
+			}
+		case <-ctx.Done():
+			running = false
+		}
 	}
 	drain(f, h, server, serving, watchersGo, log)
 	<-ended
@@ -95,7 +119,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 
 // logReady writes the one line that says what is bound where, whatever the level: whoever started the server waits for it. Port 0 in the flags is the real one here.
 func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
-	attrs := []slog.Attr{slog.String("grpc", listener.Addr().String())}
+	attrs := []slog.Attr{slog.String("grpc", listener.Addr().String()), slog.String("tls", f.tlsKind())}
 	if h.debug != "" {
 		attrs = append(attrs, slog.String("debug", h.debug))
 	}
@@ -104,7 +128,7 @@ func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
 		if h.sandbox.TLSURL() != "" {
 			attrs = append(attrs, slog.String("sandbox_tls", h.sandbox.TLSURL()))
 		}
-		attrs = append(attrs, slog.String("sandbox_account", "12345678"), slog.String("sandbox_user", f.SandboxUser), slog.String("sandbox_password", f.SandboxPassword),
+		attrs = append(attrs, slog.String("sandbox_account", sandboxAccount), slog.String("sandbox_user", f.SandboxUser), slog.String("sandbox_password", f.SandboxPassword),
 			slog.String("sandbox_app", sandbox.DefaultAppID), slog.String("sandbox_app_secret", sandbox.DefaultAppSecret))
 	}
 	attrs = append(attrs, slog.String("ledger", h.kept))
@@ -144,13 +168,13 @@ func drain(f *flags, h *house, server *grpc.Server, serving *health.Server, watc
 	log.Warn("stopped, and calls were cut off")
 }
 
-func newGRPCServer(f *flags, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	opts := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(callLevel)}
 	ours := selector.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool { // probes come every few seconds
 		return strings.HasPrefix(c.Service, "lpfileshare.v1.")
 	})
-	return grpc.NewServer(
+	return grpc.NewServer(append(secure.option(),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20*time.Second),
@@ -175,7 +199,7 @@ func newGRPCServer(f *flags, log *slog.Logger, draining context.Context) *grpc.S
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(callLogger(log), opts...), ours),
 			service.StreamErrors(log),
 		),
-	)
+	)...)
 }
 
 // callLogger lets the middleware log with slog; the levels have the same numbers. It logs calls, never messages.

@@ -77,6 +77,9 @@ func (i *Issuer) GoString() string { return i.String() }
 // LogValue hides the key from slog.
 func (i *Issuer) LogValue() slog.Value { return slog.StringValue(i.String()) }
 
+// MarshalText hides the key from JSON, and so from slog where an Account is logged as a whole.
+func (i *Issuer) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
 // An App is an app install of the Connector API. It never prints its secret.
 type App struct {
 	// ID is the install's id, which LivePerson calls client_id.
@@ -95,3 +98,6 @@ func (a *App) GoString() string { return a.String() }
 
 // LogValue hides the secret from slog.
 func (a *App) LogValue() slog.Value { return slog.StringValue(a.String()) }
+
+// MarshalText hides the secret from JSON, and so from slog where an Account is logged as a whole.
+func (a *App) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

@@ -38,6 +38,9 @@ type Config struct {
 	// "host.example.com" or "127.0.0.1" for exactly that one. IP addresses are refused unless they stand here.
 	// Default ".liveperson.net", ".lpsnmedia.net", ".liveperson.com".
 	Suffixes []string
+	// Reach, if set, says instead of Overrides and Suffixes what holds for an account; it is asked each time, and may answer
+	// otherwise from one call to the next. What was looked up under other Suffixes is then not used any more.
+	Reach func(account string) Reach
 	// PlainHTTP speaks http and ws instead of https and wss, with loopback only, which then needs no suffix: for tests and the
 	// sandbox.
 	PlainHTTP bool
@@ -53,6 +56,12 @@ type Config struct {
 	Now func() time.Time
 }
 
+// A Reach is which hosts serve an account, as the operator wants it: see Config.Overrides and Config.Suffixes.
+type Reach struct {
+	Overrides map[string]string
+	Suffixes  []string
+}
+
 const (
 	defaultDomainAPI = "https://api.liveperson.net"
 	// cachedHosts is how many hosts are remembered: five for each of some 800 accounts.
@@ -65,9 +74,7 @@ const (
 type Client struct {
 	cfg       Config
 	log       *slog.Logger
-	domainAPI string            // a base URL
-	overrides map[string]string // by service, base URLs
-	hosts     hostRule
+	domainAPI string // a base URL
 	http      *http.Client
 
 	lookups singleflight.Group
@@ -91,7 +98,7 @@ func New(cfg Config) (*Client, error) {
 	case cfg.PlainHTTP && cfg.DomainAPI == "":
 		return nil, errors.New(`lpapi: PlainHTTP is for loopback, and the default Domain API is not there; set DomainAPI, for example "http://127.0.0.1:8080"`)
 	}
-	c := &Client{cfg: cfg, log: cfg.Logger, overrides: map[string]string{}}
+	c := &Client{cfg: cfg, log: cfg.Logger}
 	c.cfg.DomainAPI = cmp.Or(cfg.DomainAPI, defaultDomainAPI)
 	c.cfg.CacheTTL = cmp.Or(cfg.CacheTTL, 5*time.Minute)
 	c.cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
@@ -102,7 +109,11 @@ func New(cfg Config) (*Client, error) {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if c.hosts, err = newHostRule(cfg.Suffixes, cfg.PlainHTTP); err != nil {
+	if c.cfg.Reach == nil {
+		each := Reach{cfg.Overrides, cfg.Suffixes}
+		c.cfg.Reach = func(string) Reach { return each }
+	}
+	if _, err := newHostRule(cfg.Suffixes, cfg.PlainHTTP); err != nil {
 		return nil, fmt.Errorf("lpapi: Suffixes: %w", err)
 	}
 	if c.domainAPI, err = configuredBase(c.cfg.DomainAPI, cfg.PlainHTTP); err != nil {
@@ -112,7 +123,7 @@ func New(cfg Config) (*Client, error) {
 		if !serviceName.MatchString(service) {
 			return nil, fmt.Errorf("lpapi: Overrides: %q is no service's name; names are like asyncMessagingEnt", service)
 		}
-		if c.overrides[service], err = configuredBase(where, cfg.PlainHTTP); err != nil {
+		if err := CheckHost(where, cfg.PlainHTTP); err != nil {
 			return nil, fmt.Errorf("lpapi: Overrides: %s: %w", service, err)
 		}
 	}

@@ -31,7 +31,12 @@ const (
 	lookupTimeoutReserve = time.Second
 )
 
-type serviceKey struct{ account, service string }
+// A serviceKey is a look-up: of a service of an account, under the suffixes that held then.
+type serviceKey struct{ account, service, suffixes string }
+
+func (c *Client) key(account, service string, reach Reach) serviceKey {
+	return serviceKey{account, service, strings.Join(reach.Suffixes, " ")}
+}
 
 type knownHost struct {
 	base string
@@ -50,7 +55,7 @@ var (
 	errGoingDown = share.Errorf(share.LPUnavailable, "the gateway is going down; try another", nil)
 )
 
-// BaseURL returns where a service of an account is, as "https://host[:port]" (LivePerson: Domain API): what Config.Overrides says,
+// BaseURL returns where a service of an account is, as "https://host[:port]" (LivePerson: Domain API): what Config.Overrides (or Reach) says,
 // else what the Domain API says, which is remembered for Config.CacheTTL. Calls that need the same look-up share one. When the
 // Domain API does not answer, or not sensibly, the last host known is used.
 //
@@ -63,10 +68,15 @@ func (c *Client) BaseURL(ctx context.Context, account, service string) (string, 
 	if !serviceName.MatchString(service) {
 		return "", share.Errorf(share.Internal, "not the name of a LivePerson service", nil)
 	}
-	if base, ok := c.overrides[service]; ok {
+	reach := c.cfg.Reach(account)
+	if where, ok := reach.Overrides[service]; ok {
+		base, err := configuredBase(where, c.cfg.PlainHTTP)
+		if err != nil {
+			return "", share.Errorf(share.Internal, "the host that is set for "+service+" cannot be used", err)
+		}
 		return base, nil
 	}
-	key := serviceKey{account, service}
+	key := c.key(account, service, reach)
 	now := c.cfg.Now()
 	if k, ok := c.known.Get(key); ok && now.Before(k.until) {
 		return k.base, nil
@@ -75,12 +85,12 @@ func (c *Client) BaseURL(ctx context.Context, account, service string) (string, 
 		return "", r.err
 	}
 	// The look-up belongs to all who wait for it, so that none of their contexts may end it.
-	answer := c.lookups.DoChan(account+"/"+service, func() (any, error) {
+	answer := c.lookups.DoChan(account+"/"+service+"/"+key.suffixes, func() (any, error) {
 		if !c.begin() {
 			return "", errGoingDown
 		}
 		defer c.work.Done()
-		return c.refresh(key)
+		return c.refresh(key, reach)
 	})
 	select {
 	case <-ctx.Done():
@@ -106,7 +116,7 @@ func (c *Client) begin() bool {
 // Forget says that the host of a service stopped answering: the next BaseURL asks LivePerson again. A host that was looked up
 // within the last 5 seconds stays, so that many callers who fail together cause one look-up.
 func (c *Client) Forget(account, service string) {
-	key := serviceKey{account, service}
+	key := c.key(account, service, c.cfg.Reach(account))
 	c.refused.Remove(key)
 	k, ok := c.known.Peek(key)
 	if now := c.cfg.Now(); ok && now.Sub(k.looked) >= forgetFloor && now.Before(k.until) {
@@ -151,10 +161,10 @@ func (c *Client) SwiftURL(ctx context.Context, account string) (string, error) {
 }
 
 // refresh looks a host up, and falls back on the last one known.
-func (c *Client) refresh(key serviceKey) (string, error) {
+func (c *Client) refresh(key serviceKey, reach Reach) (string, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.Timeout+lookupTimeoutReserve)
 	defer cancel()
-	base, err := c.lookUp(ctx, key)
+	base, err := c.lookUp(ctx, key, reach)
 	now := c.cfg.Now()
 	if err == nil {
 		c.known.Add(key, knownHost{base: base, looked: now, until: now.Add(c.cfg.CacheTTL)})
@@ -188,7 +198,11 @@ type domainEntry struct {
 }
 
 // lookUp asks the Domain API for one service (LivePerson: Domain API).
-func (c *Client) lookUp(ctx context.Context, key serviceKey) (string, error) {
+func (c *Client) lookUp(ctx context.Context, key serviceKey, reach Reach) (string, error) {
+	allowed, err := newHostRule(reach.Suffixes, c.cfg.PlainHTTP)
+	if err != nil {
+		return "", share.Errorf(share.Internal, "the host suffixes that are set cannot be used", err)
+	}
 	data, err := c.exchange(ctx, call{
 		name: "look up " + key.service, service: serviceDomains, method: http.MethodGet,
 		url:     c.domainAPI + "/api/account/" + key.account + "/service/" + key.service + "/baseURI.json",
@@ -202,7 +216,7 @@ func (c *Client) lookUp(ctx context.Context, key serviceKey) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	base, err := c.hosts.base(entry.BaseURI)
+	base, err := allowed.base(entry.BaseURI)
 	if err != nil {
 		return "", share.Errorf(share.LPProtocolError, "LivePerson names a host for "+key.service+
 			" that this gateway may not use; if it is right, the operator adds its suffix to the allowed ones",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -356,5 +357,58 @@ func TestAHostThatMovedIsFound(t *testing.T) {
 	}
 	if _, err := c.SignUp(t.Context(), testAccount); err != nil {
 		t.Errorf("after it was asked for again: %v", err)
+	}
+}
+
+func TestWhatWasLookedUpUnderOtherSettingsIsNotUsed(t *testing.T) {
+	f := newFakeLP(t)
+	reach := Reach{Suffixes: []string{"127.0.0.1"}}
+	c := newClient(t, Config{DomainAPI: f.URL, PlainHTTP: true, Reach: func(account string) Reach {
+		if account != testAccount {
+			return Reach{}
+		}
+		return reach
+	}})
+	base := func() string {
+		t.Helper()
+		base, err := c.BaseURL(t.Context(), testAccount, "swift")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return base
+	}
+	lookups := func() int { return f.lookups("swift") }
+	base()
+	base()
+	if n := lookups(); n != 1 {
+		t.Fatalf("%d look-ups, want 1", n)
+	}
+	reach = Reach{Suffixes: []string{"127.0.0.1", ".example.com"}}
+	base()
+	if n := lookups(); n != 2 {
+		t.Errorf("after a change of the suffixes %d look-ups, want 2", n)
+	}
+	reach = Reach{Suffixes: reach.Suffixes, Overrides: map[string]string{"swift": "127.0.0.9:81"}}
+	if got := base(); got != "http://127.0.0.9:81" {
+		t.Errorf("a host that was pinned since: %s", got)
+	}
+	reach.Overrides = nil
+	if got := base(); got != f.URL || lookups() != 2 {
+		t.Errorf("no longer pinned: %s after %d look-ups", got, lookups())
+	}
+}
+
+func TestASuffixThatWasTakenAwayHoldsAtOnce(t *testing.T) {
+	f := &fakeLP{answers: map[string]http.HandlerFunc{}}
+	f.Server = httptest.NewTLSServer(f)
+	defer f.Close()
+	reach := Reach{Suffixes: []string{"127.0.0.1"}}
+	c := newClient(t, Config{DomainAPI: f.URL, TLS: f.Client().Transport.(*http.Transport).TLSClientConfig, Reach: func(string) Reach { return reach }})
+	if _, err := c.BaseURL(t.Context(), testAccount, "swift"); err != nil {
+		t.Fatal(err)
+	}
+	reach = Reach{Suffixes: []string{".example.com"}}
+	if base, err := c.BaseURL(t.Context(), testAccount, "swift"); !share.Is(err, share.LPProtocolError) {
+		t.Errorf("got %s, %v", base, err)
 	}
 }

@@ -102,6 +102,18 @@ func configuredBase(where string, plainHTTP bool) (string, error) {
 	return scheme + "://" + hostport, nil
 }
 
+// CheckHost says what is wrong with a value of Config.Overrides.
+func CheckHost(where string, plainHTTP bool) error {
+	_, err := configuredBase(where, plainHTTP)
+	return err
+}
+
+// CheckSuffix says what is wrong with one of Config.Suffixes.
+func CheckSuffix(suffix string) error {
+	_, err := newHostRule([]string{suffix}, false)
+	return err
+}
+
 // splitHost checks the form host[:port], and returns it in lower case, and the host alone without an IPv6 address's brackets.
 func splitHost(s string) (hostport, host string, err error) {
 	if len(s) == 0 || len(s) > 260 {

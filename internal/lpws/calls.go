@@ -67,7 +67,7 @@ func (l *link) publish(ctx context.Context, s lpwire.Step, conversation, dialog 
 	case err != nil:
 		return 0, err
 	case answer.failed():
-		err = l.failure(s, &answer)
+		err = answerError(s, &answer)
 		if answer.Code == 400 && l.closedByNow(ctx, conversation, dialog) {
 			err = errClosed()
 		}
@@ -114,7 +114,7 @@ func (s *Session) CreateConversation(ctx context.Context, n share.NewConversatio
 		err = share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the conversation, which may be there or not", err)
 	}
 	if err == nil && answer.failed() {
-		err = l.failure(lpwire.StepCreate, &answer)
+		err = answerError(lpwire.StepCreate, &answer)
 	}
 	if err != nil {
 		return share.Conversation{}, err

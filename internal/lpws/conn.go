@@ -45,6 +45,7 @@ type conn struct {
 	snapshot chan struct{} // closed with the first news of conversations
 	told     bool          // by notify: snapshot is closed
 
+	begun    time.Time    // when it became its link's; guarded by link.mu
 	nextPing atomic.Int64 // when, in Unix nanoseconds; touched by the keeper alone once open
 	strays   atomic.Int64 // answers that nobody waited for, and frames that are none of ours
 
@@ -117,7 +118,7 @@ func (c *conn) read() {
 			break
 		}
 	}
-	if c.whyDead().kind != deathOurs { // else the farewell closes it
+	if !c.whyDead().ours() { // else the farewell closes it
 		_ = c.ws.Close()
 	}
 	c.buried(c)
@@ -256,7 +257,7 @@ func (c *conn) end(d *death) {
 	}
 	c.death = d
 	close(c.dying)
-	if d.kind == deathOurs {
+	if d.ours() {
 		c.p.wg.Go(c.farewell)
 	}
 }

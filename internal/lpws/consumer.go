@@ -43,6 +43,8 @@ func newDialect(cred share.Credential) (dialect, error) {
 		return nil, share.Errorf(share.InvalidField, "no account was named", nil)
 	}
 	switch cred.Scheme {
+	case share.ExternalConsumerID:
+		return newHeld(cred), nil
 	case share.ConsumerToken:
 		return consumer{cred.Account, cred.Secret}, nil
 	case share.AgentToken:

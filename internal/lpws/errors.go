@@ -42,6 +42,9 @@ func errIdentityEnded(cause error) error {
 // errDraining ends everything when the pool is closed.
 var errDraining error = &share.Error{Kind: share.ServerDraining, Message: "the server is going down; repeat on another", RetryAfter: time.Second}
 
+// errReplaced ends a connection that another has taken the place of.
+var errReplaced = errors.New("the session goes on over another connection")
+
 // errIdle ends a session that nobody holds.
 var errIdle = errors.New("nobody holds the session")
 
@@ -60,7 +63,14 @@ const (
 	deathGarbage                   // something came that cannot be read
 	deathTooBig                    // a frame over the limit came
 	deathOurs                      // closed by us, as text says
+	deathReplaced                  // closed by us, and there is another one, or will be
 )
+
+// ours reports whether it was we who closed the connection.
+func (d *death) ours() bool { return d.kind == deathOurs || d.kind == deathReplaced }
+
+// again reports whether another connection may do what this one did not.
+func (d *death) again() bool { return d.kind == deathLost || d.kind == deathReplaced }
 
 func (d *death) Error() string { return d.text.Error() }
 func (d *death) Unwrap() error { return d.text }

@@ -244,8 +244,8 @@ func (l *link) fetch(f *feed, r *round) (*conn, error) {
 		return c, d.asError()
 	}
 	if err != nil {
-		if share.Is(err, share.LPIdentityExpired) {
-			l.end(err)
+		if share.Is(err, share.LPIdentityExpired) && l.identityOver(c, err) {
+			err = errUnavailable(err) // until the next connection is there
 		}
 		return c, err
 	}

@@ -20,8 +20,15 @@ type Config struct {
 	// SocketURL returns where an account's sockets are: "wss://host" or "ws://host", without a path. It is asked before each
 	// opening. Its errors are passed on if they are *share.Error, and are LPUnavailable otherwise.
 	SocketURL func(ctx context.Context, account string, scheme share.Scheme) (base string, err error)
+	// Under names the settings that sessions of an account are opened under now, if they can change. A session that was opened under
+	// others goes on for those who hold it, and is given to nobody else. Default: they never change.
+	Under func(account string) string
 	// Unreachable is told when a host that SocketURL gave does not answer, so that it can be looked up anew. Default: nothing.
 	Unreachable func(account string, scheme share.Scheme)
+	// Token gets a consumer token for an lp-external-consumer-id: of a consumer for whom the server's own credentials vouch. One that
+	// lives will do, but for instead, which is not wanted any more, or is empty. Such sessions get the next token before it ends, and
+	// outlive it. Default: there are none, and the identity is MethodNotImplemented.
+	Token func(ctx context.Context, cred share.Credential, instead string) (share.SignIn, error)
 	// RefreshAgent keeps an agent's login alive; it is called every RefreshEvery (default 10 min) for each agent's session that is
 	// open, and ends the session by TokenInvalid. Default: logins end when they end.
 	RefreshAgent func(ctx context.Context, grant share.AgentGrant) error
@@ -93,6 +100,9 @@ func New(cfg Config) *Pool {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Under == nil {
+		cfg.Under = func(string) string { return "" }
+	}
 	p := &Pool{cfg: cfg, log: cfg.Logger, links: make(map[[sha256.Size]byte]*link)}
 	p.readBuffers.New = func() any { return new(bytes.Buffer) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -112,7 +122,10 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 	if err != nil {
 		return nil, err
 	}
-	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret))
+	if _, ok := d.(*held); ok && p.cfg.Token == nil {
+		return nil, share.Errorf(share.MethodNotImplemented, "this server gets no tokens for consumers by their ids; call with lp-consumer-token", nil)
+	}
+	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + p.cfg.Under(cred.Account)))
 	for try := 1; ; try++ {
 		l, err := p.hold(key, cred, d)
 		if err != nil {
@@ -126,7 +139,7 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 		}
 		again, err := l.usable()
 		if err == nil {
-			return &Session{l: l}, nil
+			return &Session{l: l, caller: cred.Caller}, nil
 		}
 		p.release(l)
 		if !again || try == maxSessionTries {
@@ -185,6 +198,13 @@ func (p *Pool) retain(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.refs++
+}
+
+// isHeld reports whether anybody holds the link.
+func (p *Pool) isHeld(l *link) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return l.refs > 0
 }
 
 // wanted reports whether anybody holds the link; if nobody does, it leaves the pool.
@@ -294,11 +314,18 @@ func (p *Pool) endIdle(l *link, now time.Time) bool {
 // call time-out, or the end of the session. Its errors are *share.Error, or the cause of the context's end.
 type Session struct {
 	l        *link
+	caller   string
 	released atomic.Bool
 }
 
 // Principal is who LivePerson accepted.
-func (s *Session) Principal() share.Principal { return s.l.who }
+func (s *Session) Principal() share.Principal {
+	who := s.l.who
+	if s.l.cred.Scheme == share.ExternalConsumerID {
+		who.Caller = s.caller
+	}
+	return who
+}
 
 // Release gives the session back. No call may follow; another Release has no effect.
 func (s *Session) Release() {

@@ -43,11 +43,15 @@ type link struct {
 	inFrame  bool        // the credential goes in a frame; touched only by the goroutine that opens
 	openOnly atomic.Bool // all conversations would be more than a frame holds
 
+	opening sync.Mutex // held by who opens a connection once the link is open; taken before mu
+
 	mu   sync.Mutex    // may be held when Pool.mu is taken
 	err  error         // why it ended
 	conn *conn         // nil: there is none now
 	up   chan struct{} // closed when there is a conn, or will never be
 	book book
+
+	renewal renewal // of a held identity
 }
 
 // open opens the link for the first time.
@@ -105,7 +109,7 @@ func (l *link) adopt(c *conn) bool {
 		return false
 	default:
 	}
-	l.conn = c
+	l.conn, c.begun = c, time.Now()
 	close(l.up)
 	l.book.connected(l)
 	l.mu.Unlock()
@@ -182,6 +186,7 @@ func (l *link) inspect(now, mono time.Time) {
 		return
 	}
 	l.renewLogin(mono)
+	l.renewToken(now)
 	l.mu.Lock()
 	c := l.conn
 	l.book.expire(now)
@@ -226,6 +231,10 @@ func (l *link) lost(c *conn) {
 		l.mu.Unlock()
 		return
 	}
+	rejected := false
+	if h, ok := l.d.(*held); ok && h.consumer.endsIdentity(d.code) {
+		rejected = !l.struck(h, c)
+	}
 	if l.conn == c {
 		l.conn = nil
 		l.up = make(chan struct{})
@@ -236,6 +245,8 @@ func (l *link) lost(c *conn) {
 	switch {
 	case d.kind == deathIdentity:
 		l.end(errIdentityEnded(d.text))
+	case rejected:
+		l.end(errRejected)
 	case !l.p.wanted(l):
 		l.end(errIdle)
 	default:
@@ -276,24 +287,41 @@ func (l *link) reopen() {
 			l.end(errIdle)
 			return
 		}
-		ctx, cancel := context.WithTimeoutCause(l.p.ctx, l.p.cfg.OpenTimeout, errOpenTimeout)
-		c, err := l.connect(ctx)
-		cancel()
+		again, err := l.reconnect()
 		switch {
-		case err == nil:
-			if l.adopt(c) {
-				l.log("a session was reopened")
-			}
+		case !again:
 			return
 		case share.Is(err, share.TokenInvalid):
 			l.end(errIdentityEnded(err))
 			return
-		case share.Is(err, share.NotAllowed):
+		case share.Is(err, share.NotAllowed), share.Is(err, share.LPCredentialsRejected) && l.cred.Scheme == share.ExternalConsumerID:
 			l.end(err)
 			return
 		}
 		l.log("a session could not be reopened", slog.Any("error", err))
 	}
+}
+
+// reconnect makes one try to open a lost connection again. again is false when there is nothing left to do.
+func (l *link) reconnect() (again bool, err error) {
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	l.mu.Lock()
+	has := l.conn != nil
+	l.mu.Unlock()
+	if has { // a renewal was there first
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(l.p.ctx, l.p.cfg.OpenTimeout, errOpenTimeout)
+	defer cancel()
+	c, err := l.connect(ctx)
+	if err != nil {
+		return true, err
+	}
+	if l.adopt(c) {
+		l.log("a session was reopened")
+	}
+	return false, nil
 }
 
 // errRefusedUpgrade is an HTTP answer other than 101.
@@ -308,6 +336,17 @@ func (e *errRefusedUpgrade) Error() string {
 
 // connect opens a connection on which LivePerson has accepted the credential and told the caller's conversations.
 func (l *link) connect(ctx context.Context) (*conn, error) {
+	if h, ok := l.d.(*held); ok {
+		l.mu.Lock()
+		unfit := l.renewal.unfit
+		l.mu.Unlock()
+		return l.connectHeld(ctx, h, unfit)
+	}
+	return l.connectOnce(ctx)
+}
+
+// connectOnce is connect with the token that there is.
+func (l *link) connectOnce(ctx context.Context) (*conn, error) {
 	c, err := l.greet(ctx)
 	if d, ok := errors.AsType[*death](err); ok && d.kind == deathTooBig && !l.openOnly.Load() {
 		l.openOnly.Store(true)
@@ -349,7 +388,7 @@ func (l *link) openError(ctx context.Context, err error) error {
 		return share.Errorf(share.LPProtocolError, "LivePerson did not open a WebSocket; please report it", e)
 	}
 	if d, ok := errors.AsType[*death](err); ok {
-		if d.kind == deathIdentity {
+		if _, ok := l.d.(*held); d.kind == deathIdentity || ok && (consumer{}).endsIdentity(d.code) {
 			return l.d.refused()
 		}
 		return d.asError()
@@ -371,14 +410,14 @@ func (l *link) openError(ctx context.Context, err error) error {
 
 // greet opens a socket and has the first exchange on it. It returns no error that may be shown: see openError.
 func (l *link) greet(ctx context.Context) (*conn, error) {
-	base, err := l.p.cfg.SocketURL(ctx, l.cred.Account, l.cred.Scheme)
+	base, err := l.p.cfg.SocketURL(ctx, l.cred.Account, l.socketScheme())
 	if err != nil {
 		return nil, err
 	}
 	ws, err := l.dial(ctx, strings.TrimRight(base, "/"))
 	if err != nil {
 		if tell := l.p.cfg.Unreachable; tell != nil && ctx.Err() == nil && (share.KindOf(err) == "" || share.Is(err, share.LPUnavailable)) {
-			tell(l.cred.Account, l.cred.Scheme)
+			tell(l.cred.Account, l.socketScheme())
 		}
 		return nil, err
 	}
@@ -430,6 +469,14 @@ func (l *link) introduce(ctx context.Context, c *conn) error {
 	case <-c.done:
 		return c.death
 	}
+}
+
+// socketScheme says whose socket it is: a held identity is a consumer.
+func (l *link) socketScheme() share.Scheme {
+	if l.cred.Scheme == share.ExternalConsumerID {
+		return share.ConsumerToken
+	}
+	return l.cred.Scheme
 }
 
 // dial opens the socket.
@@ -512,25 +559,36 @@ func (l *link) ask(ctx context.Context, s lpwire.Step, r request) (frame, error)
 		}
 		answer, _, err := c.do(ctx, r)
 		if d, ok := errors.AsType[*death](err); ok {
-			if d.kind == deathLost && try == 1 {
+			if d.again() && try == 1 {
 				continue
 			}
-			return frame{}, d.asError()
+			return frame{}, l.deathError(d)
 		}
 		if err == nil && answer.failed() {
-			err = l.failure(s, &answer)
+			err = answerError(s, &answer)
+			if share.Is(err, share.LPIdentityExpired) && l.identityOver(c, err) {
+				if try == 1 {
+					continue
+				}
+				err = l.overAndOver()
+			}
 		}
 		return answer, err
 	}
 }
 
-// failure is the condition of an answer that says no. One that says that the identity is over ends the link.
-func (l *link) failure(s lpwire.Step, answer *frame) error {
-	err := answerError(s, answer)
-	if share.Is(err, share.LPIdentityExpired) {
-		l.end(err)
+// deathError is a connection's death for the caller of a call that it ended, once another connection has not helped.
+func (l *link) deathError(d *death) error {
+	if h, ok := l.d.(*held); ok && h.consumer.endsIdentity(d.code) {
+		return errRejected
 	}
-	return err
+	return d.asError()
+}
+
+// overAndOver is the condition of a held identity that LivePerson does not accept in spite of a fresh token.
+func (l *link) overAndOver() error {
+	l.end(errRejected)
+	return errRejected
 }
 
 // tell has something done that must not be done twice. It is sent at most once: again only where it was certainly never
@@ -546,10 +604,19 @@ func (l *link) tell(ctx context.Context, r request) (answer frame, sent bool, er
 		}
 		answer, sent, err := c.do(ctx, r)
 		if d, ok := errors.AsType[*death](err); ok {
-			if !sent && d.kind == deathLost && try == 1 {
+			if !sent && d.again() && try == 1 {
 				continue
 			}
-			err = d.asError()
+			err = l.deathError(d)
+		}
+		if err == nil && answer.failed() {
+			// It says no, so nothing was done, and it may be done over another connection.
+			if e := answerError(lpwire.StepOpen, &answer); share.Is(e, share.LPIdentityExpired) && l.identityOver(c, e) {
+				if try == 1 {
+					continue
+				}
+				return frame{}, false, l.overAndOver()
+			}
 		}
 		return answer, sent, err
 	}

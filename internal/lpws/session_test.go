@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -647,6 +648,26 @@ func TestSessionLimitAndIdleClose(t *testing.T) {
 	w.Close()
 	w.Close()
 	eventually(t, "the watched session is closed too", func() bool { return h.pool.Len() == 1 })
+}
+
+func TestASessionIsNotGivenOutUnderOtherSettings(t *testing.T) {
+	t.Parallel()
+	var under atomic.Value
+	under.Store("first")
+	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.Under = func(string) string { return under.Load().(string) } })
+	cred := h.consumer()
+	first, same := h.session(cred), h.session(cred)
+	if h.sb.Sockets() != 1 || first.l != same.l {
+		t.Errorf("%d sockets for one token", h.sb.Sockets())
+	}
+	under.Store("second")
+	other := h.session(cred)
+	if h.sb.Sockets() != 2 || other.l == first.l {
+		t.Errorf("%d sockets after the settings changed, want a second", h.sb.Sockets())
+	}
+	if _, err := first.ListConversations(ctxOf(t)); err != nil {
+		t.Errorf("who held the session from before: %v", err)
+	}
 }
 
 func TestASilentPeerIsNoticed(t *testing.T) {

@@ -139,8 +139,8 @@ func (s *Sandbox) authenticate(w http.ResponseWriter, r *http.Request) {
 	s.exchange(w, "jwt", acct, body.AuthCode)
 }
 
-// exchange gives LivePerson's token for a customer's. The customer's key is not known here, so its signature is not checked;
-// audience and times are. Anything that is no JWT is taken for an authorization code, which always belongs to the same consumer.
+// exchange gives LivePerson's token for a customer's. Its signature is checked where Options.Brands has a key to do it with;
+// audience and times are always. Anything that is no JWT is taken for an authorization code, which always belongs to the same consumer.
 func (s *Sandbox) exchange(w http.ResponseWriter, member string, acct *account, code string) {
 	ext := &extClaims{Subject: code}
 	var until time.Time
@@ -148,6 +148,10 @@ func (s *Sandbox) exchange(w http.ResponseWriter, member string, acct *account, 
 		claims := jwt.MapClaims{}
 		if _, _, err := jwt.NewParser().ParseUnverified(code, claims); err != nil {
 			fail(w, http.StatusUnauthorized, "authCode is not a JWT")
+			return
+		}
+		if brand, ok := s.opts.Brands[acct.id]; ok && !brand.signed(code) {
+			fail(w, http.StatusUnauthorized, "authCode is not signed by the account's issuer")
 			return
 		}
 		sub, _ := claims.GetSubject()
@@ -179,6 +183,13 @@ func (s *Sandbox) exchange(w http.ResponseWriter, member string, acct *account, 
 		RegisteredClaims: jwt.RegisteredClaims{Subject: hex.EncodeToString(sum[:])},
 		Ext:              ext,
 	}, until)
+}
+
+// signed reports whether the brand has signed a JWT. Its times are not looked at.
+func (b Brand) signed(text string) bool {
+	_, err := jwt.Parse(text, func(*jwt.Token) (any, error) { return b.Key, nil },
+		jwt.WithValidMethods([]string{"RS256"}), jwt.WithIssuer(b.Issuer), jwt.WithTimeFunc(func() time.Time { return time.Unix(0, 0) }))
+	return err == nil
 }
 
 // giveToken completes the claims, signs them and answers with the token, in the member that clients of this endpoint read.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"crypto"
 	"crypto/tls"
 	"log/slog"
 	"time"
@@ -37,6 +38,9 @@ type Options struct {
 	WebhookTLS *tls.Config
 	// BearerLifetime is how long an agent's bearer lives without a refresh. Default 8 h.
 	BearerLifetime time.Duration
+	// Brands are those that have registered the key that they sign their customers' JWTs with, by account. Of any other account every
+	// key is taken.
+	Brands map[string]Brand
 	// MaxFileSize is the largest fileSize that an upload URL is given for, in bytes. Default 5 MiB.
 	MaxFileSize int64
 	// FileSharingOff starts with the site property messaging.file.sharing.enabled false.
@@ -68,6 +72,14 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
+}
+
+// A Brand is an identity provider as an account knows it.
+type Brand struct {
+	// Issuer is the "iss" that its JWTs must have.
+	Issuer string
+	// Key is the *rsa.PublicKey that they must be signed for.
+	Key crypto.PublicKey
 }
 
 // A Frame is one text frame of a socket.

@@ -12,6 +12,9 @@ import (
 // maxToken bounds an identity in the metadata. LivePerson's consumer JWTs have at most 2,048 characters.
 const maxToken = 4096
 
+// maxExternalID bounds a consumer's id as the brand knows it, which goes into tokens.
+const maxExternalID = 256
+
 // credential reads the one identity that a call must carry. It proves nothing yet: see Messenger.Session.
 func (s *Server) credential(ctx context.Context, account string) (share.Credential, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
@@ -29,7 +32,19 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 		return share.Credential{}, refuse(share.TokenInvalid, "the call carries more than one identity; %s", ways)
 	}
 	c := found[0]
-	if c.Secret == "" || len(c.Secret) > maxToken || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if c.Scheme == share.ExternalConsumerID {
+		caller, trusted := s.Caller(ctx)
+		if !trusted {
+			return share.Credential{}, refuse(share.CallerNotAuthenticated, "lp-external-consumer-id is taken only over a connection that proves who "+
+				"calls: TLS with a client certificate, or loopback to a server that listens there; or call with lp-consumer-token")
+		}
+		c.Caller = caller
+	}
+	longest := maxToken
+	if c.Scheme == share.ExternalConsumerID {
+		longest = maxExternalID
+	}
+	if c.Secret == "" || len(c.Secret) > longest || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return share.Credential{}, refuse(share.TokenInvalid, "%s is malformed", c.Scheme)
 	}
 	if c.Scheme == share.AgentToken {

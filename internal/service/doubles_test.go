@@ -136,6 +136,9 @@ func (l *liveperson) Session(ctx context.Context, c share.Credential) (Session, 
 	if !ok {
 		return nil, share.Errorf(share.TokenInvalid, "LivePerson does not accept the token", nil)
 	}
+	if c.Scheme == share.ExternalConsumerID {
+		p.Caller = c.Caller
+	}
 	l.open++
 	return &lpSession{liveperson: l, p: p}, nil
 }

@@ -235,8 +235,20 @@ var errorCases = map[share.Kind]errorCase{
 			return end(stream)
 		}
 	}},
-	share.SessionLimit:         portFails("Session", share.SessionLimit),
-	share.MethodNotImplemented: portFails("Session", share.MethodNotImplemented),
+	share.SessionLimit:          portFails("Session", share.SessionLimit),
+	share.MethodNotImplemented:  portFails("Session", share.MethodNotImplemented),
+	share.IdentityNotConfigured: portFails("Session", share.IdentityNotConfigured),
+	share.CallerNotAuthenticated: {
+		config: func(c *Config) {
+			c.Caller = func(context.Context) (string, bool) { return "known, and not trusted", false }
+		},
+		do: func(h *house) func() error {
+			return func() error {
+				_, err := h.files.ListFiles(h.external(aliceToken, ""), &pb.ListFilesRequest{Parent: parent})
+				return err
+			}
+		},
+	},
 	share.Internal: {do: func(h *house) func() error {
 		h.lp.on("Conversation", func(context.Context) error { panic("a fault with a " + "password in it") })
 		return uploading(h, picture(10))

@@ -96,7 +96,10 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	h.lp.addConversation("conv-bob", true, "bob")
 
 	c := Config{
-		Settings:     func(string) Settings { return testSettings },
+		Settings: func(string) Settings { return testSettings },
+		Caller: func(ctx context.Context) (string, bool) { // as a certificate would tell
+			return strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), ""), true
+		},
 		MemoryBudget: 16 * blockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,
@@ -212,6 +215,13 @@ func (h *house) as(token string) context.Context {
 }
 
 func (h *house) alice() context.Context { return h.as(aliceToken) }
+
+// external is a bounded context of a service that calls for a consumer by the id that the brand knows.
+func (h *house) external(consumer, service string) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	h.t.Cleanup(cancel)
+	return metadata.AppendToOutgoingContext(ctx, string(share.ExternalConsumerID), consumer, "test-service", service)
+}
 
 // picture makes a JPEG of n bytes, as far as its first bytes go.
 func picture(n int) []byte {

@@ -96,6 +96,25 @@ func TestAnotherCallerIsNotAnswered(t *testing.T) {
 	}
 }
 
+func TestServicesThatCallForTheSameConsumerShareNoRequestIDs(t *testing.T) {
+	h := newHouse(t)
+	b := picture(1000)
+	s := spec(b)
+	orders, billing := h.external(aliceToken, "spiffe://mesh/orders"), h.external(aliceToken, "spiffe://mesh/billing")
+	if _, err := h.upload(orders, whole(s, b, 1000)...); err != nil {
+		t.Fatal(err)
+	}
+	for what, ctx := range map[string]context.Context{"another service": billing, "the consumer herself": h.alice()} {
+		_, err := h.files.GetUpload(ctx, &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()})
+		if t.Run(what, func(t *testing.T) { refused(t, err, share.UploadNotFound) }); err == nil {
+			t.Errorf("%s sees the upload", what)
+		}
+	}
+	if u, err := h.files.GetUpload(orders, &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()}); err != nil || u.GetUpload() == nil {
+		t.Errorf("the service itself: %v, %v", u, err)
+	}
+}
+
 func TestARequestIDStandsForOneSpec(t *testing.T) {
 	b := picture(1000)
 	id := uuid.NewString()

@@ -31,6 +31,9 @@ type Settings struct {
 type Config struct {
 	// Settings tells an account's.
 	Settings func(account string) Settings
+	// Caller tells which service calls, where its connection proves it (else ""), and whether that connection is trusted with
+	// credentials that the server holds: see share.Credential.Caller.
+	Caller func(ctx context.Context) (name string, trusted bool)
 	// MemoryBudget is how many bytes of files may be held at once, in all uploads together.
 	MemoryBudget int64
 	// QueueLength is how many uploads may wait for room in the budget, QueueWait for how long.

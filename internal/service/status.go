@@ -64,11 +64,13 @@ var conditions = map[share.Kind]condition{
 
 	share.RequestIDConflict: {code: codes.AlreadyExists},
 
-	share.TokenInvalid:      {code: codes.Unauthenticated},
-	share.LPIdentityExpired: {code: codes.Unauthenticated},
-	share.NotAllowed:        {code: codes.PermissionDenied},
-	share.LPForbidden:       {code: codes.PermissionDenied},
+	share.TokenInvalid:           {code: codes.Unauthenticated},
+	share.LPIdentityExpired:      {code: codes.Unauthenticated},
+	share.CallerNotAuthenticated: {code: codes.Unauthenticated},
+	share.NotAllowed:             {code: codes.PermissionDenied},
+	share.LPForbidden:            {code: codes.PermissionDenied},
 
+	share.IdentityNotConfigured: {code: codes.FailedPrecondition, precondition: "CREDENTIALS"},
 	share.LPCredentialsRejected: {code: codes.FailedPrecondition, precondition: "CREDENTIALS"},
 	share.StorageDenied:         {code: codes.FailedPrecondition, precondition: "STORAGE_ACCESS"},
 	share.FileSharingDisabled:   {code: codes.FailedPrecondition, precondition: "SITE_PROPERTY", subject: "messaging.file.sharing.enabled"},

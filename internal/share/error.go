@@ -65,6 +65,8 @@ const (
 	MethodNotImplemented    Kind = "METHOD_NOT_IMPLEMENTED"
 	WebhookNotConfigured    Kind = "WEBHOOK_NOT_CONFIGURED"
 	Internal                Kind = "INTERNAL"
+	IdentityNotConfigured   Kind = "IDENTITY_NOT_CONFIGURED"
+	CallerNotAuthenticated  Kind = "CALLER_NOT_AUTHENTICATED"
 )
 
 // An Error says that a named condition arose. Adapters make them; package service alone turns them into a gRPC status.

@@ -32,8 +32,9 @@ const (
 // remembered, which is why no call takes a request_id. No other service returns a token.
 //
 // The token goes into the metadata of every other call, under exactly one of these keys: "lp-consumer-token" (from
-// SignInConsumer, or any LivePerson consumer JWT), "lp-agent-token" (from SignInAgent), "lp-external-consumer-id" (accounts
-// that use the Connector API).
+// SignInConsumer, or any LivePerson consumer JWT), "lp-agent-token" (from SignInAgent), "lp-external-consumer-id" (a
+// consumer's id as the brand knows it, for accounts that the server holds credentials of; taken only from callers whose
+// connection proves who they are).
 type IdentityServiceClient interface {
 	// SignInConsumer gets a LivePerson consumer token.
 	SignInConsumer(ctx context.Context, in *SignInConsumerRequest, opts ...grpc.CallOption) (*SignInConsumerResponse, error)
@@ -89,8 +90,9 @@ func (c *identityServiceClient) SignInAgent(ctx context.Context, in *SignInAgent
 // remembered, which is why no call takes a request_id. No other service returns a token.
 //
 // The token goes into the metadata of every other call, under exactly one of these keys: "lp-consumer-token" (from
-// SignInConsumer, or any LivePerson consumer JWT), "lp-agent-token" (from SignInAgent), "lp-external-consumer-id" (accounts
-// that use the Connector API).
+// SignInConsumer, or any LivePerson consumer JWT), "lp-agent-token" (from SignInAgent), "lp-external-consumer-id" (a
+// consumer's id as the brand knows it, for accounts that the server holds credentials of; taken only from callers whose
+// connection proves who they are).
 type IdentityServiceServer interface {
 	// SignInConsumer gets a LivePerson consumer token.
 	SignInConsumer(context.Context, *SignInConsumerRequest) (*SignInConsumerResponse, error)

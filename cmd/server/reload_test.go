@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+)
+
+// An accountsFile is one that a server has, and that is written anew while it runs.
+type accountsFile struct {
+	t    *testing.T
+	path string
+}
+
+func newAccountsFile(t *testing.T, text string) accountsFile {
+	f := accountsFile{t, filepath.Join(t.TempDir(), "accounts.yaml")}
+	f.write(text)
+	return f
+}
+
+// write puts the file in its place as a careful operator does, whole.
+func (f accountsFile) write(text string) {
+	f.t.Helper()
+	if err := os.WriteFile(f.path+".new", []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Rename(f.path+".new", f.path); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// hangUp sends this process, and with it the server in it, a SIGHUP, and waits until the log has one more line with mark.
+func (w *world) hangUp(mark string) {
+	w.t.Helper()
+	before := strings.Count(w.logs.String(), mark)
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		w.t.Fatal(err)
+	}
+	eventually(w.t, "the log says "+mark, func() bool { return strings.Count(w.logs.String(), mark) > before })
+}
+
+const (
+	readAgain = "the accounts file was read again"
+	notUsable = "the accounts file cannot be used"
+)
+
+// A load is callers who upload and download for as long as it runs, and never repeat a call themselves.
+type load struct {
+	uploads, downloads, failed atomic.Int64
+	end                        func()
+}
+
+func (w *world) load(callers int) *load {
+	l := &load{}
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var running sync.WaitGroup
+	l.end = func() { cancel(); running.Wait() }
+	w.t.Cleanup(l.end)
+	for n := range callers {
+		c := w.consumer()
+		conv := w.conversation(c.Client)
+		data := photo(w.t, 20_000+n*40_000)
+		running.Go(func() {
+			for ctx.Err() == nil { // the calls themselves are not cut off, so that each must succeed
+				resp, err := c.Upload(context.WithoutCancel(ctx), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", RetryFor: -1}, bytes.NewReader(data))
+				if err != nil {
+					l.failed.Add(1)
+					w.t.Errorf("an upload: %v", err)
+					return
+				}
+				l.uploads.Add(1)
+				var back bytes.Buffer
+				if _, err := c.Download(context.WithoutCancel(ctx), lpfileshare.DownloadOptions{Name: resp.GetFile().GetName(), RetryFor: -1}, &back); err != nil || sha(back.Bytes()) != sha(data) {
+					l.failed.Add(1)
+					w.t.Errorf("a download of %d bytes: %v", back.Len(), err)
+					return
+				}
+				l.downloads.Add(1)
+			}
+		})
+	}
+	return l
+}
+
+func TestReloadsUnderLoadFailNoCall(t *testing.T) {
+	const reloads, callers = 50, 6
+	// Each differs from the one before in what may differ, the account's own hosts included.
+	content := func(n int) string {
+		return fmt.Sprintf("accounts:\n  %q:\n    limits: {max_file_bytes: %dMB}\n    check_etag: %v\n    domain_suffixes: [.n%d.example.com]\n  other%d:\n",
+			account, 3+n%3, n%2 == 0, n/5, n)
+	}
+	file := newAccountsFile(t, content(0))
+	w := newWorld(t, sandbox.Options{}, "--accounts="+file.path)
+	watcher := w.consumer()
+	watched := w.conversation(watcher.Client)
+	seen := make(chan *pb.File, 10)
+	ctx, stop := context.WithCancel(t.Context())
+	watching := make(chan error, 1)
+	go func() {
+		watching <- watcher.Watch(ctx, lpfileshare.WatchOptions{Parent: watched}, func(f *pb.File) error { seen <- f; return nil })
+	}()
+
+	l := w.load(callers)
+	begin := time.Now()
+	for n := 1; n <= reloads; n++ {
+		file.write(content(n))
+		before := l.uploads.Load()
+		w.hangUp(readAgain)
+		eventually(t, "calls go on", func() bool { return l.uploads.Load() > before || t.Failed() })
+	}
+	took := time.Since(begin)
+	uploads, downloads := l.uploads.Load(), l.downloads.Load()
+	if line := lineWith(t, w, readAgain, reloads); !strings.Contains(line, "added=other50 removed=other49 changed="+account) {
+		t.Errorf("the last reload says %s", line)
+	}
+
+	// Now one that is broken in three places.
+	file.write("accounts:\n  \"" + account + "\":\n    check_etag: perhaps\n    messenger: connector\n    limits: {max_file_bites: 3MB}\n  12/34:\n")
+	w.hangUp(notUsable)
+	before := l.uploads.Load()
+	eventually(t, "calls go on", func() bool { return l.uploads.Load() > before+5 || t.Failed() })
+	broken := lineWith(t, w, notUsable, 1)
+	for _, want := range []string{"accounts.yaml:3: ", "accounts.yaml:5: ", "did you mean max_file_bytes?", "accounts.yaml:6: "} {
+		if !strings.Contains(broken, want) {
+			t.Errorf("the line about the broken file lacks %q: %s", want, broken)
+		}
+	}
+	if errs := strings.Count(w.logs.String(), "level=ERROR"); errs != 1 {
+		t.Errorf("%d lines of level ERROR, want the one about the file", errs)
+	}
+	caps, err := watcher.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+	if want := int64(3+reloads%3) * 1_000_000; err != nil || caps.GetMaxFileBytes() != want {
+		t.Errorf("after the broken file the limit is %d, %v; want %d from the last good one", caps.GetMaxFileBytes(), err, want)
+	}
+
+	// The watch from before all of it has lived.
+	sent := w.upload(watcher.Client, lpfileshare.UploadOptions{Conversation: watched, DisplayName: "a.png"}, tinyPNG(t))
+	if got := next(t, seen); got.GetName() != sent.GetName() {
+		t.Errorf("the watch gave %v", got)
+	}
+	select {
+	case err := <-watching:
+		t.Errorf("the watch ended: %v", err)
+	default:
+	}
+	l.end()
+	stop()
+	if err := <-watching; !errors.Is(err, context.Canceled) {
+		t.Errorf("the watch ended by %v", err)
+	}
+	fmt.Printf("reloads under load: %d in %s, %d callers, %d uploads and %d downloads meanwhile, %d failed; then a broken file: %d uploads more, %d failed, 1 log line\n",
+		reloads, took.Round(time.Millisecond), callers, uploads, downloads, l.failed.Load(), l.uploads.Load()-uploads, l.failed.Load())
+}
+
+// lineWith is the last line of the log with mark, of which there must be so many.
+func lineWith(t *testing.T, w *world, mark string, count int) (last string) {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(w.logs.String()) {
+		if strings.Contains(line, mark) {
+			last, n = line, n+1
+		}
+	}
+	if n != count {
+		t.Errorf("%d lines say %q, want %d", n, mark, count)
+	}
+	return last
+}
+
+func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
+	file := newAccountsFile(t, "accounts: {"+account+": }\n")
+	w := newWorld(t, sandbox.Options{}, "--accounts="+file.path)
+	c := w.consumer()
+	conv := w.conversation(c.Client)
+	up := func(size int) error {
+		_, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", RetryFor: -1}, bytes.NewReader(photo(t, size)))
+		return err
+	}
+	if err := up(60_000); err != nil {
+		t.Fatal(err)
+	}
+
+	// An upload that has begun keeps its limit.
+	data := photo(t, 90_000)
+	half, rest, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "b.jpg", FileType: pb.FileType_FILE_TYPE_JPEG, RetryFor: -1},
+			&gated{data: data, at: len(data) / 2, half: half, rest: rest})
+		result <- err
+	}()
+	<-half
+	file.write("accounts: {" + account + ": {limits: {max_file_bytes: 50KB}}}\n")
+	w.hangUp(readAgain)
+	wantReason(t, up(60_000), pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE)
+	close(rest)
+	if err := <-result; err != nil {
+		t.Errorf("an upload that had begun: %v", err)
+	}
+
+	// A host that is pinned since is asked at once, by new sockets and for new look-ups.
+	file.write("accounts: {" + account + ": {domains: {asyncMessagingEnt: '127.0.0.1:1'}}}\n")
+	w.hangUp(readAgain)
+	wantReason(t, up(20_000), pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE)
+
+	file.write("accounts: {another: }\n")
+	w.hangUp(readAgain)
+	wantReason(t, up(20_000), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	file.write("others: allow\n")
+	w.hangUp(readAgain)
+	if err := up(20_000); err != nil {
+		t.Errorf("others: allow, and %v", err)
+	}
+}
+
+func TestAnAccountsFileIsCheckedWithoutServing(t *testing.T) {
+	good := newAccountsFile(t, "accounts: {1: , 2: }\n")
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"--check-accounts", "--accounts=" + good.path}, &out, &errs); code != 0 || !strings.Contains(out.String(), "names 2 accounts") || errs.Len() != 0 {
+		t.Errorf("%d %q %q", code, out.String(), errs.String())
+	}
+	bad := newAccountsFile(t, "accounts: {1: {domains: {idp: 'http://example.com', swft: x}}}\nother: allow\n")
+	out.Reset()
+	code := run(t.Context(), []string{"--check-accounts", "--accounts=" + bad.path}, &out, &errs)
+	if code != 1 || out.Len() != 0 || strings.Count(errs.String(), "\n") != 3 {
+		t.Errorf("%d %q %q", code, out.String(), errs.String())
+	}
+	for _, want := range []string{"accounts.yaml:1: account 1: domains.idp: tokens go over plain HTTP to loopback only", "did you mean swift?", "accounts.yaml:2: "} {
+		if !strings.Contains(errs.String(), want) {
+			t.Errorf("%q lacks %q", errs.String(), want)
+		}
+	}
+}

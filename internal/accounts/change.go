@@ -1,0 +1,58 @@
+package accounts
+
+import (
+	"crypto"
+	"maps"
+	"reflect"
+	"slices"
+)
+
+// A Change tells how one Set differs from another, by account id. Nothing of what they hold is in it.
+type Change struct {
+	Added, Removed, Changed []string
+	// Others tells that something else holds now for the accounts that are not named.
+	Others bool
+}
+
+// Since says what has changed from old to s.
+func (s *Set) Since(old *Set) Change {
+	var c Change
+	for _, id := range slices.Sorted(maps.Keys(s.Named)) {
+		before, known := old.Named[id]
+		switch {
+		case !known:
+			c.Added = append(c.Added, id)
+		case !before.equal(s.Named[id]):
+			c.Changed = append(c.Changed, id)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(old.Named)) {
+		if _, still := s.Named[id]; !still {
+			c.Removed = append(c.Removed, id)
+		}
+	}
+	c.Others = (s.Others == nil) != (old.Others == nil) || s.Others != nil && !s.Others.equal(*old.Others)
+	return c
+}
+
+// equal reports whether two accounts are the same, secrets included.
+func (a Account) equal(b Account) bool {
+	if !a.Issuer.equal(b.Issuer) {
+		return false
+	}
+	a.Issuer, b.Issuer = nil, nil
+	return reflect.DeepEqual(a, b)
+}
+
+func (i *Issuer) equal(o *Issuer) bool {
+	if i == nil || o == nil {
+		return i == o
+	}
+	return i.Name == o.Name && i.KeyID == o.KeyID && i.Lifetime == o.Lifetime && sameKey(i.Key, o.Key)
+}
+
+// sameKey compares public halves; every key of Go's has Equal.
+func sameKey(a, b crypto.Signer) bool {
+	public, ok := a.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(b.Public())
+}

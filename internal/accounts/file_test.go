@@ -1,0 +1,375 @@
+package accounts
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// theSecret must never be seen outside of an App.
+const theSecret = "hunter2-hunter2"
+
+// A folder holds an accounts file and secrets of every kind.
+type folder struct {
+	t   *testing.T
+	dir string
+}
+
+// keyPEM makes a key once, since that takes long.
+var keyPEM = sync.OnceValue(func() []byte {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+})
+
+func newFolder(t *testing.T) folder {
+	f := folder{t, t.TempDir()}
+	f.write("secret", theSecret+"\n", 0o600)
+	f.write("empty", "", 0o600)
+	f.write("two-words", "two words", 0o600)
+	f.write("open", theSecret, 0o604)
+	f.write("key.pem", string(keyPEM()), 0o400)
+	f.write("damaged.pem", strings.Replace(string(keyPEM()), "M", "A", 1), 0o600)
+	f.write("encrypted.pem", string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")})), 0o600)
+	block, _ := pem.Decode(keyPEM())
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write("public.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})), 0o600)
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, err := x509.MarshalPKCS8PrivateKey(curve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write("ec.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: ec})), 0o600)
+	short, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write("short.pem", string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(short)})), 0o600)
+	return f
+}
+
+func (f folder) write(name, text string, mode os.FileMode) string {
+	f.t.Helper()
+	path := filepath.Join(f.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		f.t.Fatal(err)
+	}
+	return path
+}
+
+func (f folder) read(text string) (*Set, error) {
+	return Read(f.write("accounts.yaml", text, 0o644), testRules())
+}
+
+func testRules() Rules {
+	return Rules{
+		Flags: Account{
+			Messenger: Messaging, Domains: map[string]string{"idp": "idp.example.com"}, DomainSuffixes: []string{".liveperson.net"},
+			MaxFileBytes: 3_000_000, MaxImagePixels: 50_000_000, CheckETag: true, AcceptReceipts: true, AccessReceipts: true,
+		},
+		Services: []string{"agentVep", "idp", "swift"},
+		CheckDomain: func(s string) error {
+			if strings.Contains(s, "/") {
+				return errors.New("not a host name")
+			}
+			return nil
+		},
+		CheckSuffix: func(s string) error {
+			if s == "*" {
+				return errors.New("neither a suffix nor a host")
+			}
+			return nil
+		},
+		MaxBytes: 100_000_000,
+		LookupEnv: func(name string) (string, bool) {
+			v, ok := map[string]string{"APP_SECRET": theSecret, "ISSUER_KEY": string(keyPEM()), "EMPTY": ""}[name]
+			return v, ok
+		},
+	}
+}
+
+func TestAnAccountIsTheFlagsThenTheDefaultsThenItsOwnWords(t *testing.T) {
+	f := newFolder(t)
+	s, err := f.read(`
+accounts:
+  "12345678":
+    messenger: connector
+    domains: {swift: objects.example.com}
+    app: {id: install-1, secret_file: secret, webhooks: true}
+    limits: {max_file_bytes: 5MB, documents: true}
+    images: {fit: true, strip_metadata: true}
+  le87654321:
+    domain_suffixes: [.example.com, other.example.net]
+    identity:
+      issuer:
+        name: https://brand.example.com
+        key_id: k1
+        key_env: ISSUER_KEY
+        lifetime: 10m
+    check_etag: true
+    access_receipts: false
+    images: {fit: true, max_input_bytes: 10MiB}
+  0099:
+defaults: # wherever they stand
+  check_etag: false
+  domains: {agentVep: login.example.com}
+  limits: {max_file_bytes: 4000000, max_image_pixels: 20000000}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Others != nil {
+		t.Error("accounts that are not named are served, though nothing says so")
+	}
+	base := testRules().Flags
+	base.CheckETag, base.MaxFileBytes, base.MaxImagePixels = false, 4_000_000, 20_000_000
+	base.Domains = map[string]string{"idp": "idp.example.com", "agentVep": "login.example.com"}
+
+	first, second, third := base, base, base
+	first.ID, first.Messenger, first.Domains = "12345678", Connector, map[string]string{"idp": "idp.example.com", "agentVep": "login.example.com", "swift": "objects.example.com"}
+	first.App = &App{ID: "install-1", Secret: theSecret, Webhooks: true}
+	first.MaxFileBytes, first.Documents, first.FitImages, first.MaxImageInputBytes, first.StripImages = 5_000_000, true, true, 25_000_000, true
+	second.ID, second.DomainSuffixes = "le87654321", []string{".example.com", "other.example.net"}
+	second.CheckETag, second.AccessReceipts, second.FitImages, second.MaxImageInputBytes = true, false, true, 10<<20
+	third.ID = "0099"
+
+	issuer := s.Named["le87654321"].Issuer
+	if issuer == nil || issuer.Name != "https://brand.example.com" || issuer.KeyID != "k1" || issuer.Lifetime != 10*time.Minute || issuer.Key == nil {
+		t.Errorf("the issuer is %+v", issuer)
+	}
+	got := map[string]Account{}
+	for id, a := range s.Named {
+		a.Issuer = nil
+		got[id] = a
+	}
+	if diff := cmp.Diff(map[string]Account{"12345678": first, "le87654321": second, "0099": third}, got); diff != "" {
+		t.Error(diff)
+	}
+	if flags := testRules().Flags; flags.Domains["agentVep"] != "" {
+		t.Error("the flags were changed")
+	}
+}
+
+func TestOthersAreServedOnlyIfTheFileSaysSo(t *testing.T) {
+	f := newFolder(t)
+	s, err := f.read("others: allow\ndefaults: {limits: {documents: true}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, ok := NewRegistry(s).Account("1")
+	if !ok || a.ID != "1" || !a.Documents {
+		t.Errorf("another account is %+v, %v", a, ok)
+	}
+	if s, err = f.read("others: refuse\naccounts: {12345678: }\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := NewRegistry(s).Account("1"); ok {
+		t.Error("others: refuse, and one is served")
+	}
+}
+
+func TestEverythingWrongIsToldAtOnceWithItsLineAndWhatToDo(t *testing.T) {
+	f := newFolder(t)
+	const account = "accounts:\n  \"12345678\":\n" // its keys begin in line 3
+	for _, test := range []struct {
+		name, text string
+		want       []string // "LINE what", in their order; the whole of what is told
+	}{
+		{"nothing", "", []string{"0 holds nothing"}},
+		{"nobody", "others: refuse\n", []string{"0 names no account"}},
+		{"no YAML", "accounts: [1,\nsecret: hunter2-hunter2\n", []string{"1 not YAML"}},
+		{"two documents", "others: allow\n---\nothers: allow\n", []string{"3 a second document"}},
+		{"no mapping", "- 12345678\n", []string{"1 the file must be a mapping"}},
+		{"unknown keys", "acounts:\n  \"1\":\nfoo: 1\nothers: allow\n", []string{`1 the file has no key "acounts"; did you mean accounts?`, `3 the file has no key "foo"; there are accounts, defaults, others`}},
+		{"an id that is none", "accounts:\n  12/34:\n  12345678:\n", []string{`2 accounts: "12/34" is no account id`}},
+		{"an id twice", "accounts:\n  12345678:\n  \"12345678\":\n", []string{`3 accounts: "12345678" stands here for the second time, after line 2`}},
+		{"anchors", "defaults: &d\n  check_etag: true\naccounts:\n  1: *d\n", []string{"1 defaults: anchors and aliases", "4 account 1: anchors and aliases"}},
+		{"tags", account + "    check_etag: !!bool true\n", []string{"3 account 12345678: check_etag: tags are not read"}},
+		{
+			"wrong types", account + "    messenger: mesaging\n    domains: [a]\n    domain_suffixes: {a: b}\n    check_etag: yes\n    limits:\n      max_file_bytes: 1.5MB\n" +
+				"      max_image_pixels: many\n      documents: 1\n    images: true\n",
+			[]string{
+				"3 account 12345678: messenger must be messaging or connector", "4 account 12345678: domains must be a mapping",
+				"5 account 12345678: domain_suffixes must be a list", "6 account 12345678: check_etag must be true or false",
+				"8 account 12345678: limits.max_file_bytes: \"1.5MB\" is no size", "9 account 12345678: limits.max_image_pixels must be a whole number",
+				"10 account 12345678: limits.documents must be true or false", "11 account 12345678: images must be a mapping",
+			},
+		},
+		{
+			"values that cannot be", account + "    domains: {swift: 'http://a/b', Swift: a}\n    domain_suffixes: ['*']\n    limits: {max_file_bytes: 0}\n    images: {max_input_bytes: 1GB}\n",
+			[]string{
+				"3 account 12345678: domains.swift: not a host name", `3 account 12345678: domains has no key "Swift"; did you mean swift?`,
+				"4 account 12345678: domain_suffixes: neither", "5 account 12345678: limits.max_file_bytes must be more than 0",
+				"6 account 12345678: images.max_input_bytes: the server's --memory-budget has no room",
+			},
+		},
+		{"credentials for all", "defaults:\n  app: {id: a}\n  identity: {}\nothers: allow\n", []string{"2 defaults: identity and app", "3 defaults: identity and app"}},
+		{"connector without app", account + "    messenger: connector\n", []string{"2 account 12345678: messenger: connector needs app"}},
+		{"app without connector", account + "    app: {id: a, secret_file: secret}\n", []string{"2 account 12345678: app is for the Connector API"}},
+		{"connector for all", "defaults: {messenger: connector}\nothers: allow\n", []string{"1 defaults: the Connector API needs an app install of each account"}},
+		{
+			"an issuer of the Connector API", account + "    messenger: connector\n    app: {id: a, secret_file: secret}\n    identity: {issuer: {name: b, key_file: key.pem}}\n",
+			[]string{"2 account 12345678: identity.issuer signs consumers in over the messaging socket"},
+		},
+		{"nothing in an app", account + "    messenger: connector\n    app:\n", []string{"4 account 12345678: app needs secret_file or secret_env"}},
+		{"an app without id", account + "    messenger: connector\n    app: {secret_env: APP_SECRET}\n", []string{"4 account 12345678: app needs id"}},
+		{"the secret itself", account + "    messenger: connector\n    app:\n      id: a\n      secret: hunter2-hunter2\n", []string{
+			"5 account 12345678: app needs secret_file or secret_env", "6 account 12345678: app: a secret must not stand in this file",
+		}},
+		{"the secret as a variable's name", account + "    messenger: connector\n    app: {id: a, secret_env: hunter2-hunter2}\n", []string{"4 account 12345678: app.secret_env must be the name of"}},
+		{"the secret as a file's name", account + "    messenger: connector\n    app: {id: a, secret_file: hunter2-hunter2}\n", []string{"4 account 12345678: app.secret_file cannot be used: no such file"}},
+		{"a variable that is empty", account + "    messenger: connector\n    app: {id: a, secret_env: EMPTY}\n", []string{"4 account 12345678: app.secret_env: the server's environment has no such variable"}},
+		{"a secret that is empty", account + "    messenger: connector\n    app: {id: a, secret_file: empty}\n", []string{"4 account 12345678: app.secret_file cannot be used: it is empty"}},
+		{"a secret of two words", account + "    messenger: connector\n    app: {id: a, secret_file: two-words}\n", []string{"4 account 12345678: app: the secret must be one word"}},
+		{"a secret that is a folder", account + "    messenger: connector\n    app: {id: a, secret_file: .}\n", []string{"4 account 12345678: app.secret_file cannot be used: "}},
+		{"two secrets", account + "    messenger: connector\n    app: {id: a, secret_file: secret, secret_env: APP_SECRET}\n", []string{"4 account 12345678: app has both secret_file and secret_env"}},
+		{"a secret that everybody may read", account + "    messenger: connector\n    app: {id: a, secret_file: open}\n", []string{"4 account 12345678: app.secret_file cannot be used: everybody on this machine may use it (mode 0604)"}},
+		{"no key", account + "    identity: {issuer: {name: b}}\n", []string{"3 account 12345678: identity.issuer needs key_file or key_env"}},
+		{"the key itself", account + "    identity:\n      issuer:\n        name: b\n        private_key: hunter2-hunter2\n", []string{
+			"5 account 12345678: identity.issuer needs key_file", "6 account 12345678: identity.issuer: a secret must not stand in this file",
+		}},
+		{"an issuer without name", account + "    identity: {issuer: {key_file: key.pem}}\n", []string{"3 account 12345678: identity.issuer needs name"}},
+		{"an issuer for too long", account + "    identity: {issuer: {name: b, key_file: key.pem, lifetime: 48h}}\n", []string{"3 account 12345678: identity.issuer.lifetime must be a time from 1m0s to 24h0m0s"}},
+		{"a key that is no PEM", account + "    identity: {issuer: {name: b, key_file: secret}}\n", []string{"3 account 12345678: identity.issuer: the key is not PEM"}},
+		{"a public key", account + "    identity: {issuer: {name: b, key_file: public.pem}}\n", []string{"3 account 12345678: identity.issuer: the PEM holds no private key"}},
+		{"a key that is damaged", account + "    identity: {issuer: {name: b, key_file: damaged.pem}}\n", []string{"3 account 12345678: identity.issuer: the private key cannot be read"}},
+		{"a key that is not RSA", account + "    identity: {issuer: {name: b, key_file: ec.pem}}\n", []string{"3 account 12345678: identity.issuer: the key must be RSA"}},
+		{"a key that is encrypted", account + "    identity: {issuer: {name: b, key_file: encrypted.pem}}\n", []string{"3 account 12345678: identity.issuer: the key is encrypted"}},
+		{"a key that is too short", account + "    identity: {issuer: {name: b, key_file: short.pem}}\n", []string{"3 account 12345678: identity.issuer: the key has 1024 bits, and needs 2048"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if strings.Contains(test.name, "everybody") && runtime.GOOS == "windows" {
+				t.Skip("Windows has no such bits")
+			}
+			s, err := f.read(test.text)
+			faults, ok := errors.AsType[Faults](err)
+			if !ok || s != nil {
+				t.Fatalf("it was taken: %v, %v", s, err)
+			}
+			var got []string
+			for _, fault := range faults {
+				got = append(got, fmt.Sprintf("%d %s", fault.Line, fault.Text))
+			}
+			if !slices.EqualFunc(got, test.want, strings.HasPrefix) {
+				t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(test.want, "\n\t"))
+			}
+			if strings.Contains(err.Error(), theSecret) || strings.Contains(faults.OneLine(), theSecret) {
+				t.Errorf("the secret is shown: %v", err)
+			}
+			if strings.Contains(faults.OneLine(), "\n") {
+				t.Errorf("more than one line: %s", faults.OneLine())
+			}
+			for _, line := range strings.Split(err.Error(), "\n") {
+				if !strings.HasPrefix(line, filepath.Join(f.dir, "accounts.yaml")+":") {
+					t.Errorf("%q does not begin with the file", line)
+				}
+			}
+		})
+	}
+	if _, err := Read(filepath.Join(f.dir, "nowhere"), testRules()); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+func TestChangesAreToldByIDAndNotByContent(t *testing.T) {
+	f := newFolder(t)
+	read := func(text string) *Set {
+		s, err := f.read(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	const before = `
+accounts:
+  1: {identity: {issuer: {name: b, key_file: key.pem}}}
+  2: {messenger: connector, app: {id: a, secret_file: secret}}
+  3: {check_etag: true}
+  4:
+`
+	old := read(before)
+	if c := read(before).Since(old); !cmp.Equal(c, Change{}) {
+		t.Errorf("the same file changes %+v", c)
+	}
+	f.write("secret", "another-secret", 0o600) // the file itself is as it was
+	if c := read(before).Since(old); !cmp.Equal(c, Change{Changed: []string{"2"}}) {
+		t.Errorf("another secret changes %+v", c)
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write("secret", theSecret, 0o600)
+	f.write("other.pem", string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})), 0o600)
+	got := read(`
+others: allow
+accounts:
+  1: {identity: {issuer: {name: b, key_file: other.pem}}}
+  2: {messenger: connector, app: {id: a, secret_file: secret}}
+  3: {check_etag: false}
+  5:
+`).Since(old)
+	if want := (Change{Added: []string{"5"}, Removed: []string{"4"}, Changed: []string{"1", "3"}, Others: true}); !cmp.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestSecretsNeverPrint(t *testing.T) {
+	f := newFolder(t)
+	s, err := f.read(`
+accounts:
+  1: {messenger: connector, app: {id: a, secret_env: APP_SECRET}}
+  2: {identity: {issuer: {name: b, key_file: key.pem}}}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&out, nil))
+	log.Info("x", "set", s, "account", s.Named["1"], "app", s.Named["1"].App, "issuer", s.Named["2"].Issuer)
+	for _, a := range s.Named {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+			fmt.Fprintf(&out, verb+"\n"+verb+"\n"+verb+"\n", a, a.App, a.Issuer)
+		}
+	}
+	// An RSA key as Go prints it shows its numbers; the modulus alone stands for all of them.
+	block, _ := pem.Decode(keyPEM())
+	key, _ := x509.ParsePKCS1PrivateKey(block.Bytes)
+	for _, secret := range []string{theSecret, key.D.String(), key.Primes[0].String()} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("a secret is shown:\n%.2000s", out.String())
+		}
+	}
+}
