@@ -136,6 +136,27 @@ func issuer(r *accounts.Registry) func(string) (lpapi.Issuer, bool) {
 	}
 }
 
+// connectorApp is the app install of an account that uses the Connector API.
+func connectorApp(r *accounts.Registry) func(string) (lpapi.ConnectorApp, bool) {
+	return func(id string) (lpapi.ConnectorApp, bool) {
+		a, ok := r.Account(id)
+		if !ok || a.Messenger != accounts.Connector || a.App == nil {
+			return lpapi.ConnectorApp{}, false
+		}
+		return lpapi.ConnectorApp{ID: a.App.ID, Secret: a.App.Secret, Webhooks: a.App.Webhooks}, true
+	}
+}
+
+// usesConnector tells whether any account does, and whether any is told of by webhook.
+func usesConnector(s *accounts.Set) (any, told bool) {
+	for _, a := range s.Named {
+		if a.Messenger == accounts.Connector && a.App != nil {
+			any, told = true, told || a.App.Webhooks
+		}
+	}
+	return any, told
+}
+
 // settings is what the service needs to know of an account. One that is not served has those of the flags: its calls end where
 // their session would begin, and not before with talk of a limit.
 func settings(r *accounts.Registry, flags accounts.Account) func(string) service.Settings {

@@ -25,18 +25,21 @@ import (
 var (
 	_ service.Accounts  = (*lpapi.Client)(nil)
 	_ service.Ledger    = (*ledger.KV)(nil)
+	_ lpapi.EventLog    = (*ledger.Events)(nil)
 	_ service.Previewer = (*preview.Previewer)(nil)
 )
 
 // house is the server's parts, in the order in which they are closed.
 type house struct {
-	service  *service.Server
-	accounts *accounts.Registry
-	sandbox  *sandbox.Sandbox // nil without --sandbox
-	ledger   *ledger.KV
-	kept     string // where the ledger has its records
-	debug    string // address of the debug server, "" for none
-	closers  []func()
+	service   *service.Server
+	accounts  *accounts.Registry
+	sandbox   *sandbox.Sandbox // nil without --sandbox
+	ledger    *ledger.KV
+	connector *lpapi.Connector
+	kept      string // where the ledger has its records
+	debug     string // address of the debug server, "" for none
+	webhooks  string // address of the webhook server, "" for none
+	closers   []func()
 }
 
 func (h *house) close() {
@@ -138,6 +141,32 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		}
 	})
 
+	events := h.ledger.Events(ledger.EventsConfig{TTL: f.EventTTL, MaxBytes: int64(f.EventBytes)})
+	closeLast(events.Close)
+	connects, told := usesConnector(served)
+	if connects { // else it is opened when a reload has brought an account that needs it
+		if err := events.Open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if told && f.WebhookListen == "" {
+		log.Warn("the accounts file says that LivePerson delivers events to this server, and without --webhook-listen another one must take them")
+	}
+	h.connector, err = lpapi.NewConnector(lpapi.ConnectorConfig{
+		Client: api, App: connectorApp(h.accounts), Log: events, GapWait: f.EventGap, KeepFor: f.EventTTL, MaxConsumers: f.MaxSessions,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if f.WebhookListen != "" {
+		hooks, err := startWebhooks(f, h.connector.Webhook(), log)
+		if err != nil {
+			return nil, err
+		}
+		closeLast(hooks.close)
+		h.webhooks = hooks.listener.Addr().String()
+	}
+
 	h.service = service.New(service.Config{
 		Caller:       f.caller,
 		Settings:     settings(h.accounts, f.account()),
@@ -147,7 +176,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		PublishTimeout: f.LPTimeout, Settle: f.Settle, Heartbeat: f.HeartbeatInterval, ReadStall: f.ReadStall,
 		AgentTokenKey: key, Now: time.Now, Log: log,
 	}, service.Ports{
-		Messenger: messenger{pool, h.accounts},
+		Messenger: messenger{pool, h.connector, h.accounts},
 		Accounts:  api,
 		Store:     store{objects, api},
 		Ledger:    h.ledger,

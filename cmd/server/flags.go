@@ -42,7 +42,7 @@ type flags struct {
 	Accounts       string            `group:"LivePerson:" placeholder:"FILE" help:"YAML file of the accounts to serve and what holds for each, instead of --account; see docs/accounts.md. SIGHUP reads it again."`
 	CheckAccounts  bool              `group:"LivePerson:" env:"-" help:"Check --accounts FILE and the secrets that it names, and exit: 0 if it can be used, 1 if not."`
 	DomainAPI      string            `group:"LivePerson:" name:"domain-api" default:"https://api.liveperson.net" placeholder:"URL" help:"Where LivePerson's hosts are looked up."`
-	Domain         map[string]string `group:"LivePerson:" placeholder:"SERVICE=HOST" help:"Host of a LivePerson service, instead of looking it up: agentVep, asyncMessagingEnt, facadeMsg, idp, swift, accountConfigReadWrite."`
+	Domain         map[string]string `group:"LivePerson:" placeholder:"SERVICE=HOST" help:"Host of a LivePerson service, instead of looking it up: agentVep, asyncMessagingEnt, facadeMsg, idp, sentinel, swift, accountConfigReadWrite."`
 	DomainSuffix   []string          `group:"LivePerson:" placeholder:".SUFFIX" default:".liveperson.net,.lpsnmedia.net,.liveperson.com" help:"Looked-up hosts must end in one of these."`
 	LPPlainHTTP    bool              `group:"LivePerson:" name:"lp-plain-http" help:"Speak http and ws instead of https and wss, with loopback only: for a sandbox in another process."`
 	LPCA           string            `group:"LivePerson:" name:"lp-ca" placeholder:"FILE" help:"Certificates to trust for LivePerson, in PEM, besides the system's."`
@@ -73,6 +73,7 @@ type flags struct {
 	DrainTime         time.Duration `group:"Behaviour:" default:"30s" help:"How long running calls may go on after SIGTERM."`
 
 	ledgerFlags
+	connectorFlags
 
 	DebugListen string `group:"Log:" placeholder:"ADDR" help:"Serve Go's profiles and counters (pprof, expvar) here. Loopback only."`
 
@@ -121,7 +122,7 @@ const oneBlock byteSize = 1 << 16
 const defaultDomainAPI = "https://api.liveperson.net"
 
 // services are those of LivePerson's that this server asks for.
-var services = []string{"agentVep", "asyncMessagingEnt", "facadeMsg", "idp", "swift", "accountConfigReadWrite", "accountConfigReadOnly"}
+var services = []string{"agentVep", "asyncMessagingEnt", "facadeMsg", "idp", "sentinel", "swift", "accountConfigReadWrite", "accountConfigReadOnly"}
 
 // A byteSize is a number of bytes: plain, or with KB, MB, GB (thousands) or KiB, MiB, GiB (1024s) behind it.
 type byteSize int64
@@ -203,6 +204,7 @@ func (f *flags) check() error {
 		bad("--memory-budget %d has no room for one file of --max-file-bytes %d", f.MemoryBudget, f.MaxFileBytes)
 	}
 	f.ledgerFlags.check(bad)
+	f.checkConnector(bad)
 	return errors.Join(errs...)
 }
 

@@ -4,25 +4,37 @@ import (
 	"context"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
+	"github.com/lpfileshare/lpfileshare/internal/lpapi"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// messenger lets lpws be a service.Messenger: Go wants the interfaces' own types in the results, which lpws must not know.
+// messenger is the way into LivePerson that an account's callers take. It lets lpws and lpapi be a service.Messenger: Go wants the
+// interfaces' own types in the results, which they must not know.
 type messenger struct {
-	pool     *lpws.Pool
-	accounts *accounts.Registry
+	pool      *lpws.Pool
+	connector *lpapi.Connector
+	accounts  *accounts.Registry
 }
 
 var _ service.Messenger = messenger{}
 
 func (m messenger) Session(ctx context.Context, c share.Credential) (service.Session, error) {
 	account, ok := m.accounts.Account(c.Account)
-	if !ok {
+	switch {
+	case !ok:
 		return nil, share.Errorf(share.NotAllowed, "this server does not serve account "+c.Account, nil)
-	}
-	if c.Scheme == share.ExternalConsumerID && account.Issuer == nil {
+	case account.Messenger == accounts.Connector && c.Scheme == share.ConsumerToken:
+		return nil, share.Errorf(share.NotAllowed, "account "+c.Account+" uses the Connector API, which knows consumers by the brand's own ids; call with "+
+			"lp-external-consumer-id", nil)
+	case account.Messenger == accounts.Connector && c.Scheme == share.ExternalConsumerID:
+		s, err := m.connector.Session(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return connectorSession{s}, nil
+	case c.Scheme == share.ExternalConsumerID && account.Issuer == nil:
 		return nil, share.Errorf(share.IdentityNotConfigured, "this server holds no credentials for account "+c.Account+
 			"; call with lp-consumer-token, or the operator gives the account an identity in the accounts file", nil)
 	}
@@ -31,6 +43,16 @@ func (m messenger) Session(ctx context.Context, c share.Credential) (service.Ses
 		return nil, err
 	}
 	return session{s}, nil
+}
+
+type connectorSession struct{ *lpapi.ConnectorSession }
+
+func (s connectorSession) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (service.FileWatch, error) {
+	w, err := s.ConnectorSession.WatchFiles(ctx, conversation, after)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 type session struct{ *lpws.Session }

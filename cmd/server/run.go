@@ -123,6 +123,9 @@ func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
 	if h.debug != "" {
 		attrs = append(attrs, slog.String("debug", h.debug))
 	}
+	if h.webhooks != "" {
+		attrs = append(attrs, slog.String("webhooks", h.webhooks))
+	}
 	if h.sandbox != nil {
 		attrs = append(attrs, slog.String("sandbox", h.sandbox.URL()))
 		if h.sandbox.TLSURL() != "" {

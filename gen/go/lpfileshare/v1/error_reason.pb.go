@@ -149,6 +149,9 @@ const (
 	ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED ErrorReason = 52
 	// INTERNAL. A fault of this server. Report it with the request id.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 53
+	// FAILED_PRECONDITION. The account uses the Connector API, and LivePerson does not deliver its events to this server, so that
+	// there is nothing to watch. The operator registers webhooks.
+	ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED ErrorReason = 55
 	// FAILED_PRECONDITION. The call names a consumer by lp-external-consumer-id, and this server holds no credentials for the
 	// account. Call with lp-consumer-token; or the operator gives the account an identity or an app in the accounts file.
 	ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED ErrorReason = 56
@@ -214,6 +217,7 @@ var (
 		51: "ERROR_REASON_SESSION_LIMIT",
 		52: "ERROR_REASON_METHOD_NOT_IMPLEMENTED",
 		53: "ERROR_REASON_INTERNAL",
+		55: "ERROR_REASON_WEBHOOK_NOT_CONFIGURED",
 		56: "ERROR_REASON_IDENTITY_NOT_CONFIGURED",
 		57: "ERROR_REASON_CALLER_NOT_AUTHENTICATED",
 	}
@@ -272,6 +276,7 @@ var (
 		"ERROR_REASON_SESSION_LIMIT":             51,
 		"ERROR_REASON_METHOD_NOT_IMPLEMENTED":    52,
 		"ERROR_REASON_INTERNAL":                  53,
+		"ERROR_REASON_WEBHOOK_NOT_CONFIGURED":    55,
 		"ERROR_REASON_IDENTITY_NOT_CONFIGURED":   56,
 		"ERROR_REASON_CALLER_NOT_AUTHENTICATED":  57,
 	}
@@ -308,7 +313,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xe7\x0f\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x90\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -364,7 +369,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x1bERROR_REASON_WATCH_TOO_SLOW\x102\x12\x1e\n" +
 	"\x1aERROR_REASON_SESSION_LIMIT\x103\x12'\n" +
 	"#ERROR_REASON_METHOD_NOT_IMPLEMENTED\x104\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x105\x12(\n" +
+	"\x15ERROR_REASON_INTERNAL\x105\x12'\n" +
+	"#ERROR_REASON_WEBHOOK_NOT_CONFIGURED\x107\x12(\n" +
 	"$ERROR_REASON_IDENTITY_NOT_CONFIGURED\x108\x12)\n" +
 	"%ERROR_REASON_CALLER_NOT_AUTHENTICATED\x109B\xc7\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
