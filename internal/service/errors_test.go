@@ -238,6 +238,16 @@ var errorCases = map[share.Kind]errorCase{
 	share.SessionLimit:          portFails("Session", share.SessionLimit),
 	share.MethodNotImplemented:  portFails("Session", share.MethodNotImplemented),
 	share.IdentityNotConfigured: portFails("Session", share.IdentityNotConfigured),
+	share.WebhookNotConfigured: {do: func(h *house) func() error {
+		h.lp.failAlways("WatchFiles", kindError(share.WebhookNotConfigured))
+		return func() error {
+			stream, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		}
+	}},
 	share.CallerNotAuthenticated: {
 		config: func(c *Config) {
 			c.Caller = func(context.Context) (string, bool) { return "known, and not trusted", false }
