@@ -59,16 +59,27 @@ type world struct {
 	quit context.CancelFunc
 	code chan int
 
+	// connector tells that the account uses the Connector API: see over_test.go.
+	connector bool
+	webhooks  string // where the server takes them
+
 	mu       sync.Mutex
 	receipts map[string]int // that the server has sent, by status
+	shoppers int            // consumers by ids of the brand's
 }
 
 // sawReceipt counts the receipts that go out.
 func (w *world) sawReceipt(f sandbox.Frame) {
+	if f.FromClient {
+		w.sawRequest(f.Data)
+	}
+}
+
+func (w *world) sawRequest(data []byte) {
 	var request struct {
 		Body struct{ Event struct{ Type, Status string } }
 	}
-	if f.FromClient && json.Unmarshal(f.Data, &request) == nil && request.Body.Event.Type == "AcceptStatusEvent" {
+	if json.Unmarshal(data, &request) == nil && request.Body.Event.Type == "AcceptStatusEvent" {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.receipts == nil {
@@ -94,7 +105,16 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t}
+	w := &world{t: t, connector: os.Getenv(overConnector) != ""}
+	opts.OnExchange = func(x sandbox.Exchange) {
+		if x.Endpoint == "send" {
+			w.sawRequest(x.Request)
+		}
+		check.CheckExchange(wire.Exchange(x))
+		for _, f := range wire.Exchange(x).Frames() {
+			record.Add(f)
+		}
+	}
 	opts.OnFrame = func(f sandbox.Frame) {
 		w.sawReceipt(f)
 		check.Check(wire.Frame(f))
@@ -117,6 +137,9 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 			t.Errorf("frames that no schema allows: %v\n%s", err, check.Report())
 		}
 	})
+	if w.connector {
+		args = append(w.connectorArgs(true), args...)
+	}
 	w.start(args...)
 	return w
 }
@@ -136,6 +159,7 @@ func (w *world) start(args ...string) {
 	for {
 		if m := readyLine.FindStringSubmatch(w.logs.String()); m != nil {
 			w.grpc = m[1]
+			w.hook()
 			return
 		}
 		select {
@@ -204,6 +228,13 @@ type consumer struct {
 func (w *world) consumer() consumer {
 	w.t.Helper()
 	c := w.dial()
+	if w.connector {
+		w.mu.Lock()
+		w.shoppers++
+		external := fmt.Sprintf("shopper-%d", w.shoppers)
+		w.mu.Unlock()
+		return consumer{c.As(lpfileshare.ExternalConsumerID(external)), external, shopperID(external)}
+	}
 	session, err := c.SignInConsumer(w.t.Context(), &pb.SignInConsumerRequest{
 		Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
