@@ -103,7 +103,7 @@ func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) {
 		"others_changed", change.Others)
 }
 
-// reach is which hosts serve an account. One that is not served has those of the flags: its sign-ins are LivePerson's to judge.
+// reach is which hosts serve an account. One that is not served any more has those of the flags, for the calls that still run.
 func reach(r *accounts.Registry, flags accounts.Account) func(string) lpapi.Reach {
 	return func(id string) lpapi.Reach {
 		a, ok := r.Account(id)

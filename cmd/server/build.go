@@ -135,6 +135,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 
 	h.service = service.New(service.Config{
 		Caller:       f.caller,
+		Serves:       func(id string) bool { _, ok := h.accounts.Account(id); return ok },
 		Settings:     settings(h.accounts, f.account()),
 		MemoryBudget: int64(f.MemoryBudget), QueueLength: f.QueueLength, QueueWait: f.QueueTime,
 		IdleTimeout: f.UploadIdleTimeout, UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,

@@ -183,8 +183,12 @@ func lineWith(t *testing.T, w *world, mark string, count int) (last string) {
 func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	file := newAccountsFile(t, "accounts: {"+account+": }\n")
 	w := newWorld(t, sandbox.Options{}, "--accounts="+file.path)
-	c := w.consumer()
+	c, admin := w.consumer(), w.agent("admin")
 	conv := w.conversation(c.Client)
+	signUp := func() error {
+		_, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+		return err
+	}
 	up := func(size int) error {
 		_, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", RetryFor: -1}, bytes.NewReader(photo(t, size)))
 		return err
@@ -218,8 +222,19 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	file.write("accounts: {another: }\n")
 	w.hangUp(readAgain)
 	wantReason(t, up(20_000), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	wantReason(t, signUp(), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	_, err := admin.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	_, err = w.dial().Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{
+		Account: accountPath, Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: "sandbox"}},
+	})
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+
 	file.write("others: allow\n")
 	w.hangUp(readAgain)
+	if err := signUp(); err != nil {
+		t.Errorf("others: allow, and %v", err)
+	}
 	if err := up(20_000); err != nil {
 		t.Errorf("others: allow, and %v", err)
 	}
