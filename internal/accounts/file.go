@@ -164,7 +164,7 @@ func (r *reader) accountKeys(where string, a *Account) keys {
 		"limits": func(n ast.Node) {
 			r.mapping(n, at("limits"), keys{
 				"max_file_bytes":   r.size(at("limits.max_file_bytes"), &a.MaxFileBytes),
-				"max_image_pixels": r.number(at("limits.max_image_pixels"), &a.MaxImagePixels),
+				"max_image_pixels": r.pixels(at("limits.max_image_pixels"), &a.MaxImagePixels),
 				"documents":        r.boolean(at("limits.documents"), &a.Documents),
 			})
 		},

@@ -193,7 +193,7 @@ func (l *link) swap(c *conn) (old *conn, err error) {
 		return nil, c.death
 	default:
 	}
-	l.conn, c.begun = c, time.Now()
+	l.conn = c
 	l.book.disconnected()
 	l.book.connected(l)
 	l.mu.Unlock()

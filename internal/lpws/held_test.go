@@ -129,6 +129,7 @@ func TestATokenThatIsNotAcceptedAnyMoreIsReplacedOnce(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, count %d", test.name, count), func(t *testing.T) {
 				t.Parallel()
 				h, v := newVouching(t, sandbox.Options{})
+				test := test
 				test.fault.Count = count
 				var err error
 				if on := test.fault.On; on == "ws:upgrade" || on == "cqm.SubscribeExConversations" {

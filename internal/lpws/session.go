@@ -108,7 +108,7 @@ func (l *link) adopt(c *conn) bool {
 		return false
 	default:
 	}
-	l.conn, c.begun = c, time.Now()
+	l.conn = c
 	close(l.up)
 	l.book.connected(l)
 	l.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 type Settings struct {
 	// MaxFileBytes is the largest file.
 	MaxFileBytes int64
-	// MaxImagePixels is the largest image; the Previewer enforces it.
+	// MaxImagePixels is the largest image. The Previewer has a limit for all accounts, which is no less.
 	MaxImagePixels int64
 	// Documents allows PDF, TXT, DOCX, XLSX and PPTX beside images.
 	Documents bool
