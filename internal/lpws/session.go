@@ -27,7 +27,9 @@ type link struct {
 	key  [sha256.Size]byte
 	cred share.Credential
 	d    dialect
-	tag  string // names the session in the log
+	// under names the settings that it was opened under.
+	under string
+	tag   string // names the session in the log
 
 	refs      int       // guarded by Pool.mu
 	idleSince time.Time // guarded by Pool.mu
