@@ -28,7 +28,13 @@ func (r *reader) badLine(line int, format string, args ...any) {
 	r.faults = append(r.faults, Fault{File: r.file, Line: line, Text: fmt.Sprintf(format, args...)})
 }
 
-func lineOf(n ast.Node) int { return n.GetToken().Position.Line }
+// lineOf is where a node begins; 0 for one that stands nowhere.
+func lineOf(n ast.Node) int {
+	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
+		return 0
+	}
+	return n.GetToken().Position.Line
+}
 
 // keys are those that a mapping may have, and what reads the value of each.
 type keys map[string]func(ast.Node)
