@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -37,9 +38,10 @@ func (n notice) dict(t *testing.T) dict {
 // An endpoint takes webhooks.
 type endpoint struct {
 	*httptest.Server
-	mu     sync.Mutex
-	got    []notice
-	answer func(n int, body string) int // the status for the n-th, from 1 on; nil: 200
+	elsewhere string // a Location, for answers that have one
+	mu        sync.Mutex
+	got       []notice
+	answer    func(n int, body string) int // the status for the n-th, from 1 on; nil: 200
 }
 
 func listen(t *testing.T, answer func(n int, body string) int) *endpoint {
@@ -57,6 +59,9 @@ func listen(t *testing.T, answer func(n int, body string) int) *endpoint {
 		status := 200
 		if e.answer != nil {
 			status = e.answer(n, string(body))
+		}
+		if e.elsewhere != "" {
+			w.Header().Set("Location", e.elsewhere)
 		}
 		w.WriteHeader(status)
 	}))
@@ -294,10 +299,12 @@ func TestWebhooksByCount(t *testing.T) {
 	s := start(t, quick(Options{}))
 	e := listen(t, func(_ int, body string) int {
 		if strings.Contains(body, "bad") {
-			return 302 // an answer like any other, and not followed
+			return 307 // a failure like any other, and not followed
 		}
 		return 200
 	})
+	trap := listen(t, nil)
+	e.elsewhere = trap.URL
 	two := 2
 	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL, MaxRetries: &two}}})
 	joe := patronOf(t, s, "joe")
@@ -313,8 +320,11 @@ func TestWebhooksByCount(t *testing.T) {
 	}
 	eventually(t, "nothing waits", s.hooks.idle)
 	delivered := s.Journal().Delivered
-	if last := delivered[len(delivered)-1]; last.Outcome != HookAbandoned || last.Try != 3 || last.Status != 302 {
+	if last := delivered[len(delivered)-1]; last.Outcome != HookAbandoned || last.Try != 3 || last.Status != 307 {
 		t.Errorf("journal: %+v", last)
+	}
+	if len(trap.notices()) > 0 {
+		t.Error("a redirect was followed")
 	}
 }
 
@@ -337,21 +347,49 @@ func TestSlowWebhook(t *testing.T) {
 	}
 }
 
-// TestWebhookAppearsLater: nothing listens at first, as when a gateway is started again.
+// TestWebhookAppearsLater: nothing listens at first, as when a gateway is started again. What it missed comes, in order.
 func TestWebhookAppearsLater(t *testing.T) {
 	s := start(t, quick(Options{}))
-	e := listen(t, nil)
-	e.Close()
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
+	reserved, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := reserved.Addr().String()
+	_ = reserved.Close()
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: "http://" + addr}}, Retention: time.Hour})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
 	joe.say(conv, "early")
-	eventually(t, "a failure", func() bool { return len(s.Journal().Delivered) > 0 })
-	later := listen(t, nil)
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: later.URL}}, Retention: time.Hour})
 	joe.say(conv, "late")
+	eventually(t, "a failure", func() bool { return len(s.Journal().Delivered) > 0 })
 	if d := s.Journal().Delivered[0]; d.Outcome != HookFailed || d.Status != 0 {
 		t.Errorf("journal: %+v", d)
+	}
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 10)
+	later := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		got <- string(body)
+	}))
+	_ = later.Listener.Close()
+	later.Listener = listener
+	later.Start()
+	defer later.Close()
+	for _, want := range []string{"early", "late"} {
+		select {
+		case body := <-got:
+			if !strings.Contains(body, want) {
+				t.Errorf("%s came, want %q", body, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%q never came", want)
+		}
 	}
 }
 
@@ -588,7 +626,7 @@ func TestWebhooksByTLS(t *testing.T) {
 // TestCloseEndsWebhooks closes a sandbox while webhooks are under way, wait for their turn, and wait to be tried again.
 func TestCloseEndsWebhooks(t *testing.T) {
 	before := runtime.NumGoroutine()
-	s, err := Start(Options{})
+	s, err := Start(Options{WebhookUnit: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
