@@ -34,7 +34,7 @@ var table = map[string]rule{
 	"internal/service":  {ours: []string{"gen/go/...", "internal/share"}, never: []string{"net/http", "github.com/gorilla/websocket"}},
 	"internal/lpws":     {ours: []string{"internal/share"}},
 	"internal/swift":    {ours: []string{"internal/share"}},
-	"internal/preview":  {ours: []string{"internal/share"}},
+	"internal/images":   {ours: []string{"internal/share"}},
 	"internal/ledger":   {ours: []string{"internal/share"}},
 	"internal/lpapi":    {ours: []string{"internal/share"}},
 	"internal/sandbox":  {},

@@ -149,6 +149,10 @@ const (
 	ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED ErrorReason = 52
 	// INTERNAL. A fault of this server. Report it with the request id.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 53
+	// INVALID_ARGUMENT. The image is over the limit and cannot be made to fit. Metadata: maxBytes, and why: "animated" (it would
+	// lose its animation), "memory" (decoding it takes more memory than there is for images), "content" (nothing that still shows it
+	// is small enough). Make it smaller before sending it.
+	ErrorReason_ERROR_REASON_IMAGE_CANNOT_FIT ErrorReason = 54
 )
 
 // Enum value maps for ErrorReason.
@@ -208,6 +212,7 @@ var (
 		51: "ERROR_REASON_SESSION_LIMIT",
 		52: "ERROR_REASON_METHOD_NOT_IMPLEMENTED",
 		53: "ERROR_REASON_INTERNAL",
+		54: "ERROR_REASON_IMAGE_CANNOT_FIT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -264,6 +269,7 @@ var (
 		"ERROR_REASON_SESSION_LIMIT":             51,
 		"ERROR_REASON_METHOD_NOT_IMPLEMENTED":    52,
 		"ERROR_REASON_INTERNAL":                  53,
+		"ERROR_REASON_IMAGE_CANNOT_FIT":          54,
 	}
 )
 
@@ -298,7 +304,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x92\x0f\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xb5\x0f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -354,7 +360,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x1bERROR_REASON_WATCH_TOO_SLOW\x102\x12\x1e\n" +
 	"\x1aERROR_REASON_SESSION_LIMIT\x103\x12'\n" +
 	"#ERROR_REASON_METHOD_NOT_IMPLEMENTED\x104\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x105B\xc7\x01\n" +
+	"\x15ERROR_REASON_INTERNAL\x105\x12!\n" +
+	"\x1dERROR_REASON_IMAGE_CANNOT_FIT\x106B\xc7\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (

@@ -1,4 +1,4 @@
-package preview
+package images
 
 import (
 	"bytes"

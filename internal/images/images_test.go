@@ -1,4 +1,4 @@
-package preview
+package images
 
 import (
 	"bytes"
@@ -46,7 +46,7 @@ func decodePreview(t *testing.T, uri string) image.Image {
 	return img
 }
 
-func makePreview(t *testing.T, p *Previewer, ft share.FileType, data []byte) image.Image {
+func makePreview(t *testing.T, p *Processor, ft share.FileType, data []byte) image.Image {
 	t.Helper()
 	uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data), maxChars)
 	if err != nil {
