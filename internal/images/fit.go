@@ -25,7 +25,7 @@ var fitQualities = [...]int{90, 82, 74, 66}
 const maxJPEGSide = 1<<16 - 1
 
 // leastSide is the longer side below which an image is no longer made smaller.
-const leastSide = 64
+const leastSide = 16
 
 // Fit makes an image what its job says, and nil where it is to be stored as it came. It changes no more than needed: first what
 // does not show goes, and only if that is not enough the image is encoded anew.
