@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/images/craft"
 )
 
 // An order is a job on bytes, and where they went.
@@ -76,39 +77,19 @@ func decoded(t *testing.T, ft share.FileType, b []byte) image.Image {
 func withGPS(jpeg []byte, orientation uint16) []byte {
 	return bytes.Join([][]byte{
 		jpeg[:2],
-		segment(0xe0, []byte("JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x01\x01rgb")), // with a small picture
-		segment(0xe1, append([]byte("Exif\x00\x00"), gpsEXIF(orientation)...)),
-		segment(0xe1, []byte("http://ns.adobe.com/xap/1.0/\x00<x:xmpmeta>secret</x:xmpmeta>")),
-		segment(0xed, []byte("Photoshop 3.0\x008BIM secret")),
-		segment(0xfe, []byte("secret comment")),
-		segment(0xe2, []byte("MPF\x00secret")),
-		segment(0xec, []byte("Ducky secret")),
+		craft.Segment(0xe0, []byte("JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x01\x01rgb")), // with a small picture
+		craft.Segment(0xe1, append([]byte("Exif\x00\x00"), gpsEXIF(orientation)...)),
+		craft.Segment(0xe1, []byte("http://ns.adobe.com/xap/1.0/\x00<x:xmpmeta>secret</x:xmpmeta>")),
+		craft.Segment(0xed, []byte("Photoshop 3.0\x008BIM secret")),
+		craft.Segment(0xfe, []byte("secret comment")),
+		craft.Segment(0xe2, []byte("MPF\x00secret")),
+		craft.Segment(0xec, []byte("Ducky secret")),
 		jpeg[2:],
 	}, nil)
 }
 
-// gpsEXIF is EXIF with an orientation and, in a directory of its own, a place.
-func gpsEXIF(orientation uint16) []byte {
-	var b bytes.Buffer
-	put := func(v ...any) {
-		for _, v := range v {
-			_ = binary.Write(&b, binary.LittleEndian, v)
-		}
-	}
-	b.WriteString("II")
-	put(uint16(42), uint32(8))
-	put(uint16(2))
-	put(uint16(0x0112), uint16(3), uint32(1), uint32(orientation))
-	put(uint16(0x8825), uint16(4), uint32(1), uint32(38)) // GPS is at 38
-	put(uint32(0))
-	put(uint16(2))
-	put(uint16(1), uint16(2), uint32(2), []byte("N\x00\x00\x00"))
-	put(uint16(2), uint16(5), uint32(3), uint32(68)) // latitude, three fractions
-	put(uint32(0))
-	put(uint32(48), uint32(1), uint32(51), uint32(1), uint32(2910), uint32(100))
-	b.WriteString("secret")
-	return b.Bytes()
-}
+// gpsEXIF is EXIF with a place, and a secret.
+func gpsEXIF(orientation uint16) []byte { return append(craft.EXIF(orientation), "secret"...) }
 
 func TestWhatFitsIsLeftAlone(t *testing.T) {
 	b := withGPS(asJPEG(t, corners(64, 48)), 6)
@@ -132,7 +113,7 @@ func TestAPhotographIsMadeToFitUprightAndClean(t *testing.T) {
 	}
 	profile := iccProfile("RGB ")
 	b := asJPEG(t, img)
-	b = withGPS(append(append(bytes.Clone(b[:2]), segment(0xe2, append([]byte("ICC_PROFILE\x00\x01\x01"), profile...))...), b[2:]...), 6)
+	b = withGPS(append(append(bytes.Clone(b[:2]), craft.Segment(0xe2, append([]byte("ICC_PROFILE\x00\x01\x01"), profile...))...), b[2:]...), 6)
 	b = append(b, "secret tail"...)
 	for _, most := range []int64{int64(len(b)) - 1, 200_000, 60_000, 10_000} {
 		got, fitted := orderOf(share.JPEG, b, most, previewed).done(t)
@@ -220,8 +201,8 @@ func iccProfile(space string) []byte {
 }
 
 func TestAColourProfileGoesOnlyWithItsColours(t *testing.T) {
-	b := flatJPEG(0xc0, 900, 800, 100, 100, 100, 100)
-	cmyk := append(append(bytes.Clone(b[:2]), segment(0xe2, append([]byte("ICC_PROFILE\x00\x01\x01"), iccProfile("CMYK")...))...), b[2:]...)
+	b := craft.FlatJPEG(0xc0, 900, 800, 100, 100, 100, 100)
+	cmyk := append(append(bytes.Clone(b[:2]), craft.Segment(0xe2, append([]byte("ICC_PROFILE\x00\x01\x01"), iccProfile("CMYK")...))...), b[2:]...)
 	got, fitted := orderOf(share.JPEG, cmyk, int64(len(cmyk))-1).done(t)
 	if bytes.Contains(got, []byte("ICC_PROFILE")) || !slices.Contains(fitted.Change.Removed, share.MetadataColorProfile) {
 		t.Errorf("a profile of inks stands with RGB: %v", fitted.Change.Removed)
@@ -448,7 +429,7 @@ func TestABrokenImageIsNeitherStrippedNorFitted(t *testing.T) {
 }
 
 func TestScansAreCounted(t *testing.T) {
-	b := flatJPEG(0xc2, 64, 48, 100)
+	b := craft.FlatJPEG(0xc2, 64, 48, 100)
 	at := bytes.LastIndex(b, []byte{0xff, 0xda})
 	scan := b[at : len(b)-2]
 	bomb := slices.Concat(b[:at], bytes.Repeat(scan, 5000), b[len(b)-2:])
@@ -536,8 +517,8 @@ func TestFitGivesTheReadersError(t *testing.T) {
 // FuzzFit holds what comes of any bytes against what Fit promises: within the limit, of the type that it says, and clean.
 func FuzzFit(f *testing.F) {
 	for _, b := range [][]byte{
-		withGPS(asJPEG(f, corners(16, 12)), 6), withEXIF(asJPEG(f, corners(8, 6)), "MM", 3), flatJPEG(0xc2, 16, 8, 100), flatJPEG(0xc0, 8, 8, 100, 100, 100, 100),
-		asPNG(f, corners(16, 12)), animatedPNG(f), gifOf(f, 16, 12), animation(f, 2)[:2000], []byte("GIF89a<script>"), pngBomb(20_000, 20_000)[:64],
+		withGPS(asJPEG(f, corners(16, 12)), 6), withEXIF(asJPEG(f, corners(8, 6)), "MM", 3), craft.FlatJPEG(0xc2, 16, 8, 100), craft.FlatJPEG(0xc0, 8, 8, 100, 100, 100, 100),
+		asPNG(f, corners(16, 12)), animatedPNG(f), gifOf(f, 16, 12), animation(f, 2)[:2000], []byte("GIF89a<script>"), craft.PNGBomb(20_000, 20_000)[:64],
 	} {
 		f.Add(b, uint16(200))
 		f.Add(b, uint16(60_000))
