@@ -635,7 +635,7 @@ func (l *looker) Fit(ctx context.Context, job share.ImageJob) (*share.FittedImag
 	if bytes.HasSuffix(b, []byte("clean")) && job.Size <= job.MaxBytes {
 		return nil, nil
 	}
-	if _, err := job.Create().Write(bytes.Repeat([]byte("a try that was too long"), 3000)); err != nil { // and is void
+	if _, err := job.Create().Write(bytes.Repeat([]byte("a void try"), 3000)); err != nil {
 		return nil, err
 	}
 	if _, err := job.Create().Write(b[:len(b)/2]); err != nil {

@@ -1,8 +1,11 @@
 package service
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"io"
+	"strings"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -16,6 +19,12 @@ func (s *Server) receiveFitAndStore(ctx context.Context, in *receiver, room *res
 	check := newChecker(s, spec, input, false)
 	if err := s.receive(ctx, in, check, nil); err != nil {
 		return nil, err
+	}
+	if spec.strip && spec.preview != "" {
+		var err error
+		if spec.preview, err = s.stripPreview(ctx, spec.preview); err != nil {
+			return nil, err
+		}
 	}
 	output := &outlet{from: s.admission}
 	defer output.discard()
@@ -65,6 +74,26 @@ func (s *Server) fit(ctx context.Context, spec uploadSpec, settings Settings, in
 		job.PreviewChars = maxPreviewChars
 	}
 	return s.ports.Images.Fit(ctx, job)
+}
+
+// stripPreview strips the preview that a caller gave: what is not to be told by a picture is not to be told by its preview.
+func (s *Server) stripPreview(ctx context.Context, uri string) (string, error) {
+	t, data, _ := splitDataURI(uri) // which checkSpec has checked
+	var out bytes.Buffer
+	fitted, err := s.ports.Images.Fit(ctx, share.ImageJob{
+		Type: t, Size: int64(len(data)), Open: func() io.Reader { return bytes.NewReader(data) },
+		Create: func() io.Writer { out.Reset(); return &out }, MaxBytes: int64(len(data)), Strip: true,
+	})
+	switch {
+	case share.Is(err, share.ImageInvalid, share.ImageTooManyPixels, share.FileTooLarge):
+		var v violations
+		v.add("spec.preview.data_uri", "cannot be stripped: it is not an image of the type that it says")
+		return "", v.err()
+	case err != nil || fitted == nil:
+		return uri, err
+	}
+	head, _, _ := strings.Cut(uri, ",")
+	return head + "," + base64.StdEncoding.EncodeToString(out.Bytes()), nil
 }
 
 // An outlet is the spool that a changed image is written into. Each try begins a new one.

@@ -3,6 +3,7 @@ package service
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"testing"
 
 	"github.com/google/uuid"
@@ -123,6 +124,26 @@ func TestImagesAreStrippedWhenAskedOrAlways(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a preview too", func(t *testing.T) {
+		h := newHouse(t)
+		given := base64.StdEncoding.EncodeToString([]byte("a preview, secret"))
+		h.put(picture(1000), strip, func(s *pb.UploadSpec) {
+			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64," + given}}
+		})
+		want := "data:image/png;base64," + base64.StdEncoding.EncodeToString([]byte("a previe"))
+		if got := h.published(picture(1000)[:500]).File.Preview; got != want {
+			t.Errorf("the preview is %q, want %q", got, want)
+		}
+		h.look.fail("Fit", kindError(share.ImageInvalid))
+		b := picture(1000)
+		_, err := h.upload(h.alice(), whole(spec(b, strip, func(s *pb.UploadSpec) {
+			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64," + given}}
+		}), b, 64<<10)...)
+		refused(t, err, share.InvalidField)
+		if names := fields(err); len(names) != 1 || names[0] != "spec.preview.data_uri" {
+			t.Errorf("fields %v", names)
+		}
+	})
 	t.Run("what is clean stays", func(t *testing.T) {
 		h := newHouse(t)
 		b := append(picture(200_000), "clean"...)

@@ -165,13 +165,19 @@ func checkRequestID(v *violations, field, id string) string {
 }
 
 func validDataURI(uri string) bool {
-	for _, prefix := range []string{"data:image/jpeg;base64,", "data:image/png;base64,", "data:image/gif;base64,"} {
-		if data, ok := strings.CutPrefix(uri, prefix); ok {
-			_, err := base64.StdEncoding.DecodeString(data)
-			return err == nil && data != "" && !strings.ContainsAny(data, "\r\n") // which decoding lets pass
+	_, _, ok := splitDataURI(uri)
+	return ok
+}
+
+// splitDataURI gives the type and the bytes of an image's data URI.
+func splitDataURI(uri string) (share.FileType, []byte, bool) {
+	for _, t := range []share.FileType{share.JPEG, share.PNG, share.GIF} {
+		if text, ok := strings.CutPrefix(uri, "data:"+t.MediaType()+";base64,"); ok {
+			data, err := base64.StdEncoding.DecodeString(text)
+			return t, data, err == nil && len(data) > 0 && !strings.ContainsAny(text, "\r\n") // which decoding lets pass
 		}
 	}
-	return false
+	return "", nil, false
 }
 
 // fingerprint sums up what a request id stands for: the spec without the id, without validate_only, and without size and

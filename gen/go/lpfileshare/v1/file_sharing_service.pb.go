@@ -459,7 +459,7 @@ type ImageOptions struct {
 	// File.file_type and ImageChange.input_file_type say so. Animations (GIF, APNG) are never flattened: IMAGE_CANNOT_FIT.
 	Fit bool `protobuf:"varint,1,opt,name=fit,proto3" json:"fit,omitempty"`
 	// Remove what does not show: EXIF (the place where it was taken included), XMP, IPTC, comments, embedded previews, and all bytes
-	// behind the image's end. No pixel changes by that. Kept are the colour profile and, as the only EXIF tag of a JPEG or PNG that
+	// behind the image's end; from a preview.data_uri too. No pixel changes by that. Kept are the colour profile and, as the only EXIF tag of a JPEG or PNG that
 	// is not encoded anew, the orientation. An image whose structure is broken is IMAGE_INVALID.
 	StripMetadata bool `protobuf:"varint,2,opt,name=strip_metadata,json=stripMetadata,proto3" json:"strip_metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
