@@ -42,9 +42,9 @@ demo: build ## Show the whole path once; FILE=path sends a file of yours
 .PHONY: test
 test: ## Run all tests, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
-	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/swift)
+	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/swift)
 	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the rest wants a real Swift: make test-swift
-	$(GO) test -timeout 20m ./test/load
+	$(GO) test -timeout 20m ./test/load ./test/images/...
 
 .PHONY: test-swift
 test-swift: build ## Run the tests of the store over a real OpenStack Swift: wants Debian 12 and root

@@ -107,7 +107,7 @@ func ExampleError() {
 	}
 	// Output:
 	// upload cat.jpg: it failed [FILE_TOO_LARGE]
-	// Send a smaller file; the capabilities tell the limit.
+	// Send a smaller file, or have an image made to fit; the capabilities tell the limits.
 }
 
 // A watch goes on for as long as the caller wants it, over lost connections.

@@ -38,6 +38,9 @@ type UploadOptions struct {
 	Caption string
 	// Preview is a small picture of the file, or the wish that the server make one. Nil: none.
 	Preview *pb.Preview
+	// Image is what may be done to an image before it is stored: made to fit, stripped. Nil: nothing. UploadResponse.Image tells what
+	// was done.
+	Image *pb.ImageOptions
 	// RequestID is a UUID. Empty: one is made. Give the same again to repeat an upload whose outcome is not known: it is then
 	// published once, however often it is sent.
 	RequestID string
@@ -101,7 +104,7 @@ func (c *Client) Upload(ctx context.Context, o UploadOptions, r io.Reader) (*pb.
 func (o *UploadOptions) spec(src *source) (*pb.UploadSpec, error) {
 	spec := &pb.UploadSpec{
 		Conversation: o.Conversation, DialogId: o.DialogID, DisplayName: o.DisplayName, FileType: o.FileType,
-		Caption: o.Caption, Preview: o.Preview, RequestId: o.RequestID, PublishMode: o.PublishMode,
+		Caption: o.Caption, Preview: o.Preview, Image: o.Image, RequestId: o.RequestID, PublishMode: o.PublishMode,
 		ValidateOnly: o.ValidateOnly, Checksums: src.sums,
 	}
 	if src.size >= 0 {
@@ -264,7 +267,7 @@ func (u *upload) settle(ctx context.Context) *pb.UploadResponse {
 	}
 	state, storeOnly := r.GetUpload().GetState(), u.spec.GetPublishMode() == pb.PublishMode_PUBLISH_MODE_STORE_ONLY
 	if state == pb.UploadState_UPLOAD_STATE_PUBLISHED || state == pb.UploadState_UPLOAD_STATE_STORED && storeOnly {
-		return &pb.UploadResponse{File: r.GetUpload().GetFile(), RequestId: u.spec.GetRequestId(), Replayed: true}
+		return &pb.UploadResponse{File: r.GetUpload().GetFile(), RequestId: u.spec.GetRequestId(), Replayed: true, Image: r.GetUpload().GetImage()}
 	}
 	return nil
 }

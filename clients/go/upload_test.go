@@ -310,20 +310,23 @@ func TestUploadOfASourceThatIsReadOnce(t *testing.T) {
 	})
 	t.Run("is asked after when its answer was lost", func(t *testing.T) {
 		var id string
+		var asked *pb.UploadSpec
 		f := &fake{
 			upload: func(_ int, s uploadStream) error {
-				return failAt(s, "after the finish", func(r *received) { id = r.spec.GetRequestId() }, unavailable)
+				return failAt(s, "after the finish", func(r *received) { id, asked = r.spec.GetRequestId(), r.spec }, unavailable)
 			},
 			getUpload: func(r *pb.GetUploadRequest) (*pb.GetUploadResponse, error) {
 				if r.GetParent() != "accounts/12345678" || r.GetRequestId() != id {
 					return nil, failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND)
 				}
-				return &pb.GetUploadResponse{Upload: &pb.Upload{State: pb.UploadState_UPLOAD_STATE_PUBLISHED, File: &pb.File{Name: "n"}}}, nil
+				return &pb.GetUploadResponse{Upload: &pb.Upload{State: pb.UploadState_UPLOAD_STATE_PUBLISHED, File: &pb.File{Name: "n"}, Image: &pb.ImageChange{Scaled: true}}}, nil
 			},
 		}
 		c := start(t, f)
-		resp, err := c.Upload(testContext(t), jpeg, once{bytes.NewReader(picture(100_000))})
-		if err != nil || resp.GetFile().GetName() != "n" || !resp.GetReplayed() {
+		o := jpeg
+		o.Image = &pb.ImageOptions{Fit: true}
+		resp, err := c.Upload(testContext(t), o, once{bytes.NewReader(picture(100_000))})
+		if err != nil || resp.GetFile().GetName() != "n" || !resp.GetReplayed() || !resp.GetImage().GetScaled() || !asked.GetImage().GetFit() {
 			t.Fatalf("got %v, %v", resp, err)
 		}
 	})

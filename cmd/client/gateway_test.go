@@ -50,6 +50,7 @@ type gateway struct {
 	state         *pb.Upload                                                                    // what GetUpload answers
 	spoil         bool                                                                          // downloads give other bytes than were uploaded
 	signInExpiry  time.Duration                                                                 // how long a consumer's token lives
+	image         *pb.ImageChange                                                               // what is told of each upload
 	upload        func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error // instead of the real one
 
 	mu            sync.Mutex
@@ -225,7 +226,7 @@ func (g *gateway) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.Uploa
 		}
 		data = append(data, m.GetChunk().GetData()...)
 	}
-	return s.SendAndClose(&pb.UploadResponse{RequestId: spec.GetRequestId(), File: g.keep(spec, data, agent)})
+	return s.SendAndClose(&pb.UploadResponse{RequestId: spec.GetRequestId(), File: g.keep(spec, data, agent), Image: g.image})
 }
 
 // keep stores a file and tells the watchers, unless it is not to be published.

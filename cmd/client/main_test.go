@@ -170,6 +170,35 @@ func TestUploadFlags(t *testing.T) {
 	}
 }
 
+func TestUploadTellsWhatWasDoneToAnImage(t *testing.T) {
+	g := startGateway(t, &gateway{image: &pb.ImageChange{
+		InputSizeBytes: 8_000_000, InputFileType: pb.FileType_FILE_TYPE_PNG, InputWidth: 4000, InputHeight: 3000, Width: 1500, Height: 2000,
+		Recoded: true, Rotated: true, Scaled: true, JpegQuality: 82, TrailingBytesRemoved: 7,
+		RemovedMetadata: []pb.ImageMetadata{pb.ImageMetadata_IMAGE_METADATA_EXIF, pb.ImageMetadata_IMAGE_METADATA_COMMENT, 99},
+	}})
+	s := newShell(t, g)
+	s.ok("sign-in", "--address", g.address)
+	s.ok("conversation", "create")
+	write(t, "a.jpg", picture(1000))
+	write(t, "a.txt", []byte("text"))
+	code, stdout, stderr := s.run(t.Context(), "upload", "--fit", "--strip", "a.jpg")
+	want := "a.jpg: 8000000 bytes became 1000: png became jpeg; turned upright; scaled from 4000 x 3000 to 1500 x 2000 pixels; quality 82; without EXIF, comments, 99; without 7 trailing bytes\n"
+	if code != exitOK || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, want) {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	if got := g.specs[0].GetImage(); !got.GetFit() || !got.GetStripMetadata() {
+		t.Errorf("asked was %v", got)
+	}
+	code, stdout, stderr = s.run(t.Context(), "--json", "upload", "a.jpg")
+	if code != exitOK || !strings.Contains(stdout, `"jpegQuality":82`) || strings.Contains(stderr, "became") || g.specs[1].GetImage() != nil {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	g.image = nil
+	if _, _, stderr = s.run(t.Context(), "upload", "--fit", "a.txt"); strings.Contains(stderr, "became") || g.specs[2].GetImage() != nil {
+		t.Errorf("text: %s", stderr)
+	}
+}
+
 // Every command's --json output is one JSON object to a line.
 func TestJSON(t *testing.T) {
 	g := startGateway(t, &gateway{})

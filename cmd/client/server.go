@@ -50,12 +50,21 @@ func (capabilitiesCmd) Run(ctx context.Context, a *app) error {
 		types = append(types, strings.ToLower(strings.TrimPrefix(t.String(), "FILE_TYPE_")))
 	}
 	number := func(n int64, unit string) string { return strconv.FormatInt(n, 10) + " " + unit }
+	fitted, stripped := "no", "when asked"
+	if n := r.GetMaxImageInputBytes(); n > 0 {
+		fitted = "up to " + number(n, "bytes")
+	}
+	if r.GetStripsImages() {
+		stripped = "always"
+	}
 	return a.table([][2]string{
 		{"largest file", number(r.GetMaxFileBytes(), "bytes")},
 		{"types", strings.Join(types, " ")},
 		{"largest preview", number(int64(r.GetMaxPreviewChars()), "characters")},
 		{"longest caption", number(int64(r.GetMaxCaptionChars()), "characters")},
 		{"largest image", number(r.GetMaxImagePixels(), "pixels")},
+		{"images made to fit", fitted},
+		{"images stripped", stripped},
 		{"largest chunk", number(int64(r.GetMaxChunkBytes()), "bytes")},
 		{"recommended chunk", number(int64(r.GetRecommendedChunkBytes()), "bytes")},
 		{"upload may idle", r.GetUploadIdleTimeout().AsDuration().String()},

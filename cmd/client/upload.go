@@ -30,6 +30,8 @@ type uploadCmd struct {
 	Caption      string   `help:"Text that is shown with each file."`
 	Preview      string   `default:"auto" placeholder:"WHAT" help:"Small picture shown before a file is opened: auto (the server makes one of an image; other files have none), none, or a FILE. Default: auto."`
 	Type         fileType `placeholder:"TYPE" help:"Type of the files: jpeg, png, gif, pdf, txt, docx, xlsx, pptx. Default: what they look like."`
+	Fit          bool     `help:"Have images that are too large made to fit: turned upright, with less quality, then with fewer pixels."`
+	Strip        bool     `help:"Have metadata (EXIF with the place, XMP, comments) and trailing bytes removed from images."`
 	Name         string   `placeholder:"NAME" help:"Name for people, with one file. Default: the file's."`
 	RequestID    string   `placeholder:"UUID" help:"Repeat an upload whose outcome is not known, with one file: it is never published twice."`
 	StoreOnly    bool     `xor:"effect" help:"Only store the files; publish nothing."`
@@ -154,6 +156,9 @@ func (cmd *uploadCmd) send(ctx context.Context, a *app, client *lpfileshare.Clie
 	if o.Preview == nil {
 		o.Preview = autoPreview(o.FileType)
 	}
+	if (cmd.Fit || cmd.Strip) && isImage(o.FileType) { // other files among them go as they are
+		o.Image = &pb.ImageOptions{Fit: cmd.Fit, StripMetadata: cmd.Strip}
+	}
 	if cmd.StoreOnly {
 		o.PublishMode = pb.PublishMode_PUBLISH_MODE_STORE_ONLY
 	}
@@ -167,17 +172,68 @@ func (cmd *uploadCmd) send(ctx context.Context, a *app, client *lpfileshare.Clie
 	if cmd.ValidateOnly {
 		return a.print(resp, "%s would be accepted", plain(name))
 	}
+	if told := imageChange(resp); told != "" && !a.JSON {
+		fmt.Fprintf(a.stderr, "%s: %s\n", plain(name), told)
+	}
 	return a.print(resp, "%s", plain(resp.GetFile().GetName()))
+}
+
+// imageChange tells in one line what was done to an image; empty: nothing.
+func imageChange(resp *pb.UploadResponse) string {
+	c := resp.GetImage()
+	if c == nil {
+		return ""
+	}
+	var did []string
+	say := func(format string, args ...any) { did = append(did, fmt.Sprintf(format, args...)) }
+	if t := c.GetInputFileType(); t != pb.FileType_FILE_TYPE_UNSPECIFIED {
+		say("%s became %s", typeName(&pb.File{FileType: t}), typeName(resp.GetFile()))
+	}
+	if c.GetRotated() {
+		say("turned upright")
+	}
+	if c.GetScaled() {
+		say("scaled from %d x %d to %d x %d pixels", c.GetInputWidth(), c.GetInputHeight(), c.GetWidth(), c.GetHeight())
+	}
+	if q := c.GetJpegQuality(); q > 0 {
+		say("quality %d", q)
+	}
+	var kinds []string
+	for _, m := range c.GetRemovedMetadata() {
+		kinds = append(kinds, metadataName(m))
+	}
+	if len(kinds) > 0 {
+		say("without %s", strings.Join(kinds, ", "))
+	}
+	if n := c.GetTrailingBytesRemoved(); n > 0 {
+		say("without %d trailing bytes", n)
+	}
+	return fmt.Sprintf("%d bytes became %d: %s", c.GetInputSizeBytes(), resp.GetFile().GetStoredSizeBytes(), strings.Join(did, "; "))
+}
+
+// metadataName is a kind of metadata as people call it; one that this client does not know yet, as the contract does.
+func metadataName(m pb.ImageMetadata) string {
+	switch m {
+	case pb.ImageMetadata_IMAGE_METADATA_COMMENT:
+		return "comments"
+	case pb.ImageMetadata_IMAGE_METADATA_COLOR_PROFILE:
+		return "colour profile"
+	case pb.ImageMetadata_IMAGE_METADATA_OTHER:
+		return "other data"
+	}
+	return strings.TrimPrefix(m.String(), "IMAGE_METADATA_") // EXIF, XMP, IPTC
 }
 
 // autoPreview asks for a preview of what the server can make one of. Nil: none.
 func autoPreview(t pb.FileType) *pb.Preview {
-	switch t {
-	case pb.FileType_FILE_TYPE_JPEG, pb.FileType_FILE_TYPE_PNG, pb.FileType_FILE_TYPE_GIF:
-		return &pb.Preview{Source: &pb.Preview_Generate{Generate: true}}
-	default:
+	if !isImage(t) {
 		return nil
 	}
+	return &pb.Preview{Source: &pb.Preview_Generate{Generate: true}}
+}
+
+func isImage(t pb.FileType) bool {
+	return t == pb.FileType_FILE_TYPE_JPEG || t == pb.FileType_FILE_TYPE_PNG || t == pb.FileType_FILE_TYPE_GIF
 }
 
 // openFile opens a file, and says so if it is a folder.

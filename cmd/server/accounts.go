@@ -22,6 +22,7 @@ func (f *flags) account() accounts.Account {
 		Messenger: accounts.Messaging,
 		Domains:   f.Domain, DomainSuffixes: f.DomainSuffix,
 		MaxFileBytes: int64(f.MaxFileBytes), MaxImagePixels: f.MaxImagePixels, Documents: f.Documents,
+		FitImages: f.FitImages, MaxImageInputBytes: int64(f.MaxImageInput), StripImages: f.StripImages,
 		CheckETag: f.CheckETag, AcceptReceipts: f.AcceptReceipts, AccessReceipts: f.AccessReceipts,
 	}
 }
@@ -206,9 +207,13 @@ func settings(r *accounts.Registry, flags accounts.Account) func(string) service
 		if !ok {
 			a = flags
 		}
-		return service.Settings{
-			MaxFileBytes: a.MaxFileBytes, MaxImagePixels: a.MaxImagePixels, Documents: a.Documents,
+		set := service.Settings{
+			MaxFileBytes: a.MaxFileBytes, MaxImagePixels: a.MaxImagePixels, Documents: a.Documents, StripImages: a.StripImages,
 			CheckETag: a.CheckETag, AcceptReceipts: a.AcceptReceipts, AccessReceipts: a.AccessReceipts,
 		}
+		if a.FitImages {
+			set.MaxImageInputBytes = a.MaxImageInputBytes
+		}
+		return set
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
+	"github.com/lpfileshare/lpfileshare/internal/images"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lpapi"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
-	"github.com/lpfileshare/lpfileshare/internal/preview"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -23,10 +23,10 @@ import (
 
 // What the adapters promise to the service.
 var (
-	_ service.Accounts  = (*lpapi.Client)(nil)
-	_ service.Ledger    = (*ledger.KV)(nil)
-	_ lpapi.EventLog    = (*ledger.Events)(nil)
-	_ service.Previewer = (*preview.Previewer)(nil)
+	_ service.Accounts = (*lpapi.Client)(nil)
+	_ service.Ledger   = (*ledger.KV)(nil)
+	_ lpapi.EventLog   = (*ledger.Events)(nil)
+	_ service.Images   = (*images.Processor)(nil)
 )
 
 // house is the server's parts, in the order in which they are closed.
@@ -179,7 +179,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		Accounts:  api,
 		Store:     store{objects, api},
 		Ledger:    h.ledger,
-		Previewer: preview.New(preview.Config{MaxPixels: f.MaxImagePixels, MaxMemory: int64(f.PreviewMemory)}),
+		Images:    images.New(images.Config{MaxPixels: f.MaxImagePixels, MaxMemory: int64(f.PreviewMemory)}),
 	})
 	closeLast(h.service.Close)
 	return h, nil

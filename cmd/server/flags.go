@@ -57,8 +57,11 @@ type flags struct {
 	MaxFileBytes      byteSize      `group:"Limits:" default:"3000000" placeholder:"SIZE" help:"Largest file (${default}). LivePerson says 3 MB for the Messaging Window, 5 MB elsewhere."`
 	Documents         bool          `group:"Limits:" help:"Allow PDF, TXT, DOCX, XLSX and PPTX beside images."`
 	MaxImagePixels    int64         `group:"Limits:" default:"50000000" placeholder:"N" help:"Largest image, in pixels (${default})."`
+	FitImages         bool          `group:"Limits:" help:"Let callers have images that are over --max-file-bytes made to fit."`
+	MaxImageInput     byteSize      `group:"Limits:" default:"25000000" placeholder:"SIZE" help:"Largest image that is made to fit (${default})."`
+	StripImages       bool          `group:"Limits:" help:"Remove metadata (EXIF with the place, XMP, comments) and trailing bytes from every image. Callers may ask for it without this."`
 	MemoryBudget      byteSize      `group:"Limits:" default:"256MiB" placeholder:"SIZE" help:"Memory for files on their way up, all together (${default})."`
-	PreviewMemory     byteSize      `group:"Limits:" default:"128MiB" placeholder:"SIZE" help:"Memory for the making of previews, all together (${default}). An image that would take more goes without."`
+	PreviewMemory     byteSize      `group:"Limits:" default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, all together (${default}): for previews, and to make images fit. An image that would take more has no preview, and is not made to fit."`
 	QueueLength       int           `group:"Limits:" default:"1024" help:"How many uploads may wait for memory."`
 	QueueTime         time.Duration `group:"Limits:" default:"5s" help:"How long an upload may wait for memory."`
 	UploadIdleTimeout time.Duration `group:"Limits:" default:"30s" help:"End an upload from which no byte comes for so long."`
@@ -187,9 +190,9 @@ func (f *flags) check() error {
 	}
 	for name, v := range map[string]int64{
 		"max-file-bytes": int64(f.MaxFileBytes), "max-image-pixels": f.MaxImagePixels, "memory-budget": int64(f.MemoryBudget),
-		"preview-memory": int64(f.PreviewMemory),
-		"max-sessions":   int64(f.MaxSessions),
-		"lp-timeout":     int64(f.LPTimeout), "upload-idle-timeout": int64(f.UploadIdleTimeout), "upload-timeout": int64(f.UploadTimeout),
+		"preview-memory": int64(f.PreviewMemory), "max-image-input": int64(f.MaxImageInput),
+		"max-sessions": int64(f.MaxSessions),
+		"lp-timeout":   int64(f.LPTimeout), "upload-idle-timeout": int64(f.UploadIdleTimeout), "upload-timeout": int64(f.UploadTimeout),
 		"read-stall": int64(f.ReadStall), "request-id-ttl": int64(f.RequestIDTTL), "heartbeat-interval": int64(f.HeartbeatInterval),
 		"store-stall": int64(f.StoreStall), "session-idle": int64(f.SessionIdle), "agent-refresh": int64(f.AgentRefresh),
 	} {
@@ -200,8 +203,14 @@ func (f *flags) check() error {
 	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.Settle < 0 {
 		bad("--queue-length, --queue-time, --drain-time and --settle must not be negative")
 	}
-	if f.MemoryBudget < f.MaxFileBytes+oneBlock {
-		bad("--memory-budget %d has no room for one file of --max-file-bytes %d", f.MemoryBudget, f.MaxFileBytes)
+	if need := 2 * (f.MaxFileBytes + 1<<16); f.MemoryBudget < need {
+		bad("--memory-budget %d has no room for one file of --max-file-bytes %d, and for it stripped: that takes %d", f.MemoryBudget, f.MaxFileBytes, need)
+	}
+	if f.FitImages && f.MaxImageInput <= f.MaxFileBytes {
+		bad("--fit-images makes nothing fit while --max-image-input %d is not above --max-file-bytes %d", f.MaxImageInput, f.MaxFileBytes)
+	}
+	if need := f.MaxImageInput + f.MaxFileBytes + 2<<16; f.FitImages && f.MemoryBudget < need {
+		bad("--memory-budget %d has no room for one image of --max-image-input and what is made of it; that takes %d", f.MemoryBudget, need)
 	}
 	f.ledgerFlags.check(bad)
 	f.checkConnector(bad)

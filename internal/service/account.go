@@ -36,6 +36,8 @@ func (s *Server) GetCapabilities(ctx context.Context, req *lpfilesharev1.GetCapa
 		RequestIdTtl:          durationpb.New(s.RequestIDTTL),
 		HeartbeatInterval:     durationpb.New(s.Heartbeat),
 		MaxCaptionChars:       maxCaption,
+		MaxImageInputBytes:    l.MaxImageInputBytes,
+		StripsImages:          l.StripImages,
 	}, nil
 }
 

@@ -41,7 +41,7 @@ type reservation struct {
 // reserve waits in the queue for room for size bytes; TooManyUploads if there is none in time, or no place to wait. Who holds
 // much already may not wait: that would be memory outside the budget.
 func (a *admission) reserve(ctx context.Context, size int64, mayWait bool) (*reservation, error) {
-	r := &reservation{from: a, bytes: (size + blockBytes - 1) / blockBytes * blockBytes}
+	r := &reservation{from: a, bytes: wholeBlocks(size)}
 	if a.budget.TryAcquire(r.bytes) {
 		return r, nil
 	}
@@ -66,6 +66,17 @@ func (a *admission) reserve(ctx context.Context, size int64, mayWait bool) (*res
 		return nil, full("none ended in time")
 	}
 	return r, nil
+}
+
+// wholeBlocks is the memory that so many bytes are held in.
+func wholeBlocks(size int64) int64 { return (size + blockBytes - 1) / blockBytes * blockBytes }
+
+// shrink gives back what is not needed to hold size bytes. It and release have one caller.
+func (r *reservation) shrink(size int64) {
+	if over := r.bytes - wholeBlocks(size); over > 0 {
+		r.bytes -= over
+		r.from.budget.Release(over)
+	}
 }
 
 func (r *reservation) release() { r.once.Do(func() { r.from.budget.Release(r.bytes) }) }

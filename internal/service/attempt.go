@@ -121,8 +121,10 @@ func (s *Server) begin(ctx context.Context, cancel context.CancelCauseFunc, sess
 // sameRequest refuses an id that was used for something else.
 func sameRequest(rec share.Record, u uploadSpec) error {
 	size, sums := rec.DeclaredSize, rec.Declared
-	if rec.File != nil {
-		size, sums = &rec.File.Size, rec.File.Checksums
+	if f := rec.File; f != nil {
+		if size, sums = &f.Size, f.Checksums; f.Image != nil { // stored is another than was sent
+			size, sums = &f.Image.InputSize, f.Image.InputChecksums
+		}
 	}
 	switch {
 	case !bytes.Equal(rec.Fingerprint, u.fingerprint):

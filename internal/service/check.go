@@ -29,7 +29,7 @@ func (c *checker) advance() (more <-chan struct{}, err error) {
 			}
 			return next, err
 		}
-		c.sums.add(p)
+		_, _ = c.sums.Write(p)
 		c.off += int64(len(p))
 	}
 }
@@ -84,7 +84,7 @@ func (c *checker) finish(f *lpfilesharev1.UploadFinish) error {
 		}
 	}
 	if c.spec.fileType.IsImage() {
-		info, err := c.s.ports.Previewer.Inspect(c.spec.fileType, c.spool.reader())
+		info, err := c.s.ports.Images.Inspect(c.spec.fileType, c.spool.reader())
 		if err != nil {
 			return err
 		}

@@ -632,8 +632,37 @@ func (b *book) Save(ctx context.Context, key string, r share.Record, rev uint64)
 	return n, b.leave(ctx, "Save "+string(r.State))
 }
 
-// looker is a Previewer.
+// looker is Images. What it fits becomes half as long, and a PNG a JPEG.
 type looker struct{ trouble }
+
+func (l *looker) Fit(ctx context.Context, job share.ImageJob) (*share.FittedImage, error) {
+	if err := l.enter(ctx, "Fit"); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(job.Open())
+	if err != nil || int64(len(b)) != job.Size {
+		return nil, fmt.Errorf("the image has %d bytes, and not %d: %w", len(b), job.Size, err)
+	}
+	if bytes.HasSuffix(b, []byte("clean")) && job.Size <= job.MaxBytes {
+		return nil, nil
+	}
+	if _, err := job.Create().Write(bytes.Repeat([]byte("a void try"), 3000)); err != nil {
+		return nil, err
+	}
+	if _, err := job.Create().Write(b[:len(b)/2]); err != nil {
+		return nil, err
+	}
+	fitted := &share.FittedImage{Type: share.JPEG, Change: share.ImageChange{
+		InputSize: job.Size, InputType: job.Type, Input: share.ImageInfo{Width: 40, Height: 30}, Stored: share.ImageInfo{Width: 15, Height: 20},
+		Recoded: true, Rotated: true, Scaled: true, JPEGQuality: 82, Removed: []share.ImageMetadata{share.MetadataEXIF, share.MetadataOther}, TrailingBytes: 7,
+	}}
+	if job.PreviewChars > 0 && job.Fit {
+		fitted.Preview = fittedPreview
+	}
+	return fitted, nil
+}
+
+const fittedPreview = "data:image/jpeg;base64,Zml0dGVk"
 
 const madePreview = "data:image/jpeg;base64,bWFkZQ=="
 

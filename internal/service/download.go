@@ -76,7 +76,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 			return err
 		}
 		chunk := &lpfilesharev1.DataChunk{Offset: d.at - int64(n), Data: buf[:n], Crc32C: new(crc32.Checksum(buf[:n], castagnoli))}
-		passed.add(buf[:n])
+		_, _ = passed.Write(buf[:n])
 		if err := s.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Chunk{Chunk: chunk}}); err != nil {
 			return err
 		}

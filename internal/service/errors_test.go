@@ -225,6 +225,10 @@ var errorCases = map[share.Kind]errorCase{
 		h.book.failAlways("Load", context.DeadlineExceeded)
 		return uploading(h, picture(10))
 	}},
+	share.ImageCannotFit: {keys: []string{"maxBytes", "why"}, config: fitting, do: func(h *house) func() error {
+		h.look.failAlways("Fit", with(refuse(share.ImageCannotFit, "a message"), "maxBytes", "300000", "why", "animated"))
+		return uploading(h, picture(300_001), fit)
+	}},
 	share.WatchTooSlow: {do: func(h *house) func() error {
 		h.lp.failAlways("Next", kindError(share.WatchTooSlow))
 		return func() error {

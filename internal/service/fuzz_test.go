@@ -241,7 +241,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 			Settings: func(string) Settings { return Settings{MaxFileBytes: fuzzLimit, Documents: true, CheckETag: true} }, MemoryBudget: blockBytes,
 			IdleTimeout: time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler),
-		}, Ports{Messenger: lp, Store: store, Ledger: ledger.NewMemory(10, time.Now), Previewer: &looker{}})
+		}, Ports{Messenger: lp, Store: store, Ledger: ledger.NewMemory(10, time.Now), Images: &looker{}})
 		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs(string(share.ConsumerToken), aliceToken)))
 		stream := &script{ctx: ctx, msgs: msgs}
 		err := s.Upload(stream)

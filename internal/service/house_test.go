@@ -113,7 +113,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 		f(&c)
 	}
 	h.book.Memory = ledger.NewMemory(1000, c.Now)
-	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.desk, Store: h.store, Ledger: h.book, Previewer: h.look})
+	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.desk, Store: h.store, Ledger: h.book, Images: h.look})
 	h.serve(c)
 	t.Cleanup(h.checkLeftovers)
 	return h

@@ -125,10 +125,13 @@ type Ledger interface {
 	Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error)
 }
 
-// A Previewer looks into images.
-type Previewer interface {
+// Images looks into images and changes them.
+type Images interface {
 	// Inspect reads an image's header. ImageInvalid; ImageTooManyPixels.
 	Inspect(t share.FileType, image io.Reader) (share.ImageInfo, error)
 	// Preview makes a data URI of less than maxChars characters. It waits for its turn: decoding is bounded.
 	Preview(ctx context.Context, t share.FileType, image io.Reader, maxChars int) (dataURI string, err error)
+	// Fit makes an image what a job says; nil: it is to be stored as it came. It waits for its turn, TooManyUploads if that takes too
+	// long. ImageInvalid; ImageCannotFit; FileTooLarge where the job does not allow what would be needed.
+	Fit(ctx context.Context, job share.ImageJob) (*share.FittedImage, error)
 }

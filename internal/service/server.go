@@ -17,10 +17,14 @@ import (
 type Settings struct {
 	// MaxFileBytes is the largest file.
 	MaxFileBytes int64
-	// MaxImagePixels is the largest image. The Previewer has a limit for all accounts, which is no less.
+	// MaxImagePixels is the largest image. Images has a limit for all accounts, which is no less.
 	MaxImagePixels int64
 	// Documents allows PDF, TXT, DOCX, XLSX and PPTX beside images.
 	Documents bool
+	// MaxImageInputBytes is the largest image that is made to fit MaxFileBytes where a caller asks for it; 0: none is.
+	MaxImageInputBytes int64
+	// StripImages strips every image, whether asked for or not.
+	StripImages bool
 	// CheckETag compares the store's ETag with the MD5 of what was sent.
 	CheckETag bool
 	// AcceptReceipts and AccessReceipts tell the sender when a file was delivered to a watcher, and when it was downloaded.
@@ -67,7 +71,7 @@ type Ports struct {
 	Accounts  Accounts
 	Store     Store
 	Ledger    Ledger
-	Previewer Previewer
+	Images    Images
 }
 
 // A Server is lpfileshare.v1. Make one with New, register it, and Close it after the gRPC server has stopped.

@@ -33,8 +33,27 @@ type uploadSpec struct {
 	publish                       bool
 	requestID                     string
 	validateOnly                  bool
+	fit, strip                    bool  // what may be done to an image
+	limit                         int64 // the most bytes that may come: of the file, or of an image that is made to fit
 	fingerprint                   []byte
 	maxPixels                     int64
+}
+
+// changes reports whether the file may be changed before it is stored, and hence is received whole first.
+func (u uploadSpec) changes(settings Settings) bool {
+	return u.strip || u.fit && (u.size < 0 || u.size > settings.MaxFileBytes)
+}
+
+// room is how much memory the upload needs: for the file, and for what is made of it.
+func (u uploadSpec) room(settings Settings) int64 {
+	n := u.size
+	if n < 0 {
+		n = u.limit
+	}
+	if u.changes(settings) {
+		n = wholeBlocks(n) + settings.MaxFileBytes
+	}
+	return n
 }
 
 // checkSpec checks everything that a spec says by itself, all fields at once.
@@ -47,6 +66,7 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, e
 		declared:     checksumsFromProto(spec.GetChecksums()),
 		publish:      spec.GetPublishMode() != lpfilesharev1.PublishMode_PUBLISH_MODE_STORE_ONLY,
 		validateOnly: spec.GetValidateOnly(),
+		limit:        settings.MaxFileBytes,
 	}
 	var ok bool
 	if u.account, u.conversation, ok = parseConversationName(spec.GetConversation()); !ok || u.conversation == anyConversation {
@@ -85,6 +105,16 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, e
 			v.add("spec.preview.generate", "only images have a preview that can be made")
 		}
 	}
+	fit, strip := spec.GetImage().GetFit(), spec.GetImage().GetStripMetadata()
+	if known && !u.fileType.IsImage() && (fit || strip) {
+		v.add("spec.image", "is for images; leave it out for a %s file", u.fileType)
+	}
+	if u.fileType.IsImage() {
+		u.strip = strip || settings.StripImages
+		if fit && settings.MaxImageInputBytes > settings.MaxFileBytes {
+			u.fit, u.limit = true, settings.MaxImageInputBytes
+		}
+	}
 	if _, known := lpfilesharev1.PublishMode_name[int32(spec.GetPublishMode())]; !known {
 		v.add("spec.publish_mode", "must be one of the PublishMode values, not %d", spec.GetPublishMode())
 	}
@@ -104,8 +134,8 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, e
 	if u.size == 0 {
 		return uploadSpec{}, refuse(share.FileEmpty, "the file has no bytes")
 	}
-	if u.size > settings.MaxFileBytes {
-		return uploadSpec{}, tooLarge(settings.MaxFileBytes, u.size)
+	if u.size > u.limit {
+		return uploadSpec{}, tooLarge(u.limit, u.size)
 	}
 	u.fingerprint = fingerprint(spec)
 	u.maxPixels = settings.MaxImagePixels
@@ -137,13 +167,19 @@ func checkRequestID(v *violations, field, id string) string {
 }
 
 func validDataURI(uri string) bool {
-	for _, prefix := range []string{"data:image/jpeg;base64,", "data:image/png;base64,", "data:image/gif;base64,"} {
-		if data, ok := strings.CutPrefix(uri, prefix); ok {
-			_, err := base64.StdEncoding.DecodeString(data)
-			return err == nil && data != "" && !strings.ContainsAny(data, "\r\n") // which decoding lets pass
+	_, _, ok := splitDataURI(uri)
+	return ok
+}
+
+// splitDataURI gives the type and the bytes of an image's data URI.
+func splitDataURI(uri string) (share.FileType, []byte, bool) {
+	for _, t := range []share.FileType{share.JPEG, share.PNG, share.GIF} {
+		if text, ok := strings.CutPrefix(uri, "data:"+t.MediaType()+";base64,"); ok {
+			data, err := base64.StdEncoding.DecodeString(text)
+			return t, data, err == nil && len(data) > 0 && !strings.ContainsAny(text, "\r\n") // which decoding lets pass
 		}
 	}
-	return false
+	return "", nil, false
 }
 
 // fingerprint sums up what a request id stands for: the spec without the id, without validate_only, and without size and
@@ -157,6 +193,9 @@ func fingerprint(spec *lpfilesharev1.UploadSpec) []byte {
 	}
 	if _, conversation, ok := parseConversationName(s.GetConversation()); ok && s.GetDialogId() == conversation {
 		s.DialogId = ""
+	}
+	if !s.GetImage().GetFit() && !s.GetImage().GetStripMetadata() {
+		s.Image = nil
 	}
 	return fingerprintOf(s)
 }

@@ -47,6 +47,7 @@ var conditions = map[share.Kind]condition{
 	share.StoragePathInvalid:      {code: codes.InvalidArgument},
 	share.ImageInvalid:            {code: codes.InvalidArgument},
 	share.ImageTooManyPixels:      {code: codes.InvalidArgument},
+	share.ImageCannotFit:          {code: codes.InvalidArgument},
 	share.PageTokenInvalid:        {code: codes.InvalidArgument},
 
 	share.OffsetMismatch:      {code: codes.OutOfRange},

@@ -28,6 +28,58 @@ type storing struct {
 	spec    uploadSpec
 	spool   *spool
 	etag    string // what the store must answer; set before the spool is released; empty: not compared
+
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when nothing reads the spool any more
+	outcome struct {      // set then
+		obj  share.StoredObject
+		path string
+		err  error
+	}
+}
+
+// startStoring begins to store the spool. Nothing is committed before the spool is released. The caller stops it.
+func (s *Server) startStoring(ctx context.Context, session Session, spec uploadSpec, sp *spool) *storing {
+	p := &storing{s: s, session: session, spec: spec, spool: sp, done: make(chan struct{})}
+	ctx, p.cancel = context.WithCancel(ctx)
+	s.goroutines.Go(func() {
+		defer close(p.done)
+		defer func() {
+			if v := recover(); v != nil { // it would end the process: the interceptor sees the handler's goroutine only
+				p.outcome.err = panicked(ctx, s.Log, v)
+			}
+		}()
+		p.outcome.obj, p.outcome.path, p.outcome.err = p.put(ctx)
+	})
+	return p
+}
+
+// ended is closed when storing has ended; never where there is none.
+func (p *storing) ended() <-chan struct{} {
+	if p == nil {
+		return nil
+	}
+	return p.done
+}
+
+// stop ends what still runs, and returns once nothing reads the spool any more.
+func (p *storing) stop() {
+	p.cancel()
+	<-p.done
+}
+
+// wait waits for the object and says in file where it is.
+func (p *storing) wait(ctx context.Context, file *share.StoredFile) (*share.StoredFile, error) {
+	select {
+	case <-p.done:
+		if p.outcome.err != nil {
+			return nil, p.outcome.err
+		}
+		file.File.StoragePath, file.ETag, file.Time = p.outcome.path, p.outcome.obj.ETag, p.s.Now()
+		return file, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // put stores the spool, repeating what can be repeated, and returns the object and its path. It returns only once nothing reads

@@ -29,12 +29,14 @@ func newSums(withMD5 bool) *sums {
 	return s
 }
 
-func (s *sums) add(p []byte) {
+// Write takes in the next bytes. It never fails.
+func (s *sums) Write(p []byte) (int, error) {
 	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
 	s.sha256.Write(p)
 	if s.md5 != nil {
 		s.md5.Write(p)
 	}
+	return len(p), nil
 }
 
 func (s *sums) checksums() share.Checksums {

@@ -55,11 +55,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	// Room comes first: what cannot be admitted costs LivePerson, the store and the ledger nothing.
 	var room *reservation
 	if !spec.validateOnly {
-		need := spec.size
-		if need < 0 {
-			need = settings.MaxFileBytes
-		}
-		if room, err = s.admission.reserve(ctx, need, early <= blockBytes); err != nil {
+		if room, err = s.admission.reserve(ctx, spec.room(settings), early <= blockBytes); err != nil {
 			return err
 		}
 		defer room.release()
@@ -104,7 +100,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 		if err := stream.SendHeader(header); err != nil {
 			return ended(ctx, err)
 		}
-		if err := s.takeIn(ctx, in, session, a, spec, settings); err != nil {
+		if err := s.takeIn(ctx, in, room, session, a, spec, settings); err != nil {
 			return ended(ctx, err)
 		}
 	}
@@ -131,8 +127,14 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 }
 
 // takeIn receives the file, has it stored, and records that.
-func (s *Server) takeIn(ctx context.Context, in *receiver, session Session, a *attempt, spec uploadSpec, settings Settings) error {
-	file, err := s.receiveAndStore(ctx, in, session, spec, settings)
+func (s *Server) takeIn(ctx context.Context, in *receiver, room *reservation, session Session, a *attempt, spec uploadSpec, settings Settings) error {
+	var file *share.StoredFile
+	var err error
+	if spec.changes(settings) {
+		file, err = s.receiveFitAndStore(ctx, in, room, session, spec, settings)
+	} else {
+		file, err = s.receiveAndStore(ctx, in, session, spec, settings)
+	}
 	if err != nil {
 		return err
 	}
@@ -185,94 +187,74 @@ func checkConversation(ctx context.Context, session Session, spec uploadSpec) er
 func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Session, spec uploadSpec, settings Settings) (*share.StoredFile, error) {
 	sp := newSpool(s.admission, spec.size)
 	defer sp.discard()
+	p := s.startStoring(ctx, session, spec, sp)
+	defer p.stop()
 
-	type outcome struct {
-		obj  share.StoredObject
-		path string
-		err  error
-	}
-	p := &storing{s: s, session: session, spec: spec, spool: sp}
-	putCtx, stopPut := context.WithCancel(ctx)
-	stored := make(chan outcome, 1)
-	s.goroutines.Go(func() {
-		var o outcome
-		defer func() {
-			if v := recover(); v != nil { // it would end the process: the interceptor sees the handler's goroutine only
-				o.err = panicked(ctx, s.Log, v)
-			}
-			stored <- o
-		}()
-		o.obj, o.path, o.err = p.put(putCtx)
-	})
-	putDone := false
-	defer func() {
-		stopPut()
-		if !putDone {
-			<-stored // it still reads the spool
-		}
-	}()
-
-	in.accepted <- intake{spool: sp, declared: spec.size, limit: settings.MaxFileBytes}
 	check := newChecker(s, spec, sp, settings.CheckETag)
+	if err := s.receive(ctx, in, check, p); err != nil {
+		return nil, err
+	}
+	p.etag = check.sums.etag()
+	sp.release()
+
+	file := newStoredFile(session, spec, sp.len(), check.sums)
+	if spec.makePreview { // while the store writes
+		s.addPreview(ctx, file, spec.fileType, sp)
+	}
+	return p.wait(ctx, file)
+}
+
+// receive takes the bytes into check's spool until all have come and every check has passed. A storing that runs meanwhile, and
+// ends before the last byte, ends it too; nil: none runs.
+func (s *Server) receive(ctx context.Context, in *receiver, check *checker, p *storing) error {
+	in.accepted <- intake{spool: check.spool, declared: check.spec.size, limit: check.spec.limit}
 	idle := time.NewTimer(s.IdleTimeout)
 	defer idle.Stop()
-	for received := false; !received; {
+	for {
 		more, err := check.advance()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		select {
 		case <-more:
 		case r := <-in.ended:
 			if r.err != nil {
-				return nil, r.err
+				return r.err
 			}
-			if err := check.finish(r.finish); err != nil {
-				return nil, err
-			}
-			received = true
-		case o := <-stored: // before the last byte: it cannot be a success
-			putDone = true
-			return nil, o.err
+			return check.finish(r.finish)
+		case <-p.ended(): // before the last byte: it cannot be a success
+			return p.outcome.err
 		case <-idle.C:
 			left := s.IdleTimeout - (s.Now().Sub(in.begun) - time.Duration(in.lastByte.Load()))
 			if left <= 0 {
-				return nil, s.errIdle()
+				return s.errIdle()
 			}
 			idle.Reset(left)
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	p.etag = check.sums.etag()
-	sp.release()
+}
 
-	file := &share.StoredFile{
+// newStoredFile is what is known of a file before it is stored: sums are of its bytes.
+func newStoredFile(session Session, spec uploadSpec, size int64, sums *sums) *share.StoredFile {
+	return &share.StoredFile{
 		Conversation: spec.conversation, Dialog: spec.dialog, DisplayName: spec.displayName,
 		File: share.HostedFile{FileType: string(spec.fileType), Caption: spec.caption, Preview: spec.preview},
-		Size: sp.len(), Checksums: check.sums.checksums(),
+		Size: size, Checksums: sums.checksums(),
 		SenderID: session.Principal().ID, SenderRole: session.Principal().Role,
 	}
-	if spec.makePreview { // while the store writes
-		bounded, cancel := context.WithTimeout(ctx, previewTime)
-		uri, err := s.ports.Previewer.Preview(bounded, spec.fileType, sp.reader(), maxPreviewChars)
-		cancel()
-		if err != nil {
-			s.Log.DebugContext(ctx, "no preview could be made", "error", err)
-		}
-		file.File.Preview, file.PreviewOmitted = uri, err != nil
+}
+
+// addPreview makes a preview of a file that is here whole, or notes that none could be made.
+func (s *Server) addPreview(ctx context.Context, file *share.StoredFile, t share.FileType, sp *spool) {
+	bounded, cancel := context.WithTimeout(ctx, previewTime)
+	defer cancel()
+	uri, err := s.ports.Images.Preview(bounded, t, sp.reader(), maxPreviewChars)
+	if err != nil {
+		s.Log.DebugContext(ctx, "no preview could be made", "error", err)
 	}
-	select {
-	case o := <-stored:
-		putDone = true
-		if o.err != nil {
-			return nil, o.err
-		}
-		file.File.StoragePath, file.ETag, file.Time = o.path, o.obj.ETag, s.Now()
-		return file, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	file.File.Preview, file.PreviewOmitted = uri, err != nil
 }
 
 // previewTime is how long an upload waits for its preview, the wait for a turn included, before it goes without.
@@ -293,6 +275,7 @@ func uploadResponse(spec uploadSpec, f *share.StoredFile, replayed bool) *lpfile
 		RequestId:      spec.requestID,
 		Replayed:       replayed,
 		PreviewOmitted: f.PreviewOmitted,
+		Image:          imageChangeToProto(f),
 	}
 }
 
@@ -337,6 +320,7 @@ func (s *Server) GetUpload(ctx context.Context, req *lpfilesharev1.GetUploadRequ
 	}
 	if rec.File != nil {
 		up.File = storedFileToProto(account, rec.File)
+		up.Image = imageChangeToProto(rec.File)
 	}
 	if rec.Failure != "" {
 		up.State = lpfilesharev1.UploadState_UPLOAD_STATE_FAILED // the file may be stored; a retry then only publishes it

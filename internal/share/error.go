@@ -58,6 +58,7 @@ const (
 	StoragePathInvalid      Kind = "STORAGE_PATH_INVALID"
 	ImageInvalid            Kind = "IMAGE_INVALID"
 	ImageTooManyPixels      Kind = "IMAGE_TOO_MANY_PIXELS"
+	ImageCannotFit          Kind = "IMAGE_CANNOT_FIT"
 	PageTokenInvalid        Kind = "PAGE_TOKEN_INVALID"
 	LedgerUnavailable       Kind = "LEDGER_UNAVAILABLE"
 	WatchTooSlow            Kind = "WATCH_TOO_SLOW"

@@ -79,8 +79,3 @@ type Checksums struct {
 	// SHA256 has 32 bytes; nil: not known.
 	SHA256 []byte `json:",omitempty"`
 }
-
-// ImageInfo is what an image's header says.
-type ImageInfo struct {
-	Width, Height int
-}

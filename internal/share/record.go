@@ -63,6 +63,8 @@ type StoredFile struct {
 	SenderID       string
 	SenderRole     Role
 	PreviewOmitted bool `json:",omitempty"`
+	// Image is what was done to the image before it was stored; nil: nothing. Size, ETag and Checksums are of what is stored.
+	Image *ImageChange `json:",omitempty"`
 }
 
 // ErrStale is what a ledger answers when the record was changed by somebody else.

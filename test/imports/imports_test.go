@@ -35,7 +35,7 @@ var table = map[string]rule{
 	"internal/lpwire":   {ours: []string{"internal/share"}},
 	"internal/lpws":     {ours: []string{"internal/lpwire", "internal/share"}},
 	"internal/swift":    {ours: []string{"internal/share"}},
-	"internal/preview":  {ours: []string{"internal/share"}},
+	"internal/images":   {ours: []string{"internal/share"}},
 	"internal/ledger":   {ours: []string{"internal/share"}},
 	"internal/lpapi":    {ours: []string{"internal/lpwire", "internal/share"}},
 	"internal/sandbox":  {},

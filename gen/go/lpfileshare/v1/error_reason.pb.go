@@ -149,6 +149,10 @@ const (
 	ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED ErrorReason = 52
 	// INTERNAL. A fault of this server. Report it with the request id.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 53
+	// INVALID_ARGUMENT. The image is over the limit and cannot be made to fit. Metadata: maxBytes, and why: "animated" (it would
+	// lose its animation), "memory" (decoding it takes more memory than there is for images), "content" (nothing that still shows it
+	// is small enough). Make it smaller before sending it.
+	ErrorReason_ERROR_REASON_IMAGE_CANNOT_FIT ErrorReason = 54
 	// FAILED_PRECONDITION. The account uses the Connector API, and LivePerson does not deliver its events to this server, so that
 	// there is nothing to watch. The operator registers webhooks.
 	ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED ErrorReason = 55
@@ -217,6 +221,7 @@ var (
 		51: "ERROR_REASON_SESSION_LIMIT",
 		52: "ERROR_REASON_METHOD_NOT_IMPLEMENTED",
 		53: "ERROR_REASON_INTERNAL",
+		54: "ERROR_REASON_IMAGE_CANNOT_FIT",
 		55: "ERROR_REASON_WEBHOOK_NOT_CONFIGURED",
 		56: "ERROR_REASON_IDENTITY_NOT_CONFIGURED",
 		57: "ERROR_REASON_CALLER_NOT_AUTHENTICATED",
@@ -276,6 +281,7 @@ var (
 		"ERROR_REASON_SESSION_LIMIT":             51,
 		"ERROR_REASON_METHOD_NOT_IMPLEMENTED":    52,
 		"ERROR_REASON_INTERNAL":                  53,
+		"ERROR_REASON_IMAGE_CANNOT_FIT":          54,
 		"ERROR_REASON_WEBHOOK_NOT_CONFIGURED":    55,
 		"ERROR_REASON_IDENTITY_NOT_CONFIGURED":   56,
 		"ERROR_REASON_CALLER_NOT_AUTHENTICATED":  57,
@@ -313,7 +319,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x90\x10\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xb3\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -369,7 +375,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x1bERROR_REASON_WATCH_TOO_SLOW\x102\x12\x1e\n" +
 	"\x1aERROR_REASON_SESSION_LIMIT\x103\x12'\n" +
 	"#ERROR_REASON_METHOD_NOT_IMPLEMENTED\x104\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x105\x12'\n" +
+	"\x15ERROR_REASON_INTERNAL\x105\x12!\n" +
+	"\x1dERROR_REASON_IMAGE_CANNOT_FIT\x106\x12'\n" +
 	"#ERROR_REASON_WEBHOOK_NOT_CONFIGURED\x107\x12(\n" +
 	"$ERROR_REASON_IDENTITY_NOT_CONFIGURED\x108\x12)\n" +
 	"%ERROR_REASON_CALLER_NOT_AUTHENTICATED\x109B\xc7\x01\n" +

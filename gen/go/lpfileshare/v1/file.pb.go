@@ -186,8 +186,8 @@ type File struct {
 	StoredSizeBytes *int64 `protobuf:"varint,5,opt,name=stored_size_bytes,json=storedSizeBytes,proto3,oneof" json:"stored_size_bytes,omitempty"`
 	// The store's ETag of the object, without quotes; MD5 in hex for a plain object. Empty where it is not known.
 	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Checksums of the bytes that were uploaded. Only in the uploader's own answers. Says nothing about what a later Download
-	// gives (see stored_size_bytes).
+	// Checksums of the bytes as this server stored them: those that were uploaded, unless an ImageChange says that they were changed
+	// before. Only in the uploader's own answers. Says nothing about what a later Download gives (see stored_size_bytes).
 	UploadedChecksums *Checksums `protobuf:"bytes,7,opt,name=uploaded_checksums,json=uploadedChecksums,proto3" json:"uploaded_checksums,omitempty"`
 	// Text that was published with the file. May be empty.
 	Caption string `protobuf:"bytes,8,opt,name=caption,proto3" json:"caption,omitempty"`
@@ -204,7 +204,7 @@ type File struct {
 	// Preview as published: a data URI, "data:image/...;base64,...". Empty: none. Not in the answers of Upload and GetUpload.
 	PreviewDataUri string `protobuf:"bytes,14,opt,name=preview_data_uri,json=previewDataUri,proto3" json:"preview_data_uri,omitempty"`
 	// LivePerson's id of the sender: a consumer's "sub" or an agent's id.
-	SenderId      string `protobuf:"bytes,15,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"` // 16: what was done to an image to make it fit (later).
+	SenderId      string `protobuf:"bytes,15,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -76,6 +76,75 @@ func (PublishMode) EnumDescriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{0}
 }
 
+// ImageMetadata is a kind of data in an image that is not the picture.
+type ImageMetadata int32
+
+const (
+	// Not used.
+	ImageMetadata_IMAGE_METADATA_UNSPECIFIED ImageMetadata = 0
+	// EXIF: camera, time, place (GPS), embedded preview.
+	ImageMetadata_IMAGE_METADATA_EXIF ImageMetadata = 1
+	// XMP.
+	ImageMetadata_IMAGE_METADATA_XMP ImageMetadata = 2
+	// IPTC, and what else Photoshop writes beside it.
+	ImageMetadata_IMAGE_METADATA_IPTC ImageMetadata = 3
+	// Comments and other text.
+	ImageMetadata_IMAGE_METADATA_COMMENT ImageMetadata = 4
+	// A colour profile that does not go with the stored pixels, or is over 1 MiB. It goes only when the image is encoded anew.
+	ImageMetadata_IMAGE_METADATA_COLOR_PROFILE ImageMetadata = 5
+	// Anything else: data of applications, further pictures, times.
+	ImageMetadata_IMAGE_METADATA_OTHER ImageMetadata = 6
+)
+
+// Enum value maps for ImageMetadata.
+var (
+	ImageMetadata_name = map[int32]string{
+		0: "IMAGE_METADATA_UNSPECIFIED",
+		1: "IMAGE_METADATA_EXIF",
+		2: "IMAGE_METADATA_XMP",
+		3: "IMAGE_METADATA_IPTC",
+		4: "IMAGE_METADATA_COMMENT",
+		5: "IMAGE_METADATA_COLOR_PROFILE",
+		6: "IMAGE_METADATA_OTHER",
+	}
+	ImageMetadata_value = map[string]int32{
+		"IMAGE_METADATA_UNSPECIFIED":   0,
+		"IMAGE_METADATA_EXIF":          1,
+		"IMAGE_METADATA_XMP":           2,
+		"IMAGE_METADATA_IPTC":          3,
+		"IMAGE_METADATA_COMMENT":       4,
+		"IMAGE_METADATA_COLOR_PROFILE": 5,
+		"IMAGE_METADATA_OTHER":         6,
+	}
+)
+
+func (x ImageMetadata) Enum() *ImageMetadata {
+	p := new(ImageMetadata)
+	*p = x
+	return p
+}
+
+func (x ImageMetadata) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ImageMetadata) Descriptor() protoreflect.EnumDescriptor {
+	return file_lpfileshare_v1_file_sharing_service_proto_enumTypes[1].Descriptor()
+}
+
+func (ImageMetadata) Type() protoreflect.EnumType {
+	return &file_lpfileshare_v1_file_sharing_service_proto_enumTypes[1]
+}
+
+func (x ImageMetadata) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ImageMetadata.Descriptor instead.
+func (ImageMetadata) EnumDescriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{1}
+}
+
 // UploadState says how far an upload got.
 type UploadState int32
 
@@ -125,11 +194,11 @@ func (x UploadState) String() string {
 }
 
 func (UploadState) Descriptor() protoreflect.EnumDescriptor {
-	return file_lpfileshare_v1_file_sharing_service_proto_enumTypes[1].Descriptor()
+	return file_lpfileshare_v1_file_sharing_service_proto_enumTypes[2].Descriptor()
 }
 
 func (UploadState) Type() protoreflect.EnumType {
-	return &file_lpfileshare_v1_file_sharing_service_proto_enumTypes[1]
+	return &file_lpfileshare_v1_file_sharing_service_proto_enumTypes[2]
 }
 
 func (x UploadState) Number() protoreflect.EnumNumber {
@@ -138,7 +207,7 @@ func (x UploadState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UploadState.Descriptor instead.
 func (UploadState) EnumDescriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{1}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{2}
 }
 
 // UploadRequest is one message of an upload. It carries at least one of spec, chunk and finish.
@@ -240,10 +309,10 @@ type UploadSpec struct {
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Type of the file. Required. The first bytes must agree: FILE_TYPE_MISMATCH.
 	FileType FileType `protobuf:"varint,4,opt,name=file_type,json=fileType,proto3,enum=lpfileshare.v1.FileType" json:"file_type,omitempty"`
-	// Size in bytes, from 1. Optional, but give it when it is known: storing then overlaps with receiving, and less is
-	// reserved. More bytes than this is SIZE_EXCEEDED, fewer UPLOAD_INCOMPLETE.
+	// Size in bytes, from 1 to max_file_bytes, or to max_image_input_bytes with image.fit. Optional, but give it when it is known:
+	// storing then overlaps with receiving, and less is reserved. More bytes than this is SIZE_EXCEEDED, fewer UPLOAD_INCOMPLETE.
 	SizeBytes *int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
-	// Checksums, if known now; else in finish. What is given in both must agree.
+	// Checksums of what is sent, if known now; else in finish. What is given in both must agree.
 	Checksums *Checksums `protobuf:"bytes,6,opt,name=checksums,proto3" json:"checksums,omitempty"`
 	// Text that is shown with the file, up to 5,000 characters.
 	Caption string `protobuf:"bytes,7,opt,name=caption,proto3" json:"caption,omitempty"`
@@ -257,7 +326,11 @@ type UploadSpec struct {
 	// Check everything that can be checked without bytes and without LivePerson's leave to upload, and answer without storing,
 	// publishing or remembering anything. The response then has no file, and there is no response header to wait for. No chunk is
 	// read. Whether file sharing is on is known only once an upload is tried.
-	ValidateOnly  bool `protobuf:"varint,11,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"` // 12: how to make an image fit (later).
+	ValidateOnly bool `protobuf:"varint,11,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// What may be done to an image before it is stored. Unset: nothing, unless the account strips all images (see
+	// GetCapabilitiesResponse.strips_images). For image types only. An image that is changed is received whole before it is stored,
+	// so storing does not overlap with receiving.
+	Image         *ImageOptions `protobuf:"bytes,12,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +442,74 @@ func (x *UploadSpec) GetValidateOnly() bool {
 	return false
 }
 
+func (x *UploadSpec) GetImage() *ImageOptions {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+// ImageOptions says what may be done to an image before it is stored. UploadResponse.image tells what was done. Pixels are left
+// alone where removing other bytes is enough, and an image that fits and needs no stripping is stored as it came.
+type ImageOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Make the image fit max_file_bytes. Where this is false, or the account does not fit images, a larger one is FILE_TOO_LARGE.
+	// Metadata and trailing bytes go first; if that is not enough the image is encoded anew: upright, with less quality, then with
+	// fewer pixels. A JPEG stays a JPEG. An opaque PNG, or GIF of one frame, becomes a JPEG, one with transparency a PNG:
+	// File.file_type and ImageChange.input_file_type say so. Animations (GIF, APNG) are never flattened: IMAGE_CANNOT_FIT.
+	Fit bool `protobuf:"varint,1,opt,name=fit,proto3" json:"fit,omitempty"`
+	// Remove what does not show: EXIF (the place where it was taken included), XMP, IPTC, comments, embedded previews, and all bytes
+	// behind the image's end; from a preview.data_uri too. No pixel changes by that. Kept are the colour profile and, as the only EXIF tag of a JPEG or PNG that
+	// is not encoded anew, the orientation. An image whose structure is broken is IMAGE_INVALID.
+	StripMetadata bool `protobuf:"varint,2,opt,name=strip_metadata,json=stripMetadata,proto3" json:"strip_metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageOptions) Reset() {
+	*x = ImageOptions{}
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageOptions) ProtoMessage() {}
+
+func (x *ImageOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageOptions.ProtoReflect.Descriptor instead.
+func (*ImageOptions) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ImageOptions) GetFit() bool {
+	if x != nil {
+		return x.Fit
+	}
+	return false
+}
+
+func (x *ImageOptions) GetStripMetadata() bool {
+	if x != nil {
+		return x.StripMetadata
+	}
+	return false
+}
+
 // Preview is the small picture of a file, where it comes from.
 type Preview struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -385,7 +526,7 @@ type Preview struct {
 
 func (x *Preview) Reset() {
 	*x = Preview{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[2]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +538,7 @@ func (x *Preview) String() string {
 func (*Preview) ProtoMessage() {}
 
 func (x *Preview) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[2]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +551,7 @@ func (x *Preview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preview.ProtoReflect.Descriptor instead.
 func (*Preview) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{2}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Preview) GetSource() isPreview_Source {
@@ -468,7 +609,7 @@ type UploadFinish struct {
 
 func (x *UploadFinish) Reset() {
 	*x = UploadFinish{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[3]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +621,7 @@ func (x *UploadFinish) String() string {
 func (*UploadFinish) ProtoMessage() {}
 
 func (x *UploadFinish) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[3]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +634,7 @@ func (x *UploadFinish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadFinish.ProtoReflect.Descriptor instead.
 func (*UploadFinish) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{3}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *UploadFinish) GetChecksums() *Checksums {
@@ -514,13 +655,15 @@ type UploadResponse struct {
 	Replayed bool `protobuf:"varint,3,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	// true: a preview was to be generated and could not be; the file was published without one.
 	PreviewOmitted bool `protobuf:"varint,4,opt,name=preview_omitted,json=previewOmitted,proto3" json:"preview_omitted,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What was done to the image. Unset: it was stored as it came. A replay gives it again.
+	Image         *ImageChange `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[4]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +675,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[4]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +688,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{4}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UploadResponse) GetFile() *File {
@@ -576,6 +719,168 @@ func (x *UploadResponse) GetPreviewOmitted() bool {
 	return false
 }
 
+func (x *UploadResponse) GetImage() *ImageChange {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+// ImageChange says what was done to an image before it was stored. What File says of size, type and checksums is of the stored
+// bytes.
+type ImageChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Size of what was sent, in bytes.
+	InputSizeBytes int64 `protobuf:"varint,1,opt,name=input_size_bytes,json=inputSizeBytes,proto3" json:"input_size_bytes,omitempty"`
+	// Checksums of what was sent, both.
+	InputChecksums *Checksums `protobuf:"bytes,2,opt,name=input_checksums,json=inputChecksums,proto3" json:"input_checksums,omitempty"`
+	// Type of what was sent, where the stored file has another. Unspecified: it has the same.
+	InputFileType FileType `protobuf:"varint,3,opt,name=input_file_type,json=inputFileType,proto3,enum=lpfileshare.v1.FileType" json:"input_file_type,omitempty"`
+	// Pixels from left to right in what was sent, as they lie in the file, before any turning.
+	InputWidth int32 `protobuf:"varint,4,opt,name=input_width,json=inputWidth,proto3" json:"input_width,omitempty"`
+	// Pixels from top to bottom in what was sent.
+	InputHeight int32 `protobuf:"varint,5,opt,name=input_height,json=inputHeight,proto3" json:"input_height,omitempty"`
+	// Pixels from left to right as stored.
+	Width int32 `protobuf:"varint,6,opt,name=width,proto3" json:"width,omitempty"`
+	// Pixels from top to bottom as stored.
+	Height int32 `protobuf:"varint,7,opt,name=height,proto3" json:"height,omitempty"`
+	// true: the image was decoded and encoded anew. false: only bytes that do not show were removed.
+	Recoded bool `protobuf:"varint,8,opt,name=recoded,proto3" json:"recoded,omitempty"`
+	// true: the pixels were turned (or mirrored) as the EXIF orientation says, so that they lie as they are seen.
+	Rotated bool `protobuf:"varint,9,opt,name=rotated,proto3" json:"rotated,omitempty"`
+	// true: it was scaled down.
+	Scaled bool `protobuf:"varint,10,opt,name=scaled,proto3" json:"scaled,omitempty"`
+	// Quality of the stored JPEG, 1 to 100. 0: not a JPEG that was encoded anew.
+	JpegQuality int32 `protobuf:"varint,11,opt,name=jpeg_quality,json=jpegQuality,proto3" json:"jpeg_quality,omitempty"`
+	// Kinds of metadata that were removed, each once.
+	RemovedMetadata []ImageMetadata `protobuf:"varint,12,rep,packed,name=removed_metadata,json=removedMetadata,proto3,enum=lpfileshare.v1.ImageMetadata" json:"removed_metadata,omitempty"`
+	// How many bytes stood behind the image's end and were removed.
+	TrailingBytesRemoved int64 `protobuf:"varint,13,opt,name=trailing_bytes_removed,json=trailingBytesRemoved,proto3" json:"trailing_bytes_removed,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *ImageChange) Reset() {
+	*x = ImageChange{}
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageChange) ProtoMessage() {}
+
+func (x *ImageChange) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageChange.ProtoReflect.Descriptor instead.
+func (*ImageChange) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ImageChange) GetInputSizeBytes() int64 {
+	if x != nil {
+		return x.InputSizeBytes
+	}
+	return 0
+}
+
+func (x *ImageChange) GetInputChecksums() *Checksums {
+	if x != nil {
+		return x.InputChecksums
+	}
+	return nil
+}
+
+func (x *ImageChange) GetInputFileType() FileType {
+	if x != nil {
+		return x.InputFileType
+	}
+	return FileType_FILE_TYPE_UNSPECIFIED
+}
+
+func (x *ImageChange) GetInputWidth() int32 {
+	if x != nil {
+		return x.InputWidth
+	}
+	return 0
+}
+
+func (x *ImageChange) GetInputHeight() int32 {
+	if x != nil {
+		return x.InputHeight
+	}
+	return 0
+}
+
+func (x *ImageChange) GetWidth() int32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *ImageChange) GetHeight() int32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *ImageChange) GetRecoded() bool {
+	if x != nil {
+		return x.Recoded
+	}
+	return false
+}
+
+func (x *ImageChange) GetRotated() bool {
+	if x != nil {
+		return x.Rotated
+	}
+	return false
+}
+
+func (x *ImageChange) GetScaled() bool {
+	if x != nil {
+		return x.Scaled
+	}
+	return false
+}
+
+func (x *ImageChange) GetJpegQuality() int32 {
+	if x != nil {
+		return x.JpegQuality
+	}
+	return 0
+}
+
+func (x *ImageChange) GetRemovedMetadata() []ImageMetadata {
+	if x != nil {
+		return x.RemovedMetadata
+	}
+	return nil
+}
+
+func (x *ImageChange) GetTrailingBytesRemoved() int64 {
+	if x != nil {
+		return x.TrailingBytesRemoved
+	}
+	return 0
+}
+
 // DownloadRequest says which file, and which part of it.
 type DownloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -600,7 +905,7 @@ type DownloadRequest struct {
 
 func (x *DownloadRequest) Reset() {
 	*x = DownloadRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[5]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +917,7 @@ func (x *DownloadRequest) String() string {
 func (*DownloadRequest) ProtoMessage() {}
 
 func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[5]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +930,7 @@ func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadRequest.ProtoReflect.Descriptor instead.
 func (*DownloadRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{5}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DownloadRequest) GetSource() isDownloadRequest_Source {
@@ -714,7 +1019,7 @@ type StorageRef struct {
 
 func (x *StorageRef) Reset() {
 	*x = StorageRef{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +1031,7 @@ func (x *StorageRef) String() string {
 func (*StorageRef) ProtoMessage() {}
 
 func (x *StorageRef) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +1044,7 @@ func (x *StorageRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StorageRef.ProtoReflect.Descriptor instead.
 func (*StorageRef) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{6}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StorageRef) GetConversation() string {
@@ -780,7 +1085,7 @@ type DownloadResponse struct {
 
 func (x *DownloadResponse) Reset() {
 	*x = DownloadResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +1097,7 @@ func (x *DownloadResponse) String() string {
 func (*DownloadResponse) ProtoMessage() {}
 
 func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +1110,7 @@ func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadResponse.ProtoReflect.Descriptor instead.
 func (*DownloadResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{7}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DownloadResponse) GetPayload() isDownloadResponse_Payload {
@@ -880,7 +1185,7 @@ type DownloadHeader struct {
 
 func (x *DownloadHeader) Reset() {
 	*x = DownloadHeader{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1197,7 @@ func (x *DownloadHeader) String() string {
 func (*DownloadHeader) ProtoMessage() {}
 
 func (x *DownloadHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1210,7 @@ func (x *DownloadHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadHeader.ProtoReflect.Descriptor instead.
 func (*DownloadHeader) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{8}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DownloadHeader) GetFile() *File {
@@ -937,7 +1242,7 @@ type ContentRange struct {
 
 func (x *ContentRange) Reset() {
 	*x = ContentRange{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1254,7 @@ func (x *ContentRange) String() string {
 func (*ContentRange) ProtoMessage() {}
 
 func (x *ContentRange) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1267,7 @@ func (x *ContentRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentRange.ProtoReflect.Descriptor instead.
 func (*ContentRange) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{9}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ContentRange) GetStartBytes() int64 {
@@ -999,7 +1304,7 @@ type DownloadTrailer struct {
 
 func (x *DownloadTrailer) Reset() {
 	*x = DownloadTrailer{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1316,7 @@ func (x *DownloadTrailer) String() string {
 func (*DownloadTrailer) ProtoMessage() {}
 
 func (x *DownloadTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1329,7 @@ func (x *DownloadTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadTrailer.ProtoReflect.Descriptor instead.
 func (*DownloadTrailer) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{10}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DownloadTrailer) GetSentBytes() int64 {
@@ -1054,7 +1359,7 @@ type GetUploadRequest struct {
 
 func (x *GetUploadRequest) Reset() {
 	*x = GetUploadRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1371,7 @@ func (x *GetUploadRequest) String() string {
 func (*GetUploadRequest) ProtoMessage() {}
 
 func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1384,7 @@ func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadRequest.ProtoReflect.Descriptor instead.
 func (*GetUploadRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{11}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetUploadRequest) GetParent() string {
@@ -1107,7 +1412,7 @@ type GetUploadResponse struct {
 
 func (x *GetUploadResponse) Reset() {
 	*x = GetUploadResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1424,7 @@ func (x *GetUploadResponse) String() string {
 func (*GetUploadResponse) ProtoMessage() {}
 
 func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1437,7 @@ func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadResponse.ProtoReflect.Descriptor instead.
 func (*GetUploadResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{12}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetUploadResponse) GetUpload() *Upload {
@@ -1156,14 +1461,16 @@ type Upload struct {
 	// When the latest attempt began.
 	AttemptTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=attempt_time,json=attemptTime,proto3" json:"attempt_time,omitempty"`
 	// When it will be forgotten.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What was done to the image before it was stored. Unset: nothing.
+	Image         *ImageChange `protobuf:"bytes,7,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1482,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1495,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{13}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Upload) GetRequestId() string {
@@ -1233,6 +1540,13 @@ func (x *Upload) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Upload) GetImage() *ImageChange {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
 // UploadFailure says why an upload failed.
 type UploadFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1246,7 +1560,7 @@ type UploadFailure struct {
 
 func (x *UploadFailure) Reset() {
 	*x = UploadFailure{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1572,7 @@ func (x *UploadFailure) String() string {
 func (*UploadFailure) ProtoMessage() {}
 
 func (x *UploadFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1585,7 @@ func (x *UploadFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadFailure.ProtoReflect.Descriptor instead.
 func (*UploadFailure) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{14}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UploadFailure) GetReason() ErrorReason {
@@ -1304,7 +1618,7 @@ type StatFileRequest struct {
 
 func (x *StatFileRequest) Reset() {
 	*x = StatFileRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1630,7 @@ func (x *StatFileRequest) String() string {
 func (*StatFileRequest) ProtoMessage() {}
 
 func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1643,7 @@ func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
 func (*StatFileRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{15}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StatFileRequest) GetSource() isStatFileRequest_Source {
@@ -1386,7 +1700,7 @@ type StatFileResponse struct {
 
 func (x *StatFileResponse) Reset() {
 	*x = StatFileResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1712,7 @@ func (x *StatFileResponse) String() string {
 func (*StatFileResponse) ProtoMessage() {}
 
 func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1725,7 @@ func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
 func (*StatFileResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{16}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatFileResponse) GetFile() *File {
@@ -1436,7 +1750,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1762,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1775,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{17}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListFilesRequest) GetParent() string {
@@ -1500,7 +1814,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1826,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1839,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{18}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -1562,7 +1876,7 @@ type WatchFilesRequest struct {
 
 func (x *WatchFilesRequest) Reset() {
 	*x = WatchFilesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1888,7 @@ func (x *WatchFilesRequest) String() string {
 func (*WatchFilesRequest) ProtoMessage() {}
 
 func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1901,7 @@ func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFilesRequest.ProtoReflect.Descriptor instead.
 func (*WatchFilesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{19}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchFilesRequest) GetParent() string {
@@ -1623,7 +1937,7 @@ type WatchFilesResponse struct {
 
 func (x *WatchFilesResponse) Reset() {
 	*x = WatchFilesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1949,7 @@ func (x *WatchFilesResponse) String() string {
 func (*WatchFilesResponse) ProtoMessage() {}
 
 func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1962,7 @@ func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFilesResponse.ProtoReflect.Descriptor instead.
 func (*WatchFilesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{20}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchFilesResponse) GetEvent() isWatchFilesResponse_Event {
@@ -1728,7 +2042,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +2054,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +2067,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{21}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
@@ -1772,7 +2086,7 @@ type WatchReset struct {
 
 func (x *WatchReset) Reset() {
 	*x = WatchReset{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +2098,7 @@ func (x *WatchReset) String() string {
 func (*WatchReset) ProtoMessage() {}
 
 func (x *WatchReset) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +2111,7 @@ func (x *WatchReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReset.ProtoReflect.Descriptor instead.
 func (*WatchReset) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{22}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{24}
 }
 
 // GetCapabilitiesRequest asks what is allowed for an account.
@@ -1811,7 +2125,7 @@ type GetCapabilitiesRequest struct {
 
 func (x *GetCapabilitiesRequest) Reset() {
 	*x = GetCapabilitiesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +2137,7 @@ func (x *GetCapabilitiesRequest) String() string {
 func (*GetCapabilitiesRequest) ProtoMessage() {}
 
 func (x *GetCapabilitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2150,7 @@ func (x *GetCapabilitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapabilitiesRequest.ProtoReflect.Descriptor instead.
 func (*GetCapabilitiesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{23}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetCapabilitiesRequest) GetAccount() string {
@@ -1871,13 +2185,17 @@ type GetCapabilitiesResponse struct {
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
 	// Longest caption, in characters.
 	MaxCaptionChars int32 `protobuf:"varint,11,opt,name=max_caption_chars,json=maxCaptionChars,proto3" json:"max_caption_chars,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Largest image that ImageOptions.fit takes, in bytes as sent. 0: images are not made to fit.
+	MaxImageInputBytes int64 `protobuf:"varint,12,opt,name=max_image_input_bytes,json=maxImageInputBytes,proto3" json:"max_image_input_bytes,omitempty"`
+	// true: every image is stripped as by ImageOptions.strip_metadata, whether asked for or not.
+	StripsImages  bool `protobuf:"varint,13,opt,name=strips_images,json=stripsImages,proto3" json:"strips_images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetCapabilitiesResponse) Reset() {
 	*x = GetCapabilitiesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2207,7 @@ func (x *GetCapabilitiesResponse) String() string {
 func (*GetCapabilitiesResponse) ProtoMessage() {}
 
 func (x *GetCapabilitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2220,7 @@ func (x *GetCapabilitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapabilitiesResponse.ProtoReflect.Descriptor instead.
 func (*GetCapabilitiesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{24}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetCapabilitiesResponse) GetMaxFileBytes() int64 {
@@ -1982,6 +2300,20 @@ func (x *GetCapabilitiesResponse) GetMaxCaptionChars() int32 {
 	return 0
 }
 
+func (x *GetCapabilitiesResponse) GetMaxImageInputBytes() int64 {
+	if x != nil {
+		return x.MaxImageInputBytes
+	}
+	return 0
+}
+
+func (x *GetCapabilitiesResponse) GetStripsImages() bool {
+	if x != nil {
+		return x.StripsImages
+	}
+	return false
+}
+
 var File_lpfileshare_v1_file_sharing_service_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
@@ -1991,7 +2323,7 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.lpfileshare.v1.UploadSpecH\x00R\x04spec\x12/\n" +
 	"\x05chunk\x18\x03 \x01(\v2\x19.lpfileshare.v1.DataChunkR\x05chunk\x124\n" +
 	"\x06finish\x18\x04 \x01(\v2\x1c.lpfileshare.v1.UploadFinishR\x06finishB\a\n" +
-	"\x05first\"\xe4\x03\n" +
+	"\x05first\"\x98\x04\n" +
 	"\n" +
 	"UploadSpec\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x1b\n" +
@@ -2007,20 +2339,41 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\n" +
 	" \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x18\v \x01(\bR\fvalidateOnlyB\r\n" +
-	"\v_size_bytes\"N\n" +
+	"\rvalidate_only\x18\v \x01(\bR\fvalidateOnly\x122\n" +
+	"\x05image\x18\f \x01(\v2\x1c.lpfileshare.v1.ImageOptionsR\x05imageB\r\n" +
+	"\v_size_bytes\"G\n" +
+	"\fImageOptions\x12\x10\n" +
+	"\x03fit\x18\x01 \x01(\bR\x03fit\x12%\n" +
+	"\x0estrip_metadata\x18\x02 \x01(\bR\rstripMetadata\"N\n" +
 	"\aPreview\x12\x1b\n" +
 	"\bdata_uri\x18\x01 \x01(\tH\x00R\adataUri\x12\x1c\n" +
 	"\bgenerate\x18\x02 \x01(\bH\x00R\bgenerateB\b\n" +
 	"\x06source\"G\n" +
 	"\fUploadFinish\x127\n" +
-	"\tchecksums\x18\x01 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\tchecksums\"\x9e\x01\n" +
+	"\tchecksums\x18\x01 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\tchecksums\"\xd1\x01\n" +
 	"\x0eUploadResponse\x12(\n" +
 	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileR\x04file\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1a\n" +
 	"\breplayed\x18\x03 \x01(\bR\breplayed\x12'\n" +
-	"\x0fpreview_omitted\x18\x04 \x01(\bR\x0epreviewOmitted\"\xf5\x01\n" +
+	"\x0fpreview_omitted\x18\x04 \x01(\bR\x0epreviewOmitted\x121\n" +
+	"\x05image\x18\x05 \x01(\v2\x1b.lpfileshare.v1.ImageChangeR\x05image\"\x9e\x04\n" +
+	"\vImageChange\x12(\n" +
+	"\x10input_size_bytes\x18\x01 \x01(\x03R\x0einputSizeBytes\x12B\n" +
+	"\x0finput_checksums\x18\x02 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\x0einputChecksums\x12@\n" +
+	"\x0finput_file_type\x18\x03 \x01(\x0e2\x18.lpfileshare.v1.FileTypeR\rinputFileType\x12\x1f\n" +
+	"\vinput_width\x18\x04 \x01(\x05R\n" +
+	"inputWidth\x12!\n" +
+	"\finput_height\x18\x05 \x01(\x05R\vinputHeight\x12\x14\n" +
+	"\x05width\x18\x06 \x01(\x05R\x05width\x12\x16\n" +
+	"\x06height\x18\a \x01(\x05R\x06height\x12\x18\n" +
+	"\arecoded\x18\b \x01(\bR\arecoded\x12\x18\n" +
+	"\arotated\x18\t \x01(\bR\arotated\x12\x16\n" +
+	"\x06scaled\x18\n" +
+	" \x01(\bR\x06scaled\x12!\n" +
+	"\fjpeg_quality\x18\v \x01(\x05R\vjpegQuality\x12H\n" +
+	"\x10removed_metadata\x18\f \x03(\x0e2\x1d.lpfileshare.v1.ImageMetadataR\x0fremovedMetadata\x124\n" +
+	"\x16trailing_bytes_removed\x18\r \x01(\x03R\x14trailingBytesRemoved\"\xf5\x01\n" +
 	"\x0fDownloadRequest\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x126\n" +
 	"\astorage\x18\x02 \x01(\v2\x1a.lpfileshare.v1.StorageRefH\x00R\astorage\x12\x1f\n" +
@@ -2059,7 +2412,7 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"C\n" +
 	"\x11GetUploadResponse\x12.\n" +
-	"\x06upload\x18\x01 \x01(\v2\x16.lpfileshare.v1.UploadR\x06upload\"\xb9\x02\n" +
+	"\x06upload\x18\x01 \x01(\v2\x16.lpfileshare.v1.UploadR\x06upload\"\xec\x02\n" +
 	"\x06Upload\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
@@ -2068,7 +2421,8 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\afailure\x18\x04 \x01(\v2\x1d.lpfileshare.v1.UploadFailureR\afailure\x12=\n" +
 	"\fattempt_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vattemptTime\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"^\n" +
+	"expireTime\x121\n" +
+	"\x05image\x18\a \x01(\v2\x1b.lpfileshare.v1.ImageChangeR\x05image\"^\n" +
 	"\rUploadFailure\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.lpfileshare.v1.ErrorReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"i\n" +
@@ -2102,7 +2456,7 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\n" +
 	"WatchReset\"2\n" +
 	"\x16GetCapabilitiesRequest\x12\x18\n" +
-	"\aaccount\x18\x01 \x01(\tR\aaccount\"\xf2\x04\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\"\xca\x05\n" +
 	"\x17GetCapabilitiesResponse\x12$\n" +
 	"\x0emax_file_bytes\x18\x01 \x01(\x03R\fmaxFileBytes\x127\n" +
 	"\n" +
@@ -2116,11 +2470,21 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\x0erequest_id_ttl\x18\t \x01(\v2\x19.google.protobuf.DurationR\frequestIdTtl\x12H\n" +
 	"\x12heartbeat_interval\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12*\n" +
-	"\x11max_caption_chars\x18\v \x01(\x05R\x0fmaxCaptionChars*b\n" +
+	"\x11max_caption_chars\x18\v \x01(\x05R\x0fmaxCaptionChars\x121\n" +
+	"\x15max_image_input_bytes\x18\f \x01(\x03R\x12maxImageInputBytes\x12#\n" +
+	"\rstrips_images\x18\r \x01(\bR\fstripsImages*b\n" +
 	"\vPublishMode\x12\x1c\n" +
 	"\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PUBLISH_MODE_PUBLISH\x10\x01\x12\x1b\n" +
-	"\x17PUBLISH_MODE_STORE_ONLY\x10\x02*\xb2\x01\n" +
+	"\x17PUBLISH_MODE_STORE_ONLY\x10\x02*\xd1\x01\n" +
+	"\rImageMetadata\x12\x1e\n" +
+	"\x1aIMAGE_METADATA_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13IMAGE_METADATA_EXIF\x10\x01\x12\x16\n" +
+	"\x12IMAGE_METADATA_XMP\x10\x02\x12\x17\n" +
+	"\x13IMAGE_METADATA_IPTC\x10\x03\x12\x1a\n" +
+	"\x16IMAGE_METADATA_COMMENT\x10\x04\x12 \n" +
+	"\x1cIMAGE_METADATA_COLOR_PROFILE\x10\x05\x12\x18\n" +
+	"\x14IMAGE_METADATA_OTHER\x10\x06*\xb2\x01\n" +
 	"\vUploadState\x12\x1c\n" +
 	"\x18UPLOAD_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16UPLOAD_STATE_RECEIVING\x10\x01\x12\x17\n" +
@@ -2151,99 +2515,108 @@ func file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP() []byte {
 	return file_lpfileshare_v1_file_sharing_service_proto_rawDescData
 }
 
-var file_lpfileshare_v1_file_sharing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_lpfileshare_v1_file_sharing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_lpfileshare_v1_file_sharing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_lpfileshare_v1_file_sharing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_lpfileshare_v1_file_sharing_service_proto_goTypes = []any{
 	(PublishMode)(0),                // 0: lpfileshare.v1.PublishMode
-	(UploadState)(0),                // 1: lpfileshare.v1.UploadState
-	(*UploadRequest)(nil),           // 2: lpfileshare.v1.UploadRequest
-	(*UploadSpec)(nil),              // 3: lpfileshare.v1.UploadSpec
-	(*Preview)(nil),                 // 4: lpfileshare.v1.Preview
-	(*UploadFinish)(nil),            // 5: lpfileshare.v1.UploadFinish
-	(*UploadResponse)(nil),          // 6: lpfileshare.v1.UploadResponse
-	(*DownloadRequest)(nil),         // 7: lpfileshare.v1.DownloadRequest
-	(*StorageRef)(nil),              // 8: lpfileshare.v1.StorageRef
-	(*DownloadResponse)(nil),        // 9: lpfileshare.v1.DownloadResponse
-	(*DownloadHeader)(nil),          // 10: lpfileshare.v1.DownloadHeader
-	(*ContentRange)(nil),            // 11: lpfileshare.v1.ContentRange
-	(*DownloadTrailer)(nil),         // 12: lpfileshare.v1.DownloadTrailer
-	(*GetUploadRequest)(nil),        // 13: lpfileshare.v1.GetUploadRequest
-	(*GetUploadResponse)(nil),       // 14: lpfileshare.v1.GetUploadResponse
-	(*Upload)(nil),                  // 15: lpfileshare.v1.Upload
-	(*UploadFailure)(nil),           // 16: lpfileshare.v1.UploadFailure
-	(*StatFileRequest)(nil),         // 17: lpfileshare.v1.StatFileRequest
-	(*StatFileResponse)(nil),        // 18: lpfileshare.v1.StatFileResponse
-	(*ListFilesRequest)(nil),        // 19: lpfileshare.v1.ListFilesRequest
-	(*ListFilesResponse)(nil),       // 20: lpfileshare.v1.ListFilesResponse
-	(*WatchFilesRequest)(nil),       // 21: lpfileshare.v1.WatchFilesRequest
-	(*WatchFilesResponse)(nil),      // 22: lpfileshare.v1.WatchFilesResponse
-	(*Heartbeat)(nil),               // 23: lpfileshare.v1.Heartbeat
-	(*WatchReset)(nil),              // 24: lpfileshare.v1.WatchReset
-	(*GetCapabilitiesRequest)(nil),  // 25: lpfileshare.v1.GetCapabilitiesRequest
-	(*GetCapabilitiesResponse)(nil), // 26: lpfileshare.v1.GetCapabilitiesResponse
-	(*DataChunk)(nil),               // 27: lpfileshare.v1.DataChunk
-	(FileType)(0),                   // 28: lpfileshare.v1.FileType
-	(*Checksums)(nil),               // 29: lpfileshare.v1.Checksums
-	(*File)(nil),                    // 30: lpfileshare.v1.File
-	(*timestamppb.Timestamp)(nil),   // 31: google.protobuf.Timestamp
-	(ErrorReason)(0),                // 32: lpfileshare.v1.ErrorReason
-	(*durationpb.Duration)(nil),     // 33: google.protobuf.Duration
+	(ImageMetadata)(0),              // 1: lpfileshare.v1.ImageMetadata
+	(UploadState)(0),                // 2: lpfileshare.v1.UploadState
+	(*UploadRequest)(nil),           // 3: lpfileshare.v1.UploadRequest
+	(*UploadSpec)(nil),              // 4: lpfileshare.v1.UploadSpec
+	(*ImageOptions)(nil),            // 5: lpfileshare.v1.ImageOptions
+	(*Preview)(nil),                 // 6: lpfileshare.v1.Preview
+	(*UploadFinish)(nil),            // 7: lpfileshare.v1.UploadFinish
+	(*UploadResponse)(nil),          // 8: lpfileshare.v1.UploadResponse
+	(*ImageChange)(nil),             // 9: lpfileshare.v1.ImageChange
+	(*DownloadRequest)(nil),         // 10: lpfileshare.v1.DownloadRequest
+	(*StorageRef)(nil),              // 11: lpfileshare.v1.StorageRef
+	(*DownloadResponse)(nil),        // 12: lpfileshare.v1.DownloadResponse
+	(*DownloadHeader)(nil),          // 13: lpfileshare.v1.DownloadHeader
+	(*ContentRange)(nil),            // 14: lpfileshare.v1.ContentRange
+	(*DownloadTrailer)(nil),         // 15: lpfileshare.v1.DownloadTrailer
+	(*GetUploadRequest)(nil),        // 16: lpfileshare.v1.GetUploadRequest
+	(*GetUploadResponse)(nil),       // 17: lpfileshare.v1.GetUploadResponse
+	(*Upload)(nil),                  // 18: lpfileshare.v1.Upload
+	(*UploadFailure)(nil),           // 19: lpfileshare.v1.UploadFailure
+	(*StatFileRequest)(nil),         // 20: lpfileshare.v1.StatFileRequest
+	(*StatFileResponse)(nil),        // 21: lpfileshare.v1.StatFileResponse
+	(*ListFilesRequest)(nil),        // 22: lpfileshare.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),       // 23: lpfileshare.v1.ListFilesResponse
+	(*WatchFilesRequest)(nil),       // 24: lpfileshare.v1.WatchFilesRequest
+	(*WatchFilesResponse)(nil),      // 25: lpfileshare.v1.WatchFilesResponse
+	(*Heartbeat)(nil),               // 26: lpfileshare.v1.Heartbeat
+	(*WatchReset)(nil),              // 27: lpfileshare.v1.WatchReset
+	(*GetCapabilitiesRequest)(nil),  // 28: lpfileshare.v1.GetCapabilitiesRequest
+	(*GetCapabilitiesResponse)(nil), // 29: lpfileshare.v1.GetCapabilitiesResponse
+	(*DataChunk)(nil),               // 30: lpfileshare.v1.DataChunk
+	(FileType)(0),                   // 31: lpfileshare.v1.FileType
+	(*Checksums)(nil),               // 32: lpfileshare.v1.Checksums
+	(*File)(nil),                    // 33: lpfileshare.v1.File
+	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
+	(ErrorReason)(0),                // 35: lpfileshare.v1.ErrorReason
+	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
 }
 var file_lpfileshare_v1_file_sharing_service_proto_depIdxs = []int32{
-	3,  // 0: lpfileshare.v1.UploadRequest.spec:type_name -> lpfileshare.v1.UploadSpec
-	27, // 1: lpfileshare.v1.UploadRequest.chunk:type_name -> lpfileshare.v1.DataChunk
-	5,  // 2: lpfileshare.v1.UploadRequest.finish:type_name -> lpfileshare.v1.UploadFinish
-	28, // 3: lpfileshare.v1.UploadSpec.file_type:type_name -> lpfileshare.v1.FileType
-	29, // 4: lpfileshare.v1.UploadSpec.checksums:type_name -> lpfileshare.v1.Checksums
-	4,  // 5: lpfileshare.v1.UploadSpec.preview:type_name -> lpfileshare.v1.Preview
+	4,  // 0: lpfileshare.v1.UploadRequest.spec:type_name -> lpfileshare.v1.UploadSpec
+	30, // 1: lpfileshare.v1.UploadRequest.chunk:type_name -> lpfileshare.v1.DataChunk
+	7,  // 2: lpfileshare.v1.UploadRequest.finish:type_name -> lpfileshare.v1.UploadFinish
+	31, // 3: lpfileshare.v1.UploadSpec.file_type:type_name -> lpfileshare.v1.FileType
+	32, // 4: lpfileshare.v1.UploadSpec.checksums:type_name -> lpfileshare.v1.Checksums
+	6,  // 5: lpfileshare.v1.UploadSpec.preview:type_name -> lpfileshare.v1.Preview
 	0,  // 6: lpfileshare.v1.UploadSpec.publish_mode:type_name -> lpfileshare.v1.PublishMode
-	29, // 7: lpfileshare.v1.UploadFinish.checksums:type_name -> lpfileshare.v1.Checksums
-	30, // 8: lpfileshare.v1.UploadResponse.file:type_name -> lpfileshare.v1.File
-	8,  // 9: lpfileshare.v1.DownloadRequest.storage:type_name -> lpfileshare.v1.StorageRef
-	10, // 10: lpfileshare.v1.DownloadResponse.header:type_name -> lpfileshare.v1.DownloadHeader
-	27, // 11: lpfileshare.v1.DownloadResponse.chunk:type_name -> lpfileshare.v1.DataChunk
-	12, // 12: lpfileshare.v1.DownloadResponse.trailer:type_name -> lpfileshare.v1.DownloadTrailer
-	30, // 13: lpfileshare.v1.DownloadHeader.file:type_name -> lpfileshare.v1.File
-	11, // 14: lpfileshare.v1.DownloadHeader.content_range:type_name -> lpfileshare.v1.ContentRange
-	29, // 15: lpfileshare.v1.DownloadTrailer.sent_checksums:type_name -> lpfileshare.v1.Checksums
-	15, // 16: lpfileshare.v1.GetUploadResponse.upload:type_name -> lpfileshare.v1.Upload
-	1,  // 17: lpfileshare.v1.Upload.state:type_name -> lpfileshare.v1.UploadState
-	30, // 18: lpfileshare.v1.Upload.file:type_name -> lpfileshare.v1.File
-	16, // 19: lpfileshare.v1.Upload.failure:type_name -> lpfileshare.v1.UploadFailure
-	31, // 20: lpfileshare.v1.Upload.attempt_time:type_name -> google.protobuf.Timestamp
-	31, // 21: lpfileshare.v1.Upload.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 22: lpfileshare.v1.UploadFailure.reason:type_name -> lpfileshare.v1.ErrorReason
-	8,  // 23: lpfileshare.v1.StatFileRequest.storage:type_name -> lpfileshare.v1.StorageRef
-	30, // 24: lpfileshare.v1.StatFileResponse.file:type_name -> lpfileshare.v1.File
-	30, // 25: lpfileshare.v1.ListFilesResponse.files:type_name -> lpfileshare.v1.File
-	30, // 26: lpfileshare.v1.WatchFilesResponse.file:type_name -> lpfileshare.v1.File
-	23, // 27: lpfileshare.v1.WatchFilesResponse.heartbeat:type_name -> lpfileshare.v1.Heartbeat
-	24, // 28: lpfileshare.v1.WatchFilesResponse.reset:type_name -> lpfileshare.v1.WatchReset
-	31, // 29: lpfileshare.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	28, // 30: lpfileshare.v1.GetCapabilitiesResponse.file_types:type_name -> lpfileshare.v1.FileType
-	33, // 31: lpfileshare.v1.GetCapabilitiesResponse.upload_idle_timeout:type_name -> google.protobuf.Duration
-	33, // 32: lpfileshare.v1.GetCapabilitiesResponse.upload_timeout:type_name -> google.protobuf.Duration
-	33, // 33: lpfileshare.v1.GetCapabilitiesResponse.request_id_ttl:type_name -> google.protobuf.Duration
-	33, // 34: lpfileshare.v1.GetCapabilitiesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
-	2,  // 35: lpfileshare.v1.FileSharingService.Upload:input_type -> lpfileshare.v1.UploadRequest
-	7,  // 36: lpfileshare.v1.FileSharingService.Download:input_type -> lpfileshare.v1.DownloadRequest
-	13, // 37: lpfileshare.v1.FileSharingService.GetUpload:input_type -> lpfileshare.v1.GetUploadRequest
-	17, // 38: lpfileshare.v1.FileSharingService.StatFile:input_type -> lpfileshare.v1.StatFileRequest
-	19, // 39: lpfileshare.v1.FileSharingService.ListFiles:input_type -> lpfileshare.v1.ListFilesRequest
-	21, // 40: lpfileshare.v1.FileSharingService.WatchFiles:input_type -> lpfileshare.v1.WatchFilesRequest
-	25, // 41: lpfileshare.v1.FileSharingService.GetCapabilities:input_type -> lpfileshare.v1.GetCapabilitiesRequest
-	6,  // 42: lpfileshare.v1.FileSharingService.Upload:output_type -> lpfileshare.v1.UploadResponse
-	9,  // 43: lpfileshare.v1.FileSharingService.Download:output_type -> lpfileshare.v1.DownloadResponse
-	14, // 44: lpfileshare.v1.FileSharingService.GetUpload:output_type -> lpfileshare.v1.GetUploadResponse
-	18, // 45: lpfileshare.v1.FileSharingService.StatFile:output_type -> lpfileshare.v1.StatFileResponse
-	20, // 46: lpfileshare.v1.FileSharingService.ListFiles:output_type -> lpfileshare.v1.ListFilesResponse
-	22, // 47: lpfileshare.v1.FileSharingService.WatchFiles:output_type -> lpfileshare.v1.WatchFilesResponse
-	26, // 48: lpfileshare.v1.FileSharingService.GetCapabilities:output_type -> lpfileshare.v1.GetCapabilitiesResponse
-	42, // [42:49] is the sub-list for method output_type
-	35, // [35:42] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	5,  // 7: lpfileshare.v1.UploadSpec.image:type_name -> lpfileshare.v1.ImageOptions
+	32, // 8: lpfileshare.v1.UploadFinish.checksums:type_name -> lpfileshare.v1.Checksums
+	33, // 9: lpfileshare.v1.UploadResponse.file:type_name -> lpfileshare.v1.File
+	9,  // 10: lpfileshare.v1.UploadResponse.image:type_name -> lpfileshare.v1.ImageChange
+	32, // 11: lpfileshare.v1.ImageChange.input_checksums:type_name -> lpfileshare.v1.Checksums
+	31, // 12: lpfileshare.v1.ImageChange.input_file_type:type_name -> lpfileshare.v1.FileType
+	1,  // 13: lpfileshare.v1.ImageChange.removed_metadata:type_name -> lpfileshare.v1.ImageMetadata
+	11, // 14: lpfileshare.v1.DownloadRequest.storage:type_name -> lpfileshare.v1.StorageRef
+	13, // 15: lpfileshare.v1.DownloadResponse.header:type_name -> lpfileshare.v1.DownloadHeader
+	30, // 16: lpfileshare.v1.DownloadResponse.chunk:type_name -> lpfileshare.v1.DataChunk
+	15, // 17: lpfileshare.v1.DownloadResponse.trailer:type_name -> lpfileshare.v1.DownloadTrailer
+	33, // 18: lpfileshare.v1.DownloadHeader.file:type_name -> lpfileshare.v1.File
+	14, // 19: lpfileshare.v1.DownloadHeader.content_range:type_name -> lpfileshare.v1.ContentRange
+	32, // 20: lpfileshare.v1.DownloadTrailer.sent_checksums:type_name -> lpfileshare.v1.Checksums
+	18, // 21: lpfileshare.v1.GetUploadResponse.upload:type_name -> lpfileshare.v1.Upload
+	2,  // 22: lpfileshare.v1.Upload.state:type_name -> lpfileshare.v1.UploadState
+	33, // 23: lpfileshare.v1.Upload.file:type_name -> lpfileshare.v1.File
+	19, // 24: lpfileshare.v1.Upload.failure:type_name -> lpfileshare.v1.UploadFailure
+	34, // 25: lpfileshare.v1.Upload.attempt_time:type_name -> google.protobuf.Timestamp
+	34, // 26: lpfileshare.v1.Upload.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 27: lpfileshare.v1.Upload.image:type_name -> lpfileshare.v1.ImageChange
+	35, // 28: lpfileshare.v1.UploadFailure.reason:type_name -> lpfileshare.v1.ErrorReason
+	11, // 29: lpfileshare.v1.StatFileRequest.storage:type_name -> lpfileshare.v1.StorageRef
+	33, // 30: lpfileshare.v1.StatFileResponse.file:type_name -> lpfileshare.v1.File
+	33, // 31: lpfileshare.v1.ListFilesResponse.files:type_name -> lpfileshare.v1.File
+	33, // 32: lpfileshare.v1.WatchFilesResponse.file:type_name -> lpfileshare.v1.File
+	26, // 33: lpfileshare.v1.WatchFilesResponse.heartbeat:type_name -> lpfileshare.v1.Heartbeat
+	27, // 34: lpfileshare.v1.WatchFilesResponse.reset:type_name -> lpfileshare.v1.WatchReset
+	34, // 35: lpfileshare.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	31, // 36: lpfileshare.v1.GetCapabilitiesResponse.file_types:type_name -> lpfileshare.v1.FileType
+	36, // 37: lpfileshare.v1.GetCapabilitiesResponse.upload_idle_timeout:type_name -> google.protobuf.Duration
+	36, // 38: lpfileshare.v1.GetCapabilitiesResponse.upload_timeout:type_name -> google.protobuf.Duration
+	36, // 39: lpfileshare.v1.GetCapabilitiesResponse.request_id_ttl:type_name -> google.protobuf.Duration
+	36, // 40: lpfileshare.v1.GetCapabilitiesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
+	3,  // 41: lpfileshare.v1.FileSharingService.Upload:input_type -> lpfileshare.v1.UploadRequest
+	10, // 42: lpfileshare.v1.FileSharingService.Download:input_type -> lpfileshare.v1.DownloadRequest
+	16, // 43: lpfileshare.v1.FileSharingService.GetUpload:input_type -> lpfileshare.v1.GetUploadRequest
+	20, // 44: lpfileshare.v1.FileSharingService.StatFile:input_type -> lpfileshare.v1.StatFileRequest
+	22, // 45: lpfileshare.v1.FileSharingService.ListFiles:input_type -> lpfileshare.v1.ListFilesRequest
+	24, // 46: lpfileshare.v1.FileSharingService.WatchFiles:input_type -> lpfileshare.v1.WatchFilesRequest
+	28, // 47: lpfileshare.v1.FileSharingService.GetCapabilities:input_type -> lpfileshare.v1.GetCapabilitiesRequest
+	8,  // 48: lpfileshare.v1.FileSharingService.Upload:output_type -> lpfileshare.v1.UploadResponse
+	12, // 49: lpfileshare.v1.FileSharingService.Download:output_type -> lpfileshare.v1.DownloadResponse
+	17, // 50: lpfileshare.v1.FileSharingService.GetUpload:output_type -> lpfileshare.v1.GetUploadResponse
+	21, // 51: lpfileshare.v1.FileSharingService.StatFile:output_type -> lpfileshare.v1.StatFileResponse
+	23, // 52: lpfileshare.v1.FileSharingService.ListFiles:output_type -> lpfileshare.v1.ListFilesResponse
+	25, // 53: lpfileshare.v1.FileSharingService.WatchFiles:output_type -> lpfileshare.v1.WatchFilesResponse
+	29, // 54: lpfileshare.v1.FileSharingService.GetCapabilities:output_type -> lpfileshare.v1.GetCapabilitiesResponse
+	48, // [48:55] is the sub-list for method output_type
+	41, // [41:48] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_lpfileshare_v1_file_sharing_service_proto_init() }
@@ -2257,24 +2630,24 @@ func file_lpfileshare_v1_file_sharing_service_proto_init() {
 		(*UploadRequest_Spec)(nil),
 	}
 	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[2].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*Preview_DataUri)(nil),
 		(*Preview_Generate)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[5].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7].OneofWrappers = []any{
 		(*DownloadRequest_Name)(nil),
 		(*DownloadRequest_Storage)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9].OneofWrappers = []any{
 		(*DownloadResponse_Header)(nil),
 		(*DownloadResponse_Chunk)(nil),
 		(*DownloadResponse_Trailer)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17].OneofWrappers = []any{
 		(*StatFileRequest_Name)(nil),
 		(*StatFileRequest_Storage)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22].OneofWrappers = []any{
 		(*WatchFilesResponse_File)(nil),
 		(*WatchFilesResponse_Heartbeat)(nil),
 		(*WatchFilesResponse_Reset_)(nil),
@@ -2284,8 +2657,8 @@ func file_lpfileshare_v1_file_sharing_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lpfileshare_v1_file_sharing_service_proto_rawDesc), len(file_lpfileshare_v1_file_sharing_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   25,
+			NumEnums:      3,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,10 +1,8 @@
-package preview
+package images
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"image"
 	"image/color"
 	"image/gif"
@@ -15,24 +13,8 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/images/craft"
 )
-
-// pngBomb is a PNG of 48 KB that claims to have width by height pixels.
-func pngBomb(width, height uint32) []byte {
-	b := []byte("\x89PNG\r\n\x1a\n")
-	chunk := func(kind string, data []byte) {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
-		body := append([]byte(kind), data...)
-		b = append(b, body...)
-		b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(body))
-	}
-	ihdr := binary.BigEndian.AppendUint32(nil, width)
-	ihdr = binary.BigEndian.AppendUint32(ihdr, height)
-	chunk("IHDR", append(ihdr, 8, 0, 0, 0, 0))
-	chunk("IDAT", make([]byte, 48<<10))
-	chunk("IEND", nil)
-	return b
-}
 
 func gifOf(t testing.TB, w, h int) []byte {
 	t.Helper()
@@ -48,7 +30,7 @@ func TestInspect(t *testing.T) {
 	script := []byte("GIF89a<script>alert(document.cookie)</script>")
 	noRows := gifOf(t, 10, 10)
 	noRows[8], noRows[9] = 0, 0
-	long := withSegments(asJPEG(t, corners(30, 20)), 0xee, 40) // 2.6 MB before the frame: odd, and right
+	long := craft.WithSegments(asJPEG(t, corners(30, 20)), 0xee, 40) // 2.6 MB before the frame: odd, and right
 
 	for _, c := range []struct {
 		name string
@@ -69,13 +51,13 @@ func TestInspect(t *testing.T) {
 		{"nothing", share.PNG, nil, share.ImageInvalid, 0, 0},
 		{"magic bytes alone", share.PNG, []byte("\x89PNG\r\n\x1a\n"), share.ImageInvalid, 0, 0},
 		{"a GIF without rows", share.GIF, noRows, share.ImageInvalid, 0, 0},
-		{"a PNG without columns", share.PNG, pngBomb(0, 7), share.ImageInvalid, 0, 0},
-		{"a PNG of negative size", share.PNG, pngBomb(math.MaxUint32, 7), share.ImageInvalid, 0, 0},
+		{"a PNG without columns", share.PNG, craft.PNGBomb(0, 7), share.ImageInvalid, 0, 0},
+		{"a PNG of negative size", share.PNG, craft.PNGBomb(math.MaxUint32, 7), share.ImageInvalid, 0, 0},
 		{"a script in GIF's clothes", share.GIF, script, share.ImageTooManyPixels, 0, 0},
-		{"a bomb", share.PNG, pngBomb(20_000, 20_000), share.ImageTooManyPixels, 0, 0},
-		{"a bomb that overflows 32 bits to 0", share.PNG, pngBomb(1<<16, 1<<16), share.ImageTooManyPixels, 0, 0},
-		{"one pixel too many", share.PNG, pngBomb(50_000_001, 1), share.ImageTooManyPixels, 0, 0},
-		{"just enough pixels", share.PNG, pngBomb(50_000_000, 1), "", 50_000_000, 1},
+		{"a bomb", share.PNG, craft.PNGBomb(20_000, 20_000), share.ImageTooManyPixels, 0, 0},
+		{"a bomb that overflows 32 bits to 0", share.PNG, craft.PNGBomb(1<<16, 1<<16), share.ImageTooManyPixels, 0, 0},
+		{"one pixel too many", share.PNG, craft.PNGBomb(50_000_001, 1), share.ImageTooManyPixels, 0, 0},
+		{"just enough pixels", share.PNG, craft.PNGBomb(50_000_000, 1), "", 50_000_000, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			info, err := p.Inspect(c.ft, bytes.NewReader(c.data))
@@ -90,7 +72,7 @@ func TestInspect(t *testing.T) {
 }
 
 func TestInspectRefusesABombAtOnce(t *testing.T) {
-	data := pngBomb(20_000, 20_000)
+	data := craft.PNGBomb(20_000, 20_000)
 	p := New(Config{})
 	r := bytes.NewReader(data)
 	best := time.Hour
@@ -132,7 +114,7 @@ func TestInspectGivesTheReadersError(t *testing.T) {
 func FuzzInspect(f *testing.F) {
 	for _, data := range [][]byte{
 		asJPEG(f, corners(8, 6)), withEXIF(asJPEG(f, corners(8, 6)), "MM", 6), asPNG(f, corners(8, 6)), gifOf(f, 8, 6),
-		flatJPEG(0xc2, 8, 8, 100), flatJPEG(0xc0, 8, 8, 100, 100, 100, 100), []byte("GIF89a<script>"), pngBomb(20_000, 20_000)[:64],
+		craft.FlatJPEG(0xc2, 8, 8, 100), craft.FlatJPEG(0xc0, 8, 8, 100, 100, 100, 100), []byte("GIF89a<script>"), craft.PNGBomb(20_000, 20_000)[:64],
 	} {
 		f.Add(data)
 	}

@@ -1,13 +1,12 @@
-package preview
+package images
 
 import (
-	"encoding/binary"
 	"image/color"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// memory estimates what decoding and shrinking the image takes, in bytes, from above: as Go's decoders allocate, and as the
+// memory estimates what decoding and shrinking the image to a preview takes, in bytes, from above: as Go's decoders allocate, and as the
 // scaler does, which keeps four float64 for each pixel of an image as wide as the small one and as high as the large one.
 func (h *header) memory() int64 {
 	width, _ := fit(h.config.Width, h.config.Height, longerSide)
@@ -58,26 +57,13 @@ func pngBytesPerPixel(m color.Model) int64 {
 	return 1 // a palette
 }
 
-// jpegFrame finds the frame header (SOF0 to SOF2) among the segments of head, and says whether the JPEG is progressive and how
-// many components it has. Where there is none to be found it says the worst.
+// jpegFrame finds the frame header among the segments of head, and says whether the JPEG is progressive and how many components it
+// has. Where there is none to be found it says the worst.
 func jpegFrame(head []byte) (progressive bool, components int64) {
-	for i := 2; i+4 <= len(head); {
-		if head[i] != 0xff {
-			i++ // as the decoder does: it looks for the next marker
-			continue
+	for marker, data := range segments(head) {
+		if f, ok := parseFrame(marker, data); ok {
+			return f.progressive, int64(f.components)
 		}
-		marker := head[i+1]
-		if marker == 0xff || marker == 0 || marker == 0x01 || (marker >= 0xd0 && marker <= 0xd8) {
-			i++ // fill bytes and markers without a segment
-			continue
-		}
-		if marker >= 0xc0 && marker <= 0xc2 {
-			if i+9 >= len(head) {
-				break
-			}
-			return marker == 0xc2, min(int64(head[i+9]), 4)
-		}
-		i += 2 + int(binary.BigEndian.Uint16(head[i+2:]))
 	}
 	return true, 4
 }

@@ -1,4 +1,4 @@
-package preview
+package images
 
 import (
 	"bytes"
@@ -69,14 +69,14 @@ func encode(img *image.RGBA, maxChars int) (string, error) {
 		for _, q := range qualities {
 			b.Reset()
 			if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: q}); err != nil {
-				return "", fmt.Errorf("preview: %w", err)
+				return "", fmt.Errorf("images: %w", err)
 			}
 			if len(uriPrefix)+base64.StdEncoding.EncodedLen(b.Len()) < maxChars {
 				return uriPrefix + base64.StdEncoding.EncodeToString(b.Bytes()), nil
 			}
 		}
 		if side <= shortestLongerSide {
-			return "", fmt.Errorf("preview: no preview is shorter than %d characters", maxChars)
+			return "", fmt.Errorf("images: no preview is shorter than %d characters", maxChars)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package preview
+package images
 
 import (
 	"bytes"
@@ -34,7 +34,7 @@ func (h *header) whole(rest io.Reader) io.Reader {
 // Inspect reads the header of an image of type t, as far as its dimensions and no further. ImageInvalid if it is not readable,
 // not of that type, or has no pixels; ImageTooManyPixels, with metadata maxPixels and actualPixels; and what image failed
 // with. It does not look at the pixels: a file may still turn out to be broken behind its header.
-func (p *Previewer) Inspect(t share.FileType, image io.Reader) (share.ImageInfo, error) {
+func (p *Processor) Inspect(t share.FileType, image io.Reader) (share.ImageInfo, error) {
 	src := &source{ctx: context.Background(), r: image, left: p.cfg.MaxSourceBytes}
 	config, err := p.readHeader(t, src, src)
 	if err != nil {
@@ -44,7 +44,7 @@ func (p *Previewer) Inspect(t share.FileType, image io.Reader) (share.ImageInfo,
 }
 
 // readHeader reads a header from r, which reads from src, and checks it.
-func (p *Previewer) readHeader(t share.FileType, r io.Reader, src *source) (image.Config, error) {
+func (p *Processor) readHeader(t share.FileType, r io.Reader, src *source) (image.Config, error) {
 	config, err := decodeConfig(t, r)
 	switch {
 	case src.err != nil && !errors.Is(src.err, errSourceTooLong):

@@ -1,4 +1,4 @@
-package preview
+package images
 
 import (
 	"bytes"
@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/images/craft"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -46,7 +47,7 @@ func decodePreview(t *testing.T, uri string) image.Image {
 	return img
 }
 
-func makePreview(t *testing.T, p *Previewer, ft share.FileType, data []byte) image.Image {
+func makePreview(t *testing.T, p *Processor, ft share.FileType, data []byte) image.Image {
 	t.Helper()
 	uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data), maxChars)
 	if err != nil {
@@ -237,9 +238,9 @@ func TestOtherKindsOfJPEG(t *testing.T) {
 		data []byte
 		want color.Color
 	}{
-		{"grey, progressive", flatJPEG(0xc2, 64, 48, 100), color.Gray{228}},
-		{"grey, baseline", flatJPEG(0xc0, 64, 48, -100), color.Gray{28}},
-		{"CMYK", flatJPEG(0xc0, 64, 48, 100, 100, 100, 100), color.Gray{204}}, // Adobe writes inks inverted: 228 of 255 white, under as much black
+		{"grey, progressive", craft.FlatJPEG(0xc2, 64, 48, 100), color.Gray{228}},
+		{"grey, baseline", craft.FlatJPEG(0xc0, 64, 48, -100), color.Gray{28}},
+		{"CMYK", craft.FlatJPEG(0xc0, 64, 48, 100, 100, 100, 100), color.Gray{204}}, // Adobe writes inks inverted: 228 of 255 white, under as much black
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			img := makePreview(t, New(Config{}), share.JPEG, c.data)
@@ -251,7 +252,7 @@ func TestOtherKindsOfJPEG(t *testing.T) {
 			}
 		})
 	}
-	if progressive, n := jpegFrame(flatJPEG(0xc2, 8, 8, 100)); !progressive || n != 1 {
+	if progressive, n := jpegFrame(craft.FlatJPEG(0xc2, 8, 8, 100)); !progressive || n != 1 {
 		t.Errorf("the progressive frame was read as %t, %d", progressive, n)
 	}
 	if progressive, n := jpegFrame(withEXIF(asJPEG(t, corners(8, 8)), "II", 1)); progressive || n != 3 {

@@ -1,0 +1,126 @@
+package images
+
+import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
+	"image"
+	"io"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// maxProfile is the largest colour profile that is carried over to an image that is encoded anew. Those of displays and cameras
+// have less than 4 KB; those of printers, which have more, do not go with our pixels.
+const maxProfile = 1 << 20
+
+// readProfile reads the colour profile (ICC) that stands at the beginning of a JPEG or PNG. Empty where there is none that can be
+// read. There tells that there is something.
+func readProfile(t share.FileType, r io.Reader) (profile []byte, there bool) {
+	head, err := io.ReadAll(io.LimitReader(r, maxHeader+maxProfile))
+	if err != nil {
+		return nil, false
+	}
+	switch t {
+	case share.JPEG:
+		for marker, data := range segments(head) {
+			if isProfile(marker, data) { // in order, as all writers have them
+				profile, there = append(profile, data[len(iccHeader)+2:]...), true
+			}
+		}
+	case share.PNG:
+		for at := len(pngSignature); at+8 <= len(head); {
+			length, kind := int(binary.BigEndian.Uint32(head[at:])), string(head[at+4:at+8])
+			if kind == "IDAT" || length > len(head)-at-8 {
+				break
+			}
+			if kind == "iCCP" {
+				_, packed, ok := bytes.Cut(head[at+8:at+8+length], []byte{0})
+				if there = true; ok && len(packed) > 1 {
+					profile = inflate(packed[1:])
+				}
+			}
+			at += 12 + length
+		}
+	}
+	if len(profile) > maxProfile {
+		return nil, there
+	}
+	return profile, there
+}
+
+// inflate unpacks a colour profile, up to one byte more than is carried over.
+func inflate(packed []byte) []byte {
+	z, err := zlib.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil
+	}
+	defer z.Close()
+	b, err := io.ReadAll(io.LimitReader(z, maxProfile+1))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// goesWith reports whether a profile describes the colours that img has: its header names them.
+func goesWith(profile []byte, img image.Image) bool {
+	space := "RGB "
+	if _, gray := img.(*image.Gray); gray {
+		space = "GRAY"
+	}
+	return len(profile) >= 128 && string(profile[16:20]) == space
+}
+
+// withProfile gives a writer that puts a profile where one belongs into a JPEG or PNG that passes.
+func withProfile(w io.Writer, t share.FileType, profile []byte) io.Writer {
+	if len(profile) == 0 {
+		return w
+	}
+	if t == share.PNG {
+		var b bytes.Buffer
+		b.WriteString("ICC profile\x00\x00")
+		z := zlib.NewWriter(&b)
+		_, _ = z.Write(profile) // into memory
+		_ = z.Close()
+		return &splice{w: w, at: len(pngSignature) + 12 + 13, insert: pngChunk("iCCP", b.Bytes())} // behind the header
+	}
+	const most = 0xffff - 2 - 14
+	var b []byte
+	count := (len(profile) + most - 1) / most
+	for i := range count {
+		part := profile[i*most : min((i+1)*most, len(profile))]
+		b = binary.BigEndian.AppendUint16(append(b, 0xff, app2), uint16(2+14+len(part)))
+		b = append(append(b, iccHeader...), byte(i+1), byte(count))
+		b = append(b, part...)
+	}
+	return &splice{w: w, at: 2, insert: b} // behind the first marker
+}
+
+// A splice passes bytes on, and puts some in between after so many.
+type splice struct {
+	w      io.Writer
+	at     int
+	insert []byte // nil once it is in
+}
+
+// Write passes b on.
+func (s *splice) Write(b []byte) (int, error) {
+	n := 0
+	if s.insert != nil {
+		before := b[:min(len(b), s.at)]
+		if _, err := s.w.Write(before); err != nil {
+			return 0, err
+		}
+		n, s.at = len(before), s.at-len(before)
+		if s.at > 0 {
+			return n, nil
+		}
+		if _, err := s.w.Write(s.insert); err != nil {
+			return n, err
+		}
+		s.insert = nil
+	}
+	m, err := s.w.Write(b[n:])
+	return n + m, err
+}

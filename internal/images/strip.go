@@ -1,0 +1,511 @@
+package images
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// An anatomy is what a walk through the whole of an image found.
+type anatomy struct {
+	orientation int // 1 to 8
+	frames      int // of an animation; 1 for anything else
+	frame       jpegFrameHeader
+	removed     []share.ImageMetadata // each kind once
+	trailing    int64                 // bytes behind the image's end
+}
+
+func (a *anatomy) remove(kind share.ImageMetadata) {
+	if !slices.Contains(a.removed, kind) {
+		a.removed = append(a.removed, kind)
+	}
+}
+
+// strip copies an image without what does not show, and without touching a pixel. Of EXIF it leaves the orientation, if there is
+// one, since the picture would lie on its side without. What is not built as its format says is ImageInvalid; the pixels are not
+// decoded.
+func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
+	c := &carver{r: bufio.NewReaderSize(r, 16<<10), w: w, found: anatomy{orientation: 1, frames: 1}}
+	var err error
+	switch t {
+	case share.JPEG:
+		err = c.jpeg()
+	case share.PNG:
+		err = c.png()
+	case share.GIF:
+		err = c.gif()
+	default:
+		err = fmt.Errorf("%q is no image type", t)
+	}
+	if err == nil {
+		c.found.trailing, err = io.Copy(io.Discard, c.r)
+	}
+	return &c.found, err
+}
+
+// A carver walks through an image and copies what stays.
+type carver struct {
+	r     *bufio.Reader
+	w     io.Writer
+	exif  bool // of a JPEG: EXIF was seen
+	found anatomy
+}
+
+// broken says that the image is not built as its format says.
+func broken(format string, args ...any) error {
+	return share.Errorf(share.ImageInvalid, "the image is broken: "+fmt.Sprintf(format, args...), nil)
+}
+
+// cut is err, or that the image is broken if err says that there was no more of it.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return broken("it ends before its end")
+	}
+	return err
+}
+
+// read reads n bytes, which must be there.
+func (c *carver) read(n int) ([]byte, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(c.r, b); err != nil {
+		return nil, cut(err)
+	}
+	return b, nil
+}
+
+// keep reads n bytes and copies them.
+func (c *carver) keep(n int) ([]byte, error) {
+	b, err := c.read(n)
+	if err == nil {
+		_, err = c.w.Write(b)
+	}
+	return b, err
+}
+
+// jpeg walks from marker to marker. What stays is what decoding needs, and the colour profile.
+func (c *carver) jpeg() error {
+	if b, err := c.keep(2); err != nil {
+		return err
+	} else if b[0] != 0xff || b[1] != soi {
+		return broken("it does not begin as a JPEG")
+	}
+	for {
+		marker, err := c.marker()
+		switch {
+		case err != nil:
+			return err
+		case marker == eoi:
+			_, err := c.w.Write([]byte{0xff, eoi})
+			return err
+		case !hasData(marker):
+			c.found.remove(share.MetadataOther) // it says nothing here
+			continue
+		}
+		size, err := c.read(2)
+		if err != nil {
+			return err
+		}
+		length := int(binary.BigEndian.Uint16(size))
+		if length < 2 {
+			return broken("a segment of %d bytes", length)
+		}
+		data, err := c.read(length - 2)
+		if err != nil {
+			return err
+		}
+		if f, ok := parseFrame(marker, data); ok && c.found.frame.components == 0 {
+			c.found.frame = f
+		}
+		if tiff, ok := bytes.CutPrefix(data, exifHeader); ok && marker == app1 {
+			data = c.jpegEXIF(tiff)
+		} else {
+			data = c.segment(marker, data)
+		}
+		if data == nil {
+			continue
+		}
+		head := []byte{0xff, marker, 0, 0}
+		binary.BigEndian.PutUint16(head[2:], uint16(len(data)+2))
+		if _, err := c.w.Write(append(head, data...)); err != nil {
+			return err
+		}
+		if marker == sos {
+			if err := c.entropy(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// jpegEXIF gives what stays of a segment of EXIF: the orientation, if there is one. Of several the first counts.
+func (c *carver) jpegEXIF(tiff []byte) []byte {
+	o := exifOrientation(tiff)
+	if c.exif || o == 1 {
+		c.exif = true
+		c.found.remove(share.MetadataEXIF)
+		return nil
+	}
+	c.exif, c.found.orientation = true, o
+	least := onlyOrientation(o)
+	if !bytes.Equal(least, tiff) {
+		c.found.remove(share.MetadataEXIF)
+	}
+	return append(bytes.Clone(exifHeader), least...)
+}
+
+// segment gives what stays of a segment's data; nil: nothing.
+func (c *carver) segment(marker byte, data []byte) []byte {
+	switch {
+	case marker == app0 && len(data) >= 14 && bytes.HasPrefix(data, []byte("JFIF\x00")):
+		if len(data) > 14 { // a small picture follows
+			c.found.remove(share.MetadataOther)
+			data = append(bytes.Clone(data[:12]), 0, 0)
+		}
+		return data
+	case isProfile(marker, data):
+		return data
+	case marker == app14 && len(data) >= 12 && bytes.HasPrefix(data, []byte("Adobe")):
+		if len(data) > 12 {
+			c.found.remove(share.MetadataOther)
+		}
+		return data[:12] // says how colours are meant
+	case marker == com:
+		c.found.remove(share.MetadataComment)
+		return nil
+	case marker == app1 && bytes.HasPrefix(data, []byte("http://ns.adobe.com/")):
+		c.found.remove(share.MetadataXMP)
+		return nil
+	case marker == app13:
+		c.found.remove(share.MetadataIPTC)
+		return nil
+	case marker < 0xc0 || marker > 0xdd: // neither frame, tables nor scan
+		c.found.remove(share.MetadataOther)
+		return nil
+	}
+	return data
+}
+
+// marker looks for the next marker.
+func (c *carver) marker() (byte, error) {
+	for {
+		b, err := c.r.ReadByte()
+		if err != nil {
+			return 0, cut(err)
+		}
+		if b != 0xff {
+			c.found.remove(share.MetadataOther)
+			continue
+		}
+		for b == 0xff {
+			if b, err = c.r.ReadByte(); err != nil {
+				return 0, cut(err)
+			}
+		}
+		if b != 0 {
+			return b, nil
+		}
+		c.found.remove(share.MetadataOther)
+	}
+}
+
+// entropy copies coded pixels, up to the next marker.
+func (c *carver) entropy() error {
+	for {
+		if _, err := c.r.Peek(1); err != nil {
+			return cut(err)
+		}
+		b, _ := c.r.Peek(c.r.Buffered())
+		n := bytes.IndexByte(b, 0xff)
+		if n != 0 {
+			if n < 0 {
+				n = len(b)
+			}
+			if _, err := c.w.Write(b[:n]); err != nil {
+				return err
+			}
+			_, _ = c.r.Discard(n)
+			continue
+		}
+		if b, err := c.r.Peek(2); err != nil {
+			return cut(err)
+		} else if b[1] == 0xff {
+			_, _ = c.r.Discard(1) // a fill byte
+			continue
+		} else if b[1] != 0 && (b[1] < 0xd0 || b[1] > 0xd7) {
+			return nil
+		}
+		if _, err := c.keep(2); err != nil {
+			return err
+		}
+	}
+}
+
+// pngKept are the chunks that stay: pixels, how they are meant, and an animation's frames.
+var pngKept = []string{
+	"IHDR", "PLTE", "IDAT", "IEND", "tRNS", "cHRM", "gAMA", "iCCP", "sBIT", "sRGB", "cICP", "mDCV", "cLLI", "bKGD", "pHYs", "acTL", "fcTL", "fdAT",
+}
+
+const pngSignature = "\x89PNG\r\n\x1a\n"
+
+// png walks from chunk to chunk, and checks their sums.
+func (c *carver) png() error {
+	if b, err := c.keep(len(pngSignature)); err != nil {
+		return err
+	} else if string(b) != pngSignature {
+		return broken("it does not begin as a PNG")
+	}
+	for first := true; ; first = false {
+		head, err := c.read(8)
+		if err != nil {
+			return err
+		}
+		length, kind := binary.BigEndian.Uint32(head), string(head[4:])
+		switch {
+		case length > 1<<31-1:
+			return broken("a chunk of %d bytes", length)
+		case first && (kind != "IHDR" || length != 13):
+			return broken("its first chunk is not a header")
+		case kind == "eXIf" && length <= 0xffff:
+			err = c.pngEXIF(head)
+		case slices.Contains(pngKept, kind):
+			err = c.pngChunk(head, c.w, kind == "acTL" && length == 8)
+		case kind[0]&0x20 == 0: // must be understood, as its upper-case letter says
+			return broken("a chunk %q that no viewer knows", kind)
+		default:
+			switch kind {
+			case "tEXt", "zTXt", "iTXt":
+				c.found.remove(share.MetadataComment)
+			case "eXIf":
+				c.found.remove(share.MetadataEXIF)
+			default:
+				c.found.remove(share.MetadataOther)
+			}
+			err = c.pngChunk(head, io.Discard, false)
+		}
+		if err != nil || kind == "IEND" {
+			return err
+		}
+	}
+}
+
+// pngChunk copies a chunk to w and checks its sum. The data of an animation's control says how many frames there are.
+func (c *carver) pngChunk(head []byte, w io.Writer, control bool) error {
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	sum := crc32.NewIEEE()
+	sum.Write(head[4:])
+	out := io.MultiWriter(w, sum)
+	length := int64(binary.BigEndian.Uint32(head))
+	if control {
+		b, err := c.read(8)
+		if err != nil {
+			return err
+		}
+		c.found.frames = int(min(binary.BigEndian.Uint32(b), 1<<20))
+		if _, err := out.Write(b); err != nil {
+			return err
+		}
+	} else if _, err := io.CopyN(out, c.r, length); err != nil {
+		return cut(err)
+	}
+	return c.pngSum(head, sum.Sum32(), w)
+}
+
+// pngSum copies the sum behind a chunk, which must be want.
+func (c *carver) pngSum(head []byte, want uint32, w io.Writer) error {
+	b, err := c.read(4)
+	if err != nil {
+		return err
+	}
+	if binary.BigEndian.Uint32(b) != want {
+		return broken("the checksum of its chunk %q is wrong", head[4:])
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// pngEXIF leaves the orientation of EXIF, if there is one.
+func (c *carver) pngEXIF(head []byte) error {
+	tiff, err := c.read(int(binary.BigEndian.Uint32(head)))
+	if err != nil {
+		return err
+	}
+	if err := c.pngSum(head, crc32.Update(crc32.ChecksumIEEE(head[4:]), crc32.IEEETable, tiff), io.Discard); err != nil {
+		return err
+	}
+	o := exifOrientation(tiff)
+	if o == 1 || c.found.orientation > 1 {
+		c.found.remove(share.MetadataEXIF)
+		return nil
+	}
+	c.found.orientation = o
+	least := onlyOrientation(o)
+	if !bytes.Equal(least, tiff) {
+		c.found.remove(share.MetadataEXIF)
+	}
+	_, err = c.w.Write(pngChunk("eXIf", least))
+	return err
+}
+
+// pngChunk writes a chunk.
+func pngChunk(kind string, data []byte) []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(data)))
+	b = append(append(b, kind...), data...)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b[4:]))
+}
+
+// gif walks from block to block. What stays of extensions is what shows: the timing of frames, the number of rounds, and a colour
+// profile.
+func (c *carver) gif() error {
+	head, err := c.keep(13)
+	if err != nil {
+		return err
+	}
+	if s := string(head[:6]); s != "GIF87a" && s != "GIF89a" {
+		return broken("it does not begin as a GIF")
+	}
+	if err := c.gifColors(head[10]); err != nil {
+		return err
+	}
+	for frames := 0; ; {
+		b, err := c.r.ReadByte()
+		if err != nil {
+			return cut(err)
+		}
+		switch b {
+		case ';':
+			if frames == 0 {
+				return broken("it has no picture")
+			}
+			_, err := c.w.Write([]byte{b})
+			return err
+		case ',':
+			frames++
+			c.found.frames = frames
+			if _, err := c.w.Write([]byte{b}); err != nil {
+				return err
+			}
+			d, err := c.keep(9)
+			if err != nil {
+				return err
+			}
+			if err := c.gifColors(d[8]); err != nil {
+				return err
+			}
+			if _, err := c.keep(1); err != nil { // the size of the first codes
+				return err
+			}
+			if err := c.gifBlocks(c.w); err != nil {
+				return err
+			}
+		case '!':
+			if err := c.gifExtension(); err != nil {
+				return err
+			}
+		default:
+			return broken("a block of kind %#x", b)
+		}
+	}
+}
+
+// gifColors copies a table of colours, if the flags say that there is one.
+func (c *carver) gifColors(flags byte) error {
+	if flags&0x80 == 0 {
+		return nil
+	}
+	_, err := c.keep(3 << (flags&7 + 1))
+	return err
+}
+
+// gifBlocks copies blocks up to the empty one.
+func (c *carver) gifBlocks(w io.Writer) error {
+	for {
+		n, err := c.r.ReadByte()
+		if err != nil {
+			return cut(err)
+		}
+		if _, err := w.Write([]byte{n}); err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+		b, err := c.read(int(n))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *carver) gifExtension() error {
+	label, err := c.r.ReadByte()
+	if err != nil {
+		return cut(err)
+	}
+	switch label {
+	case 0xf9: // timing and transparency of the frame that follows
+		if b, err := c.r.Peek(6); err != nil {
+			return cut(err)
+		} else if b[0] != 4 || b[5] != 0 {
+			return broken("a frame's control of another length than 4")
+		}
+		if _, err := c.w.Write([]byte{'!', label}); err != nil {
+			return err
+		}
+		return c.gifBlocks(c.w)
+	case 0xfe, 0x01: // comments; text that no viewer shows
+		c.found.remove(share.MetadataComment)
+		return c.gifBlocks(io.Discard)
+	case 0xff:
+		return c.gifApplication()
+	}
+	c.found.remove(share.MetadataOther)
+	return c.gifBlocks(io.Discard)
+}
+
+// gifApplication copies an application's extension if it is one that shows.
+func (c *carver) gifApplication() error {
+	n, err := c.r.ReadByte()
+	if err != nil {
+		return cut(err)
+	}
+	name, err := c.read(int(n))
+	if err != nil {
+		return err
+	}
+	head := append([]byte{'!', 0xff, n}, name...)
+	switch string(name) {
+	case "NETSCAPE2.0", "ANIMEXTS1.0":
+		if b, err := c.r.Peek(5); err == nil && b[0] == 3 && b[1] == 1 && b[4] == 0 { // the number of rounds, and nothing else
+			if _, err := c.w.Write(head); err != nil {
+				return err
+			}
+			return c.gifBlocks(c.w)
+		}
+	case "ICCRGBG1012":
+		if _, err := c.w.Write(head); err != nil {
+			return err
+		}
+		return c.gifBlocks(c.w)
+	case "XMP DataXMP":
+		c.found.remove(share.MetadataXMP)
+		return c.gifBlocks(io.Discard)
+	}
+	if n == 0 { // the name was its empty block
+		c.found.remove(share.MetadataOther)
+		return nil
+	}
+	c.found.remove(share.MetadataOther)
+	return c.gifBlocks(io.Discard)
+}
