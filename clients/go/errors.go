@@ -224,7 +224,7 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_UPLOAD_TAKEN_OVER:         "A newer attempt under the same request id goes on: wait for that one.",
 	pb.ErrorReason_ERROR_REASON_UPLOAD_IDLE:               "Bytes came too slowly: send the file again under the same request id.",
 	pb.ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT:       "The request id belongs to another file: use a new one.",
-	pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS:          "The server is full: try again in a while.",
+	pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS:          "Too many uploads at once, of yours or of all: try again in a while.",
 	pb.ErrorReason_ERROR_REASON_SERVER_DRAINING:           "The server is going down: try again in a while.",
 	pb.ErrorReason_ERROR_REASON_TOKEN_INVALID:             "Sign in again.",
 	pb.ErrorReason_ERROR_REASON_NOT_ALLOWED:               "Sign in as somebody who may do this, in the account that it belongs to.",
@@ -258,6 +258,7 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE:        "The server has trouble: try again in a while.",
 	pb.ErrorReason_ERROR_REASON_WATCH_TOO_SLOW:            "Read faster; watch again from the last token.",
 	pb.ErrorReason_ERROR_REASON_SESSION_LIMIT:             "The server is full: try again in a while.",
+	pb.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS:          "Too many downloads and watches are open at once: end some, or try again in a while.",
 	pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED:    "This server cannot do that: ask for a newer one.",
 	pb.ErrorReason_ERROR_REASON_INTERNAL:                  "Report this to the server's operator, with the request id.",
 }

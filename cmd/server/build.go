@@ -121,7 +121,8 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	h.service = service.New(service.Config{
 		Settings:     settings(h.accounts, f.account()),
 		MemoryBudget: int64(f.MemoryBudget), QueueLength: f.QueueLength, QueueWait: f.QueueTime,
-		IdleTimeout: f.UploadIdleTimeout, UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,
+		MaxUploadsPerCaller: f.MaxUploadsPerCaller, MaxStreamsPerCaller: f.MaxStreamsPerCaller,
+		IdleTimeout: f.UploadIdleTimeout, MinUploadRate: int64(f.MinUploadRate), UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,
 		RequestIDTTL:   f.RequestIDTTL,
 		PublishTimeout: f.LPTimeout, Settle: f.Settle, Heartbeat: f.HeartbeatInterval, ReadStall: f.ReadStall,
 		AgentTokenKey: key, Now: time.Now, Log: log,

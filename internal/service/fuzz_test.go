@@ -239,7 +239,8 @@ func FuzzUploadStateMachine(f *testing.F) {
 		lp.addConversation(conversation, true, "alice")
 		s := New(Config{
 			Settings: func(string) Settings { return Settings{MaxFileBytes: fuzzLimit, Documents: true, CheckETag: true} }, MemoryBudget: blockBytes,
-			IdleTimeout: time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
+			MaxUploadsPerCaller: 1,
+			IdleTimeout:         time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		}, Ports{Messenger: lp, Store: store, Ledger: ledger.NewMemory(10, time.Now), Previewer: &looker{}})
 		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs(string(share.ConsumerToken), aliceToken)))
@@ -263,7 +264,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 				t.Error("the store saw the end of a body that was refused")
 			}
 		}
-		if !s.admission.budget.TryAcquire(blockBytes) || lp.sessions() != 0 {
+		if s.admission.free != blockBytes || len(s.admission.lines) != 0 || lp.sessions() != 0 {
 			t.Error("something was not given back")
 		}
 	})

@@ -48,7 +48,8 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	if err := s.checkDraining(); err != nil {
 		return err
 	}
-	if _, err := s.credential(ctx, spec.account); err != nil {
+	credential, err := s.credential(ctx, spec.account)
+	if err != nil {
 		return err
 	}
 
@@ -59,7 +60,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 		if need < 0 {
 			need = settings.MaxFileBytes
 		}
-		if room, err = s.admission.reserve(ctx, need, early <= blockBytes); err != nil {
+		if room, err = s.admission.reserve(ctx, callerOf(credential), need, early <= blockBytes); err != nil {
 			return err
 		}
 		defer room.release()
@@ -72,6 +73,11 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 		return ended(ctx, err)
 	}
 	defer session.Release()
+	if room != nil {
+		if err := room.prove(session.Principal()); err != nil {
+			return err
+		}
+	}
 
 	if spec.validateOnly {
 		if err := checkConversation(ctx, session, spec); err != nil {
@@ -164,6 +170,14 @@ func (s *Server) errIdle() error {
 	return refuse(share.UploadIdle, "no byte came for %s; repeat under the same request_id from byte 0", s.IdleTimeout)
 }
 
+// leastBytes is what an upload must bring in each IdleTimeout.
+func (s *Server) leastBytes() int64 { return int64(float64(s.MinUploadRate) * s.IdleTimeout.Seconds()) }
+
+func (s *Server) errSlow(came int64) error {
+	return refuse(share.UploadIdle, "%d bytes came in %s, and %d are the least; repeat under the same request_id from byte 0",
+		came, s.IdleTimeout, s.leastBytes())
+}
+
 // checkConversation refuses a conversation or dialog that nothing can be published in, before any byte is sent.
 func checkConversation(ctx context.Context, session Session, spec uploadSpec) error {
 	c, err := session.Conversation(ctx, spec.conversation)
@@ -216,6 +230,9 @@ func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Sess
 	check := newChecker(s, spec, sp, settings.CheckETag)
 	idle := time.NewTimer(s.IdleTimeout)
 	defer idle.Stop()
+	pace := time.NewTicker(s.IdleTimeout)
+	defer pace.Stop()
+	paced := int64(0) // bytes at the latest tick
 	for received := false; !received; {
 		more, err := check.advance()
 		if err != nil {
@@ -240,6 +257,12 @@ func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Sess
 				return nil, s.errIdle()
 			}
 			idle.Reset(left)
+		case <-pace.C:
+			came := sp.len()
+			if came-paced < s.leastBytes() && came != spec.size { // all there: only the finish is missing
+				return nil, s.errSlow(came - paced)
+			}
+			paced = came
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

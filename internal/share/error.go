@@ -62,6 +62,7 @@ const (
 	LedgerUnavailable       Kind = "LEDGER_UNAVAILABLE"
 	WatchTooSlow            Kind = "WATCH_TOO_SLOW"
 	SessionLimit            Kind = "SESSION_LIMIT"
+	TooManyStreams          Kind = "TOO_MANY_STREAMS"
 	MethodNotImplemented    Kind = "METHOD_NOT_IMPLEMENTED"
 	Internal                Kind = "INTERNAL"
 )

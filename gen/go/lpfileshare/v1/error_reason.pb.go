@@ -68,7 +68,10 @@ const (
 	ErrorReason_ERROR_REASON_UPLOAD_IDLE ErrorReason = 16
 	// ALREADY_EXISTS. The request_id was used with another spec. Use a new one.
 	ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT ErrorReason = 17
-	// RESOURCE_EXHAUSTED. The server is full. Repeat after RetryInfo.
+	// RESOURCE_EXHAUSTED. The upload was not let in, and has cost nothing: repeat under the same request_id after
+	// RetryInfo, which is longer the more are waiting to come back. Metadata: limit, which is "budget" (the server holds as
+	// many bytes as it may), "queue" (nobody more may wait for that) or "caller" (this caller has as many uploads as one
+	// may have: begin the next when one has ended).
 	ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS ErrorReason = 18
 	// UNAVAILABLE. The server is going down. Repeat under the same request_id after RetryInfo, on another server.
 	ErrorReason_ERROR_REASON_SERVER_DRAINING ErrorReason = 19
@@ -149,6 +152,9 @@ const (
 	ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED ErrorReason = 52
 	// INTERNAL. A fault of this server. Report it with the request id.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 53
+	// RESOURCE_EXHAUSTED. The caller has as many downloads and watches open as one may have. End some, or repeat after
+	// RetryInfo.
+	ErrorReason_ERROR_REASON_TOO_MANY_STREAMS ErrorReason = 58
 )
 
 // Enum value maps for ErrorReason.
@@ -208,6 +214,7 @@ var (
 		51: "ERROR_REASON_SESSION_LIMIT",
 		52: "ERROR_REASON_METHOD_NOT_IMPLEMENTED",
 		53: "ERROR_REASON_INTERNAL",
+		58: "ERROR_REASON_TOO_MANY_STREAMS",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -264,6 +271,7 @@ var (
 		"ERROR_REASON_SESSION_LIMIT":             51,
 		"ERROR_REASON_METHOD_NOT_IMPLEMENTED":    52,
 		"ERROR_REASON_INTERNAL":                  53,
+		"ERROR_REASON_TOO_MANY_STREAMS":          58,
 	}
 )
 
@@ -298,7 +306,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x92\x0f\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xb5\x0f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -354,7 +362,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x1bERROR_REASON_WATCH_TOO_SLOW\x102\x12\x1e\n" +
 	"\x1aERROR_REASON_SESSION_LIMIT\x103\x12'\n" +
 	"#ERROR_REASON_METHOD_NOT_IMPLEMENTED\x104\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x105B\xc7\x01\n" +
+	"\x15ERROR_REASON_INTERNAL\x105\x12!\n" +
+	"\x1dERROR_REASON_TOO_MANY_STREAMS\x10:B\xc7\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
