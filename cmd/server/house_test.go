@@ -128,7 +128,7 @@ func (w *world) start(args ...string) {
 	ctx, quit := context.WithCancel(context.Background())
 	w.quit, w.code = quit, make(chan int, 1)
 	args = append([]string{
-		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--ledger=memory",
+		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory",
 	}, args...)
 	go func() { w.code <- run(ctx, args, w.logs, w.logs) }()
 	w.t.Cleanup(func() { w.stop() })

@@ -75,7 +75,7 @@ func startServer(tb testing.TB, args ...string) *server {
 func startServerBefore(tb testing.TB, sb *sandbox.Sandbox, args ...string) *server {
 	tb.Helper()
 	s := &server{tb: tb, sb: sb}
-	s.cmd = exec.Command(serverBinary, append([]string{"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--ledger=memory"}, args...)...)
+	s.cmd = exec.Command(serverBinary, append([]string{"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--ledger=memory", "--drain-notice=0s"}, args...)...)
 	logs, err := s.cmd.StderrPipe()
 	if err != nil {
 		tb.Fatal(err)
