@@ -59,6 +59,8 @@ type world struct {
 	quit context.CancelFunc
 	code chan int
 
+	frames atomic.Int64 // that have passed
+
 	mu       sync.Mutex
 	receipts map[string]int // that the server has sent, by status
 }
@@ -96,6 +98,7 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	}
 	w := &world{t: t}
 	opts.OnFrame = func(f sandbox.Frame) {
+		w.frames.Add(1)
 		w.sawReceipt(f)
 		check.Check(wire.Frame(f))
 		record.Add(wire.Frame(f))

@@ -63,8 +63,8 @@ const (
 	ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND ErrorReason = 14
 	// ABORTED. A newer attempt with the same request_id took over. Stop; the newer one answers.
 	ErrorReason_ERROR_REASON_UPLOAD_TAKEN_OVER ErrorReason = 15
-	// ABORTED. No byte came for too long, or the upload took too long as a whole. Repeat under the same request_id from
-	// byte 0.
+	// ABORTED. No byte came for too long, or too few, or the upload took too long as a whole. Repeat under the same
+	// request_id from byte 0.
 	ErrorReason_ERROR_REASON_UPLOAD_IDLE ErrorReason = 16
 	// ALREADY_EXISTS. The request_id was used with another spec. Use a new one.
 	ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT ErrorReason = 17
