@@ -55,6 +55,15 @@ test-faults: ## Run every case of the fault table: states by kinds of faults
 	$(GO) test -c -o $(BIN)/faults.test ./test/faults
 	LPFILESHARE_FAULTS=all $(BIN)/faults.test -test.timeout 20m
 
+FUZZTIME ?= 10s
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME each (10s)
+	@targets=$$(git ls-files '*_test.go' | xargs grep -Ho '^func Fuzz[A-Za-z0-9]*' | sed 's|^\(.*\)/[^/]*:func |./\1 |'); \
+	test -n "$$targets" || { echo "fuzz: no fuzz target found"; exit 1; }; \
+	echo "$$targets" | while read -r package target; do \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+	done
+
 .PHONY: bench
 bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load

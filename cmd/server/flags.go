@@ -64,9 +64,14 @@ type flags struct {
 	PreviewMemory     byteSize      `group:"Limits:" default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, all together (${default}): for previews, and to make images fit. An image that would take more has no preview, and is not made to fit."`
 	QueueLength       int           `group:"Limits:" default:"1024" help:"How many uploads may wait for memory."`
 	QueueTime         time.Duration `group:"Limits:" default:"5s" help:"How long an upload may wait for memory."`
-	UploadIdleTimeout time.Duration `group:"Limits:" default:"30s" help:"End an upload from which no byte comes for so long."`
+	UploadIdleTimeout time.Duration `group:"Limits:" default:"30s" help:"End an upload from which no byte comes for so long, and any other call whose request does not come."`
+	MinUploadRate     byteSize      `group:"Limits:" default:"1KiB" placeholder:"SIZE" help:"End an upload that brings less a second (${default}), on average over --upload-idle-timeout. 0: any."`
 	UploadTimeout     time.Duration `group:"Limits:" default:"10m" help:"Longest upload."`
 	ReadStall         time.Duration `group:"Limits:" default:"60s" help:"End a download or watch whose reader takes nothing for so long."`
+
+	MaxUploadsPerCaller int `group:"Limits:" default:"64" placeholder:"N" help:"Most uploads of one caller at once (${default}), within half of --memory-budget; as many again may wait."`
+	MaxStreamsPerCaller int `group:"Limits:" default:"256" placeholder:"N" help:"Most downloads and watches of one caller at once (${default})."`
+	MaxConnections      int `group:"Limits:" default:"4096" placeholder:"N" help:"Most connections at once (${default}); more wait to be taken."`
 
 	AgentTokenKey     string        `group:"Behaviour:" placeholder:"FILE" help:"File with the key that seals agent tokens: 64 hex digits. Servers that answer for each other need the same. Default: a random one, so that agents sign in anew after a restart."`
 	RequestIDTTL      time.Duration `group:"Behaviour:" name:"request-id-ttl" default:"24h" help:"How long a request_id is kept."`
@@ -74,6 +79,7 @@ type flags struct {
 	StoreStall        time.Duration `group:"Behaviour:" default:"30s" help:"Give up on a store that takes or gives no byte for so long."`
 	HeartbeatInterval time.Duration `group:"Behaviour:" default:"25s" help:"How often a watch says that it is alive."`
 	DrainTime         time.Duration `group:"Behaviour:" default:"30s" help:"How long running calls may go on after SIGTERM."`
+	DrainNotice       time.Duration `group:"Behaviour:" default:"1s" help:"How long of --drain-time connections are still taken, and new calls refused with SERVER_DRAINING: until load balancers see that the server goes."`
 
 	ledgerFlags
 	connectorFlags
@@ -191,8 +197,9 @@ func (f *flags) check() error {
 	for name, v := range map[string]int64{
 		"max-file-bytes": int64(f.MaxFileBytes), "max-image-pixels": f.MaxImagePixels, "memory-budget": int64(f.MemoryBudget),
 		"preview-memory": int64(f.PreviewMemory), "max-image-input": int64(f.MaxImageInput),
-		"max-sessions": int64(f.MaxSessions),
-		"lp-timeout":   int64(f.LPTimeout), "upload-idle-timeout": int64(f.UploadIdleTimeout), "upload-timeout": int64(f.UploadTimeout),
+		"max-sessions": int64(f.MaxSessions), "max-connections": int64(f.MaxConnections),
+		"max-uploads-per-caller": int64(f.MaxUploadsPerCaller), "max-streams-per-caller": int64(f.MaxStreamsPerCaller),
+		"lp-timeout": int64(f.LPTimeout), "upload-idle-timeout": int64(f.UploadIdleTimeout), "upload-timeout": int64(f.UploadTimeout),
 		"read-stall": int64(f.ReadStall), "request-id-ttl": int64(f.RequestIDTTL), "heartbeat-interval": int64(f.HeartbeatInterval),
 		"store-stall": int64(f.StoreStall), "session-idle": int64(f.SessionIdle), "agent-refresh": int64(f.AgentRefresh),
 	} {
@@ -200,8 +207,8 @@ func (f *flags) check() error {
 			bad("--%s must be more than 0", name)
 		}
 	}
-	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.Settle < 0 {
-		bad("--queue-length, --queue-time, --drain-time and --settle must not be negative")
+	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.DrainNotice < 0 || f.Settle < 0 {
+		bad("--queue-length, --queue-time, --drain-time, --drain-notice and --settle must not be negative")
 	}
 	if need := 2 * (f.MaxFileBytes + 1<<16); f.MemoryBudget < need {
 		bad("--memory-budget %d has no room for one file of --max-file-bytes %d, and for it stripped: that takes %d", f.MemoryBudget, f.MaxFileBytes, need)

@@ -61,7 +61,8 @@ type world struct {
 
 	// connector tells that the account uses the Connector API: see over_test.go.
 	connector bool
-	webhooks  string // where the server takes them
+	webhooks  string       // where the server takes them
+	frames    atomic.Int64 // that have passed
 
 	mu       sync.Mutex
 	receipts map[string]int // that the server has sent, by status
@@ -116,6 +117,7 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 		}
 	}
 	opts.OnFrame = func(f sandbox.Frame) {
+		w.frames.Add(1)
 		w.sawReceipt(f)
 		check.Check(wire.Frame(f))
 		record.Add(wire.Frame(f))
@@ -157,7 +159,7 @@ func (w *world) start(args ...string) {
 	ctx, quit := context.WithCancel(context.Background())
 	w.quit, w.code = quit, make(chan int, 1)
 	args = append([]string{
-		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--ledger=memory",
+		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory",
 	}, args...)
 	go func() { w.code <- run(ctx, args, w.logs, w.logs) }()
 	w.t.Cleanup(func() { w.stop() })

@@ -18,6 +18,7 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -64,6 +65,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	listener = netutil.LimitListener(listener, f.MaxConnections)
 	h, err := build(ctx, f, log)
 	if err != nil {
 		return err
@@ -138,12 +140,16 @@ func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
 	log.LogAttrs(context.Background(), max(slog.LevelInfo, f.LogLevel), "ready", attrs...)
 }
 
-// drain lets running calls end, within bounds: first nothing new is let in, then what still runs is told to end, then it is cut.
+// drain lets running calls end, within bounds. First the health service says that this server goes, and what is new is refused
+// with SERVER_DRAINING, over new connections too; then connections are told to go, and no more are taken; then what still runs is
+// told to end; then it is cut.
 func drain(f *flags, h *house, server *grpc.Server, serving *health.Server, watchersGo func(), log *slog.Logger) {
 	log.Info("draining", "for_at_most", f.DrainTime.String())
 	serving.Shutdown()
 	watchersGo()
 	h.service.Drain()
+	notice := min(f.DrainNotice, f.DrainTime)
+	time.Sleep(notice)
 	graceful := make(chan struct{})
 	go func() {
 		server.GracefulStop() // ends when all calls have, or with Stop below
@@ -153,7 +159,7 @@ func drain(f *flags, h *house, server *grpc.Server, serving *health.Server, watc
 		wait time.Duration
 		then func()
 	}{
-		{f.DrainTime, h.service.Stop},
+		{f.DrainTime - notice, h.service.Stop},
 		// What is being published goes on for as long as LivePerson may take.
 		{f.LPTimeout + time.Second, server.Stop},
 	} {
@@ -182,6 +188,7 @@ func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining conte
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20*time.Second),
 		grpc.MaxHeaderListSize(16<<10),
+		grpc.InTapHandle(service.AwaitRequest(f.UploadIdleTimeout)),
 		grpc.WaitForHandlers(true),
 		// Both set, and generously: bounded memory for each stream, and as cheap as windows that grow (docs/adr/0005).
 		grpc.InitialWindowSize(1<<20),
@@ -193,11 +200,13 @@ func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining conte
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
 			recovery.UnaryServerInterceptor(recovered),
+			service.UnaryRequestCame,
 			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(callLogger(log), opts...), ours),
 			service.UnaryErrors(log, 3*f.LPTimeout),
 		),
 		grpc.ChainStreamInterceptor(
 			recovery.StreamServerInterceptor(recovered),
+			service.StreamRequestCame,
 			endHealthWatches(draining),
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(callLogger(log), opts...), ours),
 			service.StreamErrors(log),

@@ -33,11 +33,18 @@ type attempt struct {
 
 // ledgerKey is where a caller's request id is remembered. It is hashed, so that it fits any store and tells nothing.
 func ledgerKey(what string, p share.Principal, id string) string {
+	sum := digest(what, p.Account, string(p.Role), p.ID, p.Caller, id)
+	return hex.EncodeToString(sum[:])
+}
+
+// digest hashes parts, each of which may hold anything.
+func digest(parts ...string) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	for _, part := range []string{what, p.Account, string(p.Role), p.ID, p.Caller, id} {
+	for _, part := range parts {
 		fmt.Fprintf(h, "%d:%s,", len(part), part)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	h.Sum(sum[:0])
+	return sum
 }
 
 func uploadKey(p share.Principal, requestID string) string { return ledgerKey("upload", p, requestID) }

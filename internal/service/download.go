@@ -40,11 +40,14 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err != nil {
 		return err
 	}
-	session, err := s.session(ctx, ref.account)
+	if err := s.checkDraining(); err != nil {
+		return err
+	}
+	session, done, err := s.streamSession(ctx, ref.account)
 	if err != nil {
 		return err
 	}
-	defer session.Release()
+	defer done()
 	found, err := s.find(ctx, session, ref)
 	if err != nil {
 		return err

@@ -137,11 +137,15 @@ var errorCases = map[share.Kind]errorCase{
 		id := h.put(picture(2000)).GetRequestId()
 		return uploading(h, picture(2000), withID(id), func(s *pb.UploadSpec) { s.Caption = "another" })
 	}},
-	share.TooManyUploads: {do: func(h *house) func() error {
-		if !h.server.admission.budget.TryAcquire(h.server.MemoryBudget) {
-			panic("the budget is not free")
+	share.TooManyStreams: {config: func(c *Config) { c.MaxStreamsPerCaller = 0 }, do: func(h *house) func() error {
+		return func() error {
+			_, _, _, err := h.download(h.alice(), byName(fileName(account, conversation, conversation, path("a.jpg"))))
+			return err
 		}
-		h.t.Cleanup(func() { h.server.admission.budget.Release(h.server.MemoryBudget) })
+	}},
+	share.TooManyUploads: {keys: []string{"limit"}, do: func(h *house) func() error {
+		room := h.fillUp()
+		h.t.Cleanup(room.release)
 		return uploading(h, picture(10))
 	}},
 	share.ServerDraining: {do: func(h *house) func() error {

@@ -102,6 +102,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 			return strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), ""), true
 		},
 		MemoryBudget: 16 * blockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
+		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,
 		PublishTimeout: 200 * time.Millisecond, Settle: 100 * time.Millisecond,
@@ -137,10 +138,11 @@ func (h *house) serve(c Config) {
 	h.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
 		grpc.WaitForHandlers(true),
+		grpc.InTapHandle(AwaitRequest(c.IdleTimeout)),
 		grpc.InitialWindowSize(1<<20),
 		grpc.InitialConnWindowSize(4<<20),
-		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryErrors(c.Log, c.UnaryTimeout)),
-		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamErrors(c.Log)),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestCame, UnaryErrors(c.Log, c.UnaryTimeout)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestCame, StreamErrors(c.Log)),
 	)
 	h.server.Register(h.grpc)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -172,6 +174,14 @@ func (h *house) checkLeftovers() {
 	h.t.Helper()
 	h.eventually("all sessions are released", func() bool { return h.lp.sessions() == 0 })
 	h.eventually("the whole budget is free again", func() bool { return h.budgetFree() == h.server.MemoryBudget })
+	h.eventually("no caller is counted any more", func() bool {
+		a, s := h.server.admission, h.server.streams
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(a.lines)+len(a.proven)+len(a.turns)+len(s.open) == 0 && a.places == h.server.QueueLength
+	})
 	h.eventually("no attempt is left running", func() bool {
 		h.server.mu.Lock()
 		defer h.server.mu.Unlock()
@@ -182,21 +192,32 @@ func (h *house) checkLeftovers() {
 	}
 }
 
-// budgetFree is how much of the budget is free, in whole blocks.
+// budgetFree is how much of the budget is free.
 func (h *house) budgetFree() int64 {
-	var held []int64
-	for n := h.server.MemoryBudget; n >= blockBytes; n -= blockBytes {
-		if h.server.admission.budget.TryAcquire(n) {
-			held = append(held, n)
-			break
-		}
+	h.server.admission.mu.Lock()
+	defer h.server.admission.mu.Unlock()
+	return h.server.admission.free
+}
+
+// fillUp has somebody else take the whole budget.
+func (h *house) fillUp() *reservation {
+	h.t.Helper()
+	room, err := h.server.admission.reserve(context.Background(), caller{1}, h.server.MemoryBudget, false)
+	if err != nil {
+		h.t.Fatal(err)
 	}
-	free := int64(0)
-	for _, n := range held {
-		h.server.admission.budget.Release(n)
-		free += n
+	return room
+}
+
+// waiting is how many uploads are in the queue.
+func (a *admission) waiters() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for _, l := range a.turns {
+		n += len(l.waiting)
 	}
-	return free
+	return n
 }
 
 func (h *house) eventually(what string, ok func() bool) {

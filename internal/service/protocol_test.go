@@ -425,7 +425,7 @@ func TestAPreviewIsMadeWhenAskedFor(t *testing.T) {
 }
 
 func TestASpoolIsReadAsItFills(t *testing.T) {
-	a := newAdmission(16*blockBytes, 0, 0)
+	a := newAdmission(16*blockBytes, 1, 0, 0, time.Now)
 	want := picture(3*blockBytes + 17)
 	s := newSpool(a, int64(len(want)))
 	body := s.body(t.Context())

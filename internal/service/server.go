@@ -45,8 +45,14 @@ type Config struct {
 	// QueueLength is how many uploads may wait for room in the budget, QueueWait for how long.
 	QueueLength int
 	QueueWait   time.Duration
-	// IdleTimeout ends an upload from which no byte comes for so long; UploadTimeout one that takes longer as a whole.
+	// MaxUploadsPerCaller is how many uploads one caller may have at once, with half of the budget; as many again may wait.
+	// MaxStreamsPerCaller is how many downloads and watches it may have, together.
+	MaxUploadsPerCaller, MaxStreamsPerCaller int
+	// IdleTimeout ends an upload from which no byte comes for so long, and any other call whose request does not come;
+	// UploadTimeout ends an upload that takes longer as a whole.
 	IdleTimeout, UploadTimeout time.Duration
+	// MinUploadRate is how many bytes a second an upload must bring, on average over each IdleTimeout; 0: any number.
+	MinUploadRate int64
 	// UnaryTimeout bounds a unary call.
 	UnaryTimeout time.Duration
 	// RequestIDTTL is how long a request id is kept.
@@ -85,6 +91,7 @@ type Server struct {
 	ports Ports
 
 	admission  *admission
+	streams    *streams
 	courtesies chan struct{} // one for each receipt on its way
 	seal       agentSeal
 
@@ -101,7 +108,8 @@ func New(c Config, p Ports) *Server {
 	return &Server{
 		Config:     c,
 		ports:      p,
-		admission:  newAdmission(c.MemoryBudget, c.QueueLength, c.QueueWait),
+		admission:  newAdmission(c.MemoryBudget, c.MaxUploadsPerCaller, c.QueueLength, c.QueueWait, c.Now),
+		streams:    newStreams(c.MaxStreamsPerCaller),
 		seal:       newAgentSeal(c.AgentTokenKey),
 		courtesies: make(chan struct{}, maxCourtesies),
 		draining:   make(chan struct{}),

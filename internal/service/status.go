@@ -79,12 +79,13 @@ var conditions = map[share.Kind]condition{
 	share.ConversationClosed:    {code: codes.FailedPrecondition, precondition: "CONVERSATION_STATE", resource: "lpfileshare.v1.Conversation"},
 
 	share.MessageTooLarge:    {code: codes.ResourceExhausted},
-	share.TooManyUploads:     {code: codes.ResourceExhausted, retryAfter: 2 * time.Second},
+	share.TooManyUploads:     {code: codes.ResourceExhausted, retryAfter: leastAway},
 	share.LPRateLimited:      {code: codes.ResourceExhausted, retryAfter: time.Second},
 	share.StorageRateLimited: {code: codes.ResourceExhausted, retryAfter: time.Second},
 	share.StorageFull:        {code: codes.ResourceExhausted},
 	share.WatchTooSlow:       {code: codes.ResourceExhausted, retryAfter: time.Second},
 	share.SessionLimit:       {code: codes.ResourceExhausted, retryAfter: 5 * time.Second},
+	share.TooManyStreams:     {code: codes.ResourceExhausted, retryAfter: 5 * time.Second},
 
 	share.ServerDraining:       {code: codes.Unavailable, retryAfter: time.Second},
 	share.LPUnavailable:        {code: codes.Unavailable, retryAfter: 5 * time.Second},

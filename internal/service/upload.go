@@ -48,14 +48,15 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	if err := s.checkDraining(); err != nil {
 		return err
 	}
-	if _, err := s.credential(ctx, spec.account); err != nil {
+	credential, err := s.credential(ctx, spec.account)
+	if err != nil {
 		return err
 	}
 
 	// Room comes first: what cannot be admitted costs LivePerson, the store and the ledger nothing.
 	var room *reservation
 	if !spec.validateOnly {
-		if room, err = s.admission.reserve(ctx, spec.room(settings), early <= blockBytes); err != nil {
+		if room, err = s.admission.reserve(ctx, callerOf(credential), spec.room(settings), early <= blockBytes); err != nil {
 			return err
 		}
 		defer room.release()
@@ -68,6 +69,11 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 		return ended(ctx, err)
 	}
 	defer session.Release()
+	if room != nil {
+		if err := room.prove(session.Principal()); err != nil {
+			return err
+		}
+	}
 
 	if spec.validateOnly {
 		if err := checkConversation(ctx, session, spec); err != nil {
@@ -166,6 +172,14 @@ func (s *Server) errIdle() error {
 	return refuse(share.UploadIdle, "no byte came for %s; repeat under the same request_id from byte 0", s.IdleTimeout)
 }
 
+// leastBytes is what an upload must bring in each IdleTimeout.
+func (s *Server) leastBytes() int64 { return int64(float64(s.MinUploadRate) * s.IdleTimeout.Seconds()) }
+
+func (s *Server) errSlow(came int64) error {
+	return refuse(share.UploadIdle, "%d bytes came in %s, and %d are the least; repeat under the same request_id from byte 0",
+		came, s.IdleTimeout, s.leastBytes())
+}
+
 // checkConversation refuses a conversation or dialog that nothing can be published in, before any byte is sent.
 func checkConversation(ctx context.Context, session Session, spec uploadSpec) error {
 	c, err := session.Conversation(ctx, spec.conversation)
@@ -210,6 +224,9 @@ func (s *Server) receive(ctx context.Context, in *receiver, check *checker, p *s
 	in.accepted <- intake{spool: check.spool, declared: check.spec.size, limit: check.spec.limit}
 	idle := time.NewTimer(s.IdleTimeout)
 	defer idle.Stop()
+	pace := time.NewTicker(s.IdleTimeout)
+	defer pace.Stop()
+	paced := int64(0) // bytes at the latest tick
 	for {
 		more, err := check.advance()
 		if err != nil {
@@ -230,6 +247,12 @@ func (s *Server) receive(ctx context.Context, in *receiver, check *checker, p *s
 				return s.errIdle()
 			}
 			idle.Reset(left)
+		case <-pace.C:
+			came := check.spool.len()
+			if came-paced < s.leastBytes() && came != check.spec.size { // all there: only the finish is missing
+				return s.errSlow(came - paced)
+			}
+			paced = came
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -29,11 +29,11 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	if err != nil {
 		return err
 	}
-	session, err := s.session(ctx, account)
+	session, done, err := s.streamSession(ctx, account)
 	if err != nil {
 		return err
 	}
-	defer session.Release()
+	defer done()
 	after := place.Cursor
 	if req.GetResumeToken() == "" {
 		if _, after, err = session.ListFiles(ctx, conversation); err != nil {

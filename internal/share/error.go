@@ -63,6 +63,7 @@ const (
 	LedgerUnavailable       Kind = "LEDGER_UNAVAILABLE"
 	WatchTooSlow            Kind = "WATCH_TOO_SLOW"
 	SessionLimit            Kind = "SESSION_LIMIT"
+	TooManyStreams          Kind = "TOO_MANY_STREAMS"
 	MethodNotImplemented    Kind = "METHOD_NOT_IMPLEMENTED"
 	WebhookNotConfigured    Kind = "WEBHOOK_NOT_CONFIGURED"
 	Internal                Kind = "INTERNAL"

@@ -171,7 +171,7 @@ func openLane() (_ *lane, err error) {
 	l.server, err = startProcess("--listen=127.0.0.1:0", "--ledger=memory", "--domain-api="+l.sb.URL(), "--lp-plain-http",
 		"--domain=asyncMessagingEnt="+l.socket.Addr(), "--domain=swift="+l.store.Addr(), "--documents", "--log-level=debug",
 		"--lp-timeout="+lpTimeout.String(), "--settle="+settle.String(), "--store-stall="+storeStall.String(),
-		"--upload-idle-timeout="+idleTimeout.String(), "--heartbeat-interval="+heartbeat.String(), "--drain-time=1s")
+		"--upload-idle-timeout="+idleTimeout.String(), "--heartbeat-interval="+heartbeat.String(), "--drain-time=1s", "--drain-notice=0s")
 	if err != nil {
 		return l, err
 	}

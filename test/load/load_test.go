@@ -75,7 +75,7 @@ func startServer(tb testing.TB, args ...string) *server {
 func startServerBefore(tb testing.TB, sb *sandbox.Sandbox, args ...string) *server {
 	tb.Helper()
 	s := &server{tb: tb, sb: sb}
-	s.cmd = exec.Command(serverBinary, append([]string{"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--ledger=memory"}, args...)...)
+	s.cmd = exec.Command(serverBinary, append([]string{"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--ledger=memory", "--drain-notice=0s"}, args...)...)
 	logs, err := s.cmd.StderrPipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -161,14 +161,19 @@ func text(n int) []byte { return bytes.Repeat([]byte("0123456789abcde\n"), n/16+
 
 func TestMemoryStaysWithinTheBudgetOf200Uploads(t *testing.T) {
 	const budget, uploads = 128 * mib, 200
-	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB")
+	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--max-uploads-per-caller=200")
 	s.sb.Inject(sandbox.Fault{On: "store:PUT", BytesPerSecond: 6_000_000})
 	clients, conv := s.signUp(8)
+	others, otherConv := s.signUp(8) // one caller alone has half of the budget
 	data := text(fileBytes)
 	var group errgroup.Group
 	for i := range uploads {
 		group.Go(func() error {
-			_, err := clients[i%len(clients)].Upload(t.Context(), lpfileshare.UploadOptions{
+			clients, conv := clients, conv
+			if i%2 == 1 {
+				clients, conv = others, otherConv
+			}
+			_, err := clients[i/2%len(clients)].Upload(t.Context(), lpfileshare.UploadOptions{
 				Conversation: conv, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, RetryFor: -1,
 			}, bytes.NewReader(data))
 			return err

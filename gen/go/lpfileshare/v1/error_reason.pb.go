@@ -63,12 +63,15 @@ const (
 	ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND ErrorReason = 14
 	// ABORTED. A newer attempt with the same request_id took over. Stop; the newer one answers.
 	ErrorReason_ERROR_REASON_UPLOAD_TAKEN_OVER ErrorReason = 15
-	// ABORTED. No byte came for too long, or the upload took too long as a whole. Repeat under the same request_id from
-	// byte 0.
+	// ABORTED. No byte came for too long, or too few, or the upload took too long as a whole. Repeat under the same
+	// request_id from byte 0.
 	ErrorReason_ERROR_REASON_UPLOAD_IDLE ErrorReason = 16
 	// ALREADY_EXISTS. The request_id was used with another spec. Use a new one.
 	ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT ErrorReason = 17
-	// RESOURCE_EXHAUSTED. The server is full. Repeat after RetryInfo.
+	// RESOURCE_EXHAUSTED. The upload was not let in, and has cost nothing: repeat under the same request_id after
+	// RetryInfo, which is longer the more are waiting to come back. Metadata: limit, which is "budget" (the server holds as
+	// many bytes as it may), "queue" (nobody more may wait for that) or "caller" (this caller has as many uploads as one
+	// may have: begin the next when one has ended).
 	ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS ErrorReason = 18
 	// UNAVAILABLE. The server is going down. Repeat under the same request_id after RetryInfo, on another server.
 	ErrorReason_ERROR_REASON_SERVER_DRAINING ErrorReason = 19
@@ -162,6 +165,9 @@ const (
 	// UNAUTHENTICATED. lp-external-consumer-id is taken only from callers whose connection proves who they are. Connect by TLS
 	// with a client certificate that the server's --tls-client-ca has signed, or over loopback to a server that listens there.
 	ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED ErrorReason = 57
+	// RESOURCE_EXHAUSTED. The caller has as many downloads and watches open as one may have. End some, or repeat after
+	// RetryInfo.
+	ErrorReason_ERROR_REASON_TOO_MANY_STREAMS ErrorReason = 58
 )
 
 // Enum value maps for ErrorReason.
@@ -225,6 +231,7 @@ var (
 		55: "ERROR_REASON_WEBHOOK_NOT_CONFIGURED",
 		56: "ERROR_REASON_IDENTITY_NOT_CONFIGURED",
 		57: "ERROR_REASON_CALLER_NOT_AUTHENTICATED",
+		58: "ERROR_REASON_TOO_MANY_STREAMS",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -285,6 +292,7 @@ var (
 		"ERROR_REASON_WEBHOOK_NOT_CONFIGURED":    55,
 		"ERROR_REASON_IDENTITY_NOT_CONFIGURED":   56,
 		"ERROR_REASON_CALLER_NOT_AUTHENTICATED":  57,
+		"ERROR_REASON_TOO_MANY_STREAMS":          58,
 	}
 )
 
@@ -319,7 +327,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xb3\x10\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xd6\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -379,7 +387,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_IMAGE_CANNOT_FIT\x106\x12'\n" +
 	"#ERROR_REASON_WEBHOOK_NOT_CONFIGURED\x107\x12(\n" +
 	"$ERROR_REASON_IDENTITY_NOT_CONFIGURED\x108\x12)\n" +
-	"%ERROR_REASON_CALLER_NOT_AUTHENTICATED\x109B\xc7\x01\n" +
+	"%ERROR_REASON_CALLER_NOT_AUTHENTICATED\x109\x12!\n" +
+	"\x1dERROR_REASON_TOO_MANY_STREAMS\x10:B\xc7\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (

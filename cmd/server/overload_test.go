@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+)
+
+// begin opens an upload of 3 MB, and returns once it is accepted, or with why it is not.
+func begin(ctx context.Context, c *lpfileshare.Client, conversation, requestID string) error {
+	stream, err := c.Files().Upload(ctx)
+	if err != nil {
+		return err
+	}
+	_ = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+		Conversation: conversation, FileType: pb.FileType_FILE_TYPE_JPEG, SizeBytes: new(int64(3_000_000)), RequestId: requestID,
+	}}})
+	if header, _ := stream.Header(); header != nil {
+		return nil
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+// Who is not admitted is told so at the first message, before LivePerson, the store or the ledger hear of it: not even a socket is
+// opened for the token.
+func TestWhoIsNotAdmittedIsHeardOfNowhere(t *testing.T) {
+	for limit, queue := range map[string]string{"budget": "--queue-length=10", "queue": "--queue-length=0"} {
+		t.Run(limit, func(t *testing.T) {
+			w := newWorld(t, sandbox.Options{}, "--memory-budget=6200000", "--queue-time=50ms", queue)
+			ctx, end := context.WithCancel(t.Context())
+			defer end()
+			for range 2 {
+				c := w.consumer()
+				if err := begin(ctx, c.Client, w.conversation(c.Client), ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			other := w.consumer() // whose token no socket has been opened for
+			sockets, journal := w.sb.Sockets(), w.sb.Journal()
+			frames := w.frames.Load()
+			id := uuid.NewString()
+			err := begin(ctx, other.Client, accountPath+"/conversations/any", id)
+			wantReason(t, err, pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS)
+			if after, ok := lpfileshare.RetryDelay(err); !ok || after < 2*time.Second {
+				t.Errorf("to come back after %s, %t", after, ok)
+			}
+			if n := len(w.sb.Journal().Signed) - len(journal.Signed); n != 0 || w.frames.Load() != frames || w.sb.Sockets() != sockets {
+				t.Errorf("%d signed URLs, %d frames, %d sockets more", n, w.frames.Load()-frames, w.sb.Sockets()-sockets)
+			}
+			_, err = other.Files().GetUpload(ctx, &pb.GetUploadRequest{Parent: accountPath, RequestId: id})
+			wantReason(t, err, pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND)
+		})
+	}
+}
+
+// A connection too many waits until another has gone.
+func TestConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t, sandbox.Options{}, "--max-connections=2")
+	alive := func(c *lpfileshare.Client, within time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		_, err := c.Health(ctx, "")
+		return err
+	}
+	connect := func() *grpc.ClientConn {
+		conn, err := grpc.NewClient(w.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	first, second := connect(), connect()
+	for _, conn := range []*grpc.ClientConn{first, second} {
+		if _, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third := w.dial()
+	if err := alive(third, 300*time.Millisecond); err == nil {
+		t.Error("a third connection was taken")
+	}
+	first.Close()
+	if err := alive(third, 10*time.Second); err != nil {
+		t.Errorf("the third connection, after the first has gone: %v", err)
+	}
+}

@@ -1,0 +1,395 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"path"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats-server/v2/server"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/faults/audit"
+)
+
+// The drain of the test: what needs longer than drainTime is sent away.
+const (
+	drainTime   = 4 * time.Second
+	drainNotice = time.Second
+)
+
+// A stage is what an upload is at when the drain begins, by how fast its caller sends.
+type stage struct {
+	name string
+	// lead is how long the caller waits with its first message, pace how long the bytes take from there.
+	lead, pace time.Duration
+	// onFirst tells that the server that drains has to finish it, onOther that it cannot; neither where it depends.
+	onFirst, onOther bool
+}
+
+// Each has its share of the uploads. The drain begins 2 s after they do.
+var stages = []stage{
+	{name: "storing or publishing", pace: 1500 * time.Millisecond, onFirst: true}, // the store and LivePerson take their time
+	{name: "receiving, nearly done", pace: 3 * time.Second, onFirst: true},
+	{name: "receiving, far from done", pace: 30 * time.Second, onOther: true},
+	{name: "no first message yet", lead: 2300 * time.Millisecond, onOther: true}, // it comes within the notice
+}
+
+// A replicated is two servers that share a ledger, before one sandbox.
+type replicated struct {
+	t             *testing.T
+	sb            *sandbox.Sandbox
+	first, second *process
+	mu            sync.Mutex
+	told          audit.Account
+}
+
+func startReplicated(t *testing.T) *replicated {
+	t.Helper()
+	r := &replicated{t: t}
+	var err error
+	if r.sb, err = sandbox.Start(sandbox.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.sb.Close() })
+	nats, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nats.Start()
+	t.Cleanup(func() {
+		nats.Shutdown()
+		nats.WaitForShutdown()
+	})
+	if !nats.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the NATS server does not start")
+	}
+	for _, p := range []**process{&r.first, &r.second} {
+		*p, err = startProcess("--listen=127.0.0.1:0", "--ledger="+nats.ClientURL(), "--domain-api="+r.sb.URL(), "--lp-plain-http", "--documents",
+			"--lp-timeout=5s", "--settle="+settle.String(), "--heartbeat-interval="+heartbeat.String(),
+			"--drain-time="+drainTime.String(), "--drain-notice="+drainNotice.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = (*p).stop() })
+	}
+	return r
+}
+
+// A caller is one consumer, with a way to either server.
+type caller struct {
+	owner, conversation string
+	first, second       *lpfileshare.Client
+}
+
+func (r *replicated) caller(ctx context.Context) caller {
+	r.t.Helper()
+	dial := func(addr string) *lpfileshare.Client {
+		c, err := lpfileshare.Dial(addr)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { c.Close() })
+		return c
+	}
+	first, second := dial(r.first.addr), dial(r.second.addr)
+	in, err := first.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	id := lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token))
+	c := caller{owner: in.ConsumerID, first: first.As(id), second: second.As(id)}
+	conv, err := c.first.CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c.conversation = conv.GetName()
+	return c
+}
+
+// sentAway checks that a call was ended by the drain, in words: SERVER_DRAINING, and when to come again.
+func sentAway(err error) error {
+	after, told := lpfileshare.RetryDelay(err)
+	if err == nil || lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_SERVER_DRAINING || !told || after <= 0 {
+		return fmt.Errorf("want SERVER_DRAINING with RetryInfo, not %w", err)
+	}
+	return nil
+}
+
+// upload sends a file to the first server at the stage's pace, and, where that sends it away, to the second under the same
+// request id. It tells which of them took it.
+func (r *replicated) upload(ctx context.Context, c caller, s stage, name string, data []byte) (onFirst bool, err error) {
+	sum := sha256.Sum256(data)
+	told := audit.Told{
+		Case: name, RequestID: uuid.NewString(), Mark: name, Owner: c.owner, Conversation: path.Base(c.conversation),
+		SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)),
+	}
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.told.Uploads = append(r.told.Uploads, told)
+	}()
+	o := lpfileshare.UploadOptions{
+		Conversation: c.conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark, RequestID: told.RequestID,
+	}
+	resp, err := paced(ctx, c.first, o, data, s)
+	if err != nil {
+		if err := sentAway(err); err != nil {
+			told.Outcome, told.Reason = audit.Unknown, err.Error()
+			return false, fmt.Errorf("%s: %w", name, err)
+		}
+		if resp, err = c.second.Upload(ctx, o, bytes.NewReader(data)); err != nil {
+			told.Outcome, told.Reason = audit.Unknown, err.Error()
+			return false, fmt.Errorf("%s, on the other server: %w", name, err)
+		}
+	} else {
+		onFirst = true
+	}
+	told.Outcome = audit.Acknowledged
+	told.StoragePath, told.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
+	return onFirst, nil
+}
+
+// paced is one try, with the generated client, since a caller of clients/go does not send at a pace.
+func paced(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage) (*pb.UploadResponse, error) {
+	stream, err := c.Files().Upload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(s.lead)
+	_ = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+		Conversation: o.Conversation, DisplayName: o.DisplayName, FileType: o.FileType, Caption: o.Caption, RequestId: o.RequestID,
+		SizeBytes: new(int64(len(data))),
+	}}})
+	const chunks = 60
+	size := (len(data) + chunks - 1) / chunks
+	for off := 0; off < len(data); off += size {
+		part := data[off:min(off+size, len(data))]
+		if stream.Send(&pb.UploadRequest{Chunk: &pb.DataChunk{Offset: int64(off), Data: part}}) != nil {
+			break // the answer says why
+		}
+		time.Sleep(s.pace / chunks)
+	}
+	_ = stream.Send(&pb.UploadRequest{Finish: &pb.UploadFinish{Checksums: &pb.Checksums{Crc32C: new(crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))}}})
+	return stream.CloseAndRecv()
+}
+
+// download reads a file from the first server, and on from the second where that sends it away.
+func (r *replicated) download(ctx context.Context, c caller, file *pb.File, sum string) (onFirst bool, err error) {
+	var got bytes.Buffer
+	o := lpfileshare.DownloadOptions{Name: file.GetName(), RetryFor: -1, ChunkBytes: 4 << 10}
+	onFirst = true
+	if _, err := c.first.Download(ctx, o, &got); err != nil {
+		if err := sentAway(err); err != nil {
+			return false, fmt.Errorf("a download: %w", err)
+		}
+		onFirst = false
+		r.sb.ClearFaults() // the drain is over: nothing needs to be slow any more
+		o.Offset, o.RetryFor = int64(got.Len()), 0
+		if _, err := c.second.Download(ctx, o, &got); err != nil {
+			return false, fmt.Errorf("a download, on the other server: %w", err)
+		}
+	}
+	have := sha256.Sum256(got.Bytes())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told.Downloads = append(r.told.Downloads, audit.Downloaded{Case: file.GetName(), Path: file.GetStoragePath(), SHA256: hex.EncodeToString(have[:])})
+	if hex.EncodeToString(have[:]) != sum {
+		return false, fmt.Errorf("%d other bytes were downloaded", got.Len())
+	}
+	return onFirst, nil
+}
+
+// watch watches at the first server until that sends it away, and on from there at the second, until ctx ends.
+func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
+	told := audit.Watched{Case: "watch of " + c.conversation, Conversation: path.Base(c.conversation)}
+	token := ""
+	o := lpfileshare.WatchOptions{Parent: c.conversation, RetryFor: -1, OnToken: func(t string) {
+		token = t
+		begun()
+	}}
+	see := func(f *pb.File) error {
+		told.Marks = append(told.Marks, f.GetCaption())
+		return nil
+	}
+	if err := sentAway(c.first.Watch(ctx, o, see)); err != nil {
+		return fmt.Errorf("a watch: %w", err)
+	}
+	o.Token, o.RetryFor = token, 0
+	if err := c.second.Watch(ctx, o, see); !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("a watch, on the other server: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told.Watches = append(r.told.Watches, told)
+	return nil
+}
+
+// TestDrainUnderFullLoad sends SIGTERM to one of two servers in the middle of 64 uploads, 8 downloads and 4 watches. What can end
+// in time ends there; everything else is told SERVER_DRAINING, and ends on the other server under the same request id.
+func TestDrainUnderFullLoad(t *testing.T) {
+	const uploads, downloads, watches = 64, 8, 4
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r := startReplicated(t)
+	callers := make([]caller, 8)
+	for i := range callers {
+		callers[i] = r.caller(ctx)
+	}
+
+	// Watches first: they are to see all there is.
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	var watchers, begun sync.WaitGroup
+	failed := make(chan error, uploads+downloads+watches)
+	for i := range watches {
+		begun.Add(1)
+		watchers.Go(func() {
+			if err := r.watch(watching, callers[i], sync.OnceFunc(begun.Done)); err != nil {
+				failed <- err
+			}
+		})
+	}
+	begun.Wait()
+
+	// Files to download: half of them short enough to end in time.
+	r.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", AnswerDelay: 500 * time.Millisecond})
+	files, sums := make([]*pb.File, downloads), make([]string, downloads)
+	var before sync.WaitGroup
+	for i := range downloads {
+		before.Go(func() {
+			data := text(uint64(1000+i), []int{40_000, 600_000}[i%2])
+			sum := sha256.Sum256(data)
+			sums[i] = hex.EncodeToString(sum[:])
+			c := callers[i%len(callers)]
+			if _, err := r.upload(ctx, c, stage{}, fmt.Sprintf("to download %d", i), data); err != nil {
+				failed <- err
+			}
+		})
+	}
+	before.Wait()
+	for i := range files {
+		c := callers[i%len(callers)]
+		if _, err := c.first.ListFiles(ctx, c.conversation, func(f *pb.File) error { files[i] = f; return nil }); err != nil || files[i] == nil {
+			t.Fatalf("file %d: %v", i, err)
+		}
+	}
+	r.sb.Inject(sandbox.Fault{On: "store:GET", BytesPerSecond: 20_000})
+	r.sb.Inject(sandbox.Fault{On: "store:PUT", AnswerDelay: 500 * time.Millisecond})
+
+	var load sync.WaitGroup
+	var endedOn [2]atomic.Int64 // uploads, by server
+	var downloadedOn [2]atomic.Int64
+	count := func(on *[2]atomic.Int64, first bool) {
+		if first {
+			on[0].Add(1)
+		} else {
+			on[1].Add(1)
+		}
+	}
+	for i := range uploads {
+		load.Go(func() {
+			s := stages[i%len(stages)]
+			c := callers[i/len(stages)%len(callers)]
+			first, err := r.upload(ctx, c, s, fmt.Sprintf("%s %d", s.name, i), text(uint64(i), 30_000))
+			if err == nil && (s.onFirst && !first || s.onOther && first) {
+				err = fmt.Errorf("%s: ended on the first server: %t", s.name, first)
+			}
+			if err != nil {
+				failed <- err
+				return
+			}
+			count(&endedOn, first)
+		})
+	}
+	for i, f := range files {
+		load.Go(func() {
+			first, err := r.download(ctx, callers[i%len(callers)], f, sums[i])
+			if err != nil {
+				failed <- err
+				return
+			}
+			count(&downloadedOn, first)
+		})
+	}
+	time.Sleep(2 * time.Second)
+
+	drained := time.Now()
+	if err := r.first.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("newcomers", func(t *testing.T) { newcomers(t, r, callers[0]) })
+	load.Wait()
+	stopWatching()
+	watchers.Wait()
+	if err := r.first.stop(); err != nil {
+		t.Errorf("the first server ended with %v\n%s", err, r.first.logs.tail())
+	}
+	took := time.Since(drained)
+
+	close(failed)
+	for err := range failed {
+		t.Error(err)
+	}
+	e, err := audit.Fetch(ctx, r.sb.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := audit.Check(r.told, e)
+	for _, f := range report.Findings {
+		t.Error(f)
+	}
+	fmt.Fprintf(&summary, "drain: %d uploads: %d ended where they began, %d were told SERVER_DRAINING and ended on the other server; "+
+		"%d and %d downloads; %d watches went on; acknowledged %d, lost %d, doubled %d, misdelivered %d, orphans %v; all within %.1f s of SIGTERM\n",
+		uploads, endedOn[0].Load(), endedOn[1].Load(), downloadedOn[0].Load(), downloadedOn[1].Load(), report.Watches,
+		report.Acknowledged, report.Count(audit.Lost), report.Count(audit.Doubled), report.Count(audit.Misdelivered), report.Orphans, took.Seconds())
+	if report.Acknowledged != uploads+downloads || report.Watches != watches || len(r.told.Downloads) != downloads {
+		t.Errorf("%d uploads are acknowledged, %d downloads and %d watches were compared", report.Acknowledged, len(r.told.Downloads), report.Watches)
+	}
+	if endedOn[0].Load() == 0 || endedOn[1].Load() == 0 || downloadedOn[0].Load() == 0 || downloadedOn[1].Load() == 0 {
+		t.Error("the load was not mixed")
+	}
+}
+
+// newcomers come to a server that drains: over a new connection they are told so, and by the health service before.
+func newcomers(t *testing.T, r *replicated, c caller) {
+	fresh, err := lpfileshare.Dial(r.first.addr, lpfileshare.WithDialOptions(grpc.WithDisableHealthCheck()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var health grpc_health_v1.HealthCheckResponse_ServingStatus
+	for health != grpc_health_v1.HealthCheckResponse_NOT_SERVING && ctx.Err() == nil {
+		if health, err = fresh.Health(ctx, ""); err != nil {
+			t.Fatalf("the health service tells nothing: %v", err)
+		}
+	}
+	stream, err := fresh.Files().Upload(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+		Conversation: c.conversation, FileType: pb.FileType_FILE_TYPE_TXT, SizeBytes: new(int64(1)),
+	}}})
+	if _, err := stream.CloseAndRecv(); err == nil {
+		t.Error("a new upload was let in")
+	} else if err := sentAway(err); err != nil {
+		t.Errorf("a new upload over a new connection: %v", err)
+	}
+}
