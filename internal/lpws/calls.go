@@ -58,8 +58,9 @@ func isHex(sig string) bool {
 	return len(sig) >= 32 && len(sig) <= 128
 }
 
-// PublishFile sends a hosted/file message to a dialog (empty: the main one) and returns its sequence. It sends at most once:
-// LPPublishUnconfirmed means that the frame may have been sent, and any other error that nothing was published.
+// PublishFile sends a hosted/file message to a dialog (empty: the main one) and returns its sequence. It sends at most once, and
+// nothing once ctx's deadline has passed by the wall clock: that is looked at immediately before the write. LPPublishUnconfirmed
+// means that the frame may have been sent, and any other error that nothing was published.
 // ConversationClosed; ConversationNotFound; LPForbidden; LPRejectedFile.
 func (s *Session) PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (int64, error) {
 	return s.l.publish(ctx, stepPublish, conversation, dialog, newFileEvent(file))
@@ -89,6 +90,8 @@ func (l *link) publish(ctx context.Context, s step, conversation, dialog string,
 	switch {
 	case err != nil && sent && s == stepPublish:
 		return 0, errUnconfirmed(reason(err))
+	case share.Is(err, share.LPPublishUnconfirmed): // why ctx ended, as its maker put it who did not know that nothing was sent
+		return 0, errTooLate
 	case err != nil:
 		return 0, err
 	case answer.failed():

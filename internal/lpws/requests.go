@@ -2,6 +2,7 @@ package lpws
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -31,6 +32,8 @@ type request struct {
 	Type    string `json:"type"`
 	Headers []any  `json:"headers,omitempty"`
 	Body    any    `json:"body,omitempty"`
+
+	until time.Time // from when on it must not be written any more, by the wall clock; zero: there is no such time
 }
 
 // clientProperties tell LivePerson what the caller's side can do: agents' tools go by it when they offer to attach files.
