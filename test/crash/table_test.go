@@ -145,7 +145,6 @@ func (u *held) lose() {
 // that the server is silent.
 func stopped(ctx context.Context, u *held) error {
 	p := u.server().process
-	p.Logs.Mark()
 	p.Signal(syscall.SIGSTOP)
 	goOn := sync.OnceFunc(func() { p.Signal(syscall.SIGCONT) })
 	defer goOn()

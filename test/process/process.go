@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -37,8 +38,7 @@ type Process struct {
 	err  error         // how it ended; read after over
 }
 
-// Start starts a program and returns when it has said a line that ready matches; found is what ready found in it. With a nil ready
-// it does not wait.
+// Start starts a program and returns when it has said a line that ready matches; found is what ready found in it.
 func Start(ready *regexp.Regexp, program string, args ...string) (p *Process, found []string, err error) {
 	p = &Process{Logs: &Journal{}, cmd: exec.Command(program, args...), over: make(chan struct{})}
 	stderr, err := p.cmd.StderrPipe()
@@ -55,12 +55,10 @@ func Start(ready *regexp.Regexp, program string, args ...string) (p *Process, fo
 		for {
 			line, err := in.ReadString('\n')
 			p.Logs.add(line)
-			if ready != nil {
-				if m := ready.FindStringSubmatch(line); m != nil {
-					select {
-					case is <- m:
-					default:
-					}
+			if m := ready.FindStringSubmatch(line); m != nil {
+				select {
+				case is <- m:
+				default:
 				}
 			}
 			if err != nil {
@@ -70,9 +68,6 @@ func Start(ready *regexp.Regexp, program string, args ...string) (p *Process, fo
 		_, _ = io.Copy(io.Discard, stderr)
 		p.err = p.cmd.Wait()
 	}()
-	if ready == nil {
-		return p, nil, nil
-	}
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	select {
@@ -82,7 +77,7 @@ func Start(ready *regexp.Regexp, program string, args ...string) (p *Process, fo
 	case <-limit.C:
 		p.Kill()
 	}
-	return nil, nil, fmt.Errorf("%s did not get ready: %w\n%s", program, errors.Join(p.err), p.Logs.Tail())
+	return nil, nil, fmt.Errorf("%s did not get ready: %v\n%s", program, p.err, p.Logs.Tail())
 }
 
 // PID is the process's.
@@ -165,16 +160,20 @@ func (j *Journal) Says(words ...string) bool {
 	return false
 }
 
-// FreePorts finds ports of loopback that nothing listens on now. Should something take one before it is used, its user fails.
+// FreePorts finds ports of loopback that nothing listens on now, and that no outgoing connection is given: a process that died must
+// find its own again. Should something else listen on one before it is used, its user fails.
 func FreePorts(n int) ([]int, error) {
+	const from, to = 20000, 32000 // below what Linux, macOS and Windows take for outgoing connections
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from)))
 		if err != nil {
-			return nil, fmt.Errorf("a free port: %w", err)
+			continue
 		}
 		defer l.Close() // only when all are found, so that they differ
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		if ports = append(ports, l.Addr().(*net.TCPAddr).Port); len(ports) == n {
+			return ports, nil
+		}
 	}
-	return ports, nil
+	return nil, errors.New("there are no free ports")
 }
