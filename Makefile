@@ -42,7 +42,7 @@ demo: build ## Show the whole path once; FILE=path sends a file of yours
 .PHONY: test
 test: ## Run all tests, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
-	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/swift)
+	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/swift -e /test/crash)
 	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the rest wants a real Swift: make test-swift
 	$(GO) test -timeout 20m ./test/load
 
@@ -54,6 +54,15 @@ test-swift: build ## Run the tests of the store over a real OpenStack Swift: wan
 test-faults: ## Run every case of the fault table: states by kinds of faults
 	$(GO) test -c -o $(BIN)/faults.test ./test/faults
 	LPFILESHARE_FAULTS=all $(BIN)/faults.test -test.timeout 20m
+
+.PHONY: test-crash
+test-crash: ## Kill and stop servers in every state of the ledger, and NATS nodes with them
+	$(GO) test -count=1 -timeout 15m ./test/crash
+
+DURATION ?= 10m
+.PHONY: soak
+soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
+	$(GO) run ./test/soak -duration $(DURATION) -out docs
 
 .PHONY: bench
 bench: ## Measure: stream-through against store-and-forward, memory under load

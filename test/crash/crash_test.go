@@ -5,7 +5,7 @@
 // answer to the write of a state, LivePerson's or the store's answer, the caller's bytes, the answer to the caller. GetUpload on
 // another server says that the ledger has the state; then the server that has the upload is struck.
 //
-// LPFILESHARE_CRASH_REPETITIONS says how often each cell of the table is run (3), LPFILESHARE_CRASH_LANES how many sets of
+// LPFILESHARE_CRASH_REPETITIONS says how often each cell of the table is run (4), LPFILESHARE_CRASH_LANES how many sets of
 // processes there are (3), LPFILESHARE_CRASH_ONLY picks the cases whose names hold a text ("STORED/kill -9/0").
 package crash
 
@@ -85,7 +85,7 @@ type result struct {
 }
 
 func TestCrashesLoseAndDoubleNothing(t *testing.T) {
-	todo := trials(setting("REPETITIONS", 3), os.Getenv("LPFILESHARE_CRASH_ONLY"))
+	todo := trials(setting("REPETITIONS", 4), os.Getenv("LPFILESHARE_CRASH_ONLY"))
 	results, report := run(t, todo, min(setting("LANES", 3), len(todo)))
 	printTable(results)
 	printReport(report)
