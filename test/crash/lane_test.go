@@ -78,10 +78,18 @@ type server struct {
 	process               *process.Process
 }
 
+// start starts the server, again where it ends since NATS is not there in time, as whatever looks after it would.
 func (s *server) start() error {
-	p, _, err := process.Start(regexp.MustCompile(`msg=ready grpc=(\S+)`), binaries.server, s.args...)
-	s.process = p
-	return err
+	for try := 1; ; try++ {
+		p, _, err := process.Start(regexp.MustCompile(`msg=ready grpc=(\S+)`), binaries.server, s.args...)
+		if err == nil {
+			s.process = p
+			return nil
+		}
+		if try == 3 {
+			return err
+		}
+	}
 }
 
 // proxies are all of its.
@@ -130,6 +138,16 @@ func openLane(dir string) (_ *lane, err error) {
 	if l.bucket, err = jetstream.New(l.conn); err != nil {
 		return l, err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for { // the nodes have to choose a leader first
+		if _, err := l.bucket.AccountInfo(ctx); err == nil {
+			break
+		} else if ctx.Err() != nil {
+			return l, fmt.Errorf("the NATS cluster does not get ready: %w", err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	for i := range replicas {
 		s := &server{addr: fmt.Sprintf("127.0.0.1:%d", grpcs[i])}
 		l.servers[i] = s
@@ -140,8 +158,6 @@ func openLane(dir string) (_ *lane, err error) {
 			return l, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	return l, l.whole(ctx)
 }
 
