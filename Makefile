@@ -42,7 +42,7 @@ demo: build ## Show the whole path once; FILE=path sends a file of yours
 .PHONY: test
 test: ## Run all tests, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
-	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/swift)
+	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift)
 	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the rest wants a real Swift: make test-swift
 	$(GO) test -timeout 20m ./test/load ./test/images/...
 
@@ -63,6 +63,15 @@ fuzz: ## Run every fuzz target for FUZZTIME each (10s)
 	echo "$$targets" | while read -r package target; do \
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
 	done
+
+.PHONY: test-crash
+test-crash: ## Kill and stop servers in every state of the ledger, and NATS nodes with them
+	$(GO) test -count=1 -timeout 15m ./test/crash
+
+DURATION ?= 10m
+.PHONY: soak
+soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
+	$(GO) run ./test/soak -duration $(DURATION) -out docs
 
 .PHONY: bench
 bench: ## Measure: stream-through against store-and-forward, memory under load

@@ -115,8 +115,12 @@ func withIdentity(id Identity) Option {
 	}
 }
 
-// Dial makes a client for target, a gRPC name such as "files.example.com:443" or "dns:///files.example.com:443". It does not
-// connect yet: see [Client.Connect].
+// Dial makes a client for target, a gRPC name such as "files.example.com:443" or "dns:///files.example.com:443", or several servers
+// that share their ledger, "files-1.example.com:443,files-2.example.com:443". It does not connect yet: see [Client.Connect].
+//
+// Where there are several servers, by a list or by a name with several addresses, calls go to them in turn, and past those that
+// cannot be reached, go down or are not well. An upload that breaks off goes on, from its first byte, at the next one, under the
+// same request id; a server that falls silent is given up after at most 40 seconds.
 //
 // The connection is TLS with the system's authorities, except to loopback addresses and Unix sockets, where it is plaintext;
 // WithTLS and WithPlaintext say otherwise. The caller closes the client.
@@ -130,13 +134,21 @@ func Dial(target string, options ...Option) (*Client, error) {
 	if s.tls != nil && s.plaintext {
 		return nil, fmt.Errorf("dial %s: WithTLS and WithPlaintext exclude each other", target)
 	}
+	servers, err := parseTargets(target)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", target, err)
+	}
 	dial := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(s.credentials(target)),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithUserAgent(strings.TrimSpace(s.userAgent + " lpfileshare-go/" + version())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	}, s.dial...)
-	conn, err := grpc.NewClient(target, dial...)
+	name := target
+	if servers != nil {
+		dial, name = append(dial, grpc.WithResolvers(servers)), listScheme+":///"+strings.ReplaceAll(target, " ", "")
+	}
+	conn, err := grpc.NewClient(name, dial...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
 	}
@@ -197,7 +209,7 @@ func (c *Client) Connect(ctx context.Context) error {
 	_, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(false))
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return newError("connect to "+c.conn.Target(), err)
+		return newError("connect to "+strings.TrimPrefix(c.conn.Target(), listScheme+":///"), err)
 	default: // an answer of whatever kind: the server is there
 		return nil
 	}
@@ -220,8 +232,12 @@ func (c *Client) Health(ctx context.Context, service string) (healthpb.HealthChe
 }
 
 // IsLoopback says whether a target is on this machine by its name alone: a loopback address, "localhost" or a Unix socket.
-// Only there does Dial leave TLS out by itself.
+// Only there does Dial leave TLS out by itself. Of several targets all must be.
 func IsLoopback(target string) bool {
+	if first, others, several := strings.Cut(target, ","); several {
+		return IsLoopback(first) && IsLoopback(others)
+	}
+	target = strings.TrimSpace(target)
 	if strings.HasPrefix(target, "unix:") || strings.HasPrefix(target, "unix-abstract:") {
 		return true
 	}

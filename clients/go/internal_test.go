@@ -59,7 +59,7 @@ func TestErrorIsForPeople(t *testing.T) {
 func TestPlaintextIsForLoopbackOnly(t *testing.T) {
 	for target, loopback := range map[string]bool{
 		"127.0.0.1:50051": true, "localhost:1": true, "[::1]:50051": true, "dns:///localhost:1": true, "passthrough:///127.9.9.9:1": true,
-		"unix:/run/x.sock": true, "127.0.0.1": true, "::1": true,
+		"unix:/run/x.sock": true, "127.0.0.1": true, "::1": true, "127.0.0.1:1, localhost:2": true, "127.0.0.1:1,10.0.0.1:1": false,
 		"files.example.com:443": false, "10.0.0.1:1": false, "localhost.example.com:1": false, "127.0.0.1.example.com:1": false,
 		"dns:///example.com:1": false, "[fe80::1]:1": false, "": false, "0.0.0.0:1": false, "dns://127.0.0.1/example.com:1": false,
 	} {

@@ -180,6 +180,9 @@ func (c *connection) readTLS() (err error) {
 
 // checkAddress finds an address without a port. Those with a scheme are gRPC's to understand.
 func checkAddress(address string) error {
+	if first, others, several := strings.Cut(address, ","); several {
+		return errors.Join(checkAddress(strings.TrimSpace(first)), checkAddress(strings.TrimSpace(others)))
+	}
 	if strings.Contains(address, "/") || strings.HasPrefix(address, "unix") {
 		return nil
 	}

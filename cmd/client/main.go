@@ -64,7 +64,7 @@ type cli struct {
 
 // globals are the flags of every command.
 type globals struct {
-	Address            string      `env:"LPFILESHARE_ADDRESS" placeholder:"HOST:PORT" help:"Server. Default: the session file's, else 127.0.0.1:50051."`
+	Address            string      `env:"LPFILESHARE_ADDRESS" placeholder:"HOST:PORT" help:"Server, or several that share a ledger: HOST:PORT,HOST:PORT. Default: the session file's, else 127.0.0.1:50051."`
 	Account            string      `env:"LPFILESHARE_ACCOUNT" placeholder:"ID" help:"LivePerson account. Default: the session file's, else 12345678."`
 	As                 asWhom      `placeholder:"WHO" help:"Whose stored token to use: consumer or agent. Default: consumer, unless only an agent is signed in."`
 	TokenFile          string      `placeholder:"FILE" help:"Use the token in this file instead of a stored one. Environment: LPFILESHARE_TOKEN, the token itself."`

@@ -33,8 +33,9 @@ func (l *link) url(ctx context.Context, s lpwire.Step, r request) (share.TempURL
 	return lpwire.ReadTempURL(answer.Body, l.who.Account, asked)
 }
 
-// PublishFile sends a hosted/file message to a dialog (empty: the main one) and returns its sequence. It sends at most once:
-// LPPublishUnconfirmed means that the frame may have been sent, and any other error that nothing was published.
+// PublishFile sends a hosted/file message to a dialog (empty: the main one) and returns its sequence. It sends at most once, and
+// nothing once ctx's deadline has passed by the wall clock: that is looked at immediately before the write. LPPublishUnconfirmed
+// means that the frame may have been sent, and any other error that nothing was published.
 // ConversationClosed; ConversationNotFound; LPForbidden; LPRejectedFile.
 func (s *Session) PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (int64, error) {
 	return s.l.publish(ctx, lpwire.StepPublish, conversation, dialog, lpwire.NewFileEvent(file))
@@ -64,6 +65,8 @@ func (l *link) publish(ctx context.Context, s lpwire.Step, conversation, dialog 
 	switch {
 	case err != nil && sent && s == lpwire.StepPublish:
 		return 0, lpwire.Unconfirmed(reason(err))
+	case share.Is(err, share.LPPublishUnconfirmed): // why ctx ended, as its maker put it who did not know that nothing was sent
+		return 0, errTooLate
 	case err != nil:
 		return 0, err
 	case answer.failed():

@@ -61,6 +61,8 @@ type conn struct {
 type outgoing struct {
 	kind  int // websocket.TextMessage, PingMessage or PongMessage
 	data  []byte
+	until time.Time     // by the wall clock; from then on the frame is not written any more. Zero: it always is
+	late  chan struct{} // closed by the writer if it did not write the frame because of until; nil without one
 	state atomic.Int32
 }
 
@@ -191,6 +193,31 @@ func (c *conn) deliver(f *frame) {
 	answer <- *f // there is room: each id is delivered once
 }
 
+// take wins the frame for the writer, unless it was withdrawn or its time is over.
+//
+// This is the last look at the clock before the socket. A process may be stopped for a while anywhere before it, and the timers
+// of contexts are no help then: they fire when the process goes on, at about the time at which the writer does, and where the
+// whole machine was suspended not even that, since they do not count such time. The wall clock does. By it another server
+// decides that nothing of this one's can appear any more.
+func (o *outgoing) take() bool {
+	if !o.until.IsZero() && !time.Now().Round(0).Before(o.until) {
+		if o.state.CompareAndSwap(queued, withdrawn) {
+			close(o.late)
+		}
+		return false
+	}
+	return o.state.CompareAndSwap(queued, taken)
+}
+
+// writeDeadline is when the frame must have left: what a stuck peer has not taken by then it must not get the rest of.
+func (o *outgoing) writeDeadline() time.Time {
+	deadline := time.Now().Add(writeTimeout)
+	if !o.until.IsZero() && o.until.Before(deadline) {
+		return o.until
+	}
+	return deadline
+}
+
 // startWriter has what is queued written, if that is not being done already.
 func (c *conn) startWriter() {
 	c.mu.Lock()
@@ -229,10 +256,10 @@ func (c *conn) write() {
 			}
 			continue
 		}
-		if !o.state.CompareAndSwap(queued, taken) {
+		if !o.take() {
 			continue
 		}
-		deadline := time.Now().Add(writeTimeout)
+		deadline := o.writeDeadline()
 		var err error
 		if o.kind == websocket.TextMessage {
 			_ = c.ws.SetWriteDeadline(deadline)
@@ -290,6 +317,9 @@ func (c *conn) send(ctx context.Context, r request) (*call, error) {
 		return nil, context.Cause(ctx)
 	}
 	k := &call{c: c, out: &outgoing{kind: websocket.TextMessage}, answer: make(chan frame, 1)}
+	if !r.until.IsZero() {
+		k.out.until, k.out.late = r.until.Round(0), make(chan struct{})
+	}
 	c.mu.Lock()
 	if c.death != nil {
 		c.mu.Unlock()
@@ -332,6 +362,8 @@ func (k *call) wait(ctx context.Context) (frame, error) {
 		return f, nil
 	case <-ctx.Done():
 		return frame{}, context.Cause(ctx)
+	case <-k.out.late:
+		return frame{}, errTooLate
 	case <-k.c.done:
 	}
 	select {
@@ -354,7 +386,7 @@ func (k *call) forget() {
 
 // neverSent withdraws the call's frame and reports whether it is certain that it was never written.
 func (k *call) neverSent() bool {
-	return k.out.state.CompareAndSwap(queued, withdrawn)
+	return k.out.state.CompareAndSwap(queued, withdrawn) || k.out.state.Load() == withdrawn
 }
 
 // do sends a request and waits for its answer. sent is false only if it is certain that nothing was written.

@@ -29,6 +29,9 @@ func errUnavailable(cause error) *share.Error {
 // errTimeout is why a call ends that LivePerson did not answer in time.
 var errTimeout error = share.Errorf(share.LPTimeout, "LivePerson did not answer in time", nil)
 
+// errTooLate is why a call ends whose time was over before its frame could be written.
+var errTooLate error = share.Errorf(share.LPTimeout, "LivePerson could not be told in time; nothing was sent to it", nil)
+
 // errOpenTimeout is why opening ends that takes too long.
 var errOpenTimeout error = &share.Error{
 	Kind: share.LPUnavailable, Message: "LivePerson did not open the session in time; try again later", RetryAfter: lpwire.UnavailableWait,

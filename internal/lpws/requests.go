@@ -1,6 +1,8 @@
 package lpws
 
 import (
+	"time"
+
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -27,6 +29,8 @@ type request struct {
 	Type    string `json:"type"`
 	Headers []any  `json:"headers,omitempty"`
 	Body    any    `json:"body,omitempty"`
+
+	until time.Time // from when on it must not be written any more, by the wall clock; zero: there is no such time
 }
 
 type consumerAuthentication struct {

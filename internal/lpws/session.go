@@ -594,11 +594,13 @@ func (l *link) overAndOver() error {
 }
 
 // tell has something done that must not be done twice. It is sent at most once: again only where it was certainly never
-// written. sent is false if nothing was done.
+// written; and never once ctx's deadline has passed by the wall clock, whether ctx has noticed or not. sent is false if nothing
+// was done.
 func (l *link) tell(ctx context.Context, r request) (answer frame, sent bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.p.cfg.CallTimeout, errTimeout)
 	defer cancel()
 	r.Type = l.d.name(r.Type)
+	r.until, _ = ctx.Deadline()
 	for try := 1; ; try++ {
 		c, err := l.acquire(ctx)
 		if err != nil {

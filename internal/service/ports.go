@@ -39,8 +39,10 @@ type FileURLs interface {
 
 // A Publisher sends messages.
 type Publisher interface {
-	// PublishFile sends a hosted/file message and returns its sequence. It sends at most once: LPPublishUnconfirmed means that
-	// the frame may have been sent and no answer came; any other error means that nothing was published.
+	// PublishFile sends a hosted/file message and returns its sequence. It sends at most once, and nothing once ctx's deadline
+	// has passed by the wall clock: it looks immediately before it writes, since another attempt may take the message's place
+	// then. LPPublishUnconfirmed means that the frame may have been sent and no answer came; any other error means that nothing
+	// was published.
 	PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (sequence int64, err error)
 	// MarkAccessed tells the others that the caller opened the message (AcceptStatusEvent ACCESS).
 	MarkAccessed(ctx context.Context, conversation, dialog string, sequence int64) error

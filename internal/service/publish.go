@@ -17,7 +17,7 @@ import (
 func (s *Server) publish(ctx context.Context, session Session, a *attempt) (*share.StoredFile, error) {
 	ctx = context.WithoutCancel(ctx)
 	for try := 1; ; try++ {
-		deadline := s.Now().Add(s.PublishTimeout)
+		deadline := s.Now().Add(s.PublishTimeout).Round(0) // by the wall clock alone, as others read it in the record
 		if err := a.step(ctx, func(r *share.Record) { r.State, r.PublishDeadline = share.Publishing, deadline }); err != nil {
 			return nil, err
 		}
@@ -47,6 +47,8 @@ func (s *Server) publish(ctx context.Context, session Session, a *attempt) (*sha
 // maxPublishes is how often a message is sent when each time its answer is lost and it does not appear.
 const maxPublishes = 2
 
+// publishOnce sends the message. The deadline in the record goes along as ctx's: the session looks at it immediately before it
+// writes, since another attempt counts on it.
 func (s *Server) publishOnce(ctx context.Context, session Session, a *attempt) (int64, error) {
 	ctx, cancel := context.WithDeadlineCause(ctx, a.rec.PublishDeadline,
 		refuse(share.LPPublishUnconfirmed, "LivePerson did not confirm the message in time; repeat under the same request_id"))
@@ -63,7 +65,7 @@ func (s *Server) publishOnce(ctx context.Context, session Session, a *attempt) (
 // never will, if the session sees all; any other error, that LivePerson did not say.
 func (s *Server) confirm(ctx context.Context, session Session, a *attempt) (share.FileEvent, error) {
 	settled := a.rec.PublishDeadline.Add(s.Settle)
-	ctx, cancel := context.WithTimeout(ctx, settled.Sub(s.Now())+s.PublishTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(settled.Sub(s.Now()), 0)+s.PublishTimeout) // 0 if this process was stopped meanwhile
 	defer cancel()
 	f := a.rec.File
 	for {

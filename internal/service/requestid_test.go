@@ -713,14 +713,6 @@ func TestTheStoresTroubleIsNotTheCallers(t *testing.T) {
 	}
 }
 
-func TestTheETagOfAnotherWriteIsNotTold(t *testing.T) {
-	h := newHouse(t)
-	h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, "of a newer write" }
-	if f := h.put(picture(10)).GetFile(); f.GetEtag() != "" {
-		t.Errorf("the ETag is %q", f.GetEtag())
-	}
-}
-
 func TestTheStoresTroubleIsToldWhenItLasts(t *testing.T) {
 	b := picture(1000)
 	for what, c := range map[string]struct {

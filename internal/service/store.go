@@ -85,8 +85,8 @@ func (p *storing) wait(ctx context.Context, file *share.StoredFile) (*share.Stor
 // put stores the spool, repeating what can be repeated, and returns the object and its path. It returns only once nothing reads
 // the spool any more.
 //
-// The first PUT runs while the bytes come in. Its answer cannot come before the spool is released, unless it is a refusal. The
-// later ones wait for the whole file: there is nothing to be won by repeating half of it.
+// The first PUT runs while the bytes come in. Its answer cannot come before the spool is released, unless it is a refusal or says
+// that there is something newer. The later ones wait for the whole file: there is nothing to be won by repeating half of it.
 func (p *storing) put(ctx context.Context) (share.StoredObject, string, error) {
 	size := p.spec.size
 	if size < 0 {
@@ -105,16 +105,17 @@ func (p *storing) put(ctx context.Context) (share.StoredObject, string, error) {
 			}
 		}
 		obj, err := p.s.ports.Store.Put(ctx, p.spec.account, url, size, p.spec.fileType.MediaType(), p.spool.body(ctx))
-		if err == nil && !p.spool.released() {
+		superseded := err == nil && obj.Superseded
+		switch {
+		case superseded:
+			obj, err = p.newer(ctx, url, size)
+		case err == nil && !p.spool.released():
 			err = share.Errorf(share.StorageProtocolError, "the store confirmed a file that it had not got whole", nil)
 		}
 		if err == nil {
 			err = p.checkETag(obj)
 		}
 		if err == nil {
-			if obj.Superseded { // the ETag is another write's
-				obj.ETag = ""
-			}
 			return obj, url.Path, nil
 		}
 		if ctx.Err() != nil {
@@ -132,6 +133,9 @@ func (p *storing) put(ctx context.Context) (share.StoredObject, string, error) {
 		case share.StorageCorrupted:
 			corrupted++
 			again = corrupted < maxCorruptions
+			if superseded {
+				url = share.TempURL{} // what is there stays newer than whatever is sent there now
+			}
 		case share.StorageUnavailable, share.StorageRateLimited:
 			again = try < maxPuts
 		}
@@ -161,10 +165,22 @@ func (p *storing) uploadURL(ctx context.Context, size int64) (share.TempURL, err
 	}
 }
 
-// checkETag compares what the store says it holds with what was sent. After a 202 the ETag is of a newer write to the same
-// name, which can only be our own earlier PUT.
+// newer is what the store has under the name instead of what was sent (202): by rights our own earlier PUT, whose answer was lost,
+// by way of a proxy whose clock is ahead. The file must be whole before that can be told.
+func (p *storing) newer(ctx context.Context, url share.TempURL, size int64) (share.StoredObject, error) {
+	if err := p.spool.await(ctx); err != nil {
+		return share.StoredObject{}, err
+	}
+	obj, err := p.s.ports.Store.Head(ctx, p.spec.account, url)
+	if share.Is(err, share.FileNotFound) || err == nil && obj.Size != size {
+		return share.StoredObject{}, share.Errorf(share.StorageCorrupted, "the store has a newer write under the name, and it is not this file", err)
+	}
+	return obj, err
+}
+
+// checkETag compares what the store says it holds with what was sent.
 func (p *storing) checkETag(obj share.StoredObject) error {
-	if p.etag == "" || obj.Superseded || obj.Large || obj.ETag == "" || strings.EqualFold(obj.ETag, p.etag) {
+	if p.etag == "" || obj.Large || obj.ETag == "" || strings.EqualFold(obj.ETag, p.etag) {
 		return nil
 	}
 	return share.Errorf(share.StorageCorrupted, "the store holds other bytes than were sent to it", nil)

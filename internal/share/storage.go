@@ -39,7 +39,8 @@ type StoredObject struct {
 	ModTime time.Time
 	// Large tells a segmented object (X-Static-Large-Object), whose ETag is no MD5 of its bytes.
 	Large bool
-	// Superseded tells that the store took the bytes and had a newer write already (202); ETag then says nothing.
+	// Superseded tells that the store has a newer write under the name and kept nothing of this one (202). Size is -1 and ETag empty
+	// then: a HEAD tells what is there.
 	Superseded bool
 }
 

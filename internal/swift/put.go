@@ -60,11 +60,15 @@ func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size 
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusAccepted {
 		return share.StoredObject{}, c.refused(resp)
 	}
+	if resp.StatusCode == http.StatusAccepted {
+		// Nothing of this body was stored, and a Swift may say so without having read it.
+		return share.StoredObject{Size: -1, Superseded: true}, nil
+	}
 	if left > 0 {
 		// A success before the last byte was sent is none: what is there cannot be this file.
 		return share.StoredObject{}, share.Errorf(share.StorageProtocolError, "the store confirmed a file that it had not got whole", nil)
 	}
 	stored := described(resp)
-	stored.Size, stored.Superseded = size, resp.StatusCode == http.StatusAccepted
+	stored.Size = size
 	return stored, nil
 }

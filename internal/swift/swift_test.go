@@ -552,15 +552,48 @@ func TestBodiesThatDoNotFit(t *testing.T) {
 	}
 }
 
-// TestEarlySuccess has the store confirm what it cannot have.
+// TestEarlySuccess has the store confirm what it cannot have; but a newer write it can have.
 func TestEarlySuccess(t *testing.T) {
-	for _, status := range []string{"201 Created", "202 Accepted"} {
+	for status, kind := range map[string]share.Kind{"201 Created": share.StorageProtocolError, "202 Accepted": ""} {
 		c := newRawPeer(t, func(conn *net.TCPConn) {
-			_, _ = io.WriteString(conn, "HTTP/1.1 "+status+"\r\nContent-Length: 0\r\n\r\n")
+			_, _ = io.WriteString(conn, "HTTP/1.1 "+status+"\r\nContent-Length: 0\r\nEtag: \"of no use\"\r\n\r\n")
 			_, _ = io.Copy(io.Discard, conn)
 		})
-		_, err := c.Put(testContext(t), account, sign("PUT", path), 1_000_000, "", &trapBody{wait: make(chan struct{}), bytes: 10_000})
-		wantKind(t, err, share.StorageProtocolError)
+		stored, err := c.Put(testContext(t), account, sign("PUT", path), 1_000_000, "", &trapBody{wait: make(chan struct{}), bytes: 10_000})
+		wantKind(t, err, kind)
+		if want := (share.StoredObject{Size: -1, Superseded: true}); err == nil && stored != want {
+			t.Errorf("%s: %+v", status, stored)
+		}
+	}
+}
+
+// TestSlowRepeat has a PUT overtaken by another on the same URL before its body has come: it is told so at once.
+func TestSlowRepeat(t *testing.T) {
+	sb, c := newStore(t)
+	sb.Inject(sandbox.Fault{On: "store:PUT", Delay: 300 * time.Millisecond, Count: 1})
+	u := sign("PUT", path)
+	data := strings.Repeat("x", 10_000)
+	type outcome struct {
+		stored share.StoredObject
+		err    error
+	}
+	slow := make(chan outcome, 1)
+	go func() {
+		stored, err := c.Put(testContext(t), account, u, 10_000, "", &trapBody{wait: make(chan struct{}), bytes: 5_000}) // never comes to its end
+		slow <- outcome{stored, err}
+	}()
+	for sb.FaultsStruck() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := c.Put(testContext(t), account, u, 10_000, "", body(data)); err != nil {
+		t.Fatal(err)
+	}
+	if o := <-slow; o.err != nil || !o.stored.Superseded {
+		t.Fatalf("%+v, %v, want one that is superseded", o.stored, o.err)
+	}
+	there, err := c.Head(testContext(t), account, u)
+	if err != nil || there.ETag != hexMD5(data) || there.Size != 10_000 {
+		t.Errorf("HEAD by the URL that is signed for PUT: %+v, %v", there, err)
 	}
 }
 

@@ -159,7 +159,7 @@ func run(t *testing.T, todo []*trial, lanes int) ([]result, audit.Report) {
 			for trial := range queue {
 				r, err := l.run(t.Context(), trial)
 				if err != nil {
-					t.Errorf("%s: %v\n%s", trial.name(), err, l.server.logs.tail())
+					t.Errorf("%s: %v\n%s", trial.name(), err, l.server.Logs.Tail())
 				}
 				mu.Lock()
 				results = append(results, r)
@@ -184,7 +184,7 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l.server.logs.mark()
+	l.server.Logs.Mark()
 	r := result{trial: t}
 	c, err := l.consumer(ctx)
 	if err != nil {

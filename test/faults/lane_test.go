@@ -1,18 +1,14 @@
 package faults
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +17,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/process"
 )
 
 const (
@@ -49,11 +46,9 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	serverBinary = filepath.Join(dir, "lpfileshare-server")
-	build := exec.Command("go", "build", "-trimpath", "-o", serverBinary, "github.com/lpfileshare/lpfileshare/cmd/server")
-	build.Stderr = os.Stderr
 	code := 1
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "building the server:", err)
+	if err := process.Build(serverBinary, "github.com/lpfileshare/lpfileshare/cmd/server"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	} else {
 		code = m.Run()
 	}
@@ -67,90 +62,14 @@ func TestMain(m *testing.M) {
 type lane struct {
 	sb                    *sandbox.Sandbox
 	socket, store, caller *proxy.Proxy
-	server                *process
+	server                *process.Process
+	addr                  string              // the server's
 	direct                *lpfileshare.Client // past the proxy
 	told                  audit.Account
 }
 
-// A process is a server that runs.
-type process struct {
-	cmd  *exec.Cmd
-	addr string
-	logs *journal
-	read chan struct{} // closed when all logs have been read
-}
-
+// readyLine is what a server says when it serves.
 var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
-
-func startProcess(args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(serverBinary, args...), logs: &journal{}, read: make(chan struct{})}
-	stderr, err := p.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	in := bufio.NewReader(stderr)
-	for p.addr == "" {
-		line, err := in.ReadString('\n')
-		p.logs.add(line)
-		if m := readyLine.FindStringSubmatch(line); m != nil {
-			p.addr = m[1]
-		}
-		if err != nil {
-			_ = p.cmd.Wait()
-			return nil, fmt.Errorf("the server did not get ready: %w\n%s", err, p.logs.tail())
-		}
-	}
-	go func() { // ends with the process
-		defer close(p.read)
-		for {
-			line, err := in.ReadString('\n')
-			p.logs.add(line)
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return p, nil
-}
-
-// stop ends the server as an operator would, and tells how it ended.
-func (p *process) stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(time.Minute, func() { _ = p.cmd.Process.Kill() })
-	defer kill.Stop()
-	<-p.read
-	return p.cmd.Wait()
-}
-
-// A journal keeps the last lines that a server logged.
-type journal struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (j *journal) add(line string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.lines = append(j.lines, line); len(j.lines) > 400 {
-		j.lines = append([]string(nil), j.lines[200:]...)
-	}
-}
-
-// mark forgets what was logged before.
-func (j *journal) mark() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.lines = nil
-}
-
-func (j *journal) tail() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Join(j.lines, "")
-}
 
 // openLane starts a lane. The caller closes it, even after an error.
 func openLane() (_ *lane, err error) {
@@ -168,17 +87,19 @@ func openLane() (_ *lane, err error) {
 	if l.store, err = proxy.Listen(at, proxy.HTTP); err != nil {
 		return l, err
 	}
-	l.server, err = startProcess("--listen=127.0.0.1:0", "--ledger=memory", "--domain-api="+l.sb.URL(), "--lp-plain-http",
+	var ready []string
+	l.server, ready, err = process.Start(readyLine, serverBinary, "--listen=127.0.0.1:0", "--ledger=memory", "--domain-api="+l.sb.URL(), "--lp-plain-http",
 		"--domain=asyncMessagingEnt="+l.socket.Addr(), "--domain=swift="+l.store.Addr(), "--documents", "--log-level=debug",
 		"--lp-timeout="+lpTimeout.String(), "--settle="+settle.String(), "--store-stall="+storeStall.String(),
 		"--upload-idle-timeout="+idleTimeout.String(), "--heartbeat-interval="+heartbeat.String(), "--drain-time=1s", "--drain-notice=0s")
 	if err != nil {
 		return l, err
 	}
-	if l.caller, err = proxy.Listen(l.server.addr, proxy.HTTP2); err != nil {
+	l.addr = ready[1]
+	if l.caller, err = proxy.Listen(l.addr, proxy.HTTP2); err != nil {
 		return l, err
 	}
-	l.direct, err = lpfileshare.Dial(l.server.addr)
+	l.direct, err = lpfileshare.Dial(l.addr)
 	return l, err
 }
 
@@ -202,8 +123,8 @@ func (l *lane) close() error {
 		l.direct.Close()
 	}
 	if l.server != nil {
-		if err = l.server.stop(); err != nil {
-			err = fmt.Errorf("the server ended with %w\n%s", err, l.server.logs.tail())
+		if err = l.server.Stop(); err != nil {
+			err = fmt.Errorf("the server ended with %w\n%s", err, l.server.Logs.Tail())
 		}
 	}
 	for _, p := range []*proxy.Proxy{l.caller, l.store, l.socket} {

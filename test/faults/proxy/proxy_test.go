@@ -331,3 +331,30 @@ func TestFramesAreTakenApart(t *testing.T) {
 		t.Error(m, err)
 	}
 }
+
+func TestNATSIsTakenApart(t *testing.T) {
+	const sent = "INFO {\"a\":1}\r\nPING\r\nPUB $KV.x.y _INBOX.1 5\r\na\r\nbc\r\nhmsg _INBOX.1 9 10 12\r\nNATS/1.0\r\n{}\r\n+OK\r\n"
+	var names, texts []string
+	in := bufio.NewReader(strings.NewReader(sent))
+	var passed bytes.Buffer
+	for {
+		m, err := NATS(ToServer).next(in)
+		passed.Write(m.raw)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, texts = append(names, m.Name), append(texts, string(m.Text))
+	}
+	if got := strings.Join(names, " "); got != "INFO PING PUB HMSG +OK" || passed.String() != sent {
+		t.Errorf("%s; %q passed", got, passed.String())
+	}
+	if len(texts) > 3 && !(strings.Contains(texts[2], "a\r\nbc") && strings.HasSuffix(texts[3], "{}\r\n")) {
+		t.Errorf("%q", texts)
+	}
+	if _, err := NATS(ToServer).next(bufio.NewReader(strings.NewReader("PUB x 5\r\nab"))); err == nil {
+		t.Error("a message that was broken off passes for whole")
+	}
+}

@@ -1,0 +1,465 @@
+// Package crash kills and stops servers in every state of the ledger, while the client helper repeats its upload at another one
+// under the same request id, and has an auditor compare what callers were told with what is there.
+//
+// Three servers share a ledger on three NATS nodes; all six are processes. An upload is held at a place by a proxy: the NATS
+// answer to the write of a state, LivePerson's or the store's answer, the caller's bytes, the answer to the caller. GetUpload on
+// another server says that the ledger has the state; then the server that has the upload is struck.
+//
+// LPFILESHARE_CRASH_REPETITIONS says how often each cell of the table is run (4), LPFILESHARE_CRASH_LANES how many sets of
+// processes there are (3), LPFILESHARE_CRASH_ONLY picks the cases whose names hold a text ("STORED/kill -9/0").
+package crash
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/test/faults/audit"
+	"github.com/lpfileshare/lpfileshare/test/process"
+)
+
+const (
+	// patience bounds one case.
+	patience = 2 * time.Minute
+	// soon is how long after an upload is held the state must be seen and the strike begin: the server gives up waiting for NATS
+	// after two seconds, and for LivePerson after three.
+	soon = 1500 * time.Millisecond
+	// tries is how often a case may come too late, on a machine that is busy.
+	tries = 4
+)
+
+// binaries are the programs that are run, without the race detector.
+var binaries struct{ server, nats string }
+
+// summary is what the suite has to say in the end.
+var summary bytes.Buffer
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "lpfileshare-crash")
+	if err != nil {
+		panic(err)
+	}
+	binaries.server, binaries.nats = filepath.Join(dir, "lpfileshare-server"), filepath.Join(dir, "nats-server")
+	code := 1
+	if err := errors.Join(
+		process.Build(binaries.server, "github.com/lpfileshare/lpfileshare/cmd/server"),
+		process.Build(binaries.nats, "github.com/nats-io/nats-server/v2"),
+	); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	fmt.Print(summary.String()) // behind what the testing package says, so that its last line is the last one
+	os.Exit(code)
+}
+
+// A result is what became of a trial.
+type result struct {
+	trial
+	acknowledged bool
+	took         time.Duration
+	late         int // how often it had to be begun anew
+}
+
+func TestCrashesLoseAndDoubleNothing(t *testing.T) {
+	todo := trials(setting("REPETITIONS", 4), os.Getenv("LPFILESHARE_CRASH_ONLY"))
+	results, report := run(t, todo, min(setting("LANES", 3), len(todo)))
+	printTable(results)
+	printReport(report)
+	acknowledged := 0
+	for _, r := range results {
+		if r.acknowledged {
+			acknowledged++
+		}
+	}
+	fmt.Fprintf(&summary, "%d cases, acknowledged %d, lost %d, doubled %d, refused but published %d\n", len(results), acknowledged,
+		report.Count(audit.Lost), report.Count(audit.Doubled), report.Count(audit.RefusedPublished))
+	for _, f := range report.Findings {
+		t.Error(f)
+	}
+	if len(results) != len(todo) || len(todo) == 0 || acknowledged != len(todo) {
+		t.Errorf("%d of %d cases were run, and %d uploads acknowledged", len(results), len(todo), acknowledged)
+	}
+}
+
+// setting is a number from the environment.
+func setting(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv("LPFILESHARE_CRASH_" + name)); err == nil && n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// run runs the trials on so many lanes.
+func run(t *testing.T, todo []trial, lanes int) ([]result, audit.Report) {
+	queue := make(chan trial, len(todo))
+	for _, trial := range todo {
+		queue <- trial
+	}
+	close(queue)
+	var mu sync.Mutex
+	var results []result
+	var report audit.Report
+	var work sync.WaitGroup
+	for n := range lanes {
+		dir := filepath.Join(t.TempDir(), fmt.Sprintf("lane-%d", n))
+		work.Go(func() {
+			l, err := openLane(dir)
+			defer func() {
+				if err := l.close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for trial := range queue {
+				r, err := l.run(t.Context(), trial)
+				if err != nil {
+					t.Errorf("%s: %v", trial.name(), err)
+				}
+				if testing.Verbose() {
+					t.Logf("%s: %.1f s, too late %d times", trial.name(), r.took.Seconds(), r.late)
+				}
+				mu.Lock()
+				results = append(results, r)
+				mu.Unlock()
+				if err := l.mend(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			found, err := l.audit(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			report.Add(found)
+			mu.Unlock()
+		})
+	}
+	work.Wait()
+	return results, report
+}
+
+// mend starts what has died, and waits until all is whole.
+func (l *lane) mend(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, n := range l.nodes {
+		if n.process == nil {
+			if err := n.start(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range l.servers {
+		for _, p := range s.proxies() {
+			p.Disarm()
+		}
+		if s.process.Over() {
+			if err := s.start(); err != nil {
+				return err
+			}
+		}
+	}
+	return l.whole(ctx)
+}
+
+// errLate is why a case must be begun anew.
+var errLate = errors.New("the state was left before the strike")
+
+// run runs one trial.
+func (l *lane) run(ctx context.Context, t trial) (result, error) {
+	r := result{trial: t}
+	begun := time.Now()
+	for {
+		u, err := l.hold(ctx, t, r.late)
+		if err == nil {
+			err = strikes[t.column].do(u.ctx, u)
+		}
+		if u != nil {
+			r.acknowledged = u.end(err)
+		}
+		r.took = time.Since(begun)
+		if !errors.Is(err, errLate) || r.late == tries-1 {
+			return r, err
+		}
+		r.late++
+		if err := l.mend(ctx); err != nil {
+			return r, err
+		}
+	}
+}
+
+// A held is an upload that is held at its place.
+type held struct {
+	trial
+	lane   *lane
+	ctx    context.Context
+	cancel context.CancelFunc
+	hold   *hold
+	at     int // the server
+	caller *consumer
+	told   audit.Told
+	data   []byte
+	files  []*pb.File // what callers were told
+	answer chan outcome
+	errs   []string
+}
+
+type outcome struct {
+	file *pb.File
+	err  error
+}
+
+func (u *held) server() *server { return u.lane.servers[u.at] }
+
+// hold begins an upload, and returns when it is held and another server has said that the ledger has the state. The caller ends it.
+func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
+	u := &held{trial: t, lane: l, hold: newHold(), answer: make(chan outcome, 1)}
+	u.ctx, u.cancel = context.WithTimeout(ctx, patience)
+	name := fmt.Sprintf("%s/%d", t.name(), again)
+	u.data = text(uint64(((t.row*len(strikes)+t.column)<<8+t.v)<<8+again+1), 30_000+1_111*t.v)
+	sum := sha256.Sum256(u.data)
+	u.told = audit.Told{
+		Case: name, RequestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), Mark: name,
+		SHA256: hex.EncodeToString(sum[:]), Size: int64(len(u.data)),
+	}
+	var err error
+	if u.caller, err = l.consumer(u.ctx); err != nil {
+		return u, err
+	}
+	u.told.Owner, u.told.Conversation = u.caller.owner, path.Base(u.caller.conversation)
+	for n := range l.servers { // each opens its session now, and says later at once what the ledger has
+		if _, err := u.look(n); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND {
+			return u, fmt.Errorf("server %d knows of the upload beforehand: %w", n, err)
+		}
+	}
+	st := &states[t.row]
+	var targets []string
+	for n, s := range l.servers {
+		s.process.Logs.Mark()
+		st.place(s, n, u.hold)
+		targets = append(targets, s.caller.Addr())
+	}
+	go func() {
+		file, err := u.upload(targets)
+		u.answer <- outcome{file, err}
+	}()
+	select {
+	case u.at = <-u.hold.reached:
+	case o := <-u.answer:
+		u.answer <- o
+		return u, fmt.Errorf("the upload was never held: %w", o.err)
+	case <-u.ctx.Done():
+		return u, fmt.Errorf("the upload does not come to its place: %w", u.ctx.Err())
+	}
+	since := time.Now()
+	for {
+		up, err := u.look((u.at + 1) % replicas)
+		switch {
+		case time.Since(since) > soon:
+			return u, errLate
+		case err != nil:
+			return u, fmt.Errorf("the state: %w", err)
+		case up.GetState() == st.ledger:
+			if n := l.published(u.told.Mark); n != st.messages {
+				return u, fmt.Errorf("LivePerson has %d messages of it, want %d", n, st.messages)
+			}
+			return u, nil
+		}
+	}
+}
+
+// look asks a server what the ledger says.
+func (u *held) look(n int) (*pb.Upload, error) {
+	c, err := u.lane.direct(n)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	r, err := c.As(u.caller.id).Files().GetUpload(u.ctx, &pb.GetUploadRequest{Parent: accountPath, RequestId: u.told.RequestID})
+	return r.GetUpload(), err
+}
+
+func (u *held) options() lpfileshare.UploadOptions {
+	return lpfileshare.UploadOptions{
+		Conversation: u.caller.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: u.told.Mark,
+		RequestID: u.told.RequestID, ChunkBytes: 4 << 10, RetryFor: time.Minute,
+	}
+}
+
+// upload is the caller's one call, which goes on at another server by itself.
+func (u *held) upload(targets []string) (*pb.File, error) {
+	c, err := lpfileshare.Dial(strings.Join(targets, ","),
+		lpfileshare.WithDialOptions(grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: time.Second})))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	resp, err := c.As(u.caller.id).Upload(u.ctx, u.options(), bytes.NewReader(u.data))
+	return resp.GetFile(), err
+}
+
+// again sends the same request to the servers that were not struck.
+func (u *held) again(ctx context.Context) error {
+	var others []string
+	for n, s := range u.lane.servers {
+		if n != u.at {
+			others = append(others, s.addr)
+		}
+	}
+	c, err := lpfileshare.Dial(strings.Join(others, ","))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	resp, err := c.As(u.caller.id).Upload(ctx, u.options(), bytes.NewReader(u.data))
+	return u.hear(resp.GetFile(), err)
+}
+
+// hear notes what a caller was told.
+func (u *held) hear(f *pb.File, err error) error {
+	if err != nil {
+		u.errs = append(u.errs, err.Error())
+		return err
+	}
+	u.files = append(u.files, f)
+	return nil
+}
+
+// settle waits for the caller's answer. Where it leaves the outcome open, as that of a call that was taken over does, the caller
+// asks again.
+func (u *held) settle(ctx context.Context) error {
+	var o outcome
+	select {
+	case o = <-u.answer:
+	case <-ctx.Done():
+		return fmt.Errorf("the caller gets no answer: %w", ctx.Err())
+	}
+	err := u.hear(o.file, o.err)
+	for range 3 {
+		if err == nil || definite(err) {
+			break
+		}
+		err = u.again(ctx)
+	}
+	return err
+}
+
+// end notes what the callers were told for the auditor, and reports whether the upload was acknowledged. why is how it ended.
+func (u *held) end(why error) bool {
+	u.hold.release()
+	if errors.Is(why, errLate) { // it is settled all the same: it must be neither lost nor doubled
+		_ = u.settle(u.ctx)
+	}
+	u.cancel()
+	for _, f := range u.files {
+		if u.told.StoragePath != "" && (u.told.StoragePath != f.GetStoragePath() || u.told.Sequence != f.GetMessageSequence()) {
+			u.told.Reason = "two callers were told different files" // which the auditor then finds as lost
+			u.told.Sequence = -1
+			continue
+		}
+		u.told.StoragePath, u.told.Sequence = f.GetStoragePath(), f.GetMessageSequence()
+	}
+	switch {
+	case len(u.files) > 0:
+		u.told.Outcome = audit.Acknowledged
+	case why != nil && definite(why):
+		u.told.Outcome, u.told.Reason = audit.Refused, why.Error()
+	default:
+		u.told.Outcome, u.told.Reason = audit.Unknown, strings.Join(u.errs, "; ")
+	}
+	u.lane.told.Uploads = append(u.lane.told.Uploads, u.told)
+	return u.told.Outcome == audit.Acknowledged
+}
+
+// definite tells errors that say that nothing was published from those that leave it open: what the server did not say itself,
+// or said to be passing. An upload that a newer attempt took over is that attempt's to tell.
+func definite(err error) bool {
+	var e *lpfileshare.Error
+	if !errors.As(err, &e) || e.Reason == pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		return false
+	}
+	return e.Code != codes.Unavailable && e.Code != codes.Aborted && e.RetryAfter == 0
+}
+
+// printTable prints how many cases each cell had, how many of them were acknowledged, and the longest.
+func printTable(results []result) {
+	type cell struct {
+		all, acknowledged int
+		longest           time.Duration
+	}
+	cells := map[[2]int]cell{}
+	for _, r := range results {
+		at := [2]int{r.row, r.column}
+		c := cells[at]
+		c.all++
+		c.longest = max(c.longest, r.took)
+		if r.acknowledged {
+			c.acknowledged++
+		}
+		cells[at] = c
+	}
+	w := tabwriter.NewWriter(&summary, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "acknowledged of cases, the longest")
+	for _, s := range strikes {
+		fmt.Fprint(w, "\t"+s.name)
+	}
+	fmt.Fprintln(w)
+	for row := range states {
+		fmt.Fprint(w, states[row].name)
+		for column := range strikes {
+			if c := cells[[2]int{row, column}]; c.all == 0 {
+				fmt.Fprint(w, "\t-")
+			} else {
+				fmt.Fprintf(w, "\t%d of %d, %.1f s", c.acknowledged, c.all, c.longest.Seconds())
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+	slices.SortFunc(results, func(a, b result) int { return cmp.Compare(b.late, a.late) })
+	for _, r := range results {
+		if r.late > 0 {
+			fmt.Fprintf(&summary, "begun anew %d times, since the machine was busy: %s\n", r.late, r.name())
+		}
+	}
+}
+
+// printReport prints the auditor's.
+func printReport(r audit.Report) {
+	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d refused); other bytes %d, unsettled %d, strangers %d\n",
+		r.Uploads, r.Acknowledged, r.Refused, r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Stranger))
+	orphans := 0
+	for _, why := range slices.Sorted(maps.Keys(r.Orphans)) {
+		orphans += r.Orphans[why]
+		fmt.Fprintf(&summary, "orphans: %3d %s\n", r.Orphans[why], why)
+	}
+	fmt.Fprintf(&summary, "orphans: %3d in all\n", orphans)
+}
