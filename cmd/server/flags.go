@@ -34,6 +34,7 @@ type flags struct {
 	SandboxCA        string   `group:"Sandbox:" name:"sandbox-ca" placeholder:"FILE" help:"Where to write the certificate of the sandbox's CA."`
 	SandboxUser      string   `group:"Sandbox:" default:"admin" placeholder:"NAME" help:"The sandbox's administrator."`
 	SandboxFault     []string `group:"Sandbox:" sep:"none" placeholder:"JSON" help:"Trouble to make, for example {\"on\":\"store:PUT\",\"status\":503,\"count\":2}; may be given again. More of it, and the journal, by POST and GET under /_sandbox/."`
+	SandboxFrames    string   `group:"Sandbox:" placeholder:"FOLDER" help:"Write what goes over the sandbox's sockets to a file in this folder, a frame on each line."`
 	SandboxPassword  string   `group:"Sandbox:" default:"sandbox" placeholder:"WORD" help:"The password of everybody in the sandbox. Not a secret."`
 
 	Account        []string          `group:"LivePerson:" placeholder:"ID" help:"Accounts to serve. None given: every account that a caller has a token of."`
@@ -159,7 +160,7 @@ func (f *flags) check() error {
 			bad("--sandbox plays LivePerson itself; leave --account, --domain, --domain-api, --lp-plain-http and --lp-ca out, or run the sandbox in a server of its own")
 		}
 	} else {
-		if f.SandboxTLSListen != "" || f.SandboxCA != "" || len(f.SandboxFault) > 0 || f.SandboxUser != "admin" || f.SandboxPassword != "sandbox" {
+		if f.SandboxTLSListen != "" || f.SandboxCA != "" || f.SandboxFrames != "" || len(f.SandboxFault) > 0 || f.SandboxUser != "admin" || f.SandboxPassword != "sandbox" {
 			bad("the flags of the sandbox want --sandbox")
 		}
 		if u, err := url.Parse(f.DomainAPI); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {

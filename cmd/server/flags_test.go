@@ -18,6 +18,8 @@ func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
 		{"sandbox and a real account", []string{"--sandbox", "--account=12345678"}, "leave --account"},
 		{"sandbox on the network", []string{"--sandbox", "--sandbox-listen=0.0.0.0:0"}, "loopback"},
 		{"a CA for no sandbox", []string{"--sandbox-ca=x"}, "want --sandbox"},
+		{"frames of no sandbox", []string{"--sandbox-frames=x"}, "want --sandbox"},
+		{"frames nowhere", []string{"--sandbox", "--sandbox-frames=/dev/null/x"}, "--sandbox-frames"},
 		{"a fault that is none", []string{"--sandbox", `--sandbox-fault={"status":503}`}, "--sandbox-fault"},
 		{"no room for a file", []string{"--memory-budget=1000000"}, "no room for one file"},
 		{"no time", []string{"--upload-idle-timeout=0s"}, "--upload-idle-timeout must be more than 0"},

@@ -79,7 +79,8 @@ func TestNewConversationsCarryWhatWasAskedFor(t *testing.T) {
 	if err != nil || c.SkillID != "42" {
 		t.Errorf("%+v %v", c, err)
 	}
-	_, err = s.CreateConversation(ctxOf(t), share.NewConversation{SkillID: "no skill"})
+	h.sb.Inject(sandbox.Fault{On: "cm.ConsumerRequestConversation", Count: 1, Status: 400, ErrorCode: 40002})
+	_, err = s.CreateConversation(ctxOf(t), share.NewConversation{})
 	if e := want(t, err, share.InvalidField); e.Metadata["lpErrorCode"] != "40002" {
 		t.Errorf("metadata %v", e.Metadata)
 	}
