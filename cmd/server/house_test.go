@@ -194,15 +194,20 @@ func (w *world) consumer() consumer {
 
 func (w *world) agent(user string) *lpfileshare.Client {
 	w.t.Helper()
-	c := w.dial()
-	in, err := c.Identity().SignInAgent(w.t.Context(), &pb.SignInAgentRequest{
+	return w.dial().As(lpfileshare.AgentToken(lpfileshare.StaticToken(w.signInAgent(user))))
+}
+
+// signInAgent gives an agent's token.
+func (w *world) signInAgent(user string) string {
+	w.t.Helper()
+	in, err := w.dial().Identity().SignInAgent(w.t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,
 		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: user, Password: "sandbox"}},
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return c.As(lpfileshare.AgentToken(lpfileshare.StaticToken(in.GetAgentToken())))
+	return in.GetAgentToken()
 }
 
 // conversation opens one, and returns its name.

@@ -31,6 +31,8 @@ func (m messenger) Session(ctx context.Context, c share.Credential) (service.Ses
 	return session{s}, nil
 }
 
+func (m messenger) End(c share.Credential) { m.pool.End(c) }
+
 type session struct{ *lpws.Session }
 
 func (s session) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (service.FileWatch, error) {

@@ -112,7 +112,7 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 	if err != nil {
 		return nil, err
 	}
-	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret))
+	key := keyOf(cred)
 	for try := 1; ; try++ {
 		l, err := p.hold(key, cred, d)
 		if err != nil {
@@ -139,6 +139,20 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+	}
+}
+
+func keyOf(cred share.Credential) [sha256.Size]byte {
+	return sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret))
+}
+
+// End ends the session of a credential, if there is one, with all that runs on it: calls and watches fail with LPIdentityExpired.
+func (p *Pool) End(cred share.Credential) {
+	p.mu.Lock()
+	l := p.links[keyOf(cred)]
+	p.mu.Unlock()
+	if l != nil {
+		l.end(errSignedOut)
 	}
 }
 
