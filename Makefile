@@ -55,6 +55,10 @@ test-faults: ## Run every case of the fault table: states by kinds of faults
 	$(GO) test -c -o $(BIN)/faults.test ./test/faults
 	LPFILESHARE_FAULTS=all $(BIN)/faults.test -test.timeout 20m
 
+.PHONY: test-mutants
+test-mutants: ## Break the code in many ways, each in a copy, and see the tests notice
+	$(GO) run ./test/mutants
+
 .PHONY: bench
 bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load

@@ -161,6 +161,7 @@ func TestAnAgentSignsOut(t *testing.T) {
 		t.Errorf("LivePerson did not answer, and the session was ended %d times", n)
 	}
 
+	written := share.AgentGrant{Account: account, UserID: "1", UserPID: "agent-1", Bearer: "bearer-" + secret} // by its holder
 	for what, test := range map[string]struct {
 		ctx  context.Context
 		req  *pb.SignOutAgentRequest
@@ -168,7 +169,7 @@ func TestAnAgentSignsOut(t *testing.T) {
 	}{
 		"nobody":           {t.Context(), req, share.TokenInvalid},
 		"a consumer":       {h.alice(), req, share.NotAllowed},
-		"not our token":    {metadata.AppendToOutgoingContext(t.Context(), string(share.AgentToken), "bearer-"+secret), req, share.TokenInvalid},
+		"not our token":    {metadata.AppendToOutgoingContext(t.Context(), string(share.AgentToken), written.Token()), req, share.TokenInvalid},
 		"another account":  {agent, &pb.SignOutAgentRequest{Account: "accounts/other"}, share.NotAllowed},
 		"no account named": {agent, &pb.SignOutAgentRequest{}, share.InvalidField},
 	} {

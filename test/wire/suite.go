@@ -17,7 +17,6 @@ type Suite struct {
 	mu              sync.Mutex
 	checked, exempt int
 	recorder        *Recorder
-	err             error
 }
 
 // NewSuite makes the Suite of that name. If RecordEnv names a folder, what is checked is recorded there, in a folder of the
