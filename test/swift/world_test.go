@@ -55,16 +55,22 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 		opts.SwiftURL = w.swift.endpoint
 	}
 	opts.SwiftKey = w.swift.key
+	w.sb = startSandbox(t, opts)
+	w.start(args...)
+	return w
+}
+
+// startSandbox starts a sandbox that ends with the test.
+func startSandbox(t *testing.T, opts sandbox.Options) *sandbox.Sandbox {
+	t.Helper()
 	tap := frames.Watch(t)
 	opts.OnFrame = func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }
 	sb, err := sandbox.Start(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.sb = sb
 	t.Cleanup(func() { sb.Close() })
-	w.start(args...)
-	return w
+	return sb
 }
 
 var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
