@@ -195,6 +195,10 @@ func (f *flags) check() error {
 	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.Settle < 0 {
 		bad("--queue-length, --queue-time, --drain-time and --settle must not be negative")
 	}
+	// An id that is forgotten while its message is on the way would let a repeat publish a second one.
+	if least := f.UploadTimeout + 4*f.LPTimeout + 3*f.Settle; f.RequestIDTTL < least {
+		bad("--request-id-ttl %s is shorter than an upload and its publication may take: it must be at least --upload-timeout, 4 times --lp-timeout and 3 times --settle, together %s", f.RequestIDTTL, least)
+	}
 	if f.MemoryBudget < f.MaxFileBytes+1<<16 {
 		bad("--memory-budget %d has no room for one file of --max-file-bytes %d", f.MemoryBudget, f.MaxFileBytes)
 	}

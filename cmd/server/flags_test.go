@@ -22,6 +22,7 @@ func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
 		{"frames nowhere", []string{"--sandbox", "--sandbox-frames=/dev/null/x"}, "--sandbox-frames"},
 		{"a fault that is none", []string{"--sandbox", `--sandbox-fault={"status":503}`}, "--sandbox-fault"},
 		{"no room for a file", []string{"--memory-budget=1000000"}, "no room for one file"},
+		{"ids forgotten in mid-upload", []string{"--request-id-ttl=5m"}, "together 11m10s"},
 		{"no time", []string{"--upload-idle-timeout=0s"}, "--upload-idle-timeout must be more than 0"},
 		{"an account that is none", []string{"--account=12/34"}, "no account id"},
 		{"a service that is none", []string{"--domain=foo=bar"}, "there is no such service"},
