@@ -95,6 +95,8 @@ func TestVerdicts(t *testing.T) {
 		{"typing", server("consumer", `{"kind":"notification","type":"ms.MessagingEventNotification","body":{"changes":[{`+telling(typing)+`}]}}`), []string{"chat state without number"}, false},
 		{"text without number", server("consumer", `{"kind":"notification","type":"ms.MessagingEventNotification","body":{"changes":[{`+telling(text)+`}]}}`), nil, true},
 		{"gone away", server("brand", `{"kind":"notification","type":".ams.ms.OnlineEventDistribution","body":{`+telling(strings.Replace(typing, "COMPOSING", "BACKGROUND", 1))+`}}`), []string{"OnlineEventDistribution", "chat state without number", "BACKGROUND"}, false},
+		{"rich content", client("consumer", publish(`{"type":"RichContentEvent","content":{"type":"vertical","elements":[]}}`)), []string{"rich content"}, false},
+		{"no rich content", client("consumer", publish(`{"type":"RichContentEvent"}`)), nil, true},
 		{"by role", server("brand", conversations(".ams.aam.ExConversationChangeNotification", `{"CONSUMER":["x"]}`)), []string{"brand names", "participants by role"}, false},
 		{"roles", server("consumer", conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"READER"}]`)), []string{"roles"}, false},
 		{"a role nobody knows", server("consumer", conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"KING"}]`)), nil, true},
