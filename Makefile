@@ -73,16 +73,23 @@ DURATION ?= 10m
 soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
 	$(GO) run ./test/soak -duration $(DURATION) -out docs
 
+.PHONY: test-mutants
+test-mutants: ## Break the code in many ways, each in a copy, and see the tests notice
+	$(GO) run ./test/mutants
+
 .PHONY: bench
 bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
 
+# The suites of tests in which there is a sandbox. Those in the second line want what .ci/run installs.
+SUITES    ?= server lpws sandbox load faults demo \
+             readme tutorial node-agent-sdk swift
 .PHONY: check-wire
-check-wire: ## Hold every frame of the tests against LivePerson's published schemas: SCHEMAS=folder
+check-wire: build ## Hold every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: say where the schemas are: make check-wire SCHEMAS=folder"; exit 2; }
-	rm -rf .frames && mkdir -p .frames
-	LPFILESHARE_RECORD_FRAMES=$(CURDIR)/.frames $(GO) test -count=1 ./cmd/server ./test/wire
-	$(GO) run ./test/wire/cmd/check-wire -schemas "$(SCHEMAS)" -frames .frames
+	rm -rf .frames
+	test/wire/record .frames $(SUITES)
+	$(GO) run ./test/wire/cmd/check-wire -schemas "$(SCHEMAS)" -frames .frames $(SUITES)
 
 .PHONY: generate
 generate: ## Generate gen/ from proto/

@@ -26,7 +26,7 @@ import (
 // serviceConfig is how calls wait and repeat by default. A method's entry replaces its service's whole entry.
 //
 // Upload and Download have no retryPolicy: gRPC would replay the stream behind the caller's back and without regard to
-// RetryInfo, and Upload and Download here repeat by themselves. IdentityService has none either, because signing in twice is
+// RetryInfo, and Upload and Download here repeat by themselves. Signing in has none either, because signing in twice is
 // not signing in once. Everything else is repeatable, with a request id where it changes something.
 const serviceConfig = `{
  "loadBalancingConfig": [{"round_robin": {}}],
@@ -34,7 +34,7 @@ const serviceConfig = `{
  "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
  "methodConfig": [
   {"name": [{"service": "lpfileshare.v1.FileSharingService"}, {"service": "lpfileshare.v1.ConversationService"},
-            {"service": "lpfileshare.v1.AccountService"}],
+            {"service": "lpfileshare.v1.AccountService"}, {"service": "lpfileshare.v1.IdentityService", "method": "SignOutAgent"}],
    "timeout": "15s", "waitForReady": true,
    "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.2s", "maxBackoff": "5s", "backoffMultiplier": 2,
                    "retryableStatusCodes": ["UNAVAILABLE"]}},
@@ -197,7 +197,7 @@ func (c *Client) Files() pb.FileSharingServiceClient { return c.files }
 // wherever the caller gives none.
 func (c *Client) Conversations() pb.ConversationServiceClient { return c.convs }
 
-// Identity is the generated client of IdentityService. Its calls carry no identity.
+// Identity is the generated client of IdentityService. Its calls carry no identity, but for SignOutAgent.
 func (c *Client) Identity() pb.IdentityServiceClient { return c.identity }
 
 // Accounts is the generated client of AccountService, with this client's identity on each call.

@@ -77,6 +77,18 @@ func TestACallCarriesExactlyOneIdentity(t *testing.T) {
 			t.Errorf("got %v, want %v", seen, tc.want)
 		}
 	}
+	f.signOut = func(ctx context.Context, n int, r *pb.SignOutAgentRequest) (*pb.SignOutAgentResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		if seen = keysOf(md); n == 1 {
+			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE)
+		}
+		seen = append(seen, r.GetAccount())
+		return &pb.SignOutAgentResponse{}, nil
+	}
+	agent := c.As(lpfileshare.AgentToken(lpfileshare.StaticToken("a")))
+	if err := agent.SignOutAgent(ctx, "12345678"); err != nil || fmt.Sprint(seen) != "[lp-agent-token[a] accounts/12345678]" || f.count("SignOutAgent") != 2 {
+		t.Errorf("a sign-out, which alone in IdentityService is made as somebody, and may be repeated: %v, %v", seen, err)
+	}
 	_, err := lpfileshare.Dial(f.addr, lpfileshare.WithAgentToken(lpfileshare.StaticToken("a")), lpfileshare.WithExternalConsumerID("e"))
 	if err == nil {
 		t.Error("two identities were taken")

@@ -49,6 +49,7 @@ type fake struct {
 	list      func(r *pb.ListFilesRequest) (*pb.ListFilesResponse, error)
 	create    func(n int, r *pb.CreateConversationRequest) (*pb.CreateConversationResponse, error)
 	renew     func(ctx context.Context, n int, r *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error)
+	signOut   func(ctx context.Context, n int, r *pb.SignOutAgentRequest) (*pb.SignOutAgentResponse, error)
 	signIn    func(r *pb.SignInConsumerRequest) (*pb.SignInConsumerResponse, error)
 
 	addr string
@@ -95,6 +96,9 @@ func (f *fake) CreateConversation(_ context.Context, r *pb.CreateConversationReq
 }
 func (f *fake) RenewConsumer(ctx context.Context, r *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error) {
 	return f.renew(ctx, f.call("RenewConsumer"), r)
+}
+func (f *fake) SignOutAgent(ctx context.Context, r *pb.SignOutAgentRequest) (*pb.SignOutAgentResponse, error) {
+	return f.signOut(ctx, f.call("SignOutAgent"), r)
 }
 func (f *fake) SignInConsumer(_ context.Context, r *pb.SignInConsumerRequest) (*pb.SignInConsumerResponse, error) {
 	return f.signIn(r)

@@ -108,6 +108,13 @@ func consumerSession(r interface {
 	return s
 }
 
+// SignOutAgent ends the login of the agent or bot that the client's identity is, in an account (the bare id). Its token is good for
+// nothing afterwards, on any connection. Repeating it is no error.
+func (c *Client) SignOutAgent(ctx context.Context, account string) error {
+	_, err := c.identity.SignOutAgent(ctx, &pb.SignOutAgentRequest{Account: "accounts/" + account})
+	return err
+}
+
 const (
 	renewBefore  = time.Minute      // how long before its end a token is renewed
 	renewTimeout = 20 * time.Second // how long one renewal may take
@@ -284,7 +291,8 @@ type identityConn struct {
 
 // wants says whether a method takes an identity: all of ours do, except those that give one out.
 func wants(method string) bool {
-	return strings.HasPrefix(method, "/lpfileshare.v1.") && !strings.HasPrefix(method, "/lpfileshare.v1.IdentityService/")
+	return strings.HasPrefix(method, "/lpfileshare.v1.") && !strings.HasPrefix(method, "/lpfileshare.v1.IdentityService/") ||
+		method == pb.IdentityService_SignOutAgent_FullMethodName
 }
 
 // Invoke makes a unary call, a second time with a new token where the first is refused.

@@ -56,7 +56,9 @@ type gateway struct {
 	mu            sync.Mutex
 	changed       chan struct{} // closed and replaced with each file
 	signIns       int
-	seen          []string // identities of the calls that carried one
+	signOuts      int            // of agents
+	signOutFails  pb.ErrorReason // why the next ones are refused
+	seen          []string       // identities of the calls that carried one
 	conversations []*pb.Conversation
 	files         []*pb.File
 	data          map[string][]byte
@@ -143,6 +145,19 @@ func (g *gateway) SignInAgent(_ context.Context, r *pb.SignInAgentRequest) (*pb.
 		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
 	}
 	return &pb.SignInAgentResponse{AgentToken: "agent-token", AgentId: "agent-1"}, nil
+}
+
+func (g *gateway) SignOutAgent(ctx context.Context, r *pb.SignOutAgentRequest) (*pb.SignOutAgentResponse, error) {
+	if agent, err := g.who(ctx); err != nil || !agent || r.GetAccount() != "accounts/12345678" {
+		return nil, refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.signOuts++
+	if g.signOutFails != 0 {
+		return nil, refuse(codes.FailedPrecondition, g.signOutFails)
+	}
+	return &pb.SignOutAgentResponse{}, nil
 }
 
 func (g *gateway) CreateConversation(ctx context.Context, r *pb.CreateConversationRequest) (*pb.CreateConversationResponse, error) {

@@ -47,7 +47,7 @@ type cli struct {
 
 	Demo         demoCmd         `cmd:"" help:"Send a picture through a server and back, step by step."`
 	SignIn       signInCmd       `cmd:"" help:"Sign in as a consumer or an agent, and keep the token in the session file."`
-	SignOut      signOutCmd      `cmd:"" help:"Forget the tokens in the session file."`
+	SignOut      signOutCmd      `cmd:"" help:"End the agent's login, and forget the tokens in the session file."`
 	Conversation conversationCmd `cmd:"" help:"Create, list, show and close conversations."`
 	Upload       uploadCmd       `cmd:"" help:"Send files into a conversation."`
 	Download     downloadCmd     `cmd:"" help:"Get a file of a conversation."`

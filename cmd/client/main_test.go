@@ -268,6 +268,52 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
+func TestSigningOutEndsTheAgentsLogin(t *testing.T) {
+	g := startGateway(t, &gateway{})
+	s := newShell(t, g).signIn()
+	s.ok("sign-in", "--address", g.address)
+	there := func() bool {
+		_, err := os.Stat(s.session)
+		return err == nil
+	}
+	refuse := func(reason pb.ErrorReason) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.signOutFails = reason
+	}
+	t.Setenv("LPFILESHARE_PASSWORD", "sandbox")
+	refuse(pb.ErrorReason_ERROR_REASON_LP_PROTOCOL_ERROR)
+	if got := s.fails(exitFailed, "sign-out"); !strings.Contains(got, "LP_PROTOCOL_ERROR") || !strings.Contains(got, "--local") || !there() {
+		t.Errorf("LivePerson refuses: %s, and the file is there: %v", got, there())
+	}
+	refuse(0)
+	t.Setenv("LPFILESHARE_TOKEN", "another") // which is not what is signed out
+	if got := s.ok("sign-out"); !strings.Contains(got, "is ended at LivePerson") || !strings.Contains(got, "consumer's token cannot be ended") || there() {
+		t.Errorf("said %q, and the file is there: %v", got, there())
+	}
+	t.Setenv("LPFILESHARE_TOKEN", "")
+	if g.signOuts != 2 {
+		t.Errorf("%d sign-outs, want 2", g.signOuts)
+	}
+
+	s.ok("sign-in", "agent", "--user", "admin", "--address", g.address)
+	refuse(pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+	if got := s.ok("sign-out"); !strings.Contains(got, "does not know the agent's token any more") || there() {
+		t.Errorf("an unknown token: %q, and the file is there: %v", got, there())
+	}
+	s.ok("sign-in", "agent", "--user", "admin", "--address", g.address)
+	if got := s.ok("sign-out", "--local"); !strings.Contains(got, "runs out by itself") || there() || g.signOuts != 3 {
+		t.Errorf("--local: %q, and the file is there: %v; %d sign-outs", got, there(), g.signOuts)
+	}
+	s.ok("sign-in", "--address", g.address)
+	if got := s.ok("sign-out"); !strings.Contains(got, "cannot be ended") || strings.Contains(got, "agent") || there() || g.signOuts != 3 {
+		t.Errorf("a consumer: %q, and the file is there: %v; %d sign-outs", got, there(), g.signOuts)
+	}
+	if got := s.ok("--json", "sign-out"); got != `{"agentLoginEnded":false,"signedOut":false}` {
+		t.Errorf("nobody: %s", got)
+	}
+}
+
 func TestSessionFileIsForItsOwnerOnly(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows keeps permissions otherwise")

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
@@ -199,25 +200,70 @@ func (a *app) password(ctx context.Context, file, user string) (string, error) {
 	}
 }
 
-type signOutCmd struct{}
+type signOutCmd struct {
+	Local bool `help:"Only forget the tokens here; an agent's login then lives on at LivePerson until it expires."`
+}
 
-// Run removes the session file, even one that is damaged or open to others.
-func (signOutCmd) Run(a *app) error {
+// Run ends the agent's login, if one is stored, and removes the session file, even one that is damaged or open to others: of such a
+// file nothing is believed or sent.
+func (cmd signOutCmd) Run(ctx context.Context, a *app) error {
 	file, err := openSessionFile(a.SessionFile)
 	if err != nil {
 		return err
+	}
+	s, err := file.load()
+	if err != nil {
+		s = &session{}
+	}
+	ended, unknown := false, false
+	if s.Agent != nil && !cmd.Local {
+		ctx, cancel := a.limit(ctx, callTimeout)
+		defer cancel()
+		err := a.signOutAgent(ctx, s)
+		unknown = lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_TOKEN_INVALID // the server's key is another now
+		if ended = err == nil; !ended && !unknown {
+			return &adviceError{
+				fmt.Errorf("the agent's login was not ended, and the tokens are kept: %w", err),
+				"Repeat it; or forget the tokens here only: lpfileshare sign-out --local.",
+			}
+		}
 	}
 	was, err := file.remove()
 	if err != nil {
 		return err
 	}
 	if a.JSON {
-		return a.printJSON(map[string]bool{"signedOut": was})
+		return a.printJSON(map[string]bool{"signedOut": was, "agentLoginEnded": ended})
 	}
-	if !was {
-		_, err = fmt.Fprintln(a.stdout, "Not signed in: there was nothing to forget.")
+	said := "Signed out: the tokens are forgotten here."
+	switch {
+	case !was:
+		said = "Not signed in: there was nothing to forget."
+	case ended:
+		said += " The agent's login is ended at LivePerson."
+	case unknown:
+		said += " The server does not know the agent's token any more; the login runs out by itself at LivePerson."
+	case s.Agent != nil:
+		said += " The agent's login runs out by itself at LivePerson."
+	}
+	if s.Consumer != nil {
+		said += " A consumer's token cannot be ended: it expires by itself."
+	}
+	_, err = fmt.Fprintln(a.stdout, said)
+	return err
+}
+
+// signOutAgent ends the stored agent's login, over the server that it was got from.
+func (a *app) signOutAgent(ctx context.Context, s *session) error {
+	to := *a.globals
+	to.Address, to.Account, to.As = s.Agent.Address, s.Agent.Account, asAgent
+	to.TokenFile, to.ExternalConsumerID = "", "" // the stored token is meant, and no other
+	at := *a
+	at.globals, at.getenv = &to, func(string) string { return "" }
+	client, _, err := at.client(ctx)
+	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.stdout, "Signed out: the tokens are forgotten here. LivePerson lets them run out by themselves.")
-	return err
+	defer client.Close()
+	return client.SignOutAgent(ctx, s.Agent.Account)
 }

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
@@ -41,5 +47,110 @@ func TestAnAgentsLoginLivesOnWhileItsSessionIsOpen(t *testing.T) {
 			}
 			wantReason(t, ask(), test.want)
 		})
+	}
+}
+
+// TestAnAgentSignsOut shows that nothing is left of a login: not the session that is open, not the watch that runs on it, not the
+// token; and that a second server, which answers for the first, does not take it either.
+func TestAnAgentSignsOut(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("5f", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, sandbox.Options{AutoAssign: true}, "--agent-token-key="+key)
+	second := &world{t: t, sb: w.sb}
+	second.start("--agent-token-key=" + key)
+	token := w.signInAgent("ann")
+	identity := lpfileshare.AgentToken(lpfileshare.StaticToken(token))
+	agent, there := w.dial().As(identity), second.dial().As(identity)
+	other := w.agent("ann") // another login of the same agent
+	seen := make(chan *pb.File, 1)
+	ended := make(chan error, 1)
+	begun := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	go func() { // ends with the agent's login
+		o := lpfileshare.WatchOptions{Parent: accountPath + "/conversations/-", OnToken: func(string) { begin() }, RetryFor: -1}
+		ended <- agent.Watch(t.Context(), o, func(f *pb.File) error { seen <- f; return nil })
+	}()
+	<-begun
+	ask := func(c *lpfileshare.Client) error {
+		_, err := c.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+		return err
+	}
+	for _, c := range []*lpfileshare.Client{agent, there, other} {
+		if err := ask(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	w.sb.Inject(sandbox.Fault{On: "http:logout", Count: 1, Status: 403})
+	wantReason(t, agent.SignOutAgent(t.Context(), account), pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
+	w.sb.Inject(sandbox.Fault{On: "http:logout", Count: 1, Status: 503}) // the client repeats it
+	for range 2 {
+		if err := agent.SignOutAgent(t.Context(), account); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-ended:
+		if r := lpfileshare.ErrorReason(err); r != pb.ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED && r != pb.ErrorReason_ERROR_REASON_TOKEN_INVALID {
+			t.Errorf("the watch ended with %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the watch goes on")
+	}
+	for what, c := range map[string]*lpfileshare.Client{"here": agent, "on the other server": there} {
+		eventually(t, "the token is refused "+what, func() bool { return ask(c) != nil })
+		wantReason(t, ask(c), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+		_, err := c.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
+		wantReason(t, err, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+	}
+	if err := ask(other); err != nil {
+		t.Errorf("the other login: %v", err)
+	}
+	c := w.consumer()
+	wantReason(t, c.SignOutAgent(t.Context(), account), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	if err := ask(c.Client); err != nil {
+		t.Errorf("the consumer, after that: %v", err)
+	}
+	for _, logs := range []string{w.logs.String(), second.logs.String()} {
+		if strings.Contains(logs, token) {
+			t.Error("a token stands in the log")
+		}
+	}
+}
+
+// TestTroubleAtLogin is what of LivePerson's answers to a login reaches the caller.
+func TestTroubleAtLogin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	signIn := func(ctx context.Context, password string) error {
+		_, err := w.dial().Identity().SignInAgent(ctx, &pb.SignInAgentRequest{
+			Account:     accountPath,
+			Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: password}},
+		})
+		return err
+	}
+	for status, want := range map[int]pb.ErrorReason{
+		400: pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED,
+		429: pb.ErrorReason_ERROR_REASON_LP_RATE_LIMITED,
+		451: pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED,
+		500: pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE,
+	} {
+		w.sb.Inject(sandbox.Fault{On: "http:login", Count: 1, Status: status})
+		err := signIn(t.Context(), "sandbox")
+		wantReason(t, err, want)
+		wait, _ := lpfileshare.RetryDelay(err)
+		if status == 429 && wait != 5*time.Second {
+			t.Errorf("after a 429 the caller is told to wait %v, and LivePerson wants 5 s", wait)
+		}
+		if status == 451 && !strings.Contains(err.Error(), "blocked") {
+			t.Errorf("451 does not say what it is: %v", err)
+		}
+	}
+	wantReason(t, signIn(t.Context(), "wrong"), pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
+	if err := signIn(t.Context(), "sandbox"); err != nil {
+		t.Error(err)
 	}
 }

@@ -72,9 +72,22 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		TLS: trust, Timeout: f.LPTimeout, Logger: log,
 	}
 	if f.Sandbox {
+		var onFrame func(sandbox.Frame)
+		if f.SandboxFrames != "" {
+			frames, err := openFrameLog(f.SandboxFrames)
+			if err != nil {
+				return nil, fmt.Errorf("--sandbox-frames: %w", err)
+			}
+			closeLast(func() {
+				if err := frames.close(); err != nil {
+					log.Error("frames of the sandbox were lost", "error", err)
+				}
+			})
+			onFrame = frames.add
+		}
 		h.sandbox, err = sandbox.Start(sandbox.Options{
 			Accounts: sandboxAccounts(served), Brands: sandboxBrands(served), Listen: f.SandboxListen, TLSListen: f.SandboxTLSListen, CAFile: f.SandboxCA,
-			AutoAssign: true, AdminUser: f.SandboxUser, Password: f.SandboxPassword, Logger: log,
+			AutoAssign: true, AdminUser: f.SandboxUser, Password: f.SandboxPassword, OnFrame: onFrame, Logger: log,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("--sandbox: %w", err)

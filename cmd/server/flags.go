@@ -36,6 +36,7 @@ type flags struct {
 	SandboxUser      string   `group:"Sandbox:" default:"admin" placeholder:"NAME" help:"The sandbox's administrator."`
 	SandboxFault     []string `group:"Sandbox:" sep:"none" placeholder:"JSON" help:"Trouble to make, for example {\"on\":\"store:PUT\",\"status\":503,\"count\":2}; may be given again. More of it, and the journal, by POST and GET under /_sandbox/."`
 	SandboxWebhook   string   `group:"Sandbox:" placeholder:"URL" help:"Where on loopback the sandbox posts the webhooks of its app install, sandbox-app with the secret sandbox-secret: http://127.0.0.1:PORT/PATH. Later, and in detail, by PUT to /_sandbox/webhooks."`
+	SandboxFrames    string   `group:"Sandbox:" placeholder:"FOLDER" help:"Write what goes over the sandbox's sockets to a file in this folder, a frame on each line."`
 	SandboxPassword  string   `group:"Sandbox:" default:"sandbox" placeholder:"WORD" help:"The password of everybody in the sandbox. Not a secret."`
 
 	Account        []string          `group:"LivePerson:" placeholder:"ID" help:"Accounts to serve. None given: every account that a caller has a token of."`
@@ -168,7 +169,7 @@ func (f *flags) check() error {
 			bad("--sandbox plays LivePerson itself; leave --account, --domain, --domain-api, --lp-plain-http and --lp-ca out, or run the sandbox in a server of its own")
 		}
 	} else {
-		if f.SandboxTLSListen != "" || f.SandboxCA != "" || len(f.SandboxFault) > 0 || f.SandboxWebhook != "" || f.SandboxUser != "admin" || f.SandboxPassword != "sandbox" {
+		if f.SandboxTLSListen != "" || f.SandboxCA != "" || f.SandboxFrames != "" || len(f.SandboxFault) > 0 || f.SandboxWebhook != "" || f.SandboxUser != "admin" || f.SandboxPassword != "sandbox" {
 			bad("the flags of the sandbox want --sandbox")
 		}
 		if u, err := url.Parse(f.DomainAPI); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -209,6 +210,10 @@ func (f *flags) check() error {
 	}
 	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.DrainNotice < 0 || f.Settle < 0 {
 		bad("--queue-length, --queue-time, --drain-time, --drain-notice and --settle must not be negative")
+	}
+	// An id that is forgotten while its message is on the way would let a repeat publish a second one.
+	if least := f.UploadTimeout + 4*f.LPTimeout + 3*f.Settle; f.RequestIDTTL < least {
+		bad("--request-id-ttl %s is shorter than an upload and its publication may take: it must be at least --upload-timeout, 4 times --lp-timeout and 3 times --settle, together %s", f.RequestIDTTL, least)
 	}
 	if need := 2 * (f.MaxFileBytes + 1<<16); f.MemoryBudget < need {
 		bad("--memory-budget %d has no room for one file of --max-file-bytes %d, and for it stripped: that takes %d", f.MemoryBudget, f.MaxFileBytes, need)

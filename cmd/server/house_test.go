@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"image"
 	"image/color"
@@ -29,19 +28,11 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// framesChecked counts the frames of all tests: none at all would mean that nothing was held against the schemas.
-var framesChecked atomic.Int64
+// frames are held against the schemas.
+var frames = wire.NewSuite("server")
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		flag.Parse()
-		if only := flag.Lookup("test.run").Value.String(); code == 0 && only == "" && framesChecked.Load() == 0 {
-			fmt.Fprintln(os.Stderr, "no frame was checked")
-			code = 1
-		}
-		fmt.Printf("frames checked against test/wire: %d\n", framesChecked.Load())
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(frames.Exit(code)) }))
 }
 
 const (
@@ -98,35 +89,18 @@ func (w *world) receiptsSent(status string) int {
 
 func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	t.Helper()
-	check, err := wire.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	record, err := wire.RecordIfAsked()
-	if err != nil {
-		t.Fatal(err)
-	}
+	tap := frames.Watch(t)
 	w := &world{t: t, connector: os.Getenv(overConnector) != ""}
 	opts.OnExchange = func(x sandbox.Exchange) {
 		if x.Endpoint == "send" {
 			w.sawRequest(x.Request)
 		}
-		check.CheckExchange(wire.Exchange(x))
-		for _, f := range wire.Exchange(x).Frames() {
-			record.Add(f)
-		}
+		tap.CheckExchange(wire.Exchange(x))
 	}
 	opts.OnFrame = func(f sandbox.Frame) {
 		w.frames.Add(1)
 		w.sawReceipt(f)
-		check.Check(wire.Frame(f))
-		record.Add(wire.Frame(f))
-	}
-	opts.OnExchange = func(x sandbox.Exchange) {
-		check.CheckExchange(wire.Exchange(x))
-		for _, f := range wire.Exchange(x).Frames() {
-			record.Add(f)
-		}
+		tap.Check(wire.Frame(f))
 	}
 	sb, err := sandbox.Start(opts)
 	if err != nil {
@@ -136,13 +110,6 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	t.Cleanup(func() {
 		if err := sb.Close(); err != nil {
 			t.Error(err)
-		}
-		if err := record.Close(); err != nil {
-			t.Error(err)
-		}
-		framesChecked.Add(int64(check.Checked()))
-		if err := check.Err(); err != nil && check.Checked() > 0 { // a test may well open no socket
-			t.Errorf("frames that no schema allows: %v\n%s", err, check.Report())
 		}
 	})
 	if w.connector {
@@ -155,12 +122,17 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 // start runs a server before the sandbox; it is stopped at the end of the test, and must then end with 0.
 func (w *world) start(args ...string) {
 	w.t.Helper()
+	w.run(append([]string{
+		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory",
+	}, args...)...)
+}
+
+// run is start with nothing but these flags.
+func (w *world) run(args ...string) {
+	w.t.Helper()
 	w.logs = &journal{}
 	ctx, quit := context.WithCancel(context.Background())
 	w.quit, w.code = quit, make(chan int, 1)
-	args = append([]string{
-		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory",
-	}, args...)
 	go func() { w.code <- run(ctx, args, w.logs, w.logs) }()
 	w.t.Cleanup(func() { w.stop() })
 	deadline := time.Now().Add(20 * time.Second)
@@ -254,15 +226,20 @@ func (w *world) consumer() consumer {
 
 func (w *world) agent(user string) *lpfileshare.Client {
 	w.t.Helper()
-	c := w.dial()
-	in, err := c.Identity().SignInAgent(w.t.Context(), &pb.SignInAgentRequest{
+	return w.dial().As(lpfileshare.AgentToken(lpfileshare.StaticToken(w.signInAgent(user))))
+}
+
+// signInAgent gives an agent's token.
+func (w *world) signInAgent(user string) string {
+	w.t.Helper()
+	in, err := w.dial().Identity().SignInAgent(w.t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,
 		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: user, Password: "sandbox"}},
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return c.As(lpfileshare.AgentToken(lpfileshare.StaticToken(in.GetAgentToken())))
+	return in.GetAgentToken()
 }
 
 // conversation opens one, and returns its name.

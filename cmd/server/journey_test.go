@@ -19,6 +19,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 func TestAFileGoesIntoAConversationAndBack(t *testing.T) {
@@ -504,8 +505,23 @@ func TestAnAgentTokenIsTheServersOwn(t *testing.T) {
 	if err := ask(in.GetAgentToken()); err != nil {
 		t.Error(err)
 	}
-	// A grant that its holder wrote, whatever bearer is in it, is nobody's.
-	wantReason(t, ask("eyJhIjoiMTIzNDU2NzgiLCJ1IjoiMSIsInAiOiJib2IiLCJiIjoieHgifQ"), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+	// A grant that its holder wrote is nobody's, though the bearer in it is good.
+	var login struct {
+		Bearer string
+		Config struct{ UserID string }
+	}
+	resp, err := http.Post(w.sb.URL()+"/api/account/"+account+"/login?v=1.3", "application/json", strings.NewReader(`{"username":"ann","password":"sandbox"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = json.NewDecoder(resp.Body).Decode(&login)
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	if err != nil || login.Bearer == "" || login.Config.UserID == "" {
+		t.Fatalf("the login gave %v, %v", login, err)
+	}
+	written := share.AgentGrant{Account: account, UserID: login.Config.UserID, UserPID: "another agent", Bearer: login.Bearer}
+	wantReason(t, ask(written.Token()), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 	wantReason(t, ask(flip(in.GetAgentToken())), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 	// Another server with another key does not know it; with the same key it does.
 	key := filepath.Join(t.TempDir(), "key")

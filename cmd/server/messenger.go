@@ -54,6 +54,7 @@ func (s connectorSession) WatchFiles(ctx context.Context, conversation string, a
 	}
 	return w, nil
 }
+func (m messenger) End(c share.Credential) { m.pool.End(c) }
 
 type session struct{ *lpws.Session }
 

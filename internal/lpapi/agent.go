@@ -98,6 +98,36 @@ func (c *Client) login(ctx context.Context, account string, body any) (share.Sig
 	return in, nil
 }
 
+// SignOutAgent ends a login (LivePerson: Login Service API). A login that has ended already is no error. LPProtocolError where the
+// login came without what a logout wants; else as BaseURL.
+func (c *Client) SignOutAgent(ctx context.Context, agent share.AgentGrant) error {
+	if err := checkAccount(agent.Account); err != nil {
+		return err
+	}
+	if !isToken(agent.Cookie) || !isToken(agent.CSRF) {
+		return share.Errorf(share.LPProtocolError, "LivePerson's login came without what a logout wants; it ends when it expires", nil)
+	}
+	ended := share.Errorf(share.TokenInvalid, "LivePerson has ended the agent's login", nil)
+	_, err := c.ask(ctx, agent.Account, serviceLogin, "/logout", sessionCall("log out", agent, map[int]*share.Error{http.StatusUnauthorized: ended}))
+	if share.Is(err, share.TokenInvalid) {
+		return nil
+	}
+	return err
+}
+
+// sessionCall is a call about the login that a grant is of: it goes with the login's cookie and csrf.
+func sessionCall(name string, agent share.AgentGrant, refused map[int]*share.Error) call {
+	cookie := &http.Cookie{Name: sessionCookie, Value: agent.Cookie}
+	return call{
+		name: name, method: http.MethodPost, query: url.Values{"v": {loginVersion}},
+		header: http.Header{"Cookie": {cookie.String()}},
+		body: struct {
+			CSRF string `json:"csrf"`
+		}{agent.CSRF},
+		refused: refused, rateWait: loginRateWait,
+	}
+}
+
 // RefreshAgent keeps a login alive: LivePerson's own clients do it every 10 minutes (LivePerson: Login Service API). TokenInvalid where the
 // login has ended, or cannot be refreshed; else as BaseURL.
 func (c *Client) RefreshAgent(ctx context.Context, agent share.AgentGrant) error {
@@ -108,14 +138,7 @@ func (c *Client) RefreshAgent(ctx context.Context, agent share.AgentGrant) error
 	if !isToken(agent.Cookie) || !isToken(agent.CSRF) {
 		return share.Errorf(share.TokenInvalid, ended, nil)
 	}
-	cookie := &http.Cookie{Name: sessionCookie, Value: agent.Cookie}
-	_, err := c.ask(ctx, agent.Account, serviceLogin, "/refresh", call{
-		name: "refresh a login", method: http.MethodPost, query: url.Values{"v": {loginVersion}},
-		header: http.Header{"Cookie": {cookie.String()}},
-		body: struct {
-			CSRF string `json:"csrf"`
-		}{agent.CSRF},
-		refused: refusedAs(share.TokenInvalid, ended, 400, 401, 403), rateWait: loginRateWait,
-	})
+	_, err := c.ask(ctx, agent.Account, serviceLogin, "/refresh",
+		sessionCall("refresh a login", agent, refusedAs(share.TokenInvalid, ended, 400, 401, 403)))
 	return err
 }

@@ -207,3 +207,48 @@ func TestALoginIsRefreshedAndEnds(t *testing.T) {
 		t.Errorf("a login that cannot be refreshed: %v", err)
 	}
 }
+
+func TestSignOutInTheSandbox(t *testing.T) {
+	eachSandbox(t, sandbox.Options{}, func(t *testing.T, sb *sandbox.Sandbox, c *Client) {
+		grantOf := func() share.AgentGrant {
+			in, err := c.SignInAgent(t.Context(), testAccount, "admin", "sandbox")
+			if err != nil {
+				t.Fatal(err)
+			}
+			grant, err := share.ParseAgentToken(in.Token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return grant
+		}
+		grant, other := grantOf(), grantOf()
+		for range 2 { // it may be repeated
+			if err := c.SignOutAgent(t.Context(), grant); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.FileSharing(t.Context(), grant); !share.Is(err, share.TokenInvalid) {
+				t.Errorf("the bearer after the sign-out: %v", err)
+			}
+			if err := c.RefreshAgent(t.Context(), grant); !share.Is(err, share.TokenInvalid) {
+				t.Errorf("a refresh after the sign-out: %v", err)
+			}
+		}
+		if _, err := c.FileSharing(t.Context(), other); err != nil {
+			t.Errorf("another login of the same user: %v", err)
+		}
+		for status, kind := range map[int]share.Kind{400: share.LPProtocolError, 403: share.LPCredentialsRejected, 429: share.LPRateLimited, 503: share.LPUnavailable} {
+			sb.Inject(sandbox.Fault{On: "http:logout", Count: 1, Status: status})
+			if err := c.SignOutAgent(t.Context(), other); !share.Is(err, kind) {
+				t.Errorf("%d: %v", status, err)
+			}
+		}
+		cookieless := other
+		cookieless.Cookie = ""
+		if err := c.SignOutAgent(t.Context(), cookieless); !share.Is(err, share.LPProtocolError) {
+			t.Errorf("a login that cannot be ended: %v", err)
+		}
+		if _, err := c.FileSharing(t.Context(), other); err != nil {
+			t.Errorf("a login whose end LivePerson refused: %v", err)
+		}
+	})
+}

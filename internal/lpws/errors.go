@@ -42,6 +42,9 @@ func errIdentityEnded(cause error) error {
 	return share.Errorf(share.LPIdentityExpired, "LivePerson ended the session because the identity expired; renew the token or sign in again", cause)
 }
 
+// errSignedOut ends a session whose identity has signed out.
+var errSignedOut error = share.Errorf(share.LPIdentityExpired, "the agent has signed out; sign in again", nil)
+
 // errDraining ends everything when the pool is closed.
 var errDraining error = &share.Error{Kind: share.ServerDraining, Message: "the server is going down; repeat on another", RetryAfter: time.Second}
 

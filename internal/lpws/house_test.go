@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,9 +20,15 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// watched are the frames of all tests: each is held against the schemas of test/wire.
+var watched = wire.NewSuite("lpws")
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(watched.Exit(code)) }))
+}
 
 // patience is how long a test waits for what must come.
 const patience = 5 * time.Second
@@ -43,7 +50,9 @@ type house struct {
 func newHouse(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *house {
 	t.Helper()
 	h := &house{t: t, logs: &logBook{}}
+	tap := watched.Watch(t)
 	opts.OnFrame = func(f sandbox.Frame) {
+		tap.Check(wire.Frame(f))
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.frames = append(h.frames, f)
@@ -220,7 +229,7 @@ func (h *house) join(s *Session, conversation, role string) {
 func (h *house) participate(s *Session, conversation, change, role string) {
 	h.t.Helper()
 	body := map[string]any{"conversationId": conversation, "conversationField": []map[string]string{
-		{"field": "ParticipantsChange", "type": change, "role": role},
+		{"field": "ParticipantsChange", "type": change, "role": role, "userId": s.l.d.(agent).oldID()},
 	}}
 	if _, err := s.l.ask(ctxOf(h.t), lpwire.StepClose, request{Type: reqUpdate, Body: body}); err != nil {
 		h.t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 // A peer is a LivePerson that behaves as the sandbox does not: odd forms, late and hidden events, lies. It has one consumer, "me",
@@ -51,12 +52,17 @@ func (k *peerSocket) send(format string, args ...any) {
 
 func newPeer(t *testing.T) *peer {
 	p := &peer{t: t, events: map[string][]string{}}
+	tap := watched.Watch(t) // of what is sent to the peer: what the peer sends is odd on purpose
 	p.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
 		if err != nil {
 			return
 		}
 		k := &peerSocket{p: p, conn: conn}
+		dialect := "consumer"
+		if strings.Contains(r.URL.Path, "/brand/") {
+			dialect = "brand"
+		}
 		p.mu.Lock()
 		p.sockets = append(p.sockets, k)
 		p.work.Add(1)
@@ -68,6 +74,7 @@ func newPeer(t *testing.T) *peer {
 			if err != nil {
 				return
 			}
+			tap.Check(wire.Frame{FromClient: true, Dialect: dialect, Data: data})
 			k.serve(data)
 		}
 	}))

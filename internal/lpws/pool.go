@@ -127,7 +127,7 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 		return nil, share.Errorf(share.MethodNotImplemented, "this server gets no tokens for consumers by their ids; call with lp-consumer-token", nil)
 	}
 	under := p.cfg.Under(cred.Account)
-	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + under))
+	key := keyOf(cred, under)
 	for try := 1; ; try++ {
 		l, err := p.hold(key, cred, d, under)
 		if err != nil {
@@ -154,6 +154,21 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+	}
+}
+
+func keyOf(cred share.Credential, under string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + under))
+}
+
+// End ends the session of a credential, if there is one, with all that runs on it: calls and watches fail with LPIdentityExpired.
+func (p *Pool) End(cred share.Credential) {
+	key := keyOf(cred, p.cfg.Under(cred.Account))
+	p.mu.Lock()
+	l := p.links[key]
+	p.mu.Unlock()
+	if l != nil {
+		l.end(errSignedOut)
 	}
 }
 

@@ -80,7 +80,8 @@ func TestNewConversationsCarryWhatWasAskedFor(t *testing.T) {
 	if err != nil || c.SkillID != "42" {
 		t.Errorf("%+v %v", c, err)
 	}
-	_, err = s.CreateConversation(ctxOf(t), share.NewConversation{SkillID: "no skill"})
+	h.sb.Inject(sandbox.Fault{On: "cm.ConsumerRequestConversation", Count: 1, Status: 400, ErrorCode: 40002})
+	_, err = s.CreateConversation(ctxOf(t), share.NewConversation{})
 	if e := want(t, err, share.InvalidField); e.Metadata["lpErrorCode"] != "40002" {
 		t.Errorf("metadata %v", e.Metadata)
 	}
@@ -753,4 +754,45 @@ func TestTLS(t *testing.T) {
 	if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestASessionThatIsEnded(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, sandbox.Options{})
+	cred, other := h.agent("ann"), h.agent("ann")
+	s, also := h.session(cred), h.session(other)
+	w, err := s.WatchFiles(ctxOf(t), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", Count: 1, Mute: true})
+	c := h.session(h.consumer())
+	conv := h.begin(c)
+	h.join(s, conv.ID, "MANAGER")
+	path := h.store(s)
+	published := make(chan error, 1)
+	go func() { // ends with the session
+		_, err := s.PublishFile(ctxOf(t), conv.ID, "", hosted(path, "late"))
+		published <- err
+	}()
+	eventually(t, "the message is sent", func() bool { return h.sent("ms.PublishEvent") == 1 })
+
+	before := h.pool.Len()
+	h.pool.End(cred)
+	want(t, <-published, share.LPPublishUnconfirmed)
+	for err == nil { // the message that was published may come first
+		_, err = w.Next(ctxOf(t))
+	}
+	want(t, err, share.LPIdentityExpired)
+	_, err = s.ListConversations(ctxOf(t))
+	want(t, err, share.LPIdentityExpired)
+	if n := h.pool.Len(); n != before-1 {
+		t.Errorf("%d sessions are left of %d", n, before)
+	}
+	h.pool.End(cred) // there is none any more
+	if _, err := also.ListConversations(ctxOf(t)); err != nil {
+		t.Errorf("the other session: %v", err)
+	}
+	h.session(cred) // LivePerson still takes it: to end the login is another's work
 }

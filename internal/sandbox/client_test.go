@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	schemas "github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 // patience is how long a test waits for what must come.
@@ -21,9 +24,22 @@ const patience = 5 * time.Second
 
 const acct = "12345678"
 
+// frames are those of all tests: what the sandbox sends is held against the schemas of test/wire. What these tests send is not
+// the gateway's.
+var frames = schemas.NewSuite("sandbox")
+
+func TestMain(m *testing.M) { os.Exit(frames.Exit(m.Run())) }
+
 // start starts a sandbox that ends with the test.
 func start(t *testing.T, opts Options) *Sandbox {
 	t.Helper()
+	tap, also := frames.Watch(t), opts.OnFrame
+	opts.OnFrame = func(f Frame) {
+		tap.CheckForeign(schemas.Frame(f))
+		if also != nil {
+			also(f)
+		}
+	}
 	s, err := Start(opts)
 	if err != nil {
 		t.Fatal(err)

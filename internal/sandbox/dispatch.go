@@ -133,7 +133,7 @@ func (k *socket) answer(c *call, a reply) {
 	}
 	frames := append([][]byte{a.encode(c.id)}, a.then...)
 	if c.fault.Garbage {
-		frames[0] = frames[0][:len(frames[0])/2]
+		frames[0] = []byte(garbage)
 	}
 	send := func() {
 		k.send(frames...)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -153,6 +154,22 @@ func (k *caller) checkFile(c *call, message json.RawMessage) (*file, *reply) {
 		return refused(errNotStored, "nothing was uploaded to this path")
 	}
 	return &f, nil
+}
+
+// withoutNulls is a file's event without the members of its message that are null, if there are any: a client may write null for
+// what it leaves out, but what is told of a file has no such members.
+func withoutNulls(event, message json.RawMessage) json.RawMessage {
+	var members, outer map[string]json.RawMessage
+	if json.Unmarshal(message, &members) != nil || json.Unmarshal(event, &outer) != nil {
+		return event
+	}
+	before := len(members)
+	maps.DeleteFunc(members, func(_ string, v json.RawMessage) bool { return given(v) == nil })
+	if len(members) == before {
+		return event
+	}
+	outer["message"] = frame(members)
+	return frame(outer)
 }
 
 // askStore asks another Swift, if there is one, whether the file of a publish is there: under no lock, as it takes time. It

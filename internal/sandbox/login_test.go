@@ -103,7 +103,11 @@ func TestSessions(t *testing.T) {
 	cookie, d = login()
 	w = agent(t, s, d)
 	w.ok("GetClock", "")
+	want("logout without cookie", post("/logout?v=1.3", "", d.text("csrf")), 401)
+	want("logout with another csrf", post("/logout?v=1.3", cookie, "no"), 401)
+	want("logout without csrf", post("/logout?v=1.3", cookie, ""), 400)
 	want("logout", post("/logout?v=1.3", cookie, d.text("csrf")), 200)
+	want("logout again", post("/logout?v=1.3", cookie, d.text("csrf")), 401)
 	want("logged out", works(d), 401)
 	want("its socket", w.closed(), 4401)
 }

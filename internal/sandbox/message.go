@@ -86,6 +86,7 @@ func (k *caller) publishEvent(c *call) reply {
 		if f, refusal = k.checkFile(c, content.Message); refusal != nil {
 			return *refusal
 		}
+		body.Event = withoutNulls(body.Event, content.Message)
 	} else if why := content.fault(); why != "" {
 		return refuse(errInvalid, "%s", why)
 	}

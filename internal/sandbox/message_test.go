@@ -35,7 +35,7 @@ func TestMessages(t *testing.T) {
 	d.want(t, "body.sequence", 3) // receipts count too
 	d = w.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"ChatStateEvent","chatState":"COMPOSING"}}`, conv))
 	d.want(t, "body.sequence", 0) // typing does not
-	w.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"RichContentEvent","content":{"type":"vertical"}}}`, conv)).
+	w.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"RichContentEvent","content":{"type":"vertical","elements":[{"type":"text","text":"rich"}]}}}`, conv)).
 		want(t, "body.sequence", 4)
 
 	// Every socket of the consumer hears of each event once, the sender's own as well, subscribed or not.

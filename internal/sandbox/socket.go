@@ -300,6 +300,9 @@ func (k *socket) read() {
 	}
 }
 
+// garbage is the frame that Fault.Garbage sends: no JSON. Whoever checks frames knows it by its text.
+const garbage = `{"kind":`
+
 // errCut says that a fault cut the socket.
 var errCut = errors.New("sandbox: cut on demand")
 
@@ -312,7 +315,7 @@ func (k *socket) frameFault() error {
 	case f.CloseCode != 0:
 		k.shut(f.CloseCode, "made on demand")
 	case f.Garbage:
-		k.send([]byte(`{"kind":`))
+		k.send([]byte(garbage))
 	case f.Mute:
 		k.gagged.Store(true)
 	default:

@@ -83,25 +83,29 @@ func (s *Server) SetFileSharing(ctx context.Context, req *lpfilesharev1.SetFileS
 // agent reads the caller's agent token, for services that LivePerson itself checks the bearer at: no session is needed, since
 // nothing is answered from memory.
 func (s *Server) agent(ctx context.Context, account string) (share.AgentGrant, error) {
-	c, err := s.credential(ctx, account)
-	if err != nil {
-		return share.AgentGrant{}, err
+	_, g, err := s.agentCredential(ctx, account, "account settings are an agent's: call with lp-agent-token")
+	return g, err
+}
+
+// agentCredential is agent with the credential itself, and with what is said to one who is none.
+func (s *Server) agentCredential(ctx context.Context, account, notAgent string) (c share.Credential, g share.AgentGrant, err error) {
+	if c, err = s.credential(ctx, account); err != nil {
+		return c, g, err
 	}
 	if c.Scheme != share.AgentToken {
 		// Whoever has no valid token at all is told that, and nothing of what a valid one may not do.
 		session, err := s.session(ctx, account)
 		if err != nil {
-			return share.AgentGrant{}, err
+			return c, g, err
 		}
 		session.Release()
-		return share.AgentGrant{}, refuse(share.NotAllowed, "account settings are an agent's: call with lp-agent-token")
+		return c, g, refuse(share.NotAllowed, "%s", notAgent)
 	}
-	g, err := share.ParseAgentToken(c.Secret)
-	if err != nil {
-		return share.AgentGrant{}, err
+	if g, err = share.ParseAgentToken(c.Secret); err != nil {
+		return c, g, err
 	}
 	if g.Account != account {
-		return share.AgentGrant{}, errOtherAccount()
+		return c, g, errOtherAccount()
 	}
-	return g, s.checkServed(account)
+	return c, g, s.checkServed(account)
 }

@@ -91,7 +91,7 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 					return nil, err
 				}
 				return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c), Replayed: true}, nil
-			case s.Now().Before(rec.PublishDeadline): // another call is at it
+			case s.Now().Before(rec.PublishDeadline.Add(s.Settle)): // another call is at it, or looks for what became of it
 				if err := sleep(ctx, settlePoll); err != nil {
 					return nil, err
 				}

@@ -143,6 +143,8 @@ func (l *liveperson) Session(ctx context.Context, c share.Credential) (Session, 
 	return &lpSession{liveperson: l, p: p}, nil
 }
 
+func (l *liveperson) End(c share.Credential) { _ = l.enter(context.Background(), "End") }
+
 func (l *liveperson) sessions() int {
 	l.state.Lock()
 	defer l.state.Unlock()
@@ -718,6 +720,13 @@ func (o *office) SignInAgent(ctx context.Context, _, _, password string) (share.
 }
 func (o *office) SignInBot(ctx context.Context, _ string, k share.BotKeys) (share.SignIn, error) {
 	return o.signIn(ctx, k.AppKey, k.Secret, k.AccessToken, k.AccessTokenSecret)
+}
+
+func (o *office) SignOutAgent(ctx context.Context, g share.AgentGrant) error {
+	if g.Bearer == "" || g.Account != account {
+		return kindError(share.Internal)
+	}
+	return o.enter(ctx, "SignOutAgent")
 }
 
 func (o *office) FileSharing(ctx context.Context, g share.AgentGrant) (bool, error) {

@@ -107,6 +107,26 @@ func (s *Server) SignInAgent(ctx context.Context, req *lpfilesharev1.SignInAgent
 	return &lpfilesharev1.SignInAgentResponse{AgentToken: s.seal.close(in.Token), ExpireTime: timeToProto(in.Expires), AgentId: in.ID}, nil
 }
 
+// SignOutAgent is the contract's SignOutAgent.
+func (s *Server) SignOutAgent(ctx context.Context, req *lpfilesharev1.SignOutAgentRequest) (*lpfilesharev1.SignOutAgentResponse, error) {
+	var v violations
+	account := checkAccount(&v, req.GetAccount())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	c, agent, err := s.agentCredential(ctx, account, "only an agent's login can be ended; a consumer's token expires by itself")
+	if err != nil {
+		return nil, err
+	}
+	// At once, whatever LivePerson answers, and then once more for what was opened while it was asked.
+	s.ports.Messenger.End(c)
+	defer s.ports.Messenger.End(c)
+	if err := s.ports.Accounts.SignOutAgent(ctx, agent); err != nil {
+		return nil, err
+	}
+	return &lpfilesharev1.SignOutAgentResponse{}, nil
+}
+
 func checkAccount(v *violations, name string) string {
 	account, ok := parseAccountName(name)
 	if !ok {

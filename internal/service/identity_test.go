@@ -142,6 +142,47 @@ func TestIdentityServiceTakesNoIdentity(t *testing.T) {
 	}
 }
 
+func TestAnAgentSignsOut(t *testing.T) {
+	h := newHouse(t)
+	req := &pb.SignOutAgentRequest{Account: accountName(account)}
+	agent := metadata.AppendToOutgoingContext(t.Context(), string(share.AgentToken), agentToken("bearer-"+secret))
+	for n := 1; n <= 2; n++ { // it may be repeated
+		if _, err := h.ids.SignOutAgent(agent, req); err != nil {
+			t.Fatal(err)
+		}
+		if out, ended := h.desk.count("SignOutAgent"), h.lp.count("End"); out != n || ended != 2*n {
+			t.Errorf("LivePerson was asked %d times, and the session ended %d times", out, ended)
+		}
+	}
+	h.desk.fail("SignOutAgent", kindError(share.LPUnavailable))
+	_, err := h.ids.SignOutAgent(agent, req)
+	refused(t, err, share.LPUnavailable)
+	if n := h.lp.count("End"); n != 6 {
+		t.Errorf("LivePerson did not answer, and the session was ended %d times", n)
+	}
+
+	written := share.AgentGrant{Account: account, UserID: "1", UserPID: "agent-1", Bearer: "bearer-" + secret} // by its holder
+	for what, test := range map[string]struct {
+		ctx  context.Context
+		req  *pb.SignOutAgentRequest
+		want share.Kind
+	}{
+		"nobody":           {t.Context(), req, share.TokenInvalid},
+		"a consumer":       {h.alice(), req, share.NotAllowed},
+		"not our token":    {metadata.AppendToOutgoingContext(t.Context(), string(share.AgentToken), written.Token()), req, share.TokenInvalid},
+		"another account":  {agent, &pb.SignOutAgentRequest{Account: "accounts/other"}, share.NotAllowed},
+		"no account named": {agent, &pb.SignOutAgentRequest{}, share.InvalidField},
+	} {
+		t.Run(what, func(t *testing.T) {
+			_, err := h.ids.SignOutAgent(test.ctx, test.req)
+			refused(t, err, test.want)
+		})
+	}
+	if out, ended := h.desk.count("SignOutAgent"), h.lp.count("End"); out != 3 || ended != 6 {
+		t.Errorf("for those who may not, LivePerson was asked %d times, and sessions ended %d times", out-3, ended-6)
+	}
+}
+
 func TestASignInNamesAllThatIsMissing(t *testing.T) {
 	h := newHouse(t)
 	_, err := h.ids.SignInAgent(t.Context(), &pb.SignInAgentRequest{Credentials: &pb.SignInAgentRequest_BotKeys{BotKeys: &pb.BotKeys{Username: "u", AppKey: strings.Repeat(secret, maxSecret)}}})

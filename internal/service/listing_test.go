@@ -416,6 +416,30 @@ func TestOfTwoCreationsAtOnceOneWaits(t *testing.T) {
 	}
 }
 
+// A call whose answer was lost at the end of its time looks for the conversation until it can no longer appear: a repeat must not
+// make another one meanwhile.
+func TestACreationIsNotRepeatedWhileItsConversationMayAppear(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Settle = time.Second })
+	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()}
+	bare := proto.CloneOf(req)
+	bare.RequestId = ""
+	over := time.Now()
+	_, err := h.book.Memory.Save(t.Context(), createdKey(h.lp.tokens[aliceToken], req.GetRequestId()), share.Record{
+		Fingerprint: fingerprintOf(bare), Expires: over.Add(time.Hour), PublishDeadline: over,
+	}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made time.Time
+	h.lp.on("CreateConversation", func(context.Context) error { made = time.Now(); return nil })
+	if _, err := h.convs.CreateConversation(h.alice(), req); err != nil {
+		t.Fatal(err)
+	}
+	if waited := made.Sub(over); waited < time.Second {
+		t.Errorf("it was made anew %v after the first call's time, and its conversation may still have appeared", waited)
+	}
+}
+
 func TestACreationThatFailedCanBeRepeatedAtOnce(t *testing.T) {
 	h := newHouse(t)
 	h.lp.fail("CreateConversation", kindError(share.LPRateLimited))

@@ -13,6 +13,8 @@ type Messenger interface {
 	// once LivePerson has accepted the credential, and TokenInvalid where it does not, or where the credential has expired
 	// since. The caller releases the session. ctx bounds the wait, not the session.
 	Session(ctx context.Context, c share.Credential) (Session, error)
+	// End ends the session of a credential, if there is one: what runs on it fails with LPIdentityExpired.
+	End(c share.Credential)
 }
 
 // A Session is LivePerson as one caller sees it. It is safe for concurrent use; each call ends on its answer, its context, or
@@ -99,6 +101,8 @@ type Accounts interface {
 	Renew(ctx context.Context, account, renewalSecret string) (share.SignIn, error)
 	SignInAgent(ctx context.Context, account, username, password string) (share.SignIn, error)
 	SignInBot(ctx context.Context, account string, keys share.BotKeys) (share.SignIn, error)
+	// SignOutAgent ends a login. One that has ended already is no error.
+	SignOutAgent(ctx context.Context, agent share.AgentGrant) error
 	// FileSharing reads the site property messaging.file.sharing.enabled with the agent's bearer.
 	FileSharing(ctx context.Context, agent share.AgentGrant) (bool, error)
 	// SetFileSharing writes it.

@@ -24,6 +24,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
+	"github.com/lpfileshare/lpfileshare/test/process"
 )
 
 // The drain of the test: what needs longer than drainTime is sent away.
@@ -53,9 +54,15 @@ var stages = []stage{
 type replicated struct {
 	t             *testing.T
 	sb            *sandbox.Sandbox
-	first, second *process
+	first, second replica
 	mu            sync.Mutex
 	told          audit.Account
+}
+
+// A replica is one of them.
+type replica struct {
+	*process.Process
+	addr string
 }
 
 func startReplicated(t *testing.T) *replicated {
@@ -78,14 +85,15 @@ func startReplicated(t *testing.T) *replicated {
 	if !nats.ReadyForConnections(20 * time.Second) {
 		t.Fatal("the NATS server does not start")
 	}
-	for _, p := range []**process{&r.first, &r.second} {
-		*p, err = startProcess("--listen=127.0.0.1:0", "--ledger="+nats.ClientURL(), "--domain-api="+r.sb.URL(), "--lp-plain-http", "--documents",
+	for _, p := range []*replica{&r.first, &r.second} {
+		started, ready, err := process.Start(readyLine, serverBinary, "--listen=127.0.0.1:0", "--ledger="+nats.ClientURL(), "--domain-api="+r.sb.URL(), "--lp-plain-http", "--documents",
 			"--lp-timeout=5s", "--settle="+settle.String(), "--heartbeat-interval="+heartbeat.String(),
 			"--drain-time="+drainTime.String(), "--drain-notice="+drainNotice.String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = (*p).stop() })
+		*p = replica{started, ready[1]}
+		t.Cleanup(func() { _ = p.Stop() })
 	}
 	return r
 }
@@ -329,15 +337,13 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	time.Sleep(2 * time.Second)
 
 	drained := time.Now()
-	if err := r.first.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	r.first.Signal(syscall.SIGTERM)
 	t.Run("newcomers", func(t *testing.T) { newcomers(t, r, callers[0]) })
 	load.Wait()
 	stopWatching()
 	watchers.Wait()
-	if err := r.first.stop(); err != nil {
-		t.Errorf("the first server ended with %v\n%s", err, r.first.logs.tail())
+	if err := r.first.Stop(); err != nil {
+		t.Errorf("the first server ended with %v\n%s", err, r.first.Logs.Tail())
 	}
 	took := time.Since(drained)
 

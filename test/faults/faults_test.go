@@ -201,6 +201,8 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	}
 	defer through.Close()
 
+	l.spoiling.Store(t.spoilsFrames())
+	defer l.spoiling.Store(false) // behind the last forget, so that no socket is left on which bytes were spoiled
 	var struck func() bool
 	arm := func() { struck = t.arm(l) }
 	caller := through.As(c.id)

@@ -3,12 +3,14 @@ package faults
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
 	"github.com/lpfileshare/lpfileshare/test/process"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 const (
@@ -33,6 +36,9 @@ const (
 	idleTimeout = 2 * time.Second
 	heartbeat   = time.Second
 )
+
+// frames are those of all sandboxes here, held against the schemas of test/wire.
+var frames = wire.NewSuite("faults")
 
 // serverBinary is the server as `make build` builds it, without the race detector.
 var serverBinary string
@@ -50,7 +56,7 @@ func TestMain(m *testing.M) {
 	if err := process.Build(serverBinary, "github.com/lpfileshare/lpfileshare/cmd/server"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	} else {
-		code = m.Run()
+		code = frames.Exit(m.Run())
 	}
 	os.RemoveAll(dir)
 	fmt.Print(summary.String()) // behind what the testing package says, so that its last line is the last one
@@ -61,6 +67,8 @@ func TestMain(m *testing.M) {
 // way: to the messaging socket, to the store, and from the caller. One case at a time runs on it.
 type lane struct {
 	sb                    *sandbox.Sandbox
+	tap                   *wire.Tap
+	spoiling              atomic.Bool // frames are spoiled on the socket just now
 	socket, store, caller *proxy.Proxy
 	server                *process.Process
 	addr                  string              // the server's
@@ -74,7 +82,10 @@ var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
 // openLane starts a lane. The caller closes it, even after an error.
 func openLane() (_ *lane, err error) {
 	l := &lane{}
-	if l.sb, err = sandbox.Start(sandbox.Options{}); err != nil {
+	if l.tap, err = frames.Tap(); err != nil {
+		return l, err
+	}
+	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: l.sawFrame}); err != nil {
 		return l, err
 	}
 	if err = l.warm(); err != nil {
@@ -101,6 +112,16 @@ func openLane() (_ *lane, err error) {
 	}
 	l.direct, err = lpfileshare.Dial(l.addr)
 	return l, err
+}
+
+// sawFrame checks a frame, unless it comes from a case that spoils bytes on the socket: what the sandbox hears then is not what
+// the gateway said.
+func (l *lane) sawFrame(f sandbox.Frame) {
+	if l.spoiling.Load() {
+		l.tap.Exempt(wire.Frame(f))
+		return
+	}
+	l.tap.Check(wire.Frame(f))
 }
 
 // warm has the sandbox make its key, which takes longer than the server waits where many lanes begin at once.
@@ -134,6 +155,7 @@ func (l *lane) close() error {
 	}
 	if l.sb != nil {
 		l.sb.Close()
+		err = errors.Join(err, l.tap.Close())
 	}
 	return err
 }

@@ -389,6 +389,11 @@ func newTrial(seed uint64, s, k, v int) *trial {
 	return t
 }
 
+// spoilsFrames reports whether the trial changes bytes on the socket.
+func (t *trial) spoilsFrames() bool {
+	return (t.fault.Kind == proxy.Truncate || t.fault.Kind == proxy.Corrupt) && (t.place.leg == socketLeg || t.later)
+}
+
 // arm arms the trial's fault, and returns what tells whether it has struck.
 func (t *trial) arm(l *lane) (struck func() bool) {
 	on := [...]*proxy.Proxy{l.socket, l.store, l.caller}

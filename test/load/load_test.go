@@ -23,6 +23,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 const (
@@ -30,6 +31,9 @@ const (
 	fileBytes   = 3_000_000
 	mib         = 1 << 20
 )
+
+// frames are those of all sandboxes here, held against the schemas of test/wire.
+var frames = wire.NewSuite("load")
 
 // serverBinary is the server as `make build` builds it, without the race detector.
 var serverBinary string
@@ -46,7 +50,7 @@ func TestMain(m *testing.M) {
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building the server:", err)
 	} else {
-		code = m.Run()
+		code = frames.Exit(m.Run())
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -65,11 +69,20 @@ var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+) debug=(\S+)`)
 
 func startServer(tb testing.TB, args ...string) *server {
 	tb.Helper()
-	sb, err := sandbox.Start(sandbox.Options{})
+	sb := startSandbox(tb, sandbox.Options{})
+	return startServerBefore(tb, sb, append([]string{"--domain-api=" + sb.URL(), "--lp-plain-http"}, args...)...)
+}
+
+// startSandbox starts a sandbox, which startServerBefore closes with the test.
+func startSandbox(tb testing.TB, opts sandbox.Options) *sandbox.Sandbox {
+	tb.Helper()
+	tap := frames.Watch(tb)
+	opts.OnFrame = func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }
+	sb, err := sandbox.Start(opts)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return startServerBefore(tb, sb, append([]string{"--domain-api=" + sb.URL(), "--lp-plain-http"}, args...)...)
+	return sb
 }
 
 func startServerBefore(tb testing.TB, sb *sandbox.Sandbox, args ...string) *server {

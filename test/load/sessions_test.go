@@ -56,10 +56,7 @@ func sessionServer(b *testing.B, tls bool) *server {
 		return startServer(b, limits)
 	}
 	ca := filepath.Join(b.TempDir(), "ca.pem")
-	sb, err := sandbox.Start(sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
-	if err != nil {
-		b.Fatal(err)
-	}
+	sb := startSandbox(b, sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
 	return startServerBefore(b, sb, "--domain-api="+sb.TLSURL(), "--domain-suffix=127.0.0.1", "--lp-ca="+ca, limits)
 }
 

@@ -187,14 +187,9 @@ func TestWhatSwiftRefuses(t *testing.T) {
 	})
 	t.Run("another key", func(t *testing.T) {
 		w := newWorld(t, sandbox.Options{})
-		sb, err := sandbox.Start(sandbox.Options{SwiftURL: w.swift.endpoint, SwiftKey: "another"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { sb.Close() })
-		w.sb = sb
+		w.sb = startSandbox(t, sandbox.Options{SwiftURL: w.swift.endpoint, SwiftKey: "another"})
 		w.start()
-		_, err = w.consumer().once(t.Context(), "a.jpg", bytes.NewReader(photo(t, 300_000)))
+		_, err := w.consumer().once(t.Context(), "a.jpg", bytes.NewReader(photo(t, 300_000)))
 		w.reason(err, pb.ErrorReason_ERROR_REASON_STORAGE_URL_REJECTED)
 		w.nothing()
 	})

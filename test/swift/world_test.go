@@ -28,7 +28,13 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
+
+// frames are those of all sandboxes here, held against the schemas of test/wire.
+var frames = wire.NewSuite("swift")
+
+func TestMain(m *testing.M) { os.Exit(frames.Exit(m.Run())) }
 
 // A world is a LivePerson that the sandbox plays, which signs for the real Swift, and our server, a process of its own that knows
 // both by the domain look-up alone.
@@ -49,14 +55,22 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 		opts.SwiftURL = w.swift.endpoint
 	}
 	opts.SwiftKey = w.swift.key
+	w.sb = startSandbox(t, opts)
+	w.start(args...)
+	return w
+}
+
+// startSandbox starts a sandbox that ends with the test.
+func startSandbox(t *testing.T, opts sandbox.Options) *sandbox.Sandbox {
+	t.Helper()
+	tap := frames.Watch(t)
+	opts.OnFrame = func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }
 	sb, err := sandbox.Start(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.sb = sb
 	t.Cleanup(func() { sb.Close() })
-	w.start(args...)
-	return w
+	return sb
 }
 
 var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)

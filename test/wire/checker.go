@@ -235,7 +235,7 @@ func (c *Checker) Err() error {
 	defer c.mu.Unlock()
 	switch {
 	case c.failed > 0:
-		return fmt.Errorf("%d of %d frames are wrong, the first: %s", c.failed, c.checked(), c.failures[0])
+		return fmt.Errorf("%d of %d frames are wrong:\n%s", c.failed, c.checked(), strings.Join(c.failures, "\n"))
 	case c.checked() == 0:
 		return errors.New("wire: no frame was checked")
 	}

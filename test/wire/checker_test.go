@@ -9,16 +9,13 @@ import (
 	"testing"
 )
 
-// compiled is the schemas, for all tests.
-var compiled = sync.OnceValues(compile)
-
 func freshChecker(t *testing.T) *Checker {
 	t.Helper()
-	schemas, err := compiled()
+	compiled, err := schemas()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newChecker(schemas)
+	return newChecker(compiled)
 }
 
 func fromClient(data string) Frame {

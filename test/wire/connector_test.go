@@ -2,7 +2,6 @@ package wire_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,10 +21,6 @@ func TestSandboxSpeaksConnectorAsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recorder, err := wire.RecordIfAsked()
-	if err != nil {
-		t.Fatal(err)
-	}
 	webhooks := make(chan string, 100)
 	endpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -40,15 +35,11 @@ func TestSandboxSpeaksConnectorAsWritten(t *testing.T) {
 			Endpoints: sandbox.AllEvents(endpoint.URL), Retention: time.Minute,
 		}}},
 		OnFrame: func(f sandbox.Frame) {
-			recorder.Add(wire.Frame(f))
 			if err := checker.Check(wire.Frame(f)); err != nil {
 				t.Errorf("%v\n\t%s", err, f.Data)
 			}
 		},
 		OnExchange: func(x sandbox.Exchange) {
-			for _, f := range wire.Exchange(x).Frames() {
-				recorder.Add(f)
-			}
 			if err := checker.CheckExchange(wire.Exchange(x)); err != nil {
 				t.Errorf("%v\n\t%s\n\t%s", err, x.Request, x.Answer)
 			}
@@ -69,7 +60,7 @@ func TestSandboxSpeaksConnectorAsWritten(t *testing.T) {
 	if err := sb.Close(); err != nil { // after which nothing is on its way
 		t.Error(err)
 	}
-	if err := errors.Join(checker.Err(), recorder.Close()); err != nil {
+	if err := checker.Err(); err != nil {
 		t.Error(err)
 	}
 	for kind, n := range map[string]int{

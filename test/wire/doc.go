@@ -16,10 +16,15 @@
 // defs.json holds what they have in common. What the Connector API has in common with a consumer's socket is described by the
 // consumer's schema only.
 //
-// A Checker belongs to one sandbox: hang it on the sandbox's OnFrame and OnExchange. Clients that are not ours write frames in
-// their own way, which is the sandbox's to accept or refuse; on a sandbox that such a client uses, call CheckForeign instead of
-// Check, and CheckForeignExchange instead of CheckExchange: they check what the sandbox sends, and of what the client sends only
-// remember which answer is due.
+// A package whose tests start sandboxes has a Suite, and each sandbox a Tap of it: hang it on the sandbox's OnFrame and OnExchange.
+// A test binary in which no frame was checked fails. Scripts have their server write the frames (--sandbox-frames), and the command
+// check-frames does the same with what it wrote. TestEverySandboxIsWatched finds who does neither.
 //
-// A Recorder keeps the same frames for the command check-wire, which holds them against LivePerson's schemas.
+// Clients that are not ours write frames in their own way, which is the sandbox's to accept or refuse; on a sandbox that such a
+// client uses, call CheckForeign instead of Check, and CheckForeignExchange instead of CheckExchange: they check what the sandbox
+// sends, and of what the client sends only remember which answer is due. Exempt are frames that are spoiled on purpose: the sandbox's garbage, which Spoiled knows by its text, and
+// what a case of test/faults spoils on its way to the socket.
+//
+// A Recorder keeps the same frames for the command check-wire, which holds them against LivePerson's schemas: test/wire/record runs
+// the suites so.
 package wire

@@ -41,19 +41,10 @@ func Record(dir string) (*Recorder, error) {
 	return &Recorder{file: f}, nil
 }
 
-// RecordEnv names the environment variable that tells test suites where to record.
+// RecordEnv names the environment variable that tells suites of tests where to record.
 const RecordEnv = "LPFILESHARE_RECORD_FRAMES"
 
-// RecordIfAsked is Record in the folder that RecordEnv names. If it names none, the Recorder is nil, which is fit for use and
-// does nothing.
-func RecordIfAsked() (*Recorder, error) {
-	if dir := os.Getenv(RecordEnv); dir != "" {
-		return Record(dir)
-	}
-	return nil, nil
-}
-
-// Add appends a frame, in one write. What goes wrong is told by Close.
+// Add appends a frame, in one write. What goes wrong is told by Close. A nil Recorder is fit for use and does nothing.
 func (r *Recorder) Add(f Frame) {
 	if r == nil {
 		return

@@ -734,6 +734,89 @@ func (x *SignInAgentResponse) GetAgentId() string {
 	return ""
 }
 
+// SignOutAgentRequest says where the agent signs out; who it is stands in the metadata.
+type SignOutAgentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account, accounts/{account}. Required.
+	Account       string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignOutAgentRequest) Reset() {
+	*x = SignOutAgentRequest{}
+	mi := &file_lpfileshare_v1_identity_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignOutAgentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignOutAgentRequest) ProtoMessage() {}
+
+func (x *SignOutAgentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_identity_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignOutAgentRequest.ProtoReflect.Descriptor instead.
+func (*SignOutAgentRequest) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_identity_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SignOutAgentRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+// SignOutAgentResponse says that the login has ended.
+type SignOutAgentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignOutAgentResponse) Reset() {
+	*x = SignOutAgentResponse{}
+	mi := &file_lpfileshare_v1_identity_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignOutAgentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignOutAgentResponse) ProtoMessage() {}
+
+func (x *SignOutAgentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_identity_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignOutAgentResponse.ProtoReflect.Descriptor instead.
+func (*SignOutAgentResponse) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_identity_service_proto_rawDescGZIP(), []int{11}
+}
+
 var File_lpfileshare_v1_identity_service_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_identity_service_proto_rawDesc = "" +
@@ -785,11 +868,15 @@ const file_lpfileshare_v1_identity_service_proto_rawDesc = "" +
 	"agentToken\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x19\n" +
-	"\bagent_id\x18\x03 \x01(\tR\aagentId2\xa8\x02\n" +
+	"\bagent_id\x18\x03 \x01(\tR\aagentId\"/\n" +
+	"\x13SignOutAgentRequest\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\"\x16\n" +
+	"\x14SignOutAgentResponse2\x83\x03\n" +
 	"\x0fIdentityService\x12_\n" +
 	"\x0eSignInConsumer\x12%.lpfileshare.v1.SignInConsumerRequest\x1a&.lpfileshare.v1.SignInConsumerResponse\x12\\\n" +
 	"\rRenewConsumer\x12$.lpfileshare.v1.RenewConsumerRequest\x1a%.lpfileshare.v1.RenewConsumerResponse\x12V\n" +
-	"\vSignInAgent\x12\".lpfileshare.v1.SignInAgentRequest\x1a#.lpfileshare.v1.SignInAgentResponseB\xcb\x01\n" +
+	"\vSignInAgent\x12\".lpfileshare.v1.SignInAgentRequest\x1a#.lpfileshare.v1.SignInAgentResponse\x12Y\n" +
+	"\fSignOutAgent\x12#.lpfileshare.v1.SignOutAgentRequest\x1a$.lpfileshare.v1.SignOutAgentResponseB\xcb\x01\n" +
 	"\x12com.lpfileshare.v1B\x14IdentityServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
@@ -804,7 +891,7 @@ func file_lpfileshare_v1_identity_service_proto_rawDescGZIP() []byte {
 	return file_lpfileshare_v1_identity_service_proto_rawDescData
 }
 
-var file_lpfileshare_v1_identity_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_lpfileshare_v1_identity_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_lpfileshare_v1_identity_service_proto_goTypes = []any{
 	(*SignInConsumerRequest)(nil),  // 0: lpfileshare.v1.SignInConsumerRequest
 	(*AnonymousSignIn)(nil),        // 1: lpfileshare.v1.AnonymousSignIn
@@ -816,24 +903,28 @@ var file_lpfileshare_v1_identity_service_proto_goTypes = []any{
 	(*PasswordCredentials)(nil),    // 7: lpfileshare.v1.PasswordCredentials
 	(*BotKeys)(nil),                // 8: lpfileshare.v1.BotKeys
 	(*SignInAgentResponse)(nil),    // 9: lpfileshare.v1.SignInAgentResponse
-	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(*SignOutAgentRequest)(nil),    // 10: lpfileshare.v1.SignOutAgentRequest
+	(*SignOutAgentResponse)(nil),   // 11: lpfileshare.v1.SignOutAgentResponse
+	(*timestamppb.Timestamp)(nil),  // 12: google.protobuf.Timestamp
 }
 var file_lpfileshare_v1_identity_service_proto_depIdxs = []int32{
 	1,  // 0: lpfileshare.v1.SignInConsumerRequest.anonymous:type_name -> lpfileshare.v1.AnonymousSignIn
 	2,  // 1: lpfileshare.v1.SignInConsumerRequest.sign_up:type_name -> lpfileshare.v1.SignUp
-	10, // 2: lpfileshare.v1.SignInConsumerResponse.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 3: lpfileshare.v1.RenewConsumerResponse.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 2: lpfileshare.v1.SignInConsumerResponse.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 3: lpfileshare.v1.RenewConsumerResponse.expire_time:type_name -> google.protobuf.Timestamp
 	7,  // 4: lpfileshare.v1.SignInAgentRequest.password:type_name -> lpfileshare.v1.PasswordCredentials
 	8,  // 5: lpfileshare.v1.SignInAgentRequest.bot_keys:type_name -> lpfileshare.v1.BotKeys
-	10, // 6: lpfileshare.v1.SignInAgentResponse.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 6: lpfileshare.v1.SignInAgentResponse.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 7: lpfileshare.v1.IdentityService.SignInConsumer:input_type -> lpfileshare.v1.SignInConsumerRequest
 	4,  // 8: lpfileshare.v1.IdentityService.RenewConsumer:input_type -> lpfileshare.v1.RenewConsumerRequest
 	6,  // 9: lpfileshare.v1.IdentityService.SignInAgent:input_type -> lpfileshare.v1.SignInAgentRequest
-	3,  // 10: lpfileshare.v1.IdentityService.SignInConsumer:output_type -> lpfileshare.v1.SignInConsumerResponse
-	5,  // 11: lpfileshare.v1.IdentityService.RenewConsumer:output_type -> lpfileshare.v1.RenewConsumerResponse
-	9,  // 12: lpfileshare.v1.IdentityService.SignInAgent:output_type -> lpfileshare.v1.SignInAgentResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
+	10, // 10: lpfileshare.v1.IdentityService.SignOutAgent:input_type -> lpfileshare.v1.SignOutAgentRequest
+	3,  // 11: lpfileshare.v1.IdentityService.SignInConsumer:output_type -> lpfileshare.v1.SignInConsumerResponse
+	5,  // 12: lpfileshare.v1.IdentityService.RenewConsumer:output_type -> lpfileshare.v1.RenewConsumerResponse
+	9,  // 13: lpfileshare.v1.IdentityService.SignInAgent:output_type -> lpfileshare.v1.SignInAgentResponse
+	11, // 14: lpfileshare.v1.IdentityService.SignOutAgent:output_type -> lpfileshare.v1.SignOutAgentResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -860,7 +951,7 @@ func file_lpfileshare_v1_identity_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lpfileshare_v1_identity_service_proto_rawDesc), len(file_lpfileshare_v1_identity_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	IdentityService_SignInConsumer_FullMethodName = "/lpfileshare.v1.IdentityService/SignInConsumer"
 	IdentityService_RenewConsumer_FullMethodName  = "/lpfileshare.v1.IdentityService/RenewConsumer"
 	IdentityService_SignInAgent_FullMethodName    = "/lpfileshare.v1.IdentityService/SignInAgent"
+	IdentityService_SignOutAgent_FullMethodName   = "/lpfileshare.v1.IdentityService/SignOutAgent"
 )
 
 // IdentityServiceClient is the client API for IdentityService service.
@@ -42,6 +43,16 @@ type IdentityServiceClient interface {
 	RenewConsumer(ctx context.Context, in *RenewConsumerRequest, opts ...grpc.CallOption) (*RenewConsumerResponse, error)
 	// SignInAgent signs an agent or a bot in.
 	SignInAgent(ctx context.Context, in *SignInAgentRequest, opts ...grpc.CallOption) (*SignInAgentResponse, error)
+	// SignOutAgent ends the login of the agent or bot whose "lp-agent-token" the call carries, at LivePerson. Alone among these calls it
+	// wants that identity in the metadata. From then on the token is TOKEN_INVALID everywhere; calls that run with it on this server end
+	// with LP_IDENTITY_EXPIRED, a message on its way with LP_PUBLISH_UNCONFIRMED. It may be repeated: a login that has ended already is no
+	// error. Consumers' tokens cannot be ended: they expire.
+	//
+	// It fails with TOKEN_INVALID for a token that this service did not give out, NOT_ALLOWED for a consumer's token or another account,
+	// LP_UNAVAILABLE, LP_TIMEOUT and LP_RATE_LIMITED where LivePerson did not do it (repeat it), LP_CREDENTIALS_REJECTED where LivePerson
+	// refuses it, and LP_PROTOCOL_ERROR where its answer makes no sense or the login came without what a logout wants; the login then ends
+	// at its expire_time.
+	SignOutAgent(ctx context.Context, in *SignOutAgentRequest, opts ...grpc.CallOption) (*SignOutAgentResponse, error)
 }
 
 type identityServiceClient struct {
@@ -82,6 +93,16 @@ func (c *identityServiceClient) SignInAgent(ctx context.Context, in *SignInAgent
 	return out, nil
 }
 
+func (c *identityServiceClient) SignOutAgent(ctx context.Context, in *SignOutAgentRequest, opts ...grpc.CallOption) (*SignOutAgentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SignOutAgentResponse)
+	err := c.cc.Invoke(ctx, IdentityService_SignOutAgent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IdentityServiceServer is the server API for IdentityService service.
 // All implementations must embed UnimplementedIdentityServiceServer
 // for forward compatibility.
@@ -100,6 +121,16 @@ type IdentityServiceServer interface {
 	RenewConsumer(context.Context, *RenewConsumerRequest) (*RenewConsumerResponse, error)
 	// SignInAgent signs an agent or a bot in.
 	SignInAgent(context.Context, *SignInAgentRequest) (*SignInAgentResponse, error)
+	// SignOutAgent ends the login of the agent or bot whose "lp-agent-token" the call carries, at LivePerson. Alone among these calls it
+	// wants that identity in the metadata. From then on the token is TOKEN_INVALID everywhere; calls that run with it on this server end
+	// with LP_IDENTITY_EXPIRED, a message on its way with LP_PUBLISH_UNCONFIRMED. It may be repeated: a login that has ended already is no
+	// error. Consumers' tokens cannot be ended: they expire.
+	//
+	// It fails with TOKEN_INVALID for a token that this service did not give out, NOT_ALLOWED for a consumer's token or another account,
+	// LP_UNAVAILABLE, LP_TIMEOUT and LP_RATE_LIMITED where LivePerson did not do it (repeat it), LP_CREDENTIALS_REJECTED where LivePerson
+	// refuses it, and LP_PROTOCOL_ERROR where its answer makes no sense or the login came without what a logout wants; the login then ends
+	// at its expire_time.
+	SignOutAgent(context.Context, *SignOutAgentRequest) (*SignOutAgentResponse, error)
 	mustEmbedUnimplementedIdentityServiceServer()
 }
 
@@ -118,6 +149,9 @@ func (UnimplementedIdentityServiceServer) RenewConsumer(context.Context, *RenewC
 }
 func (UnimplementedIdentityServiceServer) SignInAgent(context.Context, *SignInAgentRequest) (*SignInAgentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SignInAgent not implemented")
+}
+func (UnimplementedIdentityServiceServer) SignOutAgent(context.Context, *SignOutAgentRequest) (*SignOutAgentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SignOutAgent not implemented")
 }
 func (UnimplementedIdentityServiceServer) mustEmbedUnimplementedIdentityServiceServer() {}
 func (UnimplementedIdentityServiceServer) testEmbeddedByValue()                         {}
@@ -194,6 +228,24 @@ func _IdentityService_SignInAgent_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_SignOutAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SignOutAgentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).SignOutAgent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_SignOutAgent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).SignOutAgent(ctx, req.(*SignOutAgentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IdentityService_ServiceDesc is the grpc.ServiceDesc for IdentityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -212,6 +264,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SignInAgent",
 			Handler:    _IdentityService_SignInAgent_Handler,
+		},
+		{
+			MethodName: "SignOutAgent",
+			Handler:    _IdentityService_SignOutAgent_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

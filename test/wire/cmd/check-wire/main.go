@@ -1,22 +1,22 @@
 // Check-wire holds recorded frames against the JSON Schemas that LivePerson publishes.
 //
-//	check-wire -schemas FOLDER [-frames FOLDER]
+//	check-wire -schemas FOLDER [-frames FOLDER] SUITE...
 //
-// The schemas' folder is laid out as LivePerson's "assets/schema"; the frames' is one that a wire.Recorder wrote. Some true
+// The schemas' folder is laid out as LivePerson's "assets/schema"; the frames' has one of each suite, which a wire.Suite wrote. Some true
 // frames fail, because the schemas differ from what LivePerson's services and clients do: each such difference stands in a
 // table, with its reason, as a change that makes of the frame what the schemas describe. A frame that fails is explained if it
 // passes once changed so, and in no other way.
 //
-// It exits with 1 if there was no frame, or one that failed without explanation.
+// It exits with 1 if there was no frame of a suite, or one that failed without explanation.
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -28,33 +28,42 @@ func main() {
 	schemas := flag.String("schemas", "", "`folder` of LivePerson's schemas")
 	frames := flag.String("frames", ".frames", "`folder` of recorded frames")
 	flag.Parse()
-	if *schemas == "" || flag.NArg() > 0 {
+	if *schemas == "" || flag.NArg() == 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(*schemas, *frames, os.Stdout); err != nil {
+	if err := run(*schemas, *frames, flag.Args(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "check-wire:", err)
 		os.Exit(1)
 	}
 }
 
-// run checks the frames and prints what came of it. Its error is what the exit code stands for.
-func run(schemas, frames string, out io.Writer) error {
+// run checks the frames of the suites and prints what came of it. Its error is what the exit code stands for.
+func run(schemas, frames string, suites []string, out io.Writer) error {
 	p, err := load(schemas)
 	if err != nil {
 		return err
 	}
 	t := tally{rows: map[string]*row{}, reasons: map[string]int{}}
-	for f, err := range wire.Recorded(frames) {
-		if err != nil {
-			return err
+	var silent []string
+	for _, suite := range suites {
+		before := t.frames
+		for f, err := range wire.Recorded(filepath.Join(frames, suite)) {
+			if err != nil {
+				return err
+			}
+			t.add(p.check(f))
 		}
-		t.add(p.check(f))
+		if n := t.frames - before; n == 0 {
+			silent = append(silent, suite)
+		} else {
+			_, _ = fmt.Fprintf(out, "%s: %d frames\n", suite, n)
+		}
 	}
 	t.print(out)
 	switch {
-	case t.frames == 0:
-		return errors.New("no frames were checked: record some first")
+	case len(silent) > 0:
+		return fmt.Errorf("no frames were checked of %s: record some first", strings.Join(silent, ", "))
 	case t.unexplained > 0:
 		return fmt.Errorf("%d frames fail and nothing explains them", t.unexplained)
 	}

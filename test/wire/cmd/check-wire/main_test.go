@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,6 +95,8 @@ func TestVerdicts(t *testing.T) {
 		{"typing", server("consumer", `{"kind":"notification","type":"ms.MessagingEventNotification","body":{"changes":[{`+telling(typing)+`}]}}`), []string{"chat state without number"}, false},
 		{"text without number", server("consumer", `{"kind":"notification","type":"ms.MessagingEventNotification","body":{"changes":[{`+telling(text)+`}]}}`), nil, true},
 		{"gone away", server("brand", `{"kind":"notification","type":".ams.ms.OnlineEventDistribution","body":{`+telling(strings.Replace(typing, "COMPOSING", "BACKGROUND", 1))+`}}`), []string{"OnlineEventDistribution", "chat state without number", "BACKGROUND"}, false},
+		{"rich content", client("consumer", publish(`{"type":"RichContentEvent","content":{"type":"vertical","elements":[]}}`)), []string{"rich content"}, false},
+		{"no rich content", client("consumer", publish(`{"type":"RichContentEvent"}`)), nil, true},
 		{"by role", server("brand", conversations(".ams.aam.ExConversationChangeNotification", `{"CONSUMER":["x"]}`)), []string{"brand names", "participants by role"}, false},
 		{"roles", server("consumer", conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"READER"}]`)), []string{"roles"}, false},
 		{"a role nobody knows", server("consumer", conversations("cqm.ExConversationChangeNotification", `[{"id":"x","role":"KING"}]`)), nil, true},
@@ -130,7 +133,7 @@ func TestRun(t *testing.T) {
 		{"one bad", []wire.Frame{good, odd, bad}, false, "check-wire: 3 frames checked, 1 explained exceptions, 1 unexplained"},
 	} {
 		dir := t.TempDir()
-		r, err := wire.Record(dir)
+		r, err := wire.Record(filepath.Join(dir, "one"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,15 +144,25 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out strings.Builder
-		if err := run(schemas, dir, &out); (err == nil) != c.ok {
+		if err := run(schemas, dir, []string{"one"}, &out); (err == nil) != c.ok {
 			t.Errorf("%s: error %v, want none: %v", c.name, err, c.ok)
+		}
+		silent, err := wire.Record(filepath.Join(dir, "another"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := silent.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(schemas, dir, []string{"one", "another"}, io.Discard); err == nil {
+			t.Errorf("%s: a suite without frames is no error", c.name)
 		}
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		if last := lines[len(lines)-1]; last != c.lastLine {
 			t.Errorf("%s: the last line is %q, want %q", c.name, last, c.lastLine)
 		}
 	}
-	if run(schemas, filepath.Join(t.TempDir(), "missing"), &strings.Builder{}) == nil {
+	if run(schemas, t.TempDir(), []string{"missing"}, &strings.Builder{}) == nil {
 		t.Error("no folder of frames is no error")
 	}
 }
