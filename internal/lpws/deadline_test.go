@@ -40,10 +40,10 @@ func TestNothingIsPublishedBehindItsDeadline(t *testing.T) {
 			defer goOn()
 			p.answer = func(k *peerSocket, typ, id string, _ map[string]any) bool {
 				switch typ {
-				case "stall":
+				case madeUp + "stall":
 					close(stalled)
 					<-going // and reads nothing meanwhile
-				case "long", reqPublish:
+				case madeUp + "long", reqPublish:
 				default:
 					return false
 				}
@@ -59,10 +59,10 @@ func TestNothingIsPublishedBehindItsDeadline(t *testing.T) {
 				}()
 				return answered
 			}
-			first := ask(request{Type: "stall"})
+			first := ask(request{Type: madeUp + "stall"})
 			<-stalled
 			// More than the kernel takes for a peer that does not read.
-			second := ask(request{Type: "long", Body: map[string]string{"text": strings.Repeat("x", 32<<20)}})
+			second := ask(request{Type: madeUp + "long", Body: map[string]string{"text": strings.Repeat("x", 32<<20)}})
 			conn := func() *conn {
 				s.l.mu.Lock()
 				defer s.l.mu.Unlock()
@@ -77,7 +77,7 @@ func TestNothingIsPublishedBehindItsDeadline(t *testing.T) {
 			deadline := time.Now().Add(c.time)
 			published := make(chan error, 1)
 			go func() {
-				_, err := s.PublishFile(stopped{t.Context(), deadline}, "c", "", share.HostedFile{StoragePath: folder + "a", FileType: "JPEG"})
+				_, err := s.PublishFile(stopped{t.Context(), deadline}, "c", "", share.HostedFile{StoragePath: folder + "a", FileType: "JPG"})
 				published <- err
 			}()
 			eventually(t, "the message is behind it", func() bool { return len(conn.out) == 1 })
@@ -113,7 +113,7 @@ func TestAMessageThatWasNeverSentIsNotUnconfirmed(t *testing.T) {
 		"its time was over before": stopped{t.Context(), time.Now().Add(-time.Hour)},
 		"and ctx knows":            ended(share.Errorf(share.LPPublishUnconfirmed, "not in time", nil)),
 	} {
-		if _, err := s.PublishFile(ctx, "c", "", share.HostedFile{StoragePath: folder + "a", FileType: "JPEG"}); !share.Is(err, share.LPTimeout) {
+		if _, err := s.PublishFile(ctx, "c", "", share.HostedFile{StoragePath: folder + "a", FileType: "JPG"}); !share.Is(err, share.LPTimeout) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -50,6 +50,9 @@ func (k *peerSocket) send(format string, args ...any) {
 	_ = k.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, format, args...))
 }
 
+// madeUp begins the name of a request that LivePerson does not have.
+const madeUp = "test."
+
 func newPeer(t *testing.T) *peer {
 	p := &peer{t: t, events: map[string][]string{}}
 	tap := watched.Watch(t) // of what is sent to the peer: what the peer sends is odd on purpose
@@ -74,7 +77,11 @@ func newPeer(t *testing.T) *peer {
 			if err != nil {
 				return
 			}
-			tap.Check(wire.Frame{FromClient: true, Dialect: dialect, Data: data})
+			if f := (wire.Frame{FromClient: true, Dialect: dialect, Data: data}); strings.Contains(string(data[:min(len(data), 64)]), madeUp) {
+				tap.Exempt(f)
+			} else {
+				tap.Check(f)
+			}
 			k.serve(data)
 		}
 	}))
