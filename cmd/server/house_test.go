@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,7 +62,8 @@ type world struct {
 
 	// connector tells that the account uses the Connector API: see over_test.go.
 	connector bool
-	webhooks  string // where the server takes them
+	webhooks  string   // where the server takes them
+	fixed     []string // flags of every server of this world
 
 	mu       sync.Mutex
 	receipts map[string]int // that the server has sent, by status
@@ -138,7 +140,7 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 		}
 	})
 	if w.connector {
-		args = append(w.connectorArgs(true), args...)
+		w.fixed = w.connectorArgs(true)
 	}
 	w.start(args...)
 	return w
@@ -152,7 +154,7 @@ func (w *world) start(args ...string) {
 	w.quit, w.code = quit, make(chan int, 1)
 	args = append([]string{
 		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--ledger=memory",
-	}, args...)
+	}, slices.Concat(w.fixed, args)...)
 	go func() { w.code <- run(ctx, args, w.logs, w.logs) }()
 	w.t.Cleanup(func() { w.stop() })
 	deadline := time.Now().Add(20 * time.Second)
@@ -222,7 +224,7 @@ func (w *world) dial() *lpfileshare.Client {
 // A consumer is one who has signed up.
 type consumer struct {
 	*lpfileshare.Client
-	token, id string
+	token, id string // token: the brand's own id, over the Connector API
 }
 
 func (w *world) consumer() consumer {
@@ -242,6 +244,15 @@ func (w *world) consumer() consumer {
 		w.t.Fatal(err)
 	}
 	return consumer{c.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(session.Token))), session.Token, session.ConsumerID}
+}
+
+// again is a consumer who has signed up before, at the server that runs now.
+func (w *world) again(c consumer) *lpfileshare.Client {
+	w.t.Helper()
+	if w.connector {
+		return w.dial().As(lpfileshare.ExternalConsumerID(c.token))
+	}
+	return w.dial().As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(c.token)))
 }
 
 func (w *world) agent(user string) *lpfileshare.Client {

@@ -318,7 +318,9 @@ func TestTheClientProgramOverMutualTLS(t *testing.T) {
 	same(filepath.Join(dir, "back.jpg"))
 
 	// As a service that calls for a consumer.
-	external := func(args ...string) []string { return with(append([]string{"--external-consumer-id=c-4711"}, args...)...) }
+	external := func(args ...string) []string {
+		return with(append([]string{"--external-consumer-id=c-4711"}, args...)...)
+	}
 	created := must(external("--json", "conversation", "create")...)
 	_, rest, _ := strings.Cut(created, `"name":"`)
 	conv, _, ok := strings.Cut(rest, `"`)

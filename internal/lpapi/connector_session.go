@@ -413,6 +413,7 @@ func (s *ConnectorSession) CloseConversation(ctx context.Context, id string) (sh
 		write := l.Open
 		if write {
 			l.Open, l.End = false, now
+			l.Updated = max(l.Updated, now.UnixMilli()) // what was told before, and comes after, does not open it again
 			l.Dialogs = slices.Clone(l.Dialogs)
 			for i := range l.Dialogs {
 				l.Dialogs[i].Open = false
