@@ -122,6 +122,12 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 		check.Check(wire.Frame(f))
 		record.Add(wire.Frame(f))
 	}
+	opts.OnExchange = func(x sandbox.Exchange) {
+		check.CheckExchange(wire.Exchange(x))
+		for _, f := range wire.Exchange(x).Frames() {
+			record.Add(f)
+		}
+	}
 	sb, err := sandbox.Start(opts)
 	if err != nil {
 		t.Fatal(err)

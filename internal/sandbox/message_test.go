@@ -257,7 +257,14 @@ func TestSwiftElsewhere(t *testing.T) {
 	<-stored
 	stored <- path
 	w.ok("ms.PublishEvent", fileEvent(conv, path, "JPG"))
+	joe := patronOf(t, s, "joe")
+	ours, mine := joe.conversation(), joe.ok("ms.GenerateURLForUploadFile", jpegWish).text("body.relativePath")
+	joe.refused(40005, "ms.PublishEvent", fileEvent(ours, mine, "JPG"))
+	<-stored
+	stored <- mine
+	joe.ok("ms.PublishEvent", fileEvent(ours, mine, "JPG"))
 	broken.Store(true)
+	joe.refused(50201, "ms.PublishEvent", fileEvent(ours, mine, "JPG"))
 	w.refused(50201, "ms.PublishEvent", fileEvent(conv, path, "JPG"))
 	w.ok("ms.PublishEvent", textEvent(conv, "text needs no storage"))
 	if resp, _ := fetch(t, "GET", s.URL()+path, ""); resp.StatusCode != 404 {
