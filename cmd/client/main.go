@@ -70,8 +70,8 @@ type globals struct {
 	TokenFile          string      `placeholder:"FILE" help:"Use the token in this file instead of a stored one. Environment: LPFILESHARE_TOKEN, the token itself."`
 	ExternalConsumerID string      `env:"LPFILESHARE_EXTERNAL_CONSUMER_ID" placeholder:"ID" help:"Be this consumer, by the id that the brand knows: for accounts that the server holds credentials of, by TLS with a client certificate or over loopback."`
 	TLSCA              string      `name:"tls-ca" env:"LPFILESHARE_TLS_CA" placeholder:"FILE" help:"Connect by TLS, and trust the authorities in this PEM file only."`
-	TLSCert            string      `name:"tls-cert" env:"LPFILESHARE_TLS_CERT" placeholder:"FILE" help:"Connect by TLS, and show the server the client certificate in this PEM file."`
-	TLSKey             string      `name:"tls-key" env:"LPFILESHARE_TLS_KEY" placeholder:"FILE" help:"The key of --tls-cert, in PEM."`
+	TLSCert            string      `name:"tls-cert" env:"LPFILESHARE_CLIENT_CERT" placeholder:"FILE" help:"Connect by TLS, and show the server the client certificate in this PEM file."`
+	TLSKey             string      `name:"tls-key" env:"LPFILESHARE_CLIENT_KEY" placeholder:"FILE" help:"The key of --tls-cert, in PEM."`
 	Plaintext          bool        `help:"Connect without TLS to other machines too. Anybody on the way can then read tokens and files."`
 	Timeout            duration    `placeholder:"DURATION" help:"Give up after this long. Default: 1m, with files 10m, watching never."`
 	JSON               bool        `name:"json" help:"Print results as JSON, one object to a line."`

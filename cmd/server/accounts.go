@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/lpapi"
@@ -99,11 +101,19 @@ func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) {
 	change := next.Since(r.Set())
 	r.Replace(next)
 	log.Info("the accounts file was read again", "file", f.Accounts, "accounts", len(next.Named),
-		"added", strings.Join(change.Added, " "), "removed", strings.Join(change.Removed, " "), "changed", strings.Join(change.Changed, " "),
-		"others_changed", change.Others)
+		"added", someOf(change.Added), "removed", someOf(change.Removed), "changed", someOf(change.Changed), "others_changed", change.Others)
 }
 
-// reach is which hosts serve an account. One that is not served has those of the flags: its sign-ins are LivePerson's to judge.
+// someOf lists ids for a line of the log, which has an end.
+func someOf(ids []string) string {
+	const shown = 50
+	if len(ids) > shown {
+		return fmt.Sprintf("%s and %d more", strings.Join(ids[:shown], " "), len(ids)-shown)
+	}
+	return strings.Join(ids, " ")
+}
+
+// reach is which hosts serve an account. One that is not served any more has those of the flags, for the calls that still run.
 func reach(r *accounts.Registry, flags accounts.Account) func(string) lpapi.Reach {
 	return func(id string) lpapi.Reach {
 		a, ok := r.Account(id)
@@ -114,15 +124,46 @@ func reach(r *accounts.Registry, flags accounts.Account) func(string) lpapi.Reac
 	}
 }
 
-// under names the settings that an account's sessions depend on.
-func under(reach func(string) lpapi.Reach, issuer func(string) (lpapi.Issuer, bool)) func(string) string {
-	return func(id string) string { // maps print in the order of their keys
-		name := fmt.Sprint(reach(id))
-		if i, ok := issuer(id); ok {
-			name += i.Fingerprint()
-		}
-		return name
+// under names the settings that an account's sessions depend on. It is asked with each call and of each idle session, so the names
+// are made once for each Set.
+func under(r *accounts.Registry, flags accounts.Account) func(string) string {
+	type names struct {
+		of     *accounts.Set
+		named  map[string]string
+		others string // of those that are not served too
 	}
+	var last atomic.Pointer[names]
+	return func(id string) string {
+		set := r.Set()
+		n := last.Load()
+		if n == nil || n.of != set {
+			n = &names{of: set, named: make(map[string]string, len(set.Named)), others: sessionSettings(flags)}
+			if set.Others != nil {
+				n.others = sessionSettings(*set.Others)
+			}
+			for id, a := range set.Named {
+				n.named[id] = sessionSettings(a)
+			}
+			last.Store(n)
+		}
+		if name, ok := n.named[id]; ok {
+			return name
+		}
+		return n.others
+	}
+}
+
+// sessionSettings is all of an account that a session is opened with, in a word.
+func sessionSettings(a accounts.Account) string {
+	name := fmt.Sprint(a.Domains, a.DomainSuffixes) // maps print in the order of their keys
+	if a.Issuer != nil {
+		name += issuerOf(a).Fingerprint()
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
+}
+
+func issuerOf(a accounts.Account) lpapi.Issuer {
+	return lpapi.Issuer{Name: a.Issuer.Name, KeyID: a.Issuer.KeyID, Key: a.Issuer.Key, Lifetime: a.Issuer.Lifetime}
 }
 
 // issuer is who vouches for an account's customers, if this server may.
@@ -132,7 +173,7 @@ func issuer(r *accounts.Registry) func(string) (lpapi.Issuer, bool) {
 		if !ok || a.Issuer == nil {
 			return lpapi.Issuer{}, false
 		}
-		return lpapi.Issuer{Name: a.Issuer.Name, KeyID: a.Issuer.KeyID, Key: a.Issuer.Key, Lifetime: a.Issuer.Lifetime}, true
+		return issuerOf(a), true
 	}
 }
 

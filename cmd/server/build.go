@@ -63,13 +63,12 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		return nil, fmt.Errorf("--accounts: this file cannot be used:\n%w", err)
 	}
 	h.accounts = accounts.NewRegistry(served)
-	reach := reach(h.accounts, f.account())
 	trust, err := f.trust()
 	if err != nil {
 		return nil, err
 	}
 	at := lpapi.Config{
-		DomainAPI: f.DomainAPI, Overrides: f.Domain, Suffixes: f.DomainSuffix, Reach: reach, PlainHTTP: f.plainHTTP(),
+		DomainAPI: f.DomainAPI, Overrides: f.Domain, Suffixes: f.DomainSuffix, Reach: reach(h.accounts, f.account()), PlainHTTP: f.plainHTTP(),
 		TLS: trust, Timeout: f.LPTimeout, Logger: log,
 	}
 	if f.Sandbox {
@@ -100,8 +99,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		return nil, err
 	}
 	closeLast(api.Close)
-	issuer := issuer(h.accounts)
-	issued, err := lpapi.NewIssuedTokens(api, issuer)
+	issued, err := lpapi.NewIssuedTokens(api, issuer(h.accounts))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +111,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		SocketURL: func(ctx context.Context, account string, scheme share.Scheme) (string, error) {
 			return api.SocketURL(ctx, account, scheme)
 		},
-		Under: under(reach, issuer),
+		Under: under(h.accounts, f.account()),
 		Token: func(ctx context.Context, c share.Credential, instead string) (share.SignIn, error) {
 			return issued.Token(ctx, c.Account, c.Secret, instead)
 		},
@@ -169,6 +167,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 
 	h.service = service.New(service.Config{
 		Caller:       f.caller,
+		Serves:       func(id string) bool { _, ok := h.accounts.Account(id); return ok },
 		Settings:     settings(h.accounts, f.account()),
 		MemoryBudget: int64(f.MemoryBudget), QueueLength: f.QueueLength, QueueWait: f.QueueTime,
 		IdleTimeout: f.UploadIdleTimeout, UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,

@@ -148,7 +148,7 @@ func (f *flags) check() error {
 		bad("--listen %s is not loopback, and tokens would pass in the clear; serve by TLS with --tls-cert and --tls-key, listen on 127.0.0.1, or say "+
 			"--allow-plaintext if something in front adds TLS", f.Listen)
 	}
-	f.tlsFlags.check(bad)
+	f.tlsFlags.check(f.AllowPlaintext, bad)
 	if f.DebugListen != "" {
 		if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !loopback(host) {
 			bad("--debug-listen %s is not an address on loopback; a heap profile is nobody else's business", f.DebugListen)

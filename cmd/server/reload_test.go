@@ -46,7 +46,11 @@ func (f accountsFile) write(text string) {
 func (w *world) hangUp(mark string) {
 	w.t.Helper()
 	before := strings.Count(w.logs.String(), mark)
-	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Signal(syscall.SIGHUP)
+	}
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	eventually(w.t, "the log says "+mark, func() bool { return strings.Count(w.logs.String(), mark) > before })
@@ -183,8 +187,12 @@ func lineWith(t *testing.T, w *world, mark string, count int) (last string) {
 func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	file := newAccountsFile(t, "accounts: {"+account+": }\n")
 	w := newWorld(t, sandbox.Options{}, "--accounts="+file.path)
-	c := w.consumer()
+	c, admin := w.consumer(), w.agent("admin")
 	conv := w.conversation(c.Client)
+	signUp := func() error {
+		_, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+		return err
+	}
 	up := func(size int) error {
 		_, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", RetryFor: -1}, bytes.NewReader(photo(t, size)))
 		return err
@@ -210,6 +218,11 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 		t.Errorf("an upload that had begun: %v", err)
 	}
 
+	file.write("accounts: {" + account + ": {limits: {max_image_pixels: 100}}}\n")
+	w.hangUp(readAgain)
+	_, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png", RetryFor: -1}, bytes.NewReader(tinyPNG(t)))
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_IMAGE_TOO_MANY_PIXELS)
+
 	// A host that is pinned since is asked at once, by new sockets and for new look-ups.
 	file.write("accounts: {" + account + ": {domains: {asyncMessagingEnt: '127.0.0.1:1'}}}\n")
 	w.hangUp(readAgain)
@@ -218,8 +231,19 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	file.write("accounts: {another: }\n")
 	w.hangUp(readAgain)
 	wantReason(t, up(20_000), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	wantReason(t, signUp(), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	_, err = admin.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	_, err = w.dial().Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{
+		Account: accountPath, Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: "sandbox"}},
+	})
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+
 	file.write("others: allow\n")
 	w.hangUp(readAgain)
+	if err := signUp(); err != nil {
+		t.Errorf("others: allow, and %v", err)
+	}
 	if err := up(20_000); err != nil {
 		t.Errorf("others: allow, and %v", err)
 	}

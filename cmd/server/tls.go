@@ -22,9 +22,12 @@ type tlsFlags struct {
 	TLSClientCA string `group:"TLS:" name:"tls-client-ca" placeholder:"FILE" help:"Demand of every caller a certificate that one of the authorities in this PEM file has signed. Its name is then who calls: the first URI (SPIFFE), else the first DNS name, else the common name."`
 }
 
-func (f *tlsFlags) check(bad func(format string, args ...any)) {
+func (f *tlsFlags) check(plaintext bool, bad func(format string, args ...any)) {
 	if (f.TLSCert == "") != (f.TLSKey == "") {
 		bad("--tls-cert and --tls-key go together; give both, or neither")
+	}
+	if f.TLSCert != "" && plaintext {
+		bad("--allow-plaintext and --tls-cert exclude each other; with TLS there is no plaintext")
 	}
 	if f.TLSClientCA != "" && f.TLSCert == "" {
 		bad("--tls-client-ca wants TLS; give --tls-cert and --tls-key too")

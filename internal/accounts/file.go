@@ -64,7 +64,7 @@ func (r *reader) read() *Set {
 		r.badLine(0, "cannot be read: %v", err)
 		return nil
 	}
-	tree, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // keys that come twice are told with the other faults
+	tree, err := parse(data)
 	if err != nil {
 		// What the error prints shows lines of the file, and somebody may have written a secret there.
 		if at, ok := errors.AsType[yaml.Error](err); ok && at.GetToken() != nil {
@@ -74,14 +74,30 @@ func (r *reader) read() *Set {
 		}
 		return nil
 	}
-	if len(tree.Docs) == 0 || tree.Docs[0].Body == nil {
+	var bodies []ast.Node
+	for _, doc := range tree.Docs {
+		if doc.Body != nil && doc.Body.Type() != ast.CommentType {
+			bodies = append(bodies, doc.Body)
+		}
+	}
+	if len(bodies) == 0 {
 		r.badLine(0, "holds nothing; it needs accounts, with an account id below it")
 		return nil
 	}
-	if len(tree.Docs) > 1 {
-		r.bad(tree.Docs[1].Body, "a second document begins here; put everything into one")
+	if len(bodies) > 1 {
+		r.bad(bodies[1], "a second document begins here; put everything into one")
 	}
-	return r.set(tree.Docs[0].Body)
+	return r.set(bodies[0])
+}
+
+// parse makes a file's syntax tree. A parser that breaks must not take a running server with it.
+func parse(data []byte) (tree *ast.File, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("not YAML")
+		}
+	}()
+	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // keys that come twice are told with the other faults
 }
 
 // set reads the whole file. The defaults come first, wherever they stand.
@@ -164,7 +180,7 @@ func (r *reader) accountKeys(where string, a *Account) keys {
 		"limits": func(n ast.Node) {
 			r.mapping(n, at("limits"), keys{
 				"max_file_bytes":   r.size(at("limits.max_file_bytes"), &a.MaxFileBytes),
-				"max_image_pixels": r.number(at("limits.max_image_pixels"), &a.MaxImagePixels),
+				"max_image_pixels": r.pixels(at("limits.max_image_pixels"), &a.MaxImagePixels),
 				"documents":        r.boolean(at("limits.documents"), &a.Documents),
 			})
 		},

@@ -228,10 +228,11 @@ func TestEverythingWrongIsToldAtOnceWithItsLineAndWhatToDo(t *testing.T) {
 			},
 		},
 		{
-			"values that cannot be", account + "    domains: {swift: 'http://a/b', Swift: a}\n    domain_suffixes: ['*']\n    limits: {max_file_bytes: 0}\n    images: {max_input_bytes: 1GB}\n",
+			"values that cannot be", account + "    domains: {swift: 'http://a/b', Swift: a}\n    domain_suffixes: ['*']\n    limits: {max_file_bytes: 0, max_image_pixels: 50000001}\n    images: {max_input_bytes: 1GB}\n",
 			[]string{
 				"3 account 12345678: domains.swift: not a host name", `3 account 12345678: domains has no key "Swift"; did you mean swift?`,
 				"4 account 12345678: domain_suffixes: neither", "5 account 12345678: limits.max_file_bytes must be more than 0",
+				"5 account 12345678: limits.max_image_pixels: the server takes no image of 50000001 pixels",
 				"6 account 12345678: images.max_input_bytes: the server's --memory-budget has no room",
 			},
 		},

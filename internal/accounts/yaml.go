@@ -28,7 +28,13 @@ func (r *reader) badLine(line int, format string, args ...any) {
 	r.faults = append(r.faults, Fault{File: r.file, Line: line, Text: fmt.Sprintf(format, args...)})
 }
 
-func lineOf(n ast.Node) int { return n.GetToken().Position.Line }
+// lineOf is where a node begins; 0 for one that stands nowhere.
+func lineOf(n ast.Node) int {
+	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
+		return 0
+	}
+	return n.GetToken().Position.Line
+}
 
 // keys are those that a mapping may have, and what reads the value of each.
 type keys map[string]func(ast.Node)
@@ -198,13 +204,17 @@ func (r *reader) size(where string, to *int64) func(ast.Node) {
 	}
 }
 
-// number reads a count that is more than 0.
-func (r *reader) number(where string, to *int64) func(ast.Node) {
+// pixels reads a count of pixels, of which the server has a limit of its own.
+func (r *reader) pixels(where string, to *int64) func(ast.Node) {
 	return func(n ast.Node) {
 		s, ok := scalar(n)
 		count, err := strconv.ParseInt(s, 10, 64)
 		if !ok || err != nil || count <= 0 {
 			r.wrongType(n, where, "a whole number more than 0")
+			return
+		}
+		if most := r.rules.Flags.MaxImagePixels; count > most {
+			r.bad(n, "%s: the server takes no image of %d pixels; raise its --max-image-pixels, which is %d", where, count, most)
 			return
 		}
 		*to = count

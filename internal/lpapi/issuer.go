@@ -102,8 +102,7 @@ func NewIssuedTokens(c *Client, issuer func(account string) (Issuer, bool)) (*Is
 func (t *IssuedTokens) Token(ctx context.Context, account, customer, instead string) (share.SignIn, error) {
 	issuer, ok := t.issuer(account)
 	if !ok {
-		return share.SignIn{}, share.Errorf(share.IdentityNotConfigured, "this server holds no credentials for account "+account+
-			"; call with lp-consumer-token, or the operator gives the account an identity in the accounts file", nil)
+		return share.SignIn{}, share.Errorf(share.IdentityNotConfigured, "this server does not sign for account "+account+" any more", nil)
 	}
 	key := customerKey{account, customer, issuer.Fingerprint()}
 	if k, ok := t.usable(key, instead); ok {
@@ -144,6 +143,10 @@ func (t *IssuedTokens) exchange(key customerKey, issuer Issuer, instead string) 
 		return share.SignIn{}, share.Errorf(share.Internal, "the server's key for account "+key.account+" cannot sign", err)
 	}
 	in, err := t.client.Authenticate(t.client.ctx, key.account, vouched)
+	if old, ok := t.known.Get(key); err != nil && ok && old.Token != instead && now.Before(old.Expires) {
+		t.client.log.Warn("the next token of a consumer could not be got; going on with the one from before", "account", key.account, "error", err)
+		return old.SignIn, nil
+	}
 	switch {
 	case share.Is(err, share.LPCredentialsRejected) && !errors.Is(err, errNoService):
 		return share.SignIn{}, share.Errorf(share.LPCredentialsRejected, "LivePerson does not take what this server signs for account "+key.account+

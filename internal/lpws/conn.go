@@ -45,7 +45,7 @@ type conn struct {
 	snapshot chan struct{} // closed with the first news of conversations
 	told     bool          // by notify: snapshot is closed
 
-	begun    time.Time    // when it became its link's; guarded by link.mu
+	begun    time.Time    // when it was opened
 	nextPing atomic.Int64 // when, in Unix nanoseconds; touched by the keeper alone once open
 	strays   atomic.Int64 // answers that nobody waited for, and frames that are none of ours
 
@@ -73,7 +73,7 @@ const (
 func newConn(ws *websocket.Conn, p *Pool, silence time.Duration) *conn {
 	ws.SetReadLimit(p.cfg.MaxFrame)
 	c := &conn{
-		ws: ws, p: p, silence: silence, out: make(chan *outgoing, queueLength),
+		ws: ws, p: p, silence: silence, begun: time.Now(), out: make(chan *outgoing, queueLength),
 		dying: make(chan struct{}), done: make(chan struct{}), snapshot: make(chan struct{}),
 	}
 	ws.SetPingHandler(func(data string) error {

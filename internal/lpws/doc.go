@@ -8,8 +8,9 @@
 // A credential proves nothing by itself. It counts as accepted when LivePerson has upgraded its socket, has answered the first
 // request on it with success, and has told its conversations; only then is a token read for who it is of.
 //
-// The package moves no file bytes, knows neither gRPC nor the store, remembers nothing on disk, and never renews a credential:
-// one that ends takes its session with it. Its errors are [*share.Error], or the caller's own context's; no error and no line
+// The package moves no file bytes, knows neither gRPC nor the store, remembers nothing on disk, and never renews a caller's credential:
+// one that ends takes its session with it. Only an identity for which the server vouches itself gets another token (held.go), from
+// [Config].Token. Its errors are [*share.Error], or the caller's own context's; no error and no line
 // of its log holds a token, a bearer, a signed URL or a socket's URL.
 //
 // Who gets a Session releases it, who gets a Watch closes it, who makes a Pool closes it; Pool.Close waits for every goroutine.

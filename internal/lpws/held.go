@@ -33,11 +33,14 @@ func (h *held) now() consumer {
 func (h *held) socket(inFrame bool) (string, http.Header) { return h.now().socket(inFrame) }
 func (h *held) initHeaders() ([]any, bool)                { return h.now().initHeaders() }
 
-// principal is without an expiry, since the session has none.
+// principal is without an expiry, since the session has none. What is wrong with a token of ours is none of the caller's making.
 func (h *held) principal() (share.Principal, error) {
 	p, err := h.now().principal()
+	if err != nil {
+		return p, errUnreadable("a consumer's token")
+	}
 	p.Expires = time.Time{}
-	return p, err
+	return p, nil
 }
 
 // errRejected says that LivePerson does not accept a token that it has just given out. Callers cannot mend that.
@@ -54,7 +57,7 @@ const (
 	strikeTime = 10 * time.Second
 	// lingerTime is how long a connection that was replaced stays at least: for who has just got it, and for what is on its way.
 	lingerTime = time.Second
-	// renewalPause is the least wait before a renewal that failed is tried again.
+	// renewalPause is about the wait before a renewal that failed is tried again; it doubles each time, up to Config.BackoffMax.
 	renewalPause = time.Second
 )
 
@@ -62,8 +65,9 @@ const (
 type renewal struct {
 	next    time.Time // when to get the next token; zero: not known
 	running bool
-	unfit   string // a token that LivePerson no longer accepts
-	strikes int    // connections, one after another, that were ended soon for their token
+	pause   time.Duration // before the next try, if this one fails
+	unfit   string        // a token that LivePerson no longer accepts
+	strikes int           // connections, one after another, that were ended soon for their token
 }
 
 // getToken gets the token for the next connection: another than instead, unless that is empty.
@@ -163,7 +167,11 @@ func (l *link) replaceConn(h *held) {
 	l.renewal.running = false
 	if err != nil {
 		// The connection that there is may last yet.
-		l.renewal.next = l.p.cfg.Now().Add(renewalPause + rand.N(renewalPause))
+		pause := max(l.renewal.pause, renewalPause)
+		l.renewal.next = l.p.cfg.Now().Add(pause/2 + rand.N(pause))
+		l.renewal.pause = min(2*pause, max(l.p.cfg.BackoffMax, renewalPause))
+	} else {
+		l.renewal.pause = 0
 	}
 	l.mu.Unlock()
 	l.opening.Unlock()
@@ -194,7 +202,7 @@ func (l *link) swap(c *conn) (old *conn, err error) {
 		return nil, c.death
 	default:
 	}
-	l.conn, c.begun = c, time.Now()
+	l.conn = c
 	l.book.disconnected()
 	l.book.connected(l)
 	l.mu.Unlock()

@@ -53,13 +53,15 @@ func (v *vouching) count() int {
 
 func newVouching(t *testing.T, opts sandbox.Options) (*house, *vouching) {
 	v := &vouching{}
-	h := newHouse(t, opts, func(c *Config) {
-		c.Token = v.token
-		c.KeepAlive = 800 * time.Millisecond // and with it the keeper's looks
-		c.BackoffMin, c.BackoffMax = 20*time.Millisecond, 100*time.Millisecond
-	})
+	h := newHouse(t, opts, v.configure)
 	v.h = h
 	return h, v
+}
+
+func (v *vouching) configure(c *Config) {
+	c.Token = v.token
+	c.KeepAlive = 800 * time.Millisecond // and with it the keeper's looks
+	c.BackoffMin, c.BackoffMax = 20*time.Millisecond, 100*time.Millisecond
 }
 
 func customer(id, caller string) share.Credential {
@@ -71,7 +73,13 @@ func TestAHeldIdentityOutlivesItsTokens(t *testing.T) {
 	h, v := newVouching(t, sandbox.Options{TokenLifetime: 2 * time.Second})
 	s := h.session(customer("c-1", "orders"))
 	conv := h.begin(s)
-	w, err := s.WatchFiles(ctxOf(t), "", nil)
+	// The watch is on another server: what the first one does, it hears from LivePerson alone.
+	other, err := h.newPool(v.configure).Session(ctxOf(t), customer("c-1", "orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Release()
+	w, err := other.WatchFiles(ctxOf(t), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +104,10 @@ func TestAHeldIdentityOutlivesItsTokens(t *testing.T) {
 		}
 	}
 	nothing(t, w)
-	if n := v.count(); n < 4 {
-		t.Errorf("%d tokens in nine seconds, of which each lived two to three", n)
+	if n := v.count(); n < 8 {
+		t.Errorf("%d tokens for two sessions in nine seconds, of which each lived two to three", n)
 	}
-	eventually(t, "the last connections are given up", func() bool { return h.sb.Sockets() == 1 })
+	eventually(t, "the last connections are given up", func() bool { return h.sb.Sockets() == 2 })
 	fmt.Printf("held identity: %d calls and %d files in 9 s over %d tokens of 2 to 3 s, none failed or came twice\n", calls, len(sent), v.count())
 }
 
@@ -121,6 +129,7 @@ func TestATokenThatIsNotAcceptedAnyMoreIsReplacedOnce(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, count %d", test.name, count), func(t *testing.T) {
 				t.Parallel()
 				h, v := newVouching(t, sandbox.Options{})
+				test := test
 				test.fault.Count = count
 				var err error
 				if on := test.fault.On; on == "ws:upgrade" || on == "cqm.SubscribeExConversations" {
@@ -158,6 +167,24 @@ func TestATokenThatIsNotAcceptedAnyMoreIsReplacedOnce(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestAWatchWhoseTokensAreNeverAcceptedForLongEnds(t *testing.T) {
+	t.Parallel()
+	h, v := newVouching(t, sandbox.Options{})
+	s := h.session(customer("c-1", ""))
+	h.begin(s)
+	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", CloseCode: 4401})
+	w, err := s.WatchFiles(ctxOf(t), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	_, err = w.Next(ctxOf(t))
+	want(t, err, share.LPCredentialsRejected)
+	if n := v.count(); n != 2 {
+		t.Errorf("%d tokens, want one more than the first", n)
 	}
 }
 

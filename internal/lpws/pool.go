@@ -21,7 +21,8 @@ type Config struct {
 	// opening. Its errors are passed on if they are *share.Error, and are LPUnavailable otherwise.
 	SocketURL func(ctx context.Context, account string, scheme share.Scheme) (base string, err error)
 	// Under names the settings that sessions of an account are opened under now, if they can change. A session that was opened under
-	// others goes on for those who hold it, and is given to nobody else. Default: they never change.
+	// others goes on for those who hold it, is given to nobody else, and is closed as soon as nobody holds it. It is asked often.
+	// Default: they never change.
 	Under func(account string) string
 	// Unreachable is told when a host that SocketURL gave does not answer, so that it can be looked up anew. Default: nothing.
 	Unreachable func(account string, scheme share.Scheme)
@@ -125,9 +126,10 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 	if _, ok := d.(*held); ok && p.cfg.Token == nil {
 		return nil, share.Errorf(share.MethodNotImplemented, "this server gets no tokens for consumers by their ids; call with lp-consumer-token", nil)
 	}
-	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + p.cfg.Under(cred.Account)))
+	under := p.cfg.Under(cred.Account)
+	key := sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + under))
 	for try := 1; ; try++ {
-		l, err := p.hold(key, cred, d)
+		l, err := p.hold(key, cred, d, under)
 		if err != nil {
 			return nil, err
 		}
@@ -159,7 +161,7 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 const maxSessionTries = 3
 
 // hold returns the link of key, held once more, and begins one if there is none.
-func (p *Pool) hold(key [sha256.Size]byte, cred share.Credential, d dialect) (*link, error) {
+func (p *Pool) hold(key [sha256.Size]byte, cred share.Credential, d dialect, under string) (*link, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -173,7 +175,7 @@ func (p *Pool) hold(key [sha256.Size]byte, cred share.Credential, d dialect) (*l
 			}
 		}
 		l = &link{
-			p: p, key: key, cred: cred, d: d, tag: hex.EncodeToString(key[:4]),
+			p: p, key: key, cred: cred, d: d, under: under, tag: hex.EncodeToString(key[:4]),
 			opened: make(chan struct{}), ended: make(chan struct{}), up: make(chan struct{}),
 		}
 		l.inFrame = p.cfg.InitConnection
@@ -299,11 +301,14 @@ func (p *Pool) keep() {
 	}
 }
 
-// endIdle takes a link out of the pool that nobody has held for long enough.
+// endIdle takes a link out of the pool that nobody has held for long enough, or that nobody can get any more.
 func (p *Pool) endIdle(l *link, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l.refs > 0 || l.idleSince.IsZero() || now.Sub(l.idleSince) < p.cfg.IdleClose {
+	if l.refs > 0 || l.idleSince.IsZero() {
+		return false
+	}
+	if now.Sub(l.idleSince) < p.cfg.IdleClose && l.under == p.cfg.Under(l.cred.Account) {
 		return false
 	}
 	p.drop(l)

@@ -28,7 +28,9 @@ type link struct {
 	key  [sha256.Size]byte
 	cred share.Credential
 	d    dialect
-	tag  string // names the session in the log
+	// under names the settings that it was opened under.
+	under string
+	tag   string // names the session in the log
 
 	refs      int       // guarded by Pool.mu
 	idleSince time.Time // guarded by Pool.mu
@@ -109,7 +111,7 @@ func (l *link) adopt(c *conn) bool {
 		return false
 	default:
 	}
-	l.conn, c.begun = c, time.Now()
+	l.conn = c
 	close(l.up)
 	l.book.connected(l)
 	l.mu.Unlock()

@@ -668,6 +668,9 @@ func TestASessionIsNotGivenOutUnderOtherSettings(t *testing.T) {
 	if _, err := first.ListConversations(ctxOf(t)); err != nil {
 		t.Errorf("who held the session from before: %v", err)
 	}
+	first.Release()
+	same.Release()
+	eventually(t, "nobody can get it, and it is closed", func() bool { return h.sb.Sockets() == 1 && h.pool.Len() == 1 })
 }
 
 func TestASilentPeerIsNoticed(t *testing.T) {

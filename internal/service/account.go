@@ -101,5 +101,5 @@ func (s *Server) agent(ctx context.Context, account string) (share.AgentGrant, e
 	if g.Account != account {
 		return share.AgentGrant{}, errOtherAccount()
 	}
-	return g, nil
+	return g, s.checkServed(account)
 }

@@ -84,8 +84,21 @@ func (c *checker) finish(f *lpfilesharev1.UploadFinish) error {
 		}
 	}
 	if c.spec.fileType.IsImage() {
-		_, err := c.s.ports.Previewer.Inspect(c.spec.fileType, c.spool.reader())
-		return err
+		info, err := c.s.ports.Previewer.Inspect(c.spec.fileType, c.spool.reader())
+		if err != nil {
+			return err
+		}
+		return checkPixels(info, c.spec.maxPixels)
 	}
 	return nil
+}
+
+// checkPixels holds an image against its account's limit; the Previewer has held it against that of all.
+func checkPixels(image share.ImageInfo, most int64) error {
+	has := int64(image.Width) * int64(image.Height)
+	if has <= most {
+		return nil
+	}
+	return with(refuse(share.ImageTooManyPixels, "the image has %d by %d pixels; the account allows %d", image.Width, image.Height, most),
+		"maxPixels", itoa(most), "actualPixels", itoa(has))
 }

@@ -96,6 +96,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	h.lp.addConversation("conv-bob", true, "bob")
 
 	c := Config{
+		Serves:   func(string) bool { return true },
 		Settings: func(string) Settings { return testSettings },
 		Caller: func(ctx context.Context) (string, bool) { // as a certificate would tell
 			return strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), ""), true

@@ -35,6 +35,9 @@ func (s *Server) SignInConsumer(ctx context.Context, req *lpfilesharev1.SignInCo
 	if err := v.err(); err != nil {
 		return nil, err
 	}
+	if err := s.checkServed(account); err != nil {
+		return nil, err
+	}
 	in, err := signIn()
 	if err != nil {
 		return nil, err
@@ -50,6 +53,9 @@ func (s *Server) RenewConsumer(ctx context.Context, req *lpfilesharev1.RenewCons
 	account := checkAccount(&v, req.GetAccount())
 	checkSecret(&v, "renewal_secret", req.GetRenewalSecret())
 	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if err := s.checkServed(account); err != nil {
 		return nil, err
 	}
 	in, err := s.ports.Accounts.Renew(ctx, account, req.GetRenewalSecret())
@@ -89,6 +95,9 @@ func (s *Server) SignInAgent(ctx context.Context, req *lpfilesharev1.SignInAgent
 		v.add("credentials", "must be password or bot_keys")
 	}
 	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if err := s.checkServed(account); err != nil {
 		return nil, err
 	}
 	in, err := signIn()

@@ -17,7 +17,7 @@ import (
 type Settings struct {
 	// MaxFileBytes is the largest file.
 	MaxFileBytes int64
-	// MaxImagePixels is the largest image; the Previewer enforces it.
+	// MaxImagePixels is the largest image. The Previewer has a limit for all accounts, which is no less.
 	MaxImagePixels int64
 	// Documents allows PDF, TXT, DOCX, XLSX and PPTX beside images.
 	Documents bool
@@ -29,6 +29,8 @@ type Settings struct {
 
 // Config is how the service behaves. Every field is required; cmd/server has the defaults.
 type Config struct {
+	// Serves tells whether an account is served at all; what is not is NotAllowed.
+	Serves func(account string) bool
 	// Settings tells an account's.
 	Settings func(account string) Settings
 	// Caller tells which service calls, where its connection proves it (else ""), and whether that connection is trusted with
@@ -176,6 +178,14 @@ func (s *Server) session(ctx context.Context, account string) (Session, error) {
 		return nil, errOtherAccount()
 	}
 	return session, nil
+}
+
+// checkServed refuses accounts that this server does not serve.
+func (s *Server) checkServed(account string) error {
+	if s.Serves(account) {
+		return nil
+	}
+	return refuse(share.NotAllowed, "this server does not serve account %s", account)
 }
 
 func errOtherAccount() error { return refuse(share.NotAllowed, "the token is of another account") }

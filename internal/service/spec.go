@@ -34,6 +34,7 @@ type uploadSpec struct {
 	requestID                     string
 	validateOnly                  bool
 	fingerprint                   []byte
+	maxPixels                     int64
 }
 
 // checkSpec checks everything that a spec says by itself, all fields at once.
@@ -107,6 +108,7 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, e
 		return uploadSpec{}, tooLarge(settings.MaxFileBytes, u.size)
 	}
 	u.fingerprint = fingerprint(spec)
+	u.maxPixels = settings.MaxImagePixels
 	return u, nil
 }
 

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/lpfileshare/lpfileshare/internal/accounts"
+)
+
+// TestTheDocumentedAccountsFile reads the example of docs/accounts.md as it stands.
+func TestTheDocumentedAccountsFile(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/accounts.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindSubmatch(doc)
+	if example == nil {
+		t.Fatal("there is no example")
+	}
+	file := newAccountsFile(t, string(example[1]))
+	secrets := filepath.Join(filepath.Dir(file.path), "secrets")
+	if err := os.Mkdir(secrets, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeKey(t, filepath.Join(secrets, "23456789.pem"), brandKeys()[0])
+	t.Setenv("APP_SECRET_34567890", "a-secret")
+	var out, errs bytes.Buffer
+	f, _, done := parse([]string{"--accounts=" + file.path}, &out, &errs)
+	if done {
+		t.Fatal(errs.String())
+	}
+	s, err := f.accounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, vouched, connector := s.Named["12345678"], s.Named["23456789"], s.Named["34567890"]
+	if s.Others != nil || !plain.Documents || plain.HoldsCredentials() || plain.AccessReceipts || !plain.AcceptReceipts || plain.MaxFileBytes != 3_000_000 {
+		t.Errorf("%+v", plain)
+	}
+	if vouched.Issuer == nil || vouched.Issuer.KeyID != "2026-11" {
+		t.Errorf("%+v", vouched)
+	}
+	if connector.Messenger != accounts.Connector || connector.App == nil || connector.MaxFileBytes != 5_000_000 || !connector.FitImages || !connector.StripImages ||
+		connector.Domains["swift"] != "objects.example.com" {
+		t.Errorf("%+v", connector)
+	}
+
+	// Every key that the reader knows is documented: it names them all where it is asked for one that is not there.
+	known := regexp.MustCompile(`there are (.*)`)
+	for _, text := range []string{
+		"xxxxxxxxxx: 1", "accounts: {1: {xxxxxxxxxx: 1}}", "accounts: {1: {limits: {xxxxxxxxxx: 1}}}", "accounts: {1: {images: {xxxxxxxxxx: 1}}}",
+		"accounts: {1: {identity: {xxxxxxxxxx: 1}}}", "accounts: {1: {identity: {issuer: {xxxxxxxxxx: 1}}}}", "accounts: {1: {app: {xxxxxxxxxx: 1}}}",
+	} {
+		file.write(text)
+		_, err := f.accounts()
+		keys := known.FindStringSubmatch(err.Error())
+		if keys == nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		for key := range strings.SplitSeq(keys[1], ", ") {
+			if !bytes.Contains(doc, []byte("`"+key+"`")) {
+				t.Errorf("%s is not in docs/accounts.md", key)
+			}
+		}
+	}
+}
