@@ -99,6 +99,27 @@ func (w *world) receiptsSent(status string) int {
 
 func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	t.Helper()
+	if os.Getenv(overConnector) != "" {
+		return newConnectorWorld(t, opts, true, args...)
+	}
+	w := newSandboxWorld(t, opts)
+	w.start(args...)
+	return w
+}
+
+// newConnectorWorld is a world whose account uses the Connector API.
+func newConnectorWorld(t *testing.T, opts sandbox.Options, webhooks bool, args ...string) *world {
+	t.Helper()
+	w := newSandboxWorld(t, opts)
+	w.connector = true
+	w.fixed = w.connectorArgs(webhooks)
+	w.start(args...)
+	return w
+}
+
+// newSandboxWorld is a world before a server is in it.
+func newSandboxWorld(t *testing.T, opts sandbox.Options) *world {
+	t.Helper()
 	check, err := wire.New()
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +128,7 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, connector: os.Getenv(overConnector) != ""}
+	w := &world{t: t}
 	opts.OnExchange = func(x sandbox.Exchange) {
 		if x.Endpoint == "send" {
 			w.sawRequest(x.Request)
@@ -145,10 +166,6 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 			t.Errorf("frames that no schema allows: %v\n%s", err, check.Report())
 		}
 	})
-	if w.connector {
-		w.fixed = w.connectorArgs(true)
-	}
-	w.start(args...)
 	return w
 }
 

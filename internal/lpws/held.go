@@ -37,7 +37,7 @@ func (h *held) initHeaders() ([]any, bool)                { return h.now().initH
 func (h *held) principal() (share.Principal, error) {
 	p, err := h.now().principal()
 	if err != nil {
-		return p, errUnreadable("a consumer's token")
+		return p, lpwire.Unreadable("a consumer's token")
 	}
 	p.Expires = time.Time{}
 	return p, nil
