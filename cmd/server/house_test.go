@@ -64,6 +64,7 @@ type world struct {
 	connector bool
 	webhooks  string   // where the server takes them
 	fixed     []string // flags of every server of this world
+	garbled   bool     // the test lets LivePerson send what no schema allows
 
 	mu       sync.Mutex
 	receipts map[string]int // that the server has sent, by status
@@ -162,7 +163,7 @@ func newSandboxWorld(t *testing.T, opts sandbox.Options) *world {
 			t.Error(err)
 		}
 		framesChecked.Add(int64(check.Checked()))
-		if err := check.Err(); err != nil && check.Checked() > 0 { // a test may well open no socket
+		if err := check.Err(); err != nil && check.Checked() > 0 && !w.garbled { // a test may well open no socket
 			t.Errorf("frames that no schema allows: %v\n%s", err, check.Report())
 		}
 	})
