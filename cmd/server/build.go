@@ -36,9 +36,9 @@ type house struct {
 	sandbox   *sandbox.Sandbox // nil without --sandbox
 	ledger    *ledger.KV
 	connector *lpapi.Connector
-	kept      string // where the ledger has its records
-	debug     string // address of the debug server, "" for none
-	webhooks  string // address of the webhook server, "" for none
+	kept      string         // where the ledger has its records
+	debug     string         // address of the debug server, "" for none
+	webhooks  *webhookServer // nil without --webhook-listen
 	closers   []func()
 }
 
@@ -157,12 +157,10 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		return nil, err
 	}
 	if f.WebhookListen != "" {
-		hooks, err := startWebhooks(f, h.connector.Webhook(), log)
-		if err != nil {
+		if h.webhooks, err = startWebhooks(f, h.connector.Webhook(), log); err != nil {
 			return nil, err
 		}
-		closeLast(hooks.close)
-		h.webhooks = hooks.listener.Addr().String()
+		closeLast(h.webhooks.close)
 	}
 
 	h.service = service.New(service.Config{

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -378,4 +379,43 @@ func TestAReloadChangesAnAccountsMessengerAndSecret(t *testing.T) {
 	if err := create(signedUp.Client); err != nil {
 		t.Errorf("over the messaging socket: %v", err)
 	}
+}
+
+func TestWebhooksByTLSWithACertificateThatIsReadAgain(t *testing.T) {
+	a := newAuthority(t, "hooks")
+	flags := a.server("one")
+	w := newConnectorWorld(t, sandbox.Options{WebhookTLS: a.config("")}, true,
+		"--webhook-cert="+strings.TrimPrefix(flags[0], "--tls-cert="), "--webhook-key="+strings.TrimPrefix(flags[1], "--tls-key="))
+	hook := strings.Replace(w.webhooks, "http://", "https://", 1)
+	if err := w.sb.SetWebhooks("", "", sandbox.Webhooks{Endpoints: sandbox.AllEvents(hook)}); err != nil {
+		t.Fatal(err)
+	}
+	c := w.consumer()
+	conv := w.conversation(c.Client)
+	came := make(chan *pb.File, 10)
+	watch(t, c.Client, conv, came)
+	w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, tinyPNG(t))
+	next(t, came)
+	delivered := func() (n int) {
+		for _, d := range w.sb.Journal().Delivered {
+			if d.Outcome == sandbox.HookDelivered {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "webhooks arrive by TLS", func() bool { return delivered() >= 2 })
+
+	serial := func() string {
+		conn, err := tls.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(hook, "https://"), "/webhooks"), a.config(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	before := serial()
+	a.server("one") // another one in its place
+	w.hangUp("the accounts file was read again")
+	eventually(t, "the new certificate is shown", func() bool { return serial() != before })
 }
