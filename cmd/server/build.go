@@ -124,6 +124,12 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	if err != nil {
 		return nil, err
 	}
+	if h.webhooks, err = newWebhookServer(f); err != nil {
+		return nil, err
+	}
+	if h.webhooks != nil {
+		closeLast(h.webhooks.close) // where it does not come to serving; later it is closed before what it writes into
+	}
 	records, err := f.ledgerConfig(log)
 	if err != nil {
 		return nil, err
@@ -156,10 +162,8 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	if err != nil {
 		return nil, err
 	}
-	if f.WebhookListen != "" {
-		if h.webhooks, err = startWebhooks(f, h.connector.Webhook(), log); err != nil {
-			return nil, err
-		}
+	if h.webhooks != nil {
+		h.webhooks.serve(h.connector.Webhook(), log)
 		closeLast(h.webhooks.close)
 	}
 

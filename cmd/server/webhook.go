@@ -54,38 +54,44 @@ type webhookServer struct {
 	ended    chan struct{}
 }
 
-func startWebhooks(f *flags, handler http.Handler, log *slog.Logger) (*webhookServer, error) {
-	s := &webhookServer{flags: &f.connectorFlags, ended: make(chan struct{})}
-	var config *tls.Config
+// newWebhookServer listens; serve answers. nil without --webhook-listen.
+func newWebhookServer(f *flags) (*webhookServer, error) {
+	if f.WebhookListen == "" {
+		return nil, nil
+	}
+	s := &webhookServer{flags: &f.connectorFlags}
 	if f.WebhookCert != "" {
 		if err := s.loadCert(); err != nil {
 			return nil, err
 		}
-		config = &tls.Config{
+	}
+	var err error
+	if s.listener, err = net.Listen("tcp", f.WebhookListen); err != nil {
+		return nil, fmt.Errorf("--webhook-listen: %w", err)
+	}
+	return s, nil
+}
+
+func (s *webhookServer) serve(handler http.Handler, log *slog.Logger) {
+	s.http = &http.Server{
+		Handler: handler, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
+	serve := s.http.Serve
+	if s.flags.WebhookCert != "" {
+		s.http.TLSConfig = &tls.Config{
 			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Load(), nil },
 		}
+		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
-	listener, err := net.Listen("tcp", f.WebhookListen)
-	if err != nil {
-		return nil, fmt.Errorf("--webhook-listen: %w", err)
-	}
-	s.listener = listener
-	s.http = &http.Server{
-		Handler: handler, TLSConfig: config, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
-	}
+	s.ended = make(chan struct{})
 	go func() {
 		defer close(s.ended)
-		serve := s.http.Serve
-		if config != nil {
-			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
-		}
-		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the webhook server ended", "error", err)
 		}
 	}()
-	return s, nil
 }
 
 func (s *webhookServer) loadCert() error {
@@ -106,6 +112,10 @@ func (s *webhookServer) reload(log *slog.Logger) {
 
 // close lets the deliveries that run end, each of which has its own bound. What comes later LivePerson delivers elsewhere, or again.
 func (s *webhookServer) close() {
+	if s.http == nil { // it never came to serving
+		s.listener.Close()
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
