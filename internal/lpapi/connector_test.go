@@ -378,7 +378,9 @@ func TestConnectorSendsAtMostOnce(t *testing.T) {
 		"no sequence":          says(200, `{"code":"OK","reqId":"1","body":{}}`),
 		"a proxy's 502":        says(502, "bad gateway"),
 		"a proxy's 503":        says(503, "upstream connect error"),
+		"a proxy's 503, JSON":  says(503, `{"message":"no healthy upstream"}`),
 		"a proxy's 504":        says(504, ""),
+		"an OK of a proxy's":   says(200, `{"sequence":1,"conversationId":"x"}`),
 		"a time-out of theirs": says(408, ""),
 		"too late":             func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {

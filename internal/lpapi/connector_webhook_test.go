@@ -436,4 +436,3 @@ func TestNoSecretOfAConnectorIsPrinted(t *testing.T) {
 		}
 	}
 }
-
