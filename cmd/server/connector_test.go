@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -229,7 +230,7 @@ func TestALostAnswerIsNeverAnsweredBySendingAgain(t *testing.T) {
 }
 
 func TestAFileBehindItsPlaceEndsAWatchAndIsNotLost(t *testing.T) {
-	w := newConnectorWorld(t, sandbox.Options{}, true, "--event-gap=200ms")
+	w := newConnectorWorld(t, sandbox.Options{}, true, "--event-gap=200ms", "--debug-listen=127.0.0.1:0")
 	if err := w.sb.SetWebhooks("", "", sandbox.Webhooks{}); err != nil {
 		t.Fatal(err)
 	}
@@ -254,6 +255,15 @@ func TestAFileBehindItsPlaceEndsAWatchAndIsNotLost(t *testing.T) {
 	if err := <-ended; !errors.Is(err, lpfileshare.ErrWatchReset) {
 		t.Errorf("the watch ended with %v", err)
 	}
+	resp, err := http.Get("http://" + regexp.MustCompile(`debug=(\S+)`).FindStringSubmatch(w.logs.String())[1] + "/debug/webhooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counts struct{ Kept, Late int }
+	if err := json.NewDecoder(resp.Body).Decode(&counts); err != nil || counts.Late != 1 || counts.Kept != 2 {
+		t.Errorf("counted %+v, %v", counts, err)
+	}
+	resp.Body.Close()
 	var seqs []int64
 	if _, err = c.ListFiles(ctx, conv, func(f *pb.File) error { seqs = append(seqs, f.GetMessageSequence()); return nil }); err != nil || !slices.Equal(seqs, []int64{0, 1}) {
 		t.Errorf("%v are listed, %v", seqs, err)

@@ -70,7 +70,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	defer h.close()
 	if f.DebugListen != "" {
-		debug, err := startDebug(f.DebugListen, log)
+		debug, err := startDebug(f.DebugListen, h.connector, log)
 		if err != nil {
 			return err
 		}
