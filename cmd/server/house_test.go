@@ -115,6 +115,13 @@ func newConnectorWorld(t *testing.T, opts sandbox.Options, webhooks bool, args .
 	w.connector = true
 	w.fixed = w.connectorArgs(webhooks)
 	w.start(args...)
+	t.Cleanup(func() {
+		for _, secret := range []string{sandbox.DefaultAppSecret, "eyJ", "temp_url_sig", "sha1=", "sha256="} { // eyJ: how a JWT begins
+			if contains(w.logs.String(), secret) {
+				t.Errorf("the log has %q in it", secret)
+			}
+		}
+	})
 	return w
 }
 
