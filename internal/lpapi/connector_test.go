@@ -127,15 +127,6 @@ func (h *connectorHouse) store(s *ConnectorSession) string {
 	return u.Path
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not happen: " + what)
-		}
-	}
-}
-
 func TestConnectorSharesAFile(t *testing.T) {
 	for name, webhooks := range map[string]bool{"webhooks": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
