@@ -36,9 +36,9 @@ type house struct {
 	sandbox   *sandbox.Sandbox // nil without --sandbox
 	ledger    *ledger.KV
 	connector *lpapi.Connector
-	kept      string // where the ledger has its records
-	debug     string // address of the debug server, "" for none
-	webhooks  string // address of the webhook server, "" for none
+	kept      string         // where the ledger has its records
+	debug     string         // address of the debug server, "" for none
+	webhooks  *webhookServer // nil without --webhook-listen
 	closers   []func()
 }
 
@@ -137,6 +137,12 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	if err != nil {
 		return nil, err
 	}
+	if h.webhooks, err = newWebhookServer(f); err != nil {
+		return nil, err
+	}
+	if h.webhooks != nil {
+		closeLast(h.webhooks.close) // where it does not come to serving; later it is closed before what it writes into
+	}
 	records, err := f.ledgerConfig(log)
 	if err != nil {
 		return nil, err
@@ -169,13 +175,9 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	if err != nil {
 		return nil, err
 	}
-	if f.WebhookListen != "" {
-		hooks, err := startWebhooks(f, h.connector.Webhook(), log)
-		if err != nil {
-			return nil, err
-		}
-		closeLast(hooks.close)
-		h.webhooks = hooks.listener.Addr().String()
+	if h.webhooks != nil {
+		h.webhooks.serve(h.connector.Webhook(), log)
+		closeLast(h.webhooks.close)
 	}
 
 	h.service = service.New(service.Config{

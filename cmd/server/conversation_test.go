@@ -28,6 +28,14 @@ func TestALostAnswerDoesNotMakeASecondConversation(t *testing.T) {
 			w.sb.Inject(test.fault)
 			req := &pb.CreateConversationRequest{Parent: accountPath, RequestId: uuid.NewString()}
 			first, err := c.CreateConversation(t.Context(), req)
+			if w.connector && test.fault.Drop {
+				// Nobody can tell that it is not there: no other is opened.
+				wantReason(t, err, pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED)
+				if n := len(w.sb.Journal().Conversations); n != 1 {
+					t.Errorf("LivePerson has %d conversations, want 1", n)
+				}
+				return
+			}
 			if err != nil {
 				t.Fatal(err)
 			}

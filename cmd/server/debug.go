@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"expvar"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"net/http/pprof"
 	"runtime"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/lpapi"
 )
 
 // debugServer serves Go's profiles and counters on loopback. They hold no tokens, but a heap dump does: hence loopback alone.
@@ -19,7 +22,7 @@ type debugServer struct {
 	ended    chan struct{}
 }
 
-func startDebug(addr string, log *slog.Logger) (*debugServer, error) {
+func startDebug(addr string, connector *lpapi.Connector, log *slog.Logger) (*debugServer, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("--debug-listen: %w", err)
@@ -29,6 +32,9 @@ func startDebug(addr string, log *slog.Logger) (*debugServer, error) {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.Handle("/debug/vars", expvar.Handler())
+	mux.HandleFunc("/debug/webhooks", func(w http.ResponseWriter, _ *http.Request) { // what has come by webhook
+		_ = json.NewEncoder(w).Encode(connector.Counts())
+	})
 	mux.HandleFunc("/debug/gc", func(w http.ResponseWriter, _ *http.Request) { // so that what is measured is in use
 		runtime.GC()
 		fmt.Fprintln(w, runtime.NumGoroutine())

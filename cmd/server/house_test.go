@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,8 @@ type world struct {
 	// connector tells that the account uses the Connector API: see over_test.go.
 	connector bool
 	webhooks  string       // where the server takes them
+	fixed     []string     // flags of every server of this world
+	garbled   atomic.Bool  // the test lets LivePerson send what no schema allows
 	frames    atomic.Int64 // that have passed
 
 	mu       sync.Mutex
@@ -89,11 +92,43 @@ func (w *world) receiptsSent(status string) int {
 
 func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	t.Helper()
+	if os.Getenv(overConnector) != "" {
+		return newConnectorWorld(t, opts, true, args...)
+	}
+	w := newSandboxWorld(t, opts)
+	w.start(args...)
+	return w
+}
+
+// newConnectorWorld is a world whose account uses the Connector API.
+func newConnectorWorld(t *testing.T, opts sandbox.Options, webhooks bool, args ...string) *world {
+	t.Helper()
+	w := newSandboxWorld(t, opts)
+	w.connector = true
+	w.fixed = w.connectorArgs(webhooks)
+	w.start(args...)
+	t.Cleanup(func() {
+		for _, secret := range []string{sandbox.DefaultAppSecret, "eyJ", "temp_url_sig", "sha1=", "sha256="} { // eyJ: how a JWT begins
+			if contains(w.logs.String(), secret) {
+				t.Errorf("the log has %q in it", secret)
+			}
+		}
+	})
+	return w
+}
+
+// newSandboxWorld is a world before a server is in it.
+func newSandboxWorld(t *testing.T, opts sandbox.Options) *world {
+	t.Helper()
 	tap := frames.Watch(t)
-	w := &world{t: t, connector: os.Getenv(overConnector) != ""}
+	w := &world{t: t}
 	opts.OnExchange = func(x sandbox.Exchange) {
 		if x.Endpoint == "send" {
 			w.sawRequest(x.Request)
+		}
+		if w.garbled.Load() {
+			tap.Exempt(wire.Frame{})
+			return
 		}
 		tap.CheckExchange(wire.Exchange(x))
 	}
@@ -112,10 +147,6 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 			t.Error(err)
 		}
 	})
-	if w.connector {
-		args = append(w.connectorArgs(true), args...)
-	}
-	w.start(args...)
 	return w
 }
 
@@ -124,7 +155,7 @@ func (w *world) start(args ...string) {
 	w.t.Helper()
 	w.run(append([]string{
 		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory",
-	}, args...)...)
+	}, slices.Concat(w.fixed, args)...)...)
 }
 
 // run is start with nothing but these flags.
@@ -202,7 +233,7 @@ func (w *world) dial() *lpfileshare.Client {
 // A consumer is one who has signed up.
 type consumer struct {
 	*lpfileshare.Client
-	token, id string
+	token, id string // token: the brand's own id, over the Connector API
 }
 
 func (w *world) consumer() consumer {
@@ -222,6 +253,15 @@ func (w *world) consumer() consumer {
 		w.t.Fatal(err)
 	}
 	return consumer{c.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(session.Token))), session.Token, session.ConsumerID}
+}
+
+// again is a consumer who has signed up before, at the server that runs now.
+func (w *world) again(c consumer) *lpfileshare.Client {
+	w.t.Helper()
+	if w.connector {
+		return w.dial().As(lpfileshare.ExternalConsumerID(c.token))
+	}
+	return w.dial().As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(c.token)))
 }
 
 func (w *world) agent(user string) *lpfileshare.Client {

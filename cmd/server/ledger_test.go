@@ -30,7 +30,7 @@ func TestARequestIDIsRememberedAcrossARestart(t *testing.T) {
 	}
 	w.stop()
 	w.start("--ledger=embedded", "--data-dir="+dir, "--ledger-sync")
-	again := w.dial().As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(who.token)))
+	again := w.again(who)
 	second, err := again.Upload(t.Context(), o, bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)

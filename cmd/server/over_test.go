@@ -113,7 +113,8 @@ func (w *world) connectorArgs(webhooks bool) []string {
 	}
 	write("secret", sandbox.DefaultAppSecret+"\n")
 	file := write("accounts.yaml", fmt.Sprintf("accounts:\n  %q:\n    messenger: connector\n    app: {id: %s, secret_file: secret, webhooks: %t}\n", account, sandbox.DefaultAppID, webhooks))
-	args := []string{"--accounts=" + file}
+	// What is known of conversations is in the ledger's files: a server that is started again has to have them.
+	args := []string{"--accounts=" + file, "--ledger=embedded", "--data-dir=" + filepath.Join(dir, "data")}
 	if webhooks {
 		args = append(args, "--webhook-listen=127.0.0.1:0")
 	}

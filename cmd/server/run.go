@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	boundMemory(f, 0)
 	hangups := make(chan os.Signal, 1)
-	if f.Accounts != "" || f.TLSCert != "" { // otherwise SIGHUP ends the server, as when its terminal is closed
+	if f.Accounts != "" || f.TLSCert != "" || f.WebhookCert != "" { // otherwise SIGHUP ends the server, as when its terminal is closed
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
 	}
@@ -72,7 +72,7 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	}
 	defer h.close()
 	if f.DebugListen != "" {
-		debug, err := startDebug(f.DebugListen, log)
+		debug, err := startDebug(f.DebugListen, h.connector, log)
 		if err != nil {
 			return err
 		}
@@ -110,6 +110,9 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 			if secure != nil {
 				secure.reload(log)
 			}
+			if f.WebhookCert != "" {
+				h.webhooks.reload(log)
+			}
 		case <-ctx.Done():
 			running = false
 		}
@@ -125,8 +128,8 @@ func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
 	if h.debug != "" {
 		attrs = append(attrs, slog.String("debug", h.debug))
 	}
-	if h.webhooks != "" {
-		attrs = append(attrs, slog.String("webhooks", h.webhooks))
+	if h.webhooks != nil {
+		attrs = append(attrs, slog.String("webhooks", h.webhooks.listener.Addr().String()))
 	}
 	if h.sandbox != nil {
 		attrs = append(attrs, slog.String("sandbox", h.sandbox.URL()))

@@ -70,7 +70,7 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		return nil, nil, logError(errors.New("it is closed"))
+		return nil, nil, logError(errClosed)
 	}
 	if e.events != nil {
 		return e.events, e.convs, nil
@@ -405,27 +405,39 @@ func (e *Events) Follow(ctx context.Context, event func(account, conversation st
 	if err != nil {
 		return 0, err
 	}
-	from, err := e.follow(ctx, events, func(subject []string, place uint64) { event(subject[2], untoken(subject[3]), place) })
+	from, stop, err := e.follow(ctx, events, func(subject []string, place uint64) { event(subject[2], untoken(subject[3]), place) })
 	if err != nil {
 		return 0, err
 	}
-	_, err = e.follow(ctx, convs, func(subject []string, _ uint64) { conversation(subject[2], untoken(subject[3])) })
-	return from, err
+	_, also, err := e.follow(ctx, convs, func(subject []string, _ uint64) { conversation(subject[2], untoken(subject[3])) })
+	if err != nil {
+		stop.Stop()
+		return 0, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		stop.Stop()
+		also.Stop()
+		return 0, logError(errClosed)
+	}
+	e.following = append(e.following, stop, also)
+	return from, nil
 }
 
 // follow reads nothing but subjects, of what is added to a stream from now on. The consumer finds back by itself after trouble,
 // without a gap.
-func (e *Events) follow(ctx context.Context, s jetstream.Stream, heard func(subject []string, place uint64)) (uint64, error) {
+func (e *Events) follow(ctx context.Context, s jetstream.Stream, heard func(subject []string, place uint64)) (uint64, jetstream.ConsumeContext, error) {
 	info, err := s.Info(ctx)
 	if err != nil {
-		return 0, logError(err)
+		return 0, nil, logError(err)
 	}
 	from := info.State.LastSeq
 	c, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from + 1, HeadersOnly: true,
 	})
 	if err != nil {
-		return 0, logError(err)
+		return 0, nil, logError(err)
 	}
 	consuming, err := c.Consume(func(m jetstream.Msg) {
 		meta, err := m.Metadata()
@@ -435,16 +447,9 @@ func (e *Events) follow(ctx context.Context, s jetstream.Stream, heard func(subj
 		}
 	}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { e.l.log.Debug("following the event log", "error", err) }))
 	if err != nil {
-		return 0, logError(err)
+		return 0, nil, logError(err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		consuming.Stop()
-		return 0, logError(errors.New("it is closed"))
-	}
-	e.following = append(e.following, consuming)
-	return from, nil
+	return from, consuming, nil
 }
 
 // heap is how much of this process's memory its own server takes for the log.
@@ -463,6 +468,8 @@ func (e *Events) heap(ctx context.Context) int64 {
 	}
 	return all
 }
+
+var errClosed = errors.New("it is closed")
 
 // logError is LedgerUnavailable in the words of the event log.
 func logError(cause error) error {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -261,5 +262,53 @@ func TestAnEventLogThatIsNotUsedLeavesNothingInNATS(t *testing.T) {
 	e.Close()
 	if _, err := e.AddEvent(t.Context(), acct, fileAt("c", 0, "/x")); !share.Is(err, share.LedgerUnavailable) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// docs/ledger.md says what a NATS account needs leave for. With just that, everything works.
+func TestTheDocumentedPermissionsAreEnough(t *testing.T) {
+	allow := []string{"$KV.lpfileshare.>", "lpfileshare.events.>", "lpfileshare.conversations.>"}
+	for _, stream := range []string{"KV_lpfileshare", eventStream, conversationStream} {
+		for _, call := range []string{"STREAM.INFO.", "STREAM.CREATE.", "STREAM.UPDATE.", "STREAM.MSG.GET."} {
+			allow = append(allow, "$JS.API."+call+stream)
+		}
+	}
+	for _, stream := range []string{eventStream, conversationStream} {
+		for _, call := range []string{"CREATE.", "INFO.", "DELETE.", "MSG.NEXT."} {
+			allow = append(allow, "$JS.API.CONSUMER."+call+stream+".>")
+		}
+	}
+	p := newPeer(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: allow}, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+		}}}
+	})
+	c := config(t, "", p.url())
+	c.User, c.Password = "u", "p"
+	e := events(t, open(t, c))
+	heard := make(chan uint64, 10)
+	if _, err := e.Follow(t.Context(), func(_, _ string, place uint64) { heard <- place }, func(_, _ string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if added, err := e.AddEvent(t.Context(), acct, fileAt("c", 0, "/x")); !added || err != nil {
+		t.Fatal(added, err)
+	}
+	if added, err := e.AddEvent(t.Context(), acct, fileAt("c", 0, "/x")); added || err != nil {
+		t.Fatal(added, err)
+	}
+	select {
+	case <-heard:
+	case <-time.After(5 * time.Second):
+		t.Error("nothing was heard")
+	}
+	err := e.ChangeConversation(t.Context(), acct, "alice", "c", func(c share.LoggedConversation, _ bool) (share.LoggedConversation, bool) {
+		c.ID = "c"
+		return c, true
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if all, err := e.Conversations(t.Context(), acct, "alice"); err != nil || len(all) != 1 {
+		t.Errorf("%v %v", all, err)
 	}
 }

@@ -1,6 +1,7 @@
 // Package lpapi speaks LivePerson's plain HTTPS: which host serves an account (the Domain API), who a caller is (the IDP for
-// consumers, agentVep for agents and bots), and the account's file-sharing switch. What travels over the messaging socket is
-// package lpws's, what travels to the store is package swift's; both ask here where to go.
+// consumers, agentVep for agents and bots), the account's file-sharing switch, and the Connector API with its webhooks, which stands
+// in for the messaging socket where an account uses it (see Connector). What travels over the socket is package lpws's, what travels
+// to the store is package swift's; both ask here where to go.
 //
 // The facts about the wire are those of LivePerson's developer pages: Domain API, Login Service API, account configuration and
 // consumer authentication. All errors are *share.Error but for the caller's own end: a context that ended gives its own error,

@@ -80,7 +80,7 @@ type connectorRequest struct {
 // A connectorAnswer is one answer: {"code":"OK"} over a success, the socket's error otherwise.
 type connectorAnswer struct {
 	ReqID lpwire.Text     `json:"reqId"`
-	Code  lpwire.Code     `json:"code"`
+	Code  *lpwire.Code    `json:"code"` // nil: it is no answer of LivePerson's
 	Body  json.RawMessage `json:"body"`
 }
 
@@ -189,7 +189,7 @@ func (c *Connector) roundTrip(parent context.Context, url, app, consumer string,
 	properties, _ := json.Marshal(lpwire.NewClientProperties(".ClientProperties")) // strings: cannot fail
 	req.Header = http.Header{
 		"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"lpfileshare"},
-		"Authorization": {app}, "X-Lp-On-Behalf": {consumer}, // both bare
+		"Authorization": {app}, "X-LP-ON-BEHALF": {consumer}, // both bare
 		"Client-Properties": {string(properties)},
 	}
 	resp, err := c.client.http.Do(req)
@@ -214,13 +214,12 @@ func (p *posted) read(data []byte) {
 	success := p.status >= 200 && p.status <= 299
 	var answers lpwire.List[connectorAnswer]
 	_ = answers.UnmarshalJSON(data)
-	if p.readable = len(answers) > 0; p.readable {
-		last := answers[len(answers)-1]
-		p.body = last.Body
-		if last.Code > 399 {
-			p.status = int(last.Code)
+	if n := len(answers); n > 0 && answers[n-1].Code != nil {
+		p.readable, p.body = true, answers[n-1].Body
+		if code := *answers[n-1].Code; code > 399 {
+			p.status = int(code)
 		}
-		p.number = lpwire.ErrorNumber(p.status, last.Body)
+		p.number = lpwire.ErrorNumber(p.status, p.body)
 	}
 	switch {
 	case success && !p.readable:
@@ -413,6 +412,7 @@ func (s *ConnectorSession) CloseConversation(ctx context.Context, id string) (sh
 		write := l.Open
 		if write {
 			l.Open, l.End = false, now
+			l.Updated = max(l.Updated, now.UnixMilli()) // what was told before, and comes after, does not open it again
 			l.Dialogs = slices.Clone(l.Dialogs)
 			for i := range l.Dialogs {
 				l.Dialogs[i].Open = false

@@ -127,15 +127,6 @@ func (h *connectorHouse) store(s *ConnectorSession) string {
 	return u.Path
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not happen: " + what)
-		}
-	}
-}
-
 func TestConnectorSharesAFile(t *testing.T) {
 	for name, webhooks := range map[string]bool{"webhooks": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
@@ -378,7 +369,9 @@ func TestConnectorSendsAtMostOnce(t *testing.T) {
 		"no sequence":          says(200, `{"code":"OK","reqId":"1","body":{}}`),
 		"a proxy's 502":        says(502, "bad gateway"),
 		"a proxy's 503":        says(503, "upstream connect error"),
+		"a proxy's 503, JSON":  says(503, `{"message":"no healthy upstream"}`),
 		"a proxy's 504":        says(504, ""),
+		"an OK of a proxy's":   says(200, `{"sequence":1,"conversationId":"x"}`),
 		"a time-out of theirs": says(408, ""),
 		"too late":             func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {

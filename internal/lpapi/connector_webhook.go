@@ -203,7 +203,7 @@ func (c *Connector) takeConversations(ctx context.Context, account string, body 
 			continue
 		}
 		for _, p := range next.Participants {
-			if p.Role != share.RoleConsumer {
+			if p.Role != share.RoleConsumer || !isID(lpwire.Text(p.ID)) {
 				continue
 			}
 			if err := c.log.ChangeConversation(ctx, account, p.ID, next.ID, newer(next)); err != nil {

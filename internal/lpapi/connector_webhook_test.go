@@ -296,6 +296,7 @@ func TestAWatchGivesEachFileOnceAndInOrder(t *testing.T) {
 	watches := []*ConnectorWatch{watchAll(t, s, "c", nil), watchAll(t, s, "", nil)}
 	work := rand.Perm(2 * n)
 	var wg sync.WaitGroup
+	defer wg.Wait()
 	for lane := range 16 {
 		wg.Go(func() {
 			for i := lane; i < len(work); i += 16 {

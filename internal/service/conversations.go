@@ -97,7 +97,7 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 				}
 				continue
 			case rec.State == share.Publishing: // it may be there unseen
-				c, found := s.newSince(ctx, session, rec.Known)
+				c, found := s.newSince(ctx, session, rec)
 				if !found {
 					return nil, refuse(share.LPPublishUnconfirmed, "an earlier call may or may not have opened the conversation, and LivePerson has not told of "+
 						"it; no other is opened. Repeat later under the same request_id, or use a new one")
@@ -115,7 +115,7 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 		}
 		rec = share.Record{Fingerprint: print, AttemptTime: s.Now(), Expires: s.Now().Add(s.RequestIDTTL), PublishDeadline: s.Now().Add(s.UnaryTimeout)}
 		if session.Sight() != share.SeesAll {
-			rec.State, rec.Known = share.Publishing, known[:min(len(known), maxKnown)]
+			rec.State, rec.Known = share.Publishing, known
 		}
 		rev, err = s.ports.Ledger.Save(ctx, key, rec, rev)
 		if errors.Is(err, share.ErrStale) {
@@ -125,7 +125,7 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 		}
 		c, err := session.CreateConversation(ctx, newConversation(req))
 		if share.Is(err, share.LPPublishUnconfirmed) {
-			if found, ok := s.newSince(ctx, session, known); ok {
+			if found, ok := s.newSince(ctx, session, share.Record{AttemptTime: rec.AttemptTime, Known: known}); ok {
 				c, err = found, nil
 			}
 		}
@@ -149,33 +149,38 @@ func (s *Server) createOnce(ctx context.Context, session Session, account string
 	}
 }
 
-// maxKnown is how many conversations a record remembers, the newest ones.
+// maxKnown is how many conversations are looked at, and remembered: the newest ones.
 const maxKnown = 256
 
-// conversationIDs are those of all of the caller's conversations, newest first.
+// conversationIDs are those of the caller's newest conversations.
 func conversationIDs(ctx context.Context, session Session) ([]string, error) {
 	all, err := session.ListConversations(ctx)
-	ids := make([]string, len(all))
-	for i, c := range all {
-		ids[i] = c.ID
+	ids := make([]string, min(len(all), maxKnown))
+	for i := range ids {
+		ids[i] = all[i].ID
 	}
 	return ids, err
 }
 
-// newSince looks for a conversation that was not there before, until it can no longer appear.
-func (s *Server) newSince(ctx context.Context, session Session, known []string) (share.Conversation, bool) {
+// newSince looks for a conversation that was not there when a record's attempt began, and is not one that began long after, until
+// it can no longer appear. A session that sees nothing but its own could never find it.
+func (s *Server) newSince(ctx context.Context, session Session, rec share.Record) (share.Conversation, bool) {
+	if session.Sight() == share.SeesOwn {
+		return share.Conversation{}, false
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Settle)
 	defer cancel()
+	latest := rec.AttemptTime.Add(s.UnaryTimeout + s.Settle)
 	for {
 		now, err := session.ListConversations(ctx)
 		if err == nil {
 			for _, c := range now[:min(len(now), maxKnown)] {
-				if !slices.Contains(known, c.ID) {
+				if !slices.Contains(rec.Known, c.ID) && c.Start.Before(latest) {
 					return c, true
 				}
 			}
 		}
-		if session.Sight() == share.SeesOwn || sleep(ctx, settlePoll) != nil {
+		if sleep(ctx, settlePoll) != nil {
 			return share.Conversation{}, false
 		}
 	}

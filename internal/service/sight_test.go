@@ -81,9 +81,19 @@ func TestWhereAbsenceProvesNothingAConversationIsNeverOpenedAgain(t *testing.T) 
 			if n := h.lp.count("CreateConversation"); n != 1 {
 				t.Errorf("it was asked for %d times", n)
 			}
+			// Another one, that somebody opened later, is not it.
+			h.lp.addConversation("another", true, "alice")
+			h.lp.state.Lock()
+			h.lp.convs[len(h.lp.convs)-1].Start = time.Now().Add(time.Hour)
+			h.lp.state.Unlock()
+			_, err := h.convs.CreateConversation(h.alice(), req)
+			refused(t, err, share.LPPublishUnconfirmed)
 			h.lp.addConversation("told-late", true, "alice")
 			resp, err := h.convs.CreateConversation(h.alice(), req)
-			if err != nil || !resp.GetReplayed() || resp.GetConversation().GetName() != conversationName(account, "told-late") {
+			switch {
+			case sight == share.SeesOwn: // what it sees is never the one that was lost
+				refused(t, err, share.LPPublishUnconfirmed)
+			case err != nil || !resp.GetReplayed() || resp.GetConversation().GetName() != conversationName(account, "told-late"):
 				t.Errorf("got %v, %v", resp, err)
 			}
 			// A refusal is no doubt: the next call asks again.

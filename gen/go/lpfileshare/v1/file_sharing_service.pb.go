@@ -2021,7 +2021,8 @@ type WatchFilesResponse_Heartbeat struct {
 }
 
 type WatchFilesResponse_Reset_ struct {
-	// The token is too old to go on from: list the files again, then watch from the watch_token.
+	// The token is too old to go on from, or a file came late that belongs before some that were given (accounts that use the
+	// Connector API alone): list the files again, then watch from the watch_token.
 	Reset_ *WatchReset `protobuf:"bytes,3,opt,name=reset,proto3,oneof"`
 }
 
@@ -2077,7 +2078,7 @@ func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// WatchReset says that a watch cannot go on from the token it was given.
+// WatchReset says that a watch cannot go on. It is the last message.
 type WatchReset struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

@@ -57,10 +57,11 @@ type FileSharingServiceClient interface {
 	GetUpload(ctx context.Context, in *GetUploadRequest, opts ...grpc.CallOption) (*GetUploadResponse, error)
 	// StatFile tells what is known of a file, the store's size and ETag included.
 	StatFile(ctx context.Context, in *StatFileRequest, opts ...grpc.CallOption) (*StatFileResponse, error)
-	// ListFiles lists the files of a conversation, or of all of the caller's conversations, oldest first, page by page.
+	// ListFiles lists the files of a conversation, or of all of the caller's conversations, oldest first, page by page. Of an account
+	// that uses the Connector API without webhooks, those that were uploaded through this service.
 	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
 	// WatchFiles tells of files as they are published, by whomever, until the caller ends it. Heartbeats come in between, the first
-	// at once: from then on nothing is missed.
+	// at once: from then on nothing is missed. WEBHOOK_NOT_CONFIGURED where LivePerson does not tell this server of files.
 	WatchFiles(ctx context.Context, in *WatchFilesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFilesResponse], error)
 	// GetCapabilities tells what this server allows for an account: limits, types, times.
 	GetCapabilities(ctx context.Context, in *GetCapabilitiesRequest, opts ...grpc.CallOption) (*GetCapabilitiesResponse, error)
@@ -194,10 +195,11 @@ type FileSharingServiceServer interface {
 	GetUpload(context.Context, *GetUploadRequest) (*GetUploadResponse, error)
 	// StatFile tells what is known of a file, the store's size and ETag included.
 	StatFile(context.Context, *StatFileRequest) (*StatFileResponse, error)
-	// ListFiles lists the files of a conversation, or of all of the caller's conversations, oldest first, page by page.
+	// ListFiles lists the files of a conversation, or of all of the caller's conversations, oldest first, page by page. Of an account
+	// that uses the Connector API without webhooks, those that were uploaded through this service.
 	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
 	// WatchFiles tells of files as they are published, by whomever, until the caller ends it. Heartbeats come in between, the first
-	// at once: from then on nothing is missed.
+	// at once: from then on nothing is missed. WEBHOOK_NOT_CONFIGURED where LivePerson does not tell this server of files.
 	WatchFiles(*WatchFilesRequest, grpc.ServerStreamingServer[WatchFilesResponse]) error
 	// GetCapabilities tells what this server allows for an account: limits, types, times.
 	GetCapabilities(context.Context, *GetCapabilitiesRequest) (*GetCapabilitiesResponse, error)

@@ -1,0 +1,431 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats-server/v2/server"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+)
+
+// sharedNATS is a NATS server that several of ours share.
+func sharedNATS(t *testing.T) (flag string) {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("NATS does not start")
+	}
+	return "--ledger=nats://" + s.Addr().String()
+}
+
+// replica is one more server before the same sandbox.
+func (w *world) replica(args ...string) *world {
+	w.t.Helper()
+	r := &world{t: w.t, sb: w.sb, connector: w.connector, fixed: w.fixed}
+	r.start(args...)
+	return r
+}
+
+// deliver posts a notification to a server as LivePerson does, and returns the status.
+func (w *world) deliver(n map[string]any, secret string) int {
+	body, _ := json.Marshal(n)
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	req, err := http.NewRequest(http.MethodPost, w.webhooks, bytes.NewReader(body))
+	if err != nil {
+		w.t.Error(err)
+		return 0
+	}
+	req.Header.Set("x-liveperson-account-id", account)
+	req.Header.Set("x-liveperson-client-id", sandbox.DefaultAppID)
+	req.Header.Set("x-liveperson-signature", "sha256="+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Error(err)
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// shownBy is the news of a file of an agent's.
+func shownBy(conversation string, seq int) map[string]any {
+	return map[string]any{"kind": "notification", "type": "ms.MessagingEventNotification", "body": map[string]any{"changes": []any{map[string]any{
+		"sequence": seq, "originatorId": "agent", "originatorMetadata": map[string]any{"id": "agent", "role": "ASSIGNED_AGENT"},
+		"serverTimestamp": time.Now().UnixMilli(), "conversationId": conversation, "dialogId": conversation,
+		"event": map[string]any{"type": "ContentEvent", "contentType": "hosted/file", "message": map[string]any{
+			"caption": fmt.Sprint(seq), "relativePath": fmt.Sprintf("/v1/AUTH_async-images/%s/%d.PNG", account, seq), "fileType": "PNG", "preview": "",
+		}},
+	}}}}
+}
+
+// A thousand events come in any order, twice each, at any of three servers. Each server's watches give each once, in order.
+func TestAThousandEventsOnThreeReplicas(t *testing.T) {
+	const events = 1000
+	nats := sharedNATS(t)
+	first := newConnectorWorld(t, sandbox.Options{}, true, nats, "--event-gap=2m")
+	replicas := []*world{first, first.replica(nats, "--event-gap=2m"), first.replica(nats, "--event-gap=2m")}
+	if err := first.sb.SetWebhooks("", "", sandbox.Webhooks{}); err != nil { // the test delivers
+		t.Fatal(err)
+	}
+	c := first.consumer()
+	conv := first.conversation(c.Client)
+
+	came := make([]chan *pb.File, 0, 2*len(replicas))
+	for _, r := range replicas {
+		for _, parent := range []string{conv, accountPath + "/conversations/-"} {
+			into := make(chan *pb.File, events+10)
+			watch(t, r.again(c), parent, into)
+			came = append(came, into)
+		}
+	}
+	begun := time.Now()
+	order := rand.Perm(2 * events)
+	var wg sync.WaitGroup
+	for lane := range 12 {
+		wg.Go(func() {
+			for i := lane; i < len(order); i += 12 {
+				if got := replicas[rand.IntN(len(replicas))].deliver(shownBy(path.Base(conv), order[i]/2), sandbox.DefaultAppSecret); got != http.StatusOK {
+					t.Errorf("a delivery was answered with %d", got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	delivered := time.Since(begun)
+	for i, from := range came {
+		for seq := range int64(events) {
+			if f := next(t, from); f.GetMessageSequence() != seq || f.GetCaption() != fmt.Sprint(seq) {
+				t.Fatalf("watch %d gave %d, want %d", i, f.GetMessageSequence(), seq)
+			}
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // whatever should not come
+	for i, from := range came {
+		if len(from) > 0 {
+			t.Errorf("watch %d gave %d files more", i, len(from))
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	fmt.Printf("replicas: %d events, each delivered twice in random order to 3 servers in %s: each of %d watches gave %d files, once each and in order\n",
+		events, delivered.Round(time.Millisecond), len(came), events)
+}
+
+func TestAWebhookThatIsNotLivePersonsChangesNothing(t *testing.T) {
+	w := newConnectorWorld(t, sandbox.Options{}, true)
+	c := w.consumer()
+	conv := w.conversation(c.Client)
+	list := func() (n int) {
+		if _, err := c.ListFiles(t.Context(), conv, func(*pb.File) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for secret, want := range map[string]int{"": 401, "other": 401} {
+		if got := w.deliver(shownBy(path.Base(conv), 7), secret); got != want || list() != 0 {
+			t.Errorf("signed with %q: %d, and %d files", secret, got, list())
+		}
+	}
+	for range 3 {
+		if got := w.deliver(shownBy(path.Base(conv), 7), sandbox.DefaultAppSecret); got != 200 || list() != 1 {
+			t.Errorf("signed well, once or again: %d, and %d files", got, list())
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	// And the sandbox's own, signed wrongly, twice, in any order.
+	w.sb.Inject(sandbox.Fault{On: "webhook:POST", WrongSignature: true, Count: 1})
+	w.sb.Inject(sandbox.Fault{On: "webhook:POST", Twice: true, Shuffle: true, Count: 20})
+	w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, tinyPNG(t))
+	if n := list(); n != 2 {
+		t.Errorf("%d files", n)
+	}
+}
+
+func TestWithoutWebhooksOwnFilesAreKnownAndNothingIsWatched(t *testing.T) {
+	w := newConnectorWorld(t, sandbox.Options{AutoAssign: true}, false)
+	c := w.consumer()
+	conv := w.conversation(c.Client)
+	data := tinyPNG(t)
+	file := w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, data)
+	stream, err := c.Files().WatchFiles(t.Context(), &pb.WatchFilesRequest{Parent: conv})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED)
+	w.stop()
+	w.start()
+	again := w.again(c)
+	var names []string
+	if _, err := again.ListFiles(t.Context(), accountPath+"/conversations/-", func(f *pb.File) error { names = append(names, f.GetName()); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(names, []string{file.GetName()}) {
+		t.Errorf("after a restart %v are listed", names)
+	}
+	if got := w.download(again, file.GetName()); !bytes.Equal(got, data) {
+		t.Error("what came back is not what was sent")
+	}
+}
+
+// A message whose answer was lost is confirmed by its echo, or by nothing; it is never sent again.
+func TestALostAnswerIsNeverAnsweredBySendingAgain(t *testing.T) {
+	for _, webhooks := range []bool{true, false} {
+		t.Run(fmt.Sprintf("webhooks %t", webhooks), func(t *testing.T) {
+			t.Parallel()
+			w := newConnectorWorld(t, sandbox.Options{}, webhooks, "--lp-timeout=2s", "--settle=500ms")
+			c := w.consumer()
+			o := lpfileshare.UploadOptions{Conversation: w.conversation(c.Client), DisplayName: "a.png", RequestID: uuid.NewString(), RetryFor: -1}
+			w.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", DropAfter: true, Count: 1})
+			w.sb.Inject(sandbox.Fault{On: "webhook:ContentEvent", Status: 500, Count: 1}) // its first delivery is lost too
+			for try := range 4 {
+				resp, err := c.Upload(t.Context(), o, bytes.NewReader(tinyPNG(t)))
+				switch {
+				case err == nil && webhooks:
+					if resp.GetFile().MessageSequence == nil {
+						t.Errorf("try %d: %v", try, resp)
+					}
+				case err == nil:
+					t.Errorf("try %d: without webhooks nobody can have told: %v", try, resp)
+				default:
+					wantReason(t, err, pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED)
+				}
+				if n := len(w.sb.Journal().Published); n != 1 {
+					t.Fatalf("try %d: %d messages", try, n)
+				}
+				time.Sleep(time.Second)
+			}
+			_, err := c.Upload(t.Context(), o, bytes.NewReader(tinyPNG(t)))
+			if webhooks != (err == nil) {
+				t.Errorf("in the end: %v", err)
+			}
+		})
+	}
+}
+
+func TestAFileBehindItsPlaceEndsAWatchAndIsNotLost(t *testing.T) {
+	w := newConnectorWorld(t, sandbox.Options{}, true, "--event-gap=200ms", "--debug-listen=127.0.0.1:0")
+	if err := w.sb.SetWebhooks("", "", sandbox.Webhooks{}); err != nil {
+		t.Fatal(err)
+	}
+	c := w.consumer()
+	conv := w.conversation(c.Client)
+	came := make(chan *pb.File, 10)
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	token, err := c.ListFiles(ctx, conv, func(*pb.File) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		ended <- c.Watch(ctx, lpfileshare.WatchOptions{Parent: conv, Token: token}, func(f *pb.File) error { came <- f; return nil })
+	}()
+	w.deliver(shownBy(path.Base(conv), 1), sandbox.DefaultAppSecret)
+	if f := next(t, came); f.GetMessageSequence() != 1 {
+		t.Errorf("%v came", f)
+	}
+	w.deliver(shownBy(path.Base(conv), 0), sandbox.DefaultAppSecret)
+	if err := <-ended; !errors.Is(err, lpfileshare.ErrWatchReset) {
+		t.Errorf("the watch ended with %v", err)
+	}
+	resp, err := http.Get("http://" + regexp.MustCompile(`debug=(\S+)`).FindStringSubmatch(w.logs.String())[1] + "/debug/webhooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counts struct{ Kept, Late int }
+	if err := json.NewDecoder(resp.Body).Decode(&counts); err != nil || counts.Late != 1 || counts.Kept != 2 {
+		t.Errorf("counted %+v, %v", counts, err)
+	}
+	resp.Body.Close()
+	var seqs []int64
+	if _, err = c.ListFiles(ctx, conv, func(f *pb.File) error { seqs = append(seqs, f.GetMessageSequence()); return nil }); err != nil || !slices.Equal(seqs, []int64{0, 1}) {
+		t.Errorf("%v are listed, %v", seqs, err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// A reduced fault table of what only the Connector API has. Faults strike once; the caller repeats under its request id.
+func TestTheConnectorsOwnFaults(t *testing.T) {
+	endpoints := []string{"http:token", "http:consumer", "http:conversation", "http:send", "ms.PublishEvent", "webhook:ContentEvent"}
+	faults := []struct {
+		name  string
+		fault sandbox.Fault
+	}{
+		{"401", sandbox.Fault{Status: 401}}, {"429", sandbox.Fault{Status: 429}}, {"500", sandbox.Fault{Status: 500}},
+		{"503", sandbox.Fault{Status: 503}}, {"slow", sandbox.Fault{Delay: 700 * time.Millisecond}}, {"cut", sandbox.Fault{Drop: true}},
+		{"answer lost", sandbox.Fault{DropAfter: true}}, {"garbage", sandbox.Fault{Garbage: true}},
+	}
+	outcome := make(map[string]string)
+	var mu sync.Mutex
+	t.Run("cases", func(t *testing.T) {
+		for _, on := range endpoints {
+			for _, f := range faults {
+				t.Run(on+" "+f.name, func(t *testing.T) {
+					t.Parallel()
+					w := newConnectorWorld(t, sandbox.Options{}, true, "--lp-timeout=3s", "--settle=1s")
+					fault := f.fault
+					fault.On, fault.Count = on, 1
+					w.garbled.Store(fault.Garbage)
+					before := on == "http:token" || on == "http:consumer" || on == "http:conversation"
+					if before {
+						w.sb.Inject(fault)
+					}
+					c := w.consumer()
+					req := &pb.CreateConversationRequest{Parent: accountPath, RequestId: uuid.NewString()}
+					conv, err := c.CreateConversation(t.Context(), req)
+					for try := 1; err != nil && try < 3; try++ {
+						if wait, again := lpfileshare.RetryDelay(err); again {
+							time.Sleep(min(wait, time.Second))
+							conv, err = c.CreateConversation(t.Context(), req)
+						}
+					}
+					said := ""
+					if err == nil {
+						if !before {
+							w.sb.Inject(fault)
+						}
+						o := lpfileshare.UploadOptions{Conversation: conv.GetName(), DisplayName: "a.png", RequestID: uuid.NewString(), RetryFor: 6 * time.Second}
+						var resp *pb.UploadResponse
+						if resp, err = c.Upload(t.Context(), o, bytes.NewReader(tinyPNG(t))); err == nil && resp.GetFile().MessageSequence == nil {
+							t.Errorf("%v", resp)
+						}
+					}
+					j := w.sb.Journal()
+					switch {
+					case err == nil:
+						said = "ok"
+						if len(j.Published) != 1 {
+							t.Errorf("%d messages", len(j.Published))
+						}
+					default:
+						said = strings.ToLower(lpfileshare.ReasonName(lpfileshare.ErrorReason(err)))
+						if len(j.Published) > 1 || len(j.Conversations) > 1 {
+							t.Errorf("%d messages in %d conversations", len(j.Published), len(j.Conversations))
+						}
+						// What cannot be known stays so; every other trouble passes.
+						open := lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED
+						final := f.name == "401" && on == "http:token" || f.name == "garbage"
+						if !open && !final {
+							t.Errorf("the caller heard %v", err)
+						}
+					}
+					mu.Lock()
+					outcome[on+f.name] = said
+					mu.Unlock()
+				})
+			}
+		}
+	})
+	var table bytes.Buffer
+	tw := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprint(tw, "connector: fault on")
+	for _, f := range faults {
+		fmt.Fprint(tw, "\t", f.name)
+	}
+	for _, on := range endpoints {
+		fmt.Fprint(tw, "\n", on)
+		for _, f := range faults {
+			fmt.Fprint(tw, "\t", cmp.Or(outcome[on+f.name], "-"))
+		}
+	}
+	fmt.Fprintln(tw)
+	_ = tw.Flush()
+	fmt.Printf("%s", table.Bytes())
+}
+
+func TestAReloadChangesAnAccountsMessengerAndSecret(t *testing.T) {
+	w := newSandboxWorld(t, sandbox.Options{})
+	connector := func(secret string) string {
+		t.Setenv("TEST_APP_SECRET", secret)
+		return fmt.Sprintf("accounts:\n  %q:\n    messenger: connector\n    app: {id: %s, secret_env: TEST_APP_SECRET}\n", account, sandbox.DefaultAppID)
+	}
+	file := newAccountsFile(t, connector("wrong"))
+	w.start("--accounts=" + file.path)
+	signedUp := w.consumer()
+	external := w.dial().As(lpfileshare.ExternalConsumerID("anna"))
+	create := func(c *lpfileshare.Client) error {
+		_, err := c.CreateConversation(t.Context(), &pb.CreateConversationRequest{Parent: accountPath})
+		return err
+	}
+	wantReason(t, create(external), pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
+	wantReason(t, create(signedUp.Client), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+
+	const read = "the accounts file was read again"
+	file.write(connector(sandbox.DefaultAppSecret))
+	w.hangUp(read)
+	if err := create(external); err != nil {
+		t.Errorf("with the right secret: %v", err)
+	}
+	file.write(fmt.Sprintf("accounts:\n  %q: {}\n", account))
+	w.hangUp(read)
+	wantReason(t, create(external), pb.ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED)
+	if err := create(signedUp.Client); err != nil {
+		t.Errorf("over the messaging socket: %v", err)
+	}
+}
+
+func TestWebhooksByTLSWithACertificateThatIsReadAgain(t *testing.T) {
+	a := newAuthority(t, "hooks")
+	flags := a.server("one")
+	w := newConnectorWorld(t, sandbox.Options{WebhookTLS: a.config("")}, true,
+		"--webhook-cert="+strings.TrimPrefix(flags[0], "--tls-cert="), "--webhook-key="+strings.TrimPrefix(flags[1], "--tls-key="))
+	hook := strings.Replace(w.webhooks, "http://", "https://", 1)
+	if err := w.sb.SetWebhooks("", "", sandbox.Webhooks{Endpoints: sandbox.AllEvents(hook)}); err != nil {
+		t.Fatal(err)
+	}
+	c := w.consumer()
+	conv := w.conversation(c.Client)
+	came := make(chan *pb.File, 10)
+	watch(t, c.Client, conv, came)
+	w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, tinyPNG(t))
+	next(t, came)
+	delivered := func() (n int) {
+		for _, d := range w.sb.Journal().Delivered {
+			if d.Outcome == sandbox.HookDelivered {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "webhooks arrive by TLS", func() bool { return delivered() >= 2 })
+
+	serial := func() string {
+		conn, err := tls.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(hook, "https://"), "/webhooks"), a.config(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	before := serial()
+	a.server("one") // another one in its place
+	w.hangUp("the accounts file was read again")
+	eventually(t, "the new certificate is shown", func() bool { return serial() != before })
+}
