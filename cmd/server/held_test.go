@@ -120,7 +120,7 @@ func TestConsumersByTheirIDsOutliveTheirTokens(t *testing.T) {
 	case <-time.After(300 * time.Millisecond):
 	}
 	renewals := strings.Count(w.logs.String(), "a session goes on with its next token")
-	if renewals < 3 {
+	if renewals < 2 { // one is due within five seconds of the last
 		t.Errorf("%d renewals in %s", renewals, runs)
 	}
 	other := consumer("c-4712")
