@@ -66,7 +66,7 @@ func (p *Processor) Fit(ctx context.Context, job share.ImageJob) (_ *share.Fitte
 	case seen.frames > 1:
 		return nil, cannotFit(job, "animated", "it is an animation, and would lose its movement")
 	}
-	if err := p.recode(ctx, job, config, seen, fitted); err != nil {
+	if err := p.recode(ctx, job, config, seen, out.n, fitted); err != nil {
 		return nil, err
 	}
 	return fitted, nil
@@ -91,8 +91,9 @@ func (p *Processor) configOf(ctx context.Context, job share.ImageJob) (image.Con
 	return p.readHeader(job.Type, src, src)
 }
 
-// recode encodes an image anew until it fits, and says in fitted what that took.
-func (p *Processor) recode(ctx context.Context, job share.ImageJob, config image.Config, seen *anatomy, fitted *share.FittedImage) error {
+// recode encodes an image anew until it fits, and says in fitted what that took. Clean is how many bytes it has without what does
+// not show.
+func (p *Processor) recode(ctx context.Context, job share.ImageJob, config image.Config, seen *anatomy, clean int64, fitted *share.FittedImage) error {
 	cost := fitMemory(job.Type, config, seen)
 	if cost > p.budget() {
 		return cannotFit(job, "memory", fmt.Sprintf("decoding its %d by %d pixels would take about %d MiB, more than this server has for images",
@@ -118,7 +119,7 @@ func (p *Processor) recode(ctx context.Context, job share.ImageJob, config image
 	}
 	small, side := img, max(size.X, size.Y)
 	if fitted.Type == share.PNG && job.Type == share.PNG { // as large as it is it did not fit before either
-		side, small = fewer(side, job.Size, job.MaxBytes), nil
+		side, small = fewer(side, clean, job.MaxBytes), nil
 	}
 	if fitted.Type == share.JPEG && side > maxJPEGSide {
 		side, small = maxJPEGSide, nil

@@ -203,7 +203,10 @@ func (c *carver) marker() (byte, error) {
 			c.found.remove(share.MetadataOther)
 			continue
 		}
-		for b == 0xff {
+		for fill := 0; b == 0xff; fill++ {
+			if fill > 0 {
+				c.found.remove(share.MetadataOther)
+			}
 			if b, err = c.r.ReadByte(); err != nil {
 				return 0, cut(err)
 			}
@@ -237,6 +240,7 @@ func (c *carver) entropy() error {
 			return cut(err)
 		} else if b[1] == 0xff {
 			_, _ = c.r.Discard(1) // a fill byte
+			c.found.remove(share.MetadataOther)
 			continue
 		} else if b[1] != 0 && (b[1] < 0xd0 || b[1] > 0xd7) {
 			return nil
