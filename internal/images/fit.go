@@ -193,9 +193,11 @@ func (p *Processor) turn(ctx context.Context, bytes int64) (done func(), err err
 
 // decodeUpright decodes the image of a job, all of its canvas, as it is seen, with its colour profile.
 func (p *Processor) decodeUpright(ctx context.Context, job share.ImageJob, config image.Config, seen *anatomy) (image.Image, []byte, error) {
-	profile, there := readProfile(job.Type, p.open(ctx, job))
-	if there && len(profile) == 0 {
-		seen.remove(share.MetadataColorProfile)
+	var profile []byte
+	if seen.profileEnd > 0 {
+		if profile = readProfile(job.Type, p.open(ctx, job), seen.profileEnd); len(profile) == 0 {
+			seen.remove(share.MetadataColorProfile)
+		}
 	}
 	src := p.open(ctx, job)
 	img, err := decodeWhole(job.Type, src, src)
@@ -294,7 +296,7 @@ func (o *bounded) Write(b []byte) (int, error) {
 }
 
 // fitMemory estimates what it takes to decode an image and encode it anew, in bytes, from above: as Go's decoders allocate, and
-// the steps of recode. What a step no longer needs is the garbage collector's, which the process's memory limit keeps at it.
+// the steps of recode. A picture that was turned counts twice: what it was before is garbage, but nobody knows until when.
 func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
 	n := pixels(config.Width, config.Height)
 	var decoding, work int64 // while decoding; and what is left of it to work on
@@ -325,7 +327,7 @@ func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
 		further += n
 	}
 	if seen.orientation > 1 {
-		further = max(further, work)
+		further += work
 	}
 	const rest = 8 << 20 // scaling to a preview, compressing, tables, profiles
 	return max(decoding, work+further) + rest

@@ -229,7 +229,7 @@ func TestAColourProfileGoesOnlyWithItsColours(t *testing.T) {
 	clear := noise(300, 300)
 	clear.Pix[3] = 0
 	got, fitted = orderOf(share.PNG, withProfile(clear, "RGB "), 50_000).done(t)
-	if kept, _ := readProfile(share.PNG, bytes.NewReader(got)); fitted.Type != share.PNG || !bytes.Equal(kept, iccProfile("RGB ")) {
+	if kept := readProfile(share.PNG, bytes.NewReader(got), int64(len(got))); fitted.Type != share.PNG || !bytes.Equal(kept, iccProfile("RGB ")) {
 		t.Errorf("the profile is lost: %+v", fitted)
 	}
 	decoded(t, share.PNG, got)

@@ -164,7 +164,7 @@ func TestAPhotographArrivesUprightSmallAndClean(t *testing.T) {
 
 // TestSixtyFourPhotographsStayInsideTheBudget sends them all at once. They wait for room and for their turn to be decoded.
 func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
-	const uploads, files, decoding, rest = 64, 128 * mib, 128 * mib, 96 * mib
+	const uploads, files, decoding, rest = 64, 128 * mib, 192 * mib, 96 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
 	clients, conv := s.signUp(8)
