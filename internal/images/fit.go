@@ -117,6 +117,9 @@ func (p *Processor) recode(ctx context.Context, job share.ImageJob, config image
 	if !opaque(img) {
 		fitted.Type, qualities = share.PNG, []int{0}
 	}
+	if n, ok := img.(*image.NRGBA); ok && fitted.Type == share.JPEG { // the same, opaque as it is, and what the encoder is quick with
+		img = &image.RGBA{Pix: n.Pix, Stride: n.Stride, Rect: n.Rect}
+	}
 	small, side := img, max(size.X, size.Y)
 	if fitted.Type == share.PNG && job.Type == share.PNG { // as large as it is it did not fit before either
 		side, small = fewer(side, clean, job.MaxBytes), nil
@@ -296,7 +299,8 @@ func (o *bounded) Write(b []byte) (int, error) {
 }
 
 // fitMemory estimates what it takes to decode an image and encode it anew, in bytes, from above: as Go's decoders allocate, and
-// the steps of recode. A picture that was turned counts twice: what it was before is garbage, but nobody knows until when.
+// the steps of recode, up to the first scaled picture. What a step no longer needs counts too: it is garbage, but nobody knows
+// until when.
 func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
 	n := pixels(config.Width, config.Height)
 	var decoding, work int64 // while decoding; and what is left of it to work on
@@ -320,7 +324,7 @@ func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
 		}
 	}
 	if seen.orientation > 1 && seen.frame.maxH == 4 {
-		decoding, work = max(decoding, work+4*n), 4*n // chroma that has no name once it is turned
+		decoding, work = decoding+4*n, 4*n // chroma that has no name once it is turned
 	}
 	further := 4 * n * 81 / 100 // the first scaled picture: nine tenths as long, and as wide
 	if config.ColorModel == color.GrayModel {
@@ -330,5 +334,5 @@ func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
 		further += work
 	}
 	const rest = 8 << 20 // scaling to a preview, compressing, tables, profiles
-	return max(decoding, work+further) + rest
+	return decoding + further + rest
 }

@@ -71,7 +71,14 @@ func fill(v reflect.Value) {
 	case reflect.Bool:
 		v.SetBool(true)
 	case reflect.Slice:
-		v.SetBytes([]byte{0, 1, 2, 255})
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			v.SetBytes([]byte{0, 1, 2, 255})
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range v.Len() {
+			fill(v.Index(i))
+		}
 	default:
 		panic("a field of kind " + v.Kind().String())
 	}
