@@ -66,7 +66,7 @@ func (p *Processor) Fit(ctx context.Context, job share.ImageJob) (_ *share.Fitte
 	case seen.frames > 1:
 		return nil, cannotFit(job, "animated", "it is an animation, and would lose its movement")
 	}
-	if err := p.recode(ctx, job, config, seen, fitted); err != nil {
+	if err := p.recode(ctx, job, config, seen, out.n, fitted); err != nil {
 		return nil, err
 	}
 	return fitted, nil
@@ -91,8 +91,9 @@ func (p *Processor) configOf(ctx context.Context, job share.ImageJob) (image.Con
 	return p.readHeader(job.Type, src, src)
 }
 
-// recode encodes an image anew until it fits, and says in fitted what that took.
-func (p *Processor) recode(ctx context.Context, job share.ImageJob, config image.Config, seen *anatomy, fitted *share.FittedImage) error {
+// recode encodes an image anew until it fits, and says in fitted what that took. Clean is how many bytes it has without what does
+// not show.
+func (p *Processor) recode(ctx context.Context, job share.ImageJob, config image.Config, seen *anatomy, clean int64, fitted *share.FittedImage) error {
 	cost := fitMemory(job.Type, config, seen)
 	if cost > p.budget() {
 		return cannotFit(job, "memory", fmt.Sprintf("decoding its %d by %d pixels would take about %d MiB, more than this server has for images",
@@ -116,9 +117,12 @@ func (p *Processor) recode(ctx context.Context, job share.ImageJob, config image
 	if !opaque(img) {
 		fitted.Type, qualities = share.PNG, []int{0}
 	}
+	if n, ok := img.(*image.NRGBA); ok && fitted.Type == share.JPEG { // the same, opaque as it is, and what the encoder is quick with
+		img = &image.RGBA{Pix: n.Pix, Stride: n.Stride, Rect: n.Rect}
+	}
 	small, side := img, max(size.X, size.Y)
 	if fitted.Type == share.PNG && job.Type == share.PNG { // as large as it is it did not fit before either
-		side, small = fewer(side, job.Size, job.MaxBytes), nil
+		side, small = fewer(side, clean, job.MaxBytes), nil
 	}
 	if fitted.Type == share.JPEG && side > maxJPEGSide {
 		side, small = maxJPEGSide, nil
@@ -192,9 +196,11 @@ func (p *Processor) turn(ctx context.Context, bytes int64) (done func(), err err
 
 // decodeUpright decodes the image of a job, all of its canvas, as it is seen, with its colour profile.
 func (p *Processor) decodeUpright(ctx context.Context, job share.ImageJob, config image.Config, seen *anatomy) (image.Image, []byte, error) {
-	profile, there := readProfile(job.Type, p.open(ctx, job))
-	if there && len(profile) == 0 {
-		seen.remove(share.MetadataColorProfile)
+	var profile []byte
+	if seen.profileEnd > 0 {
+		if profile = readProfile(job.Type, p.open(ctx, job), seen.profileEnd); len(profile) == 0 {
+			seen.remove(share.MetadataColorProfile)
+		}
 	}
 	src := p.open(ctx, job)
 	img, err := decodeWhole(job.Type, src, src)
@@ -293,7 +299,8 @@ func (o *bounded) Write(b []byte) (int, error) {
 }
 
 // fitMemory estimates what it takes to decode an image and encode it anew, in bytes, from above: as Go's decoders allocate, and
-// the steps of recode. What a step no longer needs is the garbage collector's, which the process's memory limit keeps at it.
+// the steps of recode, up to the first scaled picture. What a step no longer needs counts too: it is garbage, but nobody knows
+// until when.
 func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
 	n := pixels(config.Width, config.Height)
 	var decoding, work int64 // while decoding; and what is left of it to work on
@@ -317,15 +324,15 @@ func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
 		}
 	}
 	if seen.orientation > 1 && seen.frame.maxH == 4 {
-		decoding, work = max(decoding, work+4*n), 4*n // chroma that has no name once it is turned
+		decoding, work = decoding+4*n, 4*n // chroma that has no name once it is turned
 	}
 	further := 4 * n * 81 / 100 // the first scaled picture: nine tenths as long, and as wide
 	if config.ColorModel == color.GrayModel {
 		further += n
 	}
 	if seen.orientation > 1 {
-		further = max(further, work)
+		further += work
 	}
 	const rest = 8 << 20 // scaling to a preview, compressing, tables, profiles
-	return max(decoding, work+further) + rest
+	return decoding + further + rest
 }

@@ -12,6 +12,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -229,7 +230,7 @@ func TestAColourProfileGoesOnlyWithItsColours(t *testing.T) {
 	clear := noise(300, 300)
 	clear.Pix[3] = 0
 	got, fitted = orderOf(share.PNG, withProfile(clear, "RGB "), 50_000).done(t)
-	if kept, _ := readProfile(share.PNG, bytes.NewReader(got)); fitted.Type != share.PNG || !bytes.Equal(kept, iccProfile("RGB ")) {
+	if kept := readProfile(share.PNG, bytes.NewReader(got), int64(len(got))); fitted.Type != share.PNG || !bytes.Equal(kept, iccProfile("RGB ")) {
 		t.Errorf("the profile is lost: %+v", fitted)
 	}
 	decoded(t, share.PNG, got)
@@ -556,4 +557,67 @@ func FuzzFit(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTheEstimateOfMemoryIsFromAbove holds all that Fit allocates, garbage included, against its estimate, where it scales once.
+func TestTheEstimateOfMemoryIsFromAbove(t *testing.T) {
+	const w, h = 2000, 1500
+	soft := image.NewYCbCr(image.Rect(0, 0, w, h), image.YCbCrSubsampleRatio420)
+	for i := range soft.Y {
+		soft.Y[i] = byte(i*i>>7) & 0x3f
+	}
+	clear := image.NewNRGBA(image.Rect(0, 0, w, h))
+	copy(clear.Pix, noise(w, h).Pix)
+	clear.Pix[3] = 0
+	paletted := image.NewPaletted(image.Rect(0, 0, w, h), color.Palette{color.Black, color.White, red, blue})
+	for i := range paletted.Pix {
+		paletted.Pix[i] = byte(i*i>>5) & 3
+	}
+	var still bytes.Buffer
+	if err := gif.Encode(&still, paletted, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		ft   share.FileType
+		b    []byte
+	}{
+		{"JPEG", share.JPEG, asJPEG(t, soft)},
+		{"JPEG, turned", share.JPEG, withEXIF(asJPEG(t, soft), "II", 6)},
+		{"JPEG, grey", share.JPEG, asJPEG(t, grey(w, h))},
+		{"JPEG, progressive", share.JPEG, craft.FlatJPEG(0xc2, w, h, 100, 64, -64)},
+		{"JPEG, inks", share.JPEG, craft.FlatJPEG(0xc0, w, h, 100, 100, 100, 100)},
+		{"PNG", share.PNG, asPNG(t, noise(w, h))},
+		{"PNG, grey", share.PNG, asPNG(t, grey(w, h))},
+		{"PNG, transparent", share.PNG, asPNG(t, clear)},
+		{"PNG, 16 bits", share.PNG, asPNG(t, deep(w, h))},
+		{"GIF", share.GIF, still.Bytes()},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := New(Config{MaxMemory: 1 << 30})
+			o := orderOf(c.ft, c.b, int64(len(c.b)/3), previewed)
+			o.Create = func() io.Writer { return io.Discard }
+			config, err := p.configOf(t.Context(), o.ImageJob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen, err := strip(c.ft, bytes.NewReader(c.b), io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			estimate := fitMemory(c.ft, config, seen)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			fitted, err := p.Fit(t.Context(), o.ImageJob)
+			runtime.ReadMemStats(&after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			took := int64(after.TotalAlloc - before.TotalAlloc)
+			t.Logf("%s: %d of %d KiB, %+v", c.name, took>>10, estimate>>10, fitted.Change.Stored)
+			if took > estimate {
+				t.Errorf("it allocated %d KiB, and was estimated at %d", took>>10, estimate>>10)
+			}
+		})
+	}
 }

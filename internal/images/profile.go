@@ -14,18 +14,21 @@ import (
 // have less than 4 KB; those of printers, which have more, do not go with our pixels.
 const maxProfile = 1 << 20
 
-// readProfile reads the colour profile (ICC) that stands at the beginning of a JPEG or PNG. Empty where there is none that can be
-// read. There tells that there is something.
-func readProfile(t share.FileType, r io.Reader) (profile []byte, there bool) {
-	head, err := io.ReadAll(io.LimitReader(r, maxHeader+maxProfile))
-	if err != nil {
-		return nil, false
+// readProfile reads the colour profile (ICC) that stands in the first end bytes of a JPEG or PNG. Empty where there is none that can
+// be read, or carried over.
+func readProfile(t share.FileType, r io.Reader, end int64) (profile []byte) {
+	if end > maxHeader+maxProfile {
+		return nil
+	}
+	head := make([]byte, end)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil
 	}
 	switch t {
 	case share.JPEG:
 		for marker, data := range segments(head) {
 			if isProfile(marker, data) { // in order, as all writers have them
-				profile, there = append(profile, data[len(iccHeader)+2:]...), true
+				profile = append(profile, data[len(iccHeader)+2:]...)
 			}
 		}
 	case share.PNG:
@@ -36,7 +39,7 @@ func readProfile(t share.FileType, r io.Reader) (profile []byte, there bool) {
 			}
 			if kind == "iCCP" {
 				_, packed, ok := bytes.Cut(head[at+8:at+8+length], []byte{0})
-				if there = true; ok && len(packed) > 1 {
+				if ok && len(packed) > 1 {
 					profile = inflate(packed[1:])
 				}
 			}
@@ -44,9 +47,9 @@ func readProfile(t share.FileType, r io.Reader) (profile []byte, there bool) {
 		}
 	}
 	if len(profile) > maxProfile {
-		return nil, there
+		return nil
 	}
-	return profile, there
+	return profile
 }
 
 // inflate unpacks a colour profile, up to one byte more than is carried over.

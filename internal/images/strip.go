@@ -20,6 +20,7 @@ type anatomy struct {
 	frame       jpegFrameHeader
 	removed     []share.ImageMetadata // each kind once
 	trailing    int64                 // bytes behind the image's end
+	profileEnd  int64                 // how many bytes hold all of the colour profile; 0: there is none
 }
 
 func (a *anatomy) remove(kind share.ImageMetadata) {
@@ -32,7 +33,8 @@ func (a *anatomy) remove(kind share.ImageMetadata) {
 // one, since the picture would lie on its side without. What is not built as its format says is ImageInvalid; the pixels are not
 // decoded.
 func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
-	c := &carver{r: bufio.NewReaderSize(r, 16<<10), w: w, found: anatomy{orientation: 1, frames: 1}}
+	in := &counted{r: r}
+	c := &carver{in: in, r: bufio.NewReaderSize(in, 16<<10), w: w, found: anatomy{orientation: 1, frames: 1}}
 	var err error
 	switch t {
 	case share.JPEG:
@@ -52,10 +54,27 @@ func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
 
 // A carver walks through an image and copies what stays.
 type carver struct {
-	r     *bufio.Reader
+	in    *counted
+	r     *bufio.Reader // of in
 	w     io.Writer
 	exif  bool // of a JPEG: EXIF was seen
 	found anatomy
+}
+
+// at is how many bytes were taken so far.
+func (c *carver) at() int64 { return c.in.n - int64(c.r.Buffered()) }
+
+// A counted reader counts.
+type counted struct {
+	r io.Reader
+	n int64
+}
+
+// Read is r's.
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	return n, err
 }
 
 // broken says that the image is not built as its format says.
@@ -170,6 +189,7 @@ func (c *carver) segment(marker byte, data []byte) []byte {
 		}
 		return data
 	case isProfile(marker, data):
+		c.found.profileEnd = c.at()
 		return data
 	case marker == app14 && len(data) >= 12 && bytes.HasPrefix(data, []byte("Adobe")):
 		if len(data) > 12 {
@@ -203,7 +223,10 @@ func (c *carver) marker() (byte, error) {
 			c.found.remove(share.MetadataOther)
 			continue
 		}
-		for b == 0xff {
+		for fill := 0; b == 0xff; fill++ {
+			if fill > 0 {
+				c.found.remove(share.MetadataOther)
+			}
 			if b, err = c.r.ReadByte(); err != nil {
 				return 0, cut(err)
 			}
@@ -237,6 +260,7 @@ func (c *carver) entropy() error {
 			return cut(err)
 		} else if b[1] == 0xff {
 			_, _ = c.r.Discard(1) // a fill byte
+			c.found.remove(share.MetadataOther)
 			continue
 		} else if b[1] != 0 && (b[1] < 0xd0 || b[1] > 0xd7) {
 			return nil
@@ -288,6 +312,9 @@ func (c *carver) png() error {
 				c.found.remove(share.MetadataOther)
 			}
 			err = c.pngChunk(head, io.Discard, false)
+		}
+		if kind == "iCCP" {
+			c.found.profileEnd = c.at()
 		}
 		if err != nil || kind == "IEND" {
 			return err

@@ -75,8 +75,10 @@ func fill(v reflect.Value) {
 			v.SetBytes([]byte{0, 1, 2, 255})
 			return
 		}
-		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		fill(v.Index(0))
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range v.Len() {
+			fill(v.Index(i))
+		}
 	default:
 		panic("a field of kind " + v.Kind().String())
 	}

@@ -164,7 +164,7 @@ func TestAPhotographArrivesUprightSmallAndClean(t *testing.T) {
 
 // TestSixtyFourPhotographsStayInsideTheBudget sends them all at once. They wait for room and for their turn to be decoded.
 func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
-	const uploads, files, decoding, rest = 64, 128 * mib, 128 * mib, 96 * mib
+	const uploads, files, decoding, rest = 64, 128 * mib, 192 * mib, 96 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
 	clients, conv := s.signUp(8)
@@ -195,6 +195,35 @@ func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
 	}
 	fmt.Printf("%d photographs of 12 megapixels at once: %.1f s, %.2f s each; peak %d MiB; budgets: files %d MiB, decoding %d MiB, the rest %d MiB\n",
 		uploads, took.Seconds(), took.Seconds()/uploads, peak/mib, files/mib, decoding/mib, rest/mib)
+	if peak == 0 || peak > files+decoding+rest {
+		t.Errorf("the server had %d MiB resident", peak/mib)
+	}
+}
+
+// TestProgressiveJPEGsStayInsideTheBudget sends JPEGs whose decoder keeps every coefficient until the end: 180 MB for 12 megapixels, of
+// which only one at a time finds room.
+func TestProgressiveJPEGsStayInsideTheBudget(t *testing.T) {
+	const uploads, files, decoding, rest = 6, 64 * mib, 200 * mib, 96 * mib
+	b := craft.FlatJPEG(0xc2, 4000, 3000, 100, 64, -64)
+	s := startServer(t, "--fit-images", "--max-file-bytes=100000", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding))
+	clients, conv := s.signUp(2)
+	var group errgroup.Group
+	begun := time.Now()
+	for i := range uploads {
+		group.Go(func() error {
+			r, err := clients[i%len(clients)].Upload(t.Context(), fitted(conv), bytes.NewReader(b))
+			if err == nil && (!r.GetImage().GetScaled() || r.GetPreviewOmitted() || r.GetFile().GetStoredSizeBytes() > 100_000) {
+				t.Errorf("one came out as %v", r)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	peak := s.peak()
+	fmt.Printf("%d progressive JPEGs of 12 megapixels at once (%d bytes each): %.1f s; peak %d MiB; budgets: files %d MiB, decoding %d MiB, the rest %d MiB\n",
+		uploads, len(b), time.Since(begun).Seconds(), peak/mib, files/mib, decoding/mib, rest/mib)
 	if peak == 0 || peak > files+decoding+rest {
 		t.Errorf("the server had %d MiB resident", peak/mib)
 	}
