@@ -66,7 +66,8 @@ fuzz: ## Run every fuzz target for FUZZTIME each (10s)
 
 .PHONY: test-crash
 test-crash: ## Kill and stop servers in every state of the ledger, and NATS nodes with them
-	$(GO) test -count=1 -timeout 15m ./test/crash
+	$(GO) test -c -o $(BIN)/crash.test ./test/crash
+	$(BIN)/crash.test -test.timeout 15m
 
 DURATION ?= 10m
 .PHONY: soak

@@ -140,13 +140,16 @@ func openLane(dir string) (_ *lane, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for { // the nodes have to choose a leader first
-		if _, err := l.bucket.AccountInfo(ctx); err == nil {
+	for { // the nodes have to choose a leader first, and what one is asked before is not answered
+		try, done := context.WithTimeout(ctx, time.Second)
+		_, err := l.bucket.AccountInfo(try)
+		done()
+		if err == nil {
 			break
-		} else if ctx.Err() != nil {
-			return l, fmt.Errorf("the NATS cluster does not get ready: %w", err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		if ctx.Err() != nil {
+			return l, fmt.Errorf("the NATS cluster does not get ready: %w\n%s", err, l.nodes[0].process.Logs.Tail())
+		}
 	}
 	for i := range replicas {
 		s := &server{addr: fmt.Sprintf("127.0.0.1:%d", grpcs[i])}

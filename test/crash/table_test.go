@@ -38,6 +38,13 @@ func (h *hold) take() bool {
 	return first
 }
 
+// free reports whether no server is held yet.
+func (h *hold) free() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.taken
+}
+
 // at is what a proxy does at the place, with the bytes in its hands.
 func (h *hold) at(server int) func() {
 	return func() {
@@ -88,6 +95,16 @@ var states = []state{
 	}},
 	{"STORED", pb.UploadState_UPLOAD_STATE_STORED, 0, written("STORED")},
 	{"PUBLISHING, frame not written", pb.UploadState_UPLOAD_STATE_PUBLISHING, 0, written("PUBLISHING")},
+	{"PUBLISHING, waiting for a socket", pb.UploadState_UPLOAD_STATE_PUBLISHING, 0, func(s *server, n int, h *hold) {
+		for _, p := range s.ledger {
+			p.Arm(proxy.Fault{Dir: proxy.ToServer, Match: says(`"State":"PUBLISHING"`), Before: func() {
+				if h.free() {
+					s.socket.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says("HTTP/1.1 101"), Before: h.at(n)})
+					s.socket.Cut(proxy.Reset)
+				}
+			}})
+		}
+	}},
 	{"PUBLISHING, answer withheld", pb.UploadState_UPLOAD_STATE_PUBLISHING, 1, func(s *server, n int, h *hold) {
 		s.socket.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says("ms.PublishEventResponse"), Before: h.at(n)})
 	}},
