@@ -429,6 +429,24 @@ func TestDrainLetsRunningUploadsEndAndNoOthersBegin(t *testing.T) {
 	h.published(b)
 }
 
+func TestWhoWaitsWhenTheDrainBeginsIsSentAway(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.QueueWait = 10 * time.Second })
+	defer h.fillUp().release()
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.upload(h.alice(), first(spec(picture(10))))
+		done <- err
+	}()
+	h.eventually("it waits", func() bool { return h.server.admission.waiters() == 1 })
+	h.server.Drain()
+	select {
+	case err := <-done:
+		refused(t, err, share.ServerDraining)
+	case <-time.After(5 * time.Second):
+		t.Error("it still waits")
+	}
+}
+
 func TestStopLetsAPublicationEnd(t *testing.T) {
 	h := newHouse(t)
 	h.lp.on("PublishFile", func(ctx context.Context) error {

@@ -60,7 +60,10 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 		if need < 0 {
 			need = settings.MaxFileBytes
 		}
-		if room, err = s.admission.reserve(ctx, callerOf(credential), need, early <= blockBytes); err != nil {
+		queued, leave := s.until(ctx, s.draining) // who still waits when the drain begins goes elsewhere at once
+		room, err = s.admission.reserve(queued, callerOf(credential), need, early <= blockBytes)
+		leave(nil)
+		if err != nil {
 			return err
 		}
 		defer room.release()
