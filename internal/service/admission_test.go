@@ -60,12 +60,18 @@ func newDoor(t *testing.T, blocks int64, perCaller int) *door {
 
 // come has an upload of so many blocks come to the door; its name begins with its caller's letter. It returns once the upload
 // is in or waits.
-func (d *door) come(name string, blocks int64) {
+func (d *door) come(name string, blocks int64) { d.comeFor(context.Background(), name, blocks) }
+
+// comeFor is come, for an upload that waits until ctx ends at the most.
+func (d *door) comeFor(ctx context.Context, name string, blocks int64) {
 	d.t.Helper()
 	before := d.waiters()
 	in := make(chan struct{})
 	go func() {
-		room, err := d.reserve(context.Background(), caller{name[0]}, blocks*blockBytes, true)
+		room, err := d.reserve(ctx, caller{name[0]}, blocks*blockBytes, true)
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			d.wrong <- err
 			return
@@ -92,6 +98,9 @@ func (d *door) goes(name string) {
 	d.mu.Lock()
 	room := d.rooms[name]
 	d.mu.Unlock()
+	if room == nil {
+		d.t.Fatalf("%s is not in", name)
+	}
 	room.release()
 }
 
@@ -144,6 +153,21 @@ func TestACallersLineIsFirstComeFirstServed(t *testing.T) {
 	if d.free != 4*blockBytes {
 		t.Error("not everything was given back")
 	}
+}
+
+func TestNobodyOvertakesWhoseTurnItIs(t *testing.T) {
+	d := newDoor(t, 4, 10)
+	d.come("z", 2)
+	d.lets("z")
+	ctx, cancel := context.WithCancel(t.Context())
+	d.comeFor(ctx, "a1", 4)
+	d.come("b1", 1)
+	d.lets() // there is room for it, but a was first
+	cancel()
+	d.lets("b1") // a has left
+	d.goes("z")
+	d.goes("b1")
+	d.empty()
 }
 
 func TestWhoSendsMuchWaitsBehindItself(t *testing.T) {
@@ -403,6 +427,24 @@ func TestDrainLetsRunningUploadsEndAndNoOthersBegin(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.published(b)
+}
+
+func TestWhoWaitsWhenTheDrainBeginsIsSentAway(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.QueueWait = 10 * time.Second })
+	defer h.fillUp().release()
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.upload(h.alice(), first(spec(picture(10))))
+		done <- err
+	}()
+	h.eventually("it waits", func() bool { return h.server.admission.waiters() == 1 })
+	h.server.Drain()
+	select {
+	case err := <-done:
+		refused(t, err, share.ServerDraining)
+	case <-time.After(5 * time.Second):
+		t.Error("it still waits")
+	}
 }
 
 func TestStopLetsAPublicationEnd(t *testing.T) {

@@ -260,7 +260,7 @@ func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.
 		case opNothing:
 			refuse(share.StreamProtocolViolation)
 		case opSpec:
-			m.First = first(s).First
+			m.First, m.Chunk = first(s).First, &pb.DataChunk{Offset: int64(n), Data: []byte("a")} // the chunk alone would be taken
 			refuse(share.StreamProtocolViolation)
 		case opEmptyChunk:
 			m.Chunk = &pb.DataChunk{Offset: int64(n)}
@@ -346,6 +346,9 @@ func FuzzUploadStateMachine(f *testing.F) {
 		for _, p := range store.tries() {
 			if want != "" && errors.Is(p.end, io.EOF) {
 				t.Error("the store saw the end of a body that was refused")
+			}
+			if size := int(declared) % (fuzzLimit + 1); want != "" && size > 0 && len(p.got) >= size {
+				t.Errorf("the store got all %d bytes of a file that was refused", len(p.got))
 			}
 		}
 		if s.admission.free != blockBytes || len(s.admission.lines) != 0 || lp.sessions() != 0 {

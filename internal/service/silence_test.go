@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestACallWithoutARequestIsEnded(t *testing.T) {
 			if status.Code(err) != codes.DeadlineExceeded {
 				t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
 			}
-			if took := time.Since(begun); took < 100*time.Millisecond {
+			if took := time.Since(begun); took < 100*time.Millisecond || took > 5*time.Second {
 				t.Errorf("it took %s", took)
 			}
 		})
@@ -76,7 +77,11 @@ func TestASenderWhoTricklesIsEnded(t *testing.T) {
 					time.Sleep(20 * time.Millisecond)
 				}
 			}()
-			refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.UploadIdle)
+			err := stream.RecvMsg(new(pb.UploadResponse))
+			refused(t, err, share.UploadIdle)
+			if !strings.Contains(err.Error(), "200 are the least") {
+				t.Errorf("it ended otherwise: %v", err)
+			}
 			h.nothingHappened(len(b))
 		})
 	}

@@ -56,7 +56,10 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	// Room comes first: what cannot be admitted costs LivePerson, the store and the ledger nothing.
 	var room *reservation
 	if !spec.validateOnly {
-		if room, err = s.admission.reserve(ctx, callerOf(credential), spec.room(settings), early <= blockBytes); err != nil {
+		queued, leave := s.until(ctx, s.draining) // who still waits when the drain begins goes elsewhere at once
+		room, err = s.admission.reserve(queued, callerOf(credential), spec.room(settings), early <= blockBytes)
+		leave(nil)
+		if err != nil {
 			return err
 		}
 		defer room.release()

@@ -29,15 +29,16 @@ import (
 
 // The drain of the test: what needs longer than drainTime is sent away.
 const (
-	drainTime   = 4 * time.Second
+	drainTime   = 6 * time.Second
 	drainNotice = time.Second
 )
 
 // A stage is what an upload is at when the drain begins, by how fast its caller sends.
 type stage struct {
 	name string
-	// lead is how long the caller waits with its first message, pace how long the bytes take from there.
-	lead, pace time.Duration
+	// pace is how long the bytes take. late: the first message comes once the drain has begun.
+	pace time.Duration
+	late bool
 	// onFirst tells that the server that drains has to finish it, onOther that it cannot; neither where it depends.
 	onFirst, onOther bool
 }
@@ -47,7 +48,7 @@ var stages = []stage{
 	{name: "storing or publishing", pace: 1500 * time.Millisecond, onFirst: true}, // the store and LivePerson take their time
 	{name: "receiving, nearly done", pace: 3 * time.Second, onFirst: true},
 	{name: "receiving, far from done", pace: 30 * time.Second, onOther: true},
-	{name: "no first message yet", lead: 2300 * time.Millisecond, onOther: true}, // it comes within the notice
+	{name: "no first message yet", late: true, onOther: true},
 }
 
 // A replicated is two servers that share a ledger, before one sandbox.
@@ -55,6 +56,7 @@ type replicated struct {
 	t             *testing.T
 	sb            *sandbox.Sandbox
 	first, second replica
+	draining      chan struct{} // closed when the first has been told
 	mu            sync.Mutex
 	told          audit.Account
 }
@@ -67,7 +69,7 @@ type replica struct {
 
 func startReplicated(t *testing.T) *replicated {
 	t.Helper()
-	r := &replicated{t: t}
+	r := &replicated{t: t, draining: make(chan struct{})}
 	var err error
 	if r.sb, err = sandbox.Start(sandbox.Options{}); err != nil {
 		t.Fatal(err)
@@ -154,7 +156,7 @@ func (r *replicated) upload(ctx context.Context, c caller, s stage, name string,
 	o := lpfileshare.UploadOptions{
 		Conversation: c.conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark, RequestID: told.RequestID,
 	}
-	resp, err := paced(ctx, c.first, o, data, s)
+	resp, err := paced(ctx, c.first, o, data, s, r.draining)
 	if err != nil {
 		if err := sentAway(err); err != nil {
 			told.Outcome, told.Reason = audit.Unknown, err.Error()
@@ -173,12 +175,15 @@ func (r *replicated) upload(ctx context.Context, c caller, s stage, name string,
 }
 
 // paced is one try, with the generated client, since a caller of clients/go does not send at a pace.
-func paced(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage) (*pb.UploadResponse, error) {
+func paced(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage, draining <-chan struct{}) (*pb.UploadResponse, error) {
 	stream, err := c.Files().Upload(ctx)
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(s.lead)
+	if s.late {
+		<-draining
+		time.Sleep(drainNotice / 4) // the signal is on its way
+	}
 	_ = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 		Conversation: o.Conversation, DisplayName: o.DisplayName, FileType: o.FileType, Caption: o.Caption, RequestId: o.RequestID,
 		SizeBytes: new(int64(len(data))),
@@ -280,7 +285,7 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	var before sync.WaitGroup
 	for i := range downloads {
 		before.Go(func() {
-			data := text(uint64(1000+i), []int{40_000, 600_000}[i%2])
+			data := text(uint64(1000+i), []int{60_000, 600_000}[i%2])
 			sum := sha256.Sum256(data)
 			sums[i] = hex.EncodeToString(sum[:])
 			c := callers[i%len(callers)]
@@ -336,8 +341,9 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	}
 	time.Sleep(2 * time.Second)
 
-	drained := time.Now()
+	signalled := time.Now()
 	r.first.Signal(syscall.SIGTERM)
+	close(r.draining)
 	t.Run("newcomers", func(t *testing.T) { newcomers(t, r, callers[0]) })
 	load.Wait()
 	stopWatching()
@@ -345,7 +351,7 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	if err := r.first.Stop(); err != nil {
 		t.Errorf("the first server ended with %v\n%s", err, r.first.Logs.Tail())
 	}
-	took := time.Since(drained)
+	took := time.Since(signalled)
 
 	close(failed)
 	for err := range failed {
