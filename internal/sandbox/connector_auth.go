@@ -167,9 +167,9 @@ func (s *Sandbox) onBehalf(r *http.Request) (*caller, *reply) {
 	if r.URL.Query().Get("v") != "3" {
 		return refused(refuse(errVersion, "v must be 3"))
 	}
-	app, refusal := s.appOf(r)
-	if refusal != nil {
-		return nil, refusal
+	app, a := s.appOf(r)
+	if a != nil {
+		return nil, a
 	}
 	token := strings.TrimSpace(r.Header.Get("X-LP-ON-BEHALF"))
 	if token == "" {

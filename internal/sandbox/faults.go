@@ -26,7 +26,7 @@ type Fault struct {
 	AnswerDelay time.Duration `json:"answerDelay,omitempty"`
 	// Status answers with this HTTP status (store, http, ws:upgrade) or response code (socket requests), without processing.
 	Status int `json:"status,omitempty"`
-	// ErrorCode is body.errorCode of a socket's error answer; 0: Status*100.
+	// ErrorCode is body.errorCode of the error answer of a socket or of the Connector API; 0: Status*100.
 	ErrorCode int `json:"errorCode,omitempty"`
 	// RetryAfter is sent as a Retry-After header in seconds with Status.
 	RetryAfter int `json:"retryAfter,omitempty"`

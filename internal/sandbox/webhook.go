@@ -192,6 +192,9 @@ func (s *Sandbox) Webhooks(account, app string) (Webhooks, error) {
 	return in.webhooks.clone(), nil
 }
 
+// WebhooksWaiting returns how many webhooks have been neither delivered nor given up.
+func (s *Sandbox) WebhooksWaiting() int { return s.hooks.count() }
+
 func (s *Sandbox) installed(account, app string) (*install, error) {
 	if account == "" {
 		account = s.opts.Accounts[0]

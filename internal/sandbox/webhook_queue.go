@@ -325,11 +325,10 @@ func (h *hooks) note(p *post, status int, outcome string) {
 	})
 }
 
-// idle reports whether nothing waits to be delivered.
-func (h *hooks) idle() bool {
+func (h *hooks) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.queues) == 0
+	return h.waiting
 }
 
 func (h *hooks) close() { h.posts.CloseIdleConnections() }

@@ -105,6 +105,12 @@ func (p *patron) say(conv, text string) {
 	p.ok("ms.PublishEvent", textEvent(conv, text))
 }
 
+// settle waits until every webhook is delivered or given up.
+func settle(t *testing.T, s *Sandbox) {
+	t.Helper()
+	eventually(t, "no webhook waits", func() bool { return s.WebhooksWaiting() == 0 })
+}
+
 func setWebhooks(t *testing.T, s *Sandbox, hooks Webhooks) {
 	t.Helper()
 	if err := s.SetWebhooks("", "", hooks); err != nil {
@@ -189,7 +195,7 @@ func TestWebhooks(t *testing.T) {
 	// Conversations that no app created are nobody's business.
 	w := consumer(t, s, signUp(t, s))
 	w.publishText(w.conversation(), "by a socket")
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	if n := len(e.notices()); n != 8 {
 		t.Errorf("%d webhooks, want 8", n)
 	}
@@ -216,13 +222,13 @@ func TestWebhookTypes(t *testing.T) {
 	joe.say(conv, "hello")
 	content.await(t, 1)
 	changes.await(t, 1)
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	if a, b := len(content.notices()), len(changes.notices()); a != 1 || b != 1 {
 		t.Errorf("%d and %d webhooks, want 1 and 1", a, b)
 	}
 	setWebhooks(t, s, Webhooks{})
 	joe.say(conv, "nobody hears")
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	if n := len(content.notices()); n != 1 {
 		t.Errorf("%d webhooks after they were taken away", n)
 	}
@@ -279,7 +285,7 @@ func TestWebhooksGiveUp(t *testing.T) {
 	joe.say(conv, "bad")
 	joe.say(conv, "good")
 	eventually(t, "the good one", func() bool { return slices.Contains(e.texts(t), "good") })
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	var outcomes []string
 	for _, d := range s.Journal().Delivered {
 		outcomes = append(outcomes, fmt.Sprintf("%s:%d:%s", d.Event[strings.LastIndex(d.Event, ".")+1:], d.Try, d.Outcome))
@@ -318,7 +324,7 @@ func TestWebhooksByCount(t *testing.T) {
 	if gap := all[3].at.Sub(all[2].at); gap < 140*time.Millisecond {
 		t.Errorf("retry after %v", gap)
 	}
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	delivered := s.Journal().Delivered
 	if last := delivered[len(delivered)-1]; last.Outcome != HookAbandoned || last.Try != 3 || last.Status != 307 {
 		t.Errorf("journal: %+v", last)
@@ -341,7 +347,7 @@ func TestSlowWebhook(t *testing.T) {
 	joe := patronOf(t, s, "joe")
 	joe.say(joe.conversation(), "slow")
 	e.await(t, 2)
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	if d := s.Journal().Delivered; len(d) != 2 || d[0].Outcome != HookFailed || d[0].Status != 0 || d[1].Outcome != HookDelivered {
 		t.Errorf("journal: %+v", d)
 	}
@@ -406,7 +412,7 @@ func TestWebhookFaults(t *testing.T) {
 		f.Count = max(f.Count, 1)
 		s.Inject(f)
 		joe.say(conv, text)
-		eventually(t, "nothing waits", s.hooks.idle)
+		settle(t, s)
 		return e.notices()[before:]
 	}
 	good := func(n notice) bool {
@@ -551,6 +557,9 @@ func TestWebhooksByAdmin(t *testing.T) {
 		put(400, "", bad)
 	}
 	put(404, "?app=x", `{}`)
+	if resp, data := fetch(t, "POST", s.URL()+"/_sandbox/faults", `{"on":"webhook:Content","drop":true}`); resp.StatusCode != 400 || !strings.Contains(string(data), "webhook:ContentEvent") {
+		t.Errorf("a fault in no place: %s %s", resp.Status, data)
+	}
 	put(204, "", `{}`)
 	if _, d := ask(t, "GET", admin, ""); len(d) != 0 {
 		t.Errorf("left: %s", d)
@@ -574,7 +583,7 @@ func TestWebhooksOfEachApp(t *testing.T) {
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
 	joe.say(conv, "hello")
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	for app, want := range map[string]int{DefaultAppID: 2, "second": 0, other + DefaultAppID: 0} {
 		if got := len(endpoints[app].notices()); got != want {
 			t.Errorf("%s: %d webhooks, want %d", app, got, want)
@@ -585,7 +594,7 @@ func TestWebhooksOfEachApp(t *testing.T) {
 	ann := agent(t, s, logIn(t, s, "ann"))
 	begun := ann.ok("cm.AgentRequestConversation", fmt.Sprintf(`{"consumerId":%q,"channelType":"MESSAGING"}`, joe.id())).text("body.conversationId")
 	ann.publishText(begun, "how are you?")
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	if got := endpoints[DefaultAppID].texts(t); strings.Join(got, " ") != "hello how are you?" {
 		t.Errorf("the app heard %q", got)
 	}
@@ -609,7 +618,7 @@ func TestWebhooksByTLS(t *testing.T) {
 		setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL, MaxRetries: new(int)}}})
 		joe := patronOf(t, s, "joe")
 		joe.say(joe.conversation(), "hello")
-		eventually(t, "nothing waits", s.hooks.idle)
+		settle(t, s)
 		want := HookAbandoned
 		if trusted {
 			want = HookDelivered
@@ -688,7 +697,7 @@ func TestWebhooksOfManyConversations(t *testing.T) {
 		})
 	}
 	work.Wait()
-	eventually(t, "nothing waits", s.hooks.idle)
+	settle(t, s)
 	next := map[string]int{}
 	for _, d := range s.Journal().Delivered {
 		if *d.Sequence != next[d.Conversation] {
