@@ -17,6 +17,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 // A connectorHouse is a Connector between a sandbox, which plays LivePerson, and an event log in memory.
@@ -47,6 +48,13 @@ func newEventLog(t testing.TB) *ledger.Events {
 
 func newConnectorHouse(t *testing.T, opts sandbox.Options, webhooks bool, change ...func(*ConnectorConfig)) *connectorHouse {
 	t.Helper()
+	tap, also := watched.Watch(t), opts.OnExchange
+	opts.OnExchange = func(x sandbox.Exchange) {
+		tap.CheckExchange(wire.Exchange(x))
+		if also != nil {
+			also(x)
+		}
+	}
 	sb, err := sandbox.Start(opts)
 	if err != nil {
 		t.Fatal(err)

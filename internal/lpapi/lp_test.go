@@ -9,15 +9,23 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// watched are the exchanges of all sandboxes here, held against the schemas of test/wire.
+var watched = wire.NewSuite("lpapi")
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(watched.Exit(code)) }))
+}
 
 const testAccount = "12345678"
 

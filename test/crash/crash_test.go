@@ -38,6 +38,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/process"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 const (
@@ -56,6 +57,9 @@ var binaries struct{ server, nats string }
 // summary is what the suite has to say in the end.
 var summary bytes.Buffer
 
+// frames are those of all sandboxes here, held against the schemas of test/wire.
+var frames = wire.NewSuite("crash")
+
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "lpfileshare-crash")
 	if err != nil {
@@ -69,7 +73,7 @@ func TestMain(m *testing.M) {
 	); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	} else {
-		code = m.Run()
+		code = frames.Exit(m.Run())
 	}
 	os.RemoveAll(dir)
 	fmt.Print(summary.String()) // behind what the testing package says, so that its last line is the last one

@@ -22,6 +22,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
 	"github.com/lpfileshare/lpfileshare/test/process"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 const (
@@ -43,6 +44,7 @@ const (
 // plays LivePerson and the store. One case at a time runs on it.
 type lane struct {
 	sb      *sandbox.Sandbox
+	tap     *wire.Tap
 	nodes   [replicas]*node
 	servers [replicas]*server
 	bucket  jetstream.JetStream
@@ -98,7 +100,10 @@ func (s *server) proxies() []*proxy.Proxy { return append(s.ledger[:], s.caller,
 // openLane starts a lane. The caller closes it, even after an error.
 func openLane(dir string) (_ *lane, err error) {
 	l := &lane{}
-	if l.sb, err = sandbox.Start(sandbox.Options{}); err != nil {
+	if l.tap, err = frames.Tap(); err != nil {
+		return l, err
+	}
+	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: func(f sandbox.Frame) { l.tap.Check(wire.Frame(f)) }}); err != nil {
 		return l, err
 	}
 	if err := l.warm(); err != nil {
@@ -315,6 +320,9 @@ func (l *lane) close() error {
 	}
 	if l.sb != nil {
 		l.sb.Close()
+	}
+	if l.tap != nil {
+		errs = append(errs, l.tap.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/process"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 // The drain of the test: what needs longer than drainTime is sent away.
@@ -71,7 +72,8 @@ func startReplicated(t *testing.T) *replicated {
 	t.Helper()
 	r := &replicated{t: t, draining: make(chan struct{})}
 	var err error
-	if r.sb, err = sandbox.Start(sandbox.Options{}); err != nil {
+	tap := frames.Watch(t)
+	if r.sb, err = sandbox.Start(sandbox.Options{OnFrame: func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.sb.Close() })

@@ -19,6 +19,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 const (
@@ -28,6 +29,9 @@ const (
 
 // serverBinary is the server as `make build` builds it, without the race detector.
 var serverBinary string
+
+// frames are those of all sandboxes here, held against the schemas of test/wire.
+var frames = wire.NewSuite("images")
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "lpfileshare-images")
@@ -41,7 +45,7 @@ func TestMain(m *testing.M) {
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building the server:", err)
 	} else {
-		code = m.Run()
+		code = frames.Exit(m.Run())
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -60,7 +64,8 @@ var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
 
 func startServer(t *testing.T, args ...string) *server {
 	t.Helper()
-	sb, err := sandbox.Start(sandbox.Options{})
+	tap := frames.Watch(t)
+	sb, err := sandbox.Start(sandbox.Options{OnFrame: func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }})
 	if err != nil {
 		t.Fatal(err)
 	}

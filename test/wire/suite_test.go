@@ -70,7 +70,7 @@ func TestASuiteCountsAndRecords(t *testing.T) {
 }
 
 // silent are the packages whose tests start sandboxes and open no socket: they use its plain HTTP alone.
-var silent = []string{"internal/lpapi", "internal/swift", "test/faults/audit"}
+var silent = []string{"internal/swift", "test/faults/audit"}
 
 var (
 	startsSandbox = regexp.MustCompile(`\bsandbox\.Start\(|\bStart\(opts\)`)
