@@ -27,6 +27,25 @@ func (f *flags) account() accounts.Account {
 	}
 }
 
+// checkRoom says what an account's limits take that the memory budget has no room for: an image that is stripped or made to fit is
+// held twice, as it came and as it is stored.
+func (f *flags) checkRoom(a accounts.Account) error {
+	const block = int64(oneBlock)
+	if need := 2 * (a.MaxFileBytes + block); int64(f.MemoryBudget) < need {
+		return fmt.Errorf("--memory-budget %d has no room for one file of %d bytes, and for it stripped: that takes %d", f.MemoryBudget, a.MaxFileBytes, need)
+	}
+	if !a.FitImages {
+		return nil
+	}
+	if a.MaxImageInputBytes <= a.MaxFileBytes {
+		return fmt.Errorf("images of up to %d bytes are to be made to fit, and files of %d bytes fit as they are; raise the one or lower the other", a.MaxImageInputBytes, a.MaxFileBytes)
+	}
+	if need := a.MaxImageInputBytes + a.MaxFileBytes + 2*block; int64(f.MemoryBudget) < need {
+		return fmt.Errorf("--memory-budget %d has no room for one image of %d bytes and what is made of it; that takes %d", f.MemoryBudget, a.MaxImageInputBytes, need)
+	}
+	return nil
+}
+
 // accounts is what the flags say, the same of every account, or what the accounts file says.
 func (f *flags) accounts() (*accounts.Set, error) {
 	each := f.account()
@@ -36,6 +55,7 @@ func (f *flags) accounts() (*accounts.Set, error) {
 			CheckDomain: func(host string) error { return lpapi.CheckHost(host, f.plainHTTP()) },
 			CheckSuffix: lpapi.CheckSuffix,
 			MaxBytes:    int64(f.MemoryBudget - oneBlock),
+			CheckRoom:   f.checkRoom,
 		})
 		if err != nil {
 			return nil, err

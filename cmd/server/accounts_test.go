@@ -68,3 +68,21 @@ func TestTheDocumentedAccountsFile(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAccountThatTheMemoryHasNoRoomForIsRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "accounts.yaml")
+	text := "accounts:\n  \"1\": {}\n  \"2\": {images: {fit: true}}\n  \"3\": {limits: {max_file_bytes: 15MB}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, wrong bytes.Buffer
+	code := run(t.Context(), []string{"--accounts=" + file, "--check-accounts", "--memory-budget=20MB"}, &out, &wrong)
+	want := []string{
+		file + ":3: account 2: --memory-budget 20000000 has no room for one image of 25000000 bytes and what is made of it",
+		file + ":4: account 3: --memory-budget 20000000 has no room for one file of 15000000 bytes, and for it stripped",
+	}
+	lines := strings.Split(strings.TrimSpace(wrong.String()), "\n")
+	if code != 1 || len(lines) != len(want) || !strings.HasPrefix(lines[0], want[0]) || !strings.HasPrefix(lines[1], want[1]) {
+		t.Errorf("code %d:\n%s", code, wrong.String())
+	}
+}

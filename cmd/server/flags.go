@@ -215,14 +215,8 @@ func (f *flags) check() error {
 	if least := f.UploadTimeout + 4*f.LPTimeout + 3*f.Settle; f.RequestIDTTL < least {
 		bad("--request-id-ttl %s is shorter than an upload and its publication may take: it must be at least --upload-timeout, 4 times --lp-timeout and 3 times --settle, together %s", f.RequestIDTTL, least)
 	}
-	if need := 2 * (f.MaxFileBytes + 1<<16); f.MemoryBudget < need {
-		bad("--memory-budget %d has no room for one file of --max-file-bytes %d, and for it stripped: that takes %d", f.MemoryBudget, f.MaxFileBytes, need)
-	}
-	if f.FitImages && f.MaxImageInput <= f.MaxFileBytes {
-		bad("--fit-images makes nothing fit while --max-image-input %d is not above --max-file-bytes %d", f.MaxImageInput, f.MaxFileBytes)
-	}
-	if need := f.MaxImageInput + f.MaxFileBytes + 2<<16; f.FitImages && f.MemoryBudget < need {
-		bad("--memory-budget %d has no room for one image of --max-image-input and what is made of it; that takes %d", f.MemoryBudget, need)
+	if err := f.checkRoom(f.account()); err != nil {
+		bad("%w", err)
 	}
 	f.ledgerFlags.check(bad)
 	f.checkConnector(bad)

@@ -28,6 +28,8 @@ type Rules struct {
 	CheckDomain, CheckSuffix func(string) error
 	// MaxBytes is the largest file that there is memory for; 0: no limit.
 	MaxBytes int64
+	// CheckRoom says what an account's limits take that there is no memory for. Default: there is.
+	CheckRoom func(Account) error
 	// LookupEnv reads the environment. Default: os.LookupEnv.
 	LookupEnv func(string) (string, bool)
 }
@@ -251,6 +253,11 @@ func (r *reader) completed(at ast.Node, where string, a Account, faulty bool) Ac
 	}
 	if a.Messenger == Connector && a.Issuer != nil {
 		r.bad(at, "%s: identity.issuer signs consumers in over the messaging socket; the Connector API has none: leave identity out, or say messenger: messaging", where)
+	}
+	if r.rules.CheckRoom != nil {
+		if err := r.rules.CheckRoom(a); err != nil {
+			r.bad(at, "%s: %v", where, err)
+		}
 	}
 	return a
 }
