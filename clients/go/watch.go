@@ -16,9 +16,9 @@ const (
 	watchAge     = 25 * time.Minute // a watch is opened anew after this long: every call has an end
 )
 
-// ErrWatchReset says that a watch cannot go on from its token, which is too old: list the files again, and watch from the
-// listing's token.
-var ErrWatchReset = errors.New("watch: the token is too old to go on from; list the files again")
+// ErrWatchReset says that a watch cannot go on from its token: it is too old, or a file came late that belongs before some that were
+// given. List the files again, and watch from the listing's token.
+var ErrWatchReset = errors.New("watch: it cannot go on from its token; list the files again")
 
 // WatchOptions says which files are watched for. Parent is required.
 type WatchOptions struct {

@@ -73,3 +73,20 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkReadConversation reads the events of a conversation from the event log, one by one as Read does.
+func BenchmarkReadConversation(b *testing.B) {
+	const n = 100
+	e := events(b, open(b, config(b, b.TempDir())))
+	for seq := range int64(n) {
+		if _, err := e.AddEvent(b.Context(), acct, fileAt("c", seq, fmt.Sprint("/", seq))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if got, err := e.Read(b.Context(), acct, "c", 0, n); err != nil || len(got) != n {
+			b.Fatal(len(got), err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/n, "µs/event")
+}
