@@ -119,8 +119,8 @@ func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, l
 }
 
 // rest is what the server may take beside its budgets: what it tells the garbage collector of (56 MiB: connections, sessions, the
-// ledger), the pages of its own program (some 30), and what the collector is late by when both budgets are full.
-const rest = 112 * mib
+// ledger), the pages of its own program (some 30), and what the collector is late by.
+const rest = 96 * mib
 
 func fitted(conversation string) lpfileshare.UploadOptions {
 	return lpfileshare.UploadOptions{
