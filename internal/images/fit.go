@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"io"
 	"math"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -191,7 +192,13 @@ func (p *Processor) turn(ctx context.Context, bytes int64) (done func(), err err
 		<-p.fitting
 		return nil, context.Cause(ctx)
 	}
-	return func() { p.turns.Release(bytes); <-p.fitting }, nil
+	return func() {
+		// What was decoded is garbage, of tens of megabytes, which the next one would allocate on top of. A collection takes
+		// milliseconds, decoding a second.
+		runtime.GC()
+		p.turns.Release(bytes)
+		<-p.fitting
+	}, nil
 }
 
 // decodeUpright decodes the image of a job, all of its canvas, as it is seen, with its colour profile.

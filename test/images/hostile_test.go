@@ -309,7 +309,7 @@ func (s *server) checkClean(c *lpfileshare.Client, h hostile, r *pb.UploadRespon
 
 // TestHostileFiles sends every row three times: as it is, to be made to fit 4,000 bytes, and to be stripped.
 func TestHostileFiles(t *testing.T) {
-	const files, decoding, rest = 64 * mib, 64 * mib, 96 * mib
+	const files, decoding = 64 * mib, 64 * mib
 	budgets := []string{fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding)}
 	usual := startServer(t, budgets...)
 	narrow := startServer(t, append(budgets, "--fit-images", "--max-file-bytes=4000")...)
