@@ -99,6 +99,10 @@ func (s *ConnectorSession) exchange(ctx context.Context, step lpwire.Step, path 
 		if err != nil {
 			return nil, false, err
 		}
+		// By the wall clock: the timers of a process that was stopped, or of a machine that was suspended, may not have struck yet.
+		if deadline, ok := ctx.Deadline(); ok && !time.Now().Round(0).Before(deadline.Round(0)) {
+			return nil, false, share.Errorf(share.LPTimeout, "LivePerson could not be told in time; nothing was sent to it", nil)
+		}
 		got := s.c.post(ctx, s.account, path, app, consumer.jws, body)
 		switch {
 		case got.err != nil:

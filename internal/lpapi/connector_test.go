@@ -466,3 +466,19 @@ func fakeSession(t *testing.T, f *fakeLP) *ConnectorSession {
 	}
 	return s
 }
+
+// A stopped context is that of a process that was stopped and goes on: its deadline has passed, and no timer has told it.
+type stopped struct{ context.Context }
+
+func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
+
+func TestConnectorPublishesNothingBehindItsDeadline(t *testing.T) {
+	h := newConnectorHouse(t, sandbox.Options{}, false)
+	s := h.session("anna")
+	conv, path := h.conversation(s), h.store(s)
+	_, err := s.PublishFile(stopped{t.Context()}, conv, "", share.HostedFile{StoragePath: path, FileType: "PNG"})
+	wantKind(t, "late", err, share.LPTimeout)
+	if n := len(h.sb.Journal().Published); n != 0 {
+		t.Errorf("%d messages were published", n)
+	}
+}
