@@ -71,6 +71,12 @@ func fill(v reflect.Value) {
 	case reflect.Bool:
 		v.SetBool(true)
 	case reflect.Slice:
+		if v.Type().Elem().Kind() != reflect.Uint8 {
+			v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+			fill(v.Index(0))
+			fill(v.Index(1))
+			return
+		}
 		v.SetBytes([]byte{0, 1, 2, 255})
 	default:
 		panic("a field of kind " + v.Kind().String())
