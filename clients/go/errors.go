@@ -261,9 +261,9 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_SESSION_LIMIT:             "The server is full: try again in a while.",
 	pb.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS:          "Too many downloads and watches are open at once: end some, or try again in a while.",
 	pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED:    "This server cannot do that: ask for a newer one.",
-	pb.ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED:    "Without webhooks the server sees no events of this account: its operator registers them, or list the files instead.",
 	pb.ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED:   "Call with a token of the consumer's; or the server's operator gives the account an identity.",
 	pb.ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED:  "Connect by TLS with a client certificate that the server trusts, or call with a token of the consumer's.",
+	pb.ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED:    "The account's operator registers webhooks; until then list the files.",
 	pb.ErrorReason_ERROR_REASON_INTERNAL:                  "Report this to the server's operator, with the request id.",
 }
 
