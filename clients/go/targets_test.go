@@ -23,7 +23,7 @@ func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
 	var ids, servers []string
 	var list []string
 	for range 3 {
-		f := &fake{}
+		f, stops := &fake{}, make(chan func(), 1)
 		f.upload = func(_ int, s uploadStream) error {
 			r, err := receiveSpec(s)
 			if err != nil {
@@ -33,8 +33,9 @@ func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
 			ids, servers = append(ids, r.spec.GetRequestId()), append(servers, f.addr)
 			nth := len(ids)
 			mu.Unlock()
-			if nth < 3 {
-				f.cut()
+			if nth < 3 { // it goes, for good, and this call with it
+				go (<-stops)()
+				<-s.Context().Done()
 				return nil
 			}
 			for err == nil && r.finish == nil {
@@ -50,6 +51,7 @@ func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(stop)
+		stops <- stop
 		list = append(list, f.addr)
 	}
 	c, err := lpfileshare.Dial(strings.Join(list, ", "))
@@ -67,7 +69,7 @@ func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
 	if _, err := c.Upload(testContext(t), o, bytes.NewReader(make([]byte, 200_000))); err != nil {
 		t.Fatal(err)
 	}
-	if len(slices.Compact(slices.Sorted(slices.Values(servers)))) < 2 || len(ids) != 3 || ids[0] != ids[1] || ids[1] != ids[2] {
+	if len(slices.Compact(slices.Sorted(slices.Values(servers)))) != 3 || len(ids) != 3 || ids[0] != ids[1] || ids[1] != ids[2] {
 		t.Errorf("the servers %v were tried, with the request ids %v", servers, ids)
 	}
 }
