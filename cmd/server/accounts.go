@@ -14,6 +14,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/lpapi"
 	"github.com/lpfileshare/lpfileshare/internal/service"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // account is what the flags say of each account.
@@ -21,10 +22,26 @@ func (f *flags) account() accounts.Account {
 	return accounts.Account{
 		Messenger: accounts.Messaging,
 		Domains:   f.Domain, DomainSuffixes: f.DomainSuffix,
-		MaxFileBytes: int64(f.MaxFileBytes), MaxImagePixels: f.MaxImagePixels, Documents: f.Documents,
+		MaxFileBytes: int64(f.MaxFileBytes), MaxImagePixels: f.MaxImagePixels, Documents: f.documents(),
 		FitImages: f.FitImages, MaxImageInputBytes: int64(f.MaxImageInput), StripImages: f.StripImages,
 		CheckETag: f.CheckETag, AcceptReceipts: f.AcceptReceipts, AccessReceipts: f.AccessReceipts,
 	}
+}
+
+// documents are the types that are allowed beside images.
+func (f *flags) documents() []string {
+	if !f.Documents {
+		return nil
+	}
+	return documentTypes()
+}
+
+func documentTypes() []string {
+	var types []string
+	for _, t := range share.Documents() {
+		types = append(types, string(t))
+	}
+	return types
 }
 
 // checkRoom says what an account's limits take that the memory budget has no room for: an image that is stripped or made to fit is
@@ -55,6 +72,7 @@ func (f *flags) accounts() (*accounts.Set, error) {
 			CheckDomain: func(host string) error { return lpapi.CheckHost(host, f.plainHTTP()) },
 			CheckSuffix: lpapi.CheckSuffix,
 			MaxBytes:    int64(f.MemoryBudget - oneBlock),
+			Documents:   documentTypes(),
 			CheckRoom:   f.checkRoom,
 		})
 		if err != nil {
@@ -228,8 +246,11 @@ func settings(r *accounts.Registry, flags accounts.Account) func(string) service
 			a = flags
 		}
 		set := service.Settings{
-			MaxFileBytes: a.MaxFileBytes, MaxImagePixels: a.MaxImagePixels, Documents: a.Documents, StripImages: a.StripImages,
+			MaxFileBytes: a.MaxFileBytes, MaxImagePixels: a.MaxImagePixels, StripImages: a.StripImages,
 			CheckETag: a.CheckETag, AcceptReceipts: a.AcceptReceipts, AccessReceipts: a.AccessReceipts,
+		}
+		for _, t := range a.Documents {
+			set.Documents = append(set.Documents, share.FileType(t))
 		}
 		if a.FitImages {
 			set.MaxImageInputBytes = a.MaxImageInputBytes

@@ -38,7 +38,7 @@ func TestTheDocumentedAccountsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain, vouched, connector := s.Named["12345678"], s.Named["23456789"], s.Named["34567890"]
-	if s.Others != nil || !plain.Documents || plain.HoldsCredentials() || plain.AccessReceipts || !plain.AcceptReceipts || plain.MaxFileBytes != 3_000_000 {
+	if s.Others != nil || len(plain.Documents) != 5 || plain.HoldsCredentials() || plain.AccessReceipts || !plain.AcceptReceipts || plain.MaxFileBytes != 3_000_000 {
 		t.Errorf("%+v", plain)
 	}
 	if vouched.Issuer == nil || vouched.Issuer.KeyID != "2026-11" {

@@ -39,8 +39,8 @@ type Account struct {
 	MaxFileBytes int64
 	// MaxImagePixels is the largest image.
 	MaxImagePixels int64
-	// Documents allows PDF, TXT, DOCX, XLSX and PPTX beside images.
-	Documents bool
+	// Documents are the types that are allowed beside images, in LivePerson's spelling: PDF, TXT, DOCX, XLSX, PPTX.
+	Documents []string
 	// CheckETag compares the store's ETag with the MD5 of what was sent.
 	CheckETag bool
 	// AcceptReceipts and AccessReceipts tell senders when a file was delivered to a watcher, and when it was downloaded.

@@ -26,6 +26,8 @@ type Rules struct {
 	Services []string
 	// CheckDomain and CheckSuffix say what is wrong with a host that is pinned, and with a suffix.
 	CheckDomain, CheckSuffix func(string) error
+	// Documents are the types that documents may have, all together.
+	Documents []string
 	// MaxBytes is the largest file that there is memory for; 0: no limit.
 	MaxBytes int64
 	// CheckRoom says what an account's limits take that there is no memory for. Default: there is.
@@ -183,7 +185,7 @@ func (r *reader) accountKeys(where string, a *Account) keys {
 			r.mapping(n, at("limits"), keys{
 				"max_file_bytes":   r.size(at("limits.max_file_bytes"), &a.MaxFileBytes),
 				"max_image_pixels": r.pixels(at("limits.max_image_pixels"), &a.MaxImagePixels),
-				"documents":        r.boolean(at("limits.documents"), &a.Documents),
+				"documents":        r.documents(at("limits.documents"), &a.Documents),
 			})
 		},
 		"images": func(n ast.Node) {
@@ -196,6 +198,30 @@ func (r *reader) accountKeys(where string, a *Account) keys {
 		"check_etag":      r.boolean(at("check_etag"), &a.CheckETag),
 		"accept_receipts": r.boolean(at("accept_receipts"), &a.AcceptReceipts),
 		"access_receipts": r.boolean(at("access_receipts"), &a.AccessReceipts),
+	}
+}
+
+// documents reads which types are allowed beside images: true for all, false for none, or a list of them.
+func (r *reader) documents(where string, to *[]string) func(ast.Node) {
+	known := func(t string) error {
+		if !slices.Contains(r.rules.Documents, t) {
+			return fmt.Errorf("there is no document type %.64q; there are %s", t, strings.Join(r.rules.Documents, ", "))
+		}
+		return nil
+	}
+	return func(n ast.Node) {
+		if all, ok := n.(*ast.BoolNode); ok {
+			*to = nil
+			if all.Value {
+				*to = r.rules.Documents
+			}
+			return
+		}
+		if _, ok := n.(*ast.IntegerNode); ok {
+			r.wrongType(n, where, "true, false, or a list of types, for example [PDF, DOCX]")
+			return
+		}
+		r.list(where, known, to)(n)
 	}
 }
 

@@ -99,7 +99,8 @@ func testRules() Rules {
 			Messenger: Messaging, Domains: map[string]string{"idp": "idp.example.com"}, DomainSuffixes: []string{".liveperson.net"},
 			MaxFileBytes: 3_000_000, MaxImagePixels: 50_000_000, CheckETag: true, AcceptReceipts: true, AccessReceipts: true,
 		},
-		Services: []string{"agentVep", "idp", "swift"},
+		Services:  []string{"agentVep", "idp", "swift"},
+		Documents: []string{"PDF", "TXT", "DOCX"},
 		CheckDomain: func(s string) error {
 			if strings.Contains(s, "/") {
 				return errors.New("not a host name")
@@ -128,7 +129,7 @@ accounts:
     messenger: connector
     domains: {swift: objects.example.com}
     app: {id: install-1, secret_file: secret, webhooks: true}
-    limits: {max_file_bytes: 5MB, documents: true}
+    limits: {max_file_bytes: 5MB, documents: [PDF, DOCX]}
     images: {fit: true, strip_metadata: true}
   le87654321:
     domain_suffixes: [.example.com, other.example.net]
@@ -160,7 +161,7 @@ defaults: # wherever they stand
 	first, second, third := base, base, base
 	first.ID, first.Messenger, first.Domains = "12345678", Connector, map[string]string{"idp": "idp.example.com", "agentVep": "login.example.com", "swift": "objects.example.com"}
 	first.App = &App{ID: "install-1", Secret: theSecret, Webhooks: true}
-	first.MaxFileBytes, first.Documents, first.FitImages, first.MaxImageInputBytes, first.StripImages = 5_000_000, true, true, 25_000_000, true
+	first.MaxFileBytes, first.Documents, first.FitImages, first.MaxImageInputBytes, first.StripImages = 5_000_000, []string{"PDF", "DOCX"}, true, 25_000_000, true
 	second.ID, second.DomainSuffixes = "le87654321", []string{".example.com", "other.example.net"}
 	second.CheckETag, second.AccessReceipts, second.FitImages, second.MaxImageInputBytes = true, false, true, 10<<20
 	third.ID = "0099"
@@ -189,7 +190,7 @@ func TestOthersAreServedOnlyIfTheFileSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, ok := NewRegistry(s).Account("1")
-	if !ok || a.ID != "1" || !a.Documents {
+	if !ok || a.ID != "1" || len(a.Documents) != 3 {
 		t.Errorf("another account is %+v, %v", a, ok)
 	}
 	if s, err = f.read("others: refuse\naccounts: {12345678: }\n"); err != nil {
@@ -224,15 +225,16 @@ func TestEverythingWrongIsToldAtOnceWithItsLineAndWhatToDo(t *testing.T) {
 				"3 account 12345678: messenger must be messaging or connector", "4 account 12345678: domains must be a mapping",
 				"5 account 12345678: domain_suffixes must be a list", "6 account 12345678: check_etag must be true or false",
 				"8 account 12345678: limits.max_file_bytes: \"1.5MB\" is no size", "9 account 12345678: limits.max_image_pixels must be a whole number",
-				"10 account 12345678: limits.documents must be true or false", "11 account 12345678: images must be a mapping",
+				"10 account 12345678: limits.documents must be true, false, or a list of types", "11 account 12345678: images must be a mapping",
 			},
 		},
 		{
-			"values that cannot be", account + "    domains: {swift: 'http://a/b', Swift: a}\n    domain_suffixes: ['*']\n    limits: {max_file_bytes: 0, max_image_pixels: 50000001}\n    images: {max_input_bytes: 1GB}\n",
+			"values that cannot be", account + "    domains: {swift: 'http://a/b', Swift: a}\n    domain_suffixes: ['*']\n    limits: {max_file_bytes: 0, max_image_pixels: 50000001, documents: [PDF, JPEG]}\n    images: {max_input_bytes: 1GB}\n",
 			[]string{
 				"3 account 12345678: domains.swift: not a host name", `3 account 12345678: domains has no key "Swift"; did you mean swift?`,
 				"4 account 12345678: domain_suffixes: neither", "5 account 12345678: limits.max_file_bytes must be more than 0",
 				"5 account 12345678: limits.max_image_pixels: the server takes no image of 50000001 pixels",
+				`5 account 12345678: limits.documents: there is no document type "JPEG"; there are PDF, TXT, DOCX`,
 				"6 account 12345678: images.max_input_bytes: the server's --memory-budget has no room",
 			},
 		},

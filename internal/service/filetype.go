@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -48,10 +49,10 @@ func fileTypeToProto(lp string) lpfilesharev1.FileType {
 }
 
 // allowedTypes are those that may be uploaded.
-func allowedTypes(documents bool) []lpfilesharev1.FileType {
+func allowedTypes(documents []share.FileType) []lpfilesharev1.FileType {
 	var ts []lpfilesharev1.FileType
 	for _, f := range fileTypes {
-		if documents || f.lp.IsImage() {
+		if f.lp.IsImage() || slices.Contains(documents, f.lp) {
 			ts = append(ts, f.proto)
 		}
 	}

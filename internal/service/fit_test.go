@@ -154,7 +154,7 @@ func TestImagesAreStrippedWhenAskedOrAlways(t *testing.T) {
 		}
 	})
 	t.Run("documents stay", func(t *testing.T) {
-		h := newHouse(t, set(func(s *Settings) { s.StripImages, s.Documents = true, true }))
+		h := newHouse(t, set(func(s *Settings) { s.StripImages, s.Documents = true, share.Documents() }))
 		b := []byte("only text")
 		h.put(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT })
 		h.published(b)
@@ -173,7 +173,7 @@ func TestWhatIsNotMadeToFit(t *testing.T) {
 		"not allowed":       {func(*Config) {}, picture(300_001), fit, share.FileTooLarge, "300000"},
 		"over the ceiling":  {fitting, picture(600_001), fit, share.FileTooLarge, "600000"},
 		"over it, not said": {fitting, picture(600_001), func(s *pb.UploadSpec) { fit(s); undeclared(s) }, share.FileTooLarge, "600000"},
-		"not an image":      {set(func(s *Settings) { s.Documents = true }), []byte("text"), func(s *pb.UploadSpec) { fit(s); s.FileType = pb.FileType_FILE_TYPE_TXT }, share.InvalidField, ""},
+		"not an image":      {set(func(s *Settings) { s.Documents = share.Documents() }), []byte("text"), func(s *pb.UploadSpec) { fit(s); s.FileType = pb.FileType_FILE_TYPE_TXT }, share.InvalidField, ""},
 		"of another type":   {fitting, png(500_000), fit, share.FileTypeMismatch, ""},
 		"with other sums":   {fitting, picture(500_000), func(s *pb.UploadSpec) { fit(s); s.Checksums = sumsOf([]byte("x")) }, share.FileChecksumMismatch, ""},
 	} {

@@ -102,7 +102,10 @@ func FuzzSpec(f *testing.F) {
 		if proto.Unmarshal(data, s) != nil {
 			return // gRPC refuses it
 		}
-		settings := Settings{MaxFileBytes: 1000, Documents: documents}
+		settings := Settings{MaxFileBytes: 1000}
+		if documents {
+			settings.Documents = share.Documents()
+		}
 		u, err := checkSpec(s, settings)
 		if err != nil {
 			if !share.Is(err, share.InvalidField, share.PreviewTooLarge, share.UnsupportedFileType, share.FileEmpty, share.FileTooLarge) {
@@ -322,7 +325,9 @@ func FuzzUploadStateMachine(f *testing.F) {
 		lp.tokens[aliceToken] = share.Principal{Account: account, ID: "alice", Role: share.RoleConsumer}
 		lp.addConversation(conversation, true, "alice")
 		s := New(Config{
-			Settings: func(string) Settings { return Settings{MaxFileBytes: fuzzLimit, Documents: true, CheckETag: true} }, MemoryBudget: blockBytes,
+			Settings: func(string) Settings {
+				return Settings{MaxFileBytes: fuzzLimit, Documents: share.Documents(), CheckETag: true}
+			}, MemoryBudget: blockBytes,
 			MaxUploadsPerCaller: 1,
 			IdleTimeout:         time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler),

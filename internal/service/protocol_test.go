@@ -3,6 +3,7 @@ package service
 import (
 	"bytes"
 	"context"
+	"errors"
 	"hash/crc32"
 	"slices"
 	"strings"
@@ -387,7 +388,7 @@ func TestFilesOfEveryTypeAreKnownByTheirFirstBytes(t *testing.T) {
 
 func TestADocumentGoesWhereItsAccountTakesDocuments(t *testing.T) {
 	h := newHouse(t, func(c *Config) {
-		c.Settings = func(string) Settings { return Settings{MaxFileBytes: 1000, Documents: true} }
+		c.Settings = func(string) Settings { return Settings{MaxFileBytes: 1000, Documents: share.Documents()} }
 	})
 	b := []byte("Grüße aus Köln")
 	resp := h.put(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT })
@@ -396,6 +397,10 @@ func TestADocumentGoesWhereItsAccountTakesDocuments(t *testing.T) {
 	}
 	if n := h.look.count("Inspect"); n != 0 {
 		t.Error("a text was looked at as an image")
+	}
+	_, err := checkSpec(spec(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 1000, Documents: []share.FileType{share.PDF}})
+	if e, _ := errors.AsType[*share.Error](err); !share.Is(err, share.UnsupportedFileType) || e.Metadata["allowedTypes"] != "JPEG,PNG,GIF,PDF" {
+		t.Errorf("of a type that this account does not take: %v", err)
 	}
 }
 
@@ -417,7 +422,7 @@ func TestAPreviewIsMadeWhenAskedFor(t *testing.T) {
 		}
 	})
 	t.Run("not for a document", func(t *testing.T) {
-		_, err := checkSpec(spec([]byte("abc"), generate, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 10, Documents: true})
+		_, err := checkSpec(spec([]byte("abc"), generate, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 10, Documents: share.Documents()})
 		if !share.Is(err, share.InvalidField) {
 			t.Errorf("got %v", err)
 		}

@@ -19,8 +19,8 @@ type Settings struct {
 	MaxFileBytes int64
 	// MaxImagePixels is the largest image. Images has a limit for all accounts, which is no less.
 	MaxImagePixels int64
-	// Documents allows PDF, TXT, DOCX, XLSX and PPTX beside images.
-	Documents bool
+	// Documents are the types that are allowed beside images: some of share.Documents.
+	Documents []share.FileType
 	// MaxImageInputBytes is the largest image that is made to fit MaxFileBytes where a caller asks for it; 0: none is.
 	MaxImageInputBytes int64
 	// StripImages strips every image, whether asked for or not.

@@ -3,6 +3,7 @@ package service
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -127,9 +128,13 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, e
 		return uploadSpec{}, with(refuse(share.PreviewTooLarge, "the preview must have fewer than %d characters as a data URI, not %d", maxPreviewChars, len(u.preview)),
 			"maxBytes", itoa(maxPreviewChars-1), "actualBytes", itoa(int64(len(u.preview))))
 	}
-	if !u.fileType.IsImage() && !settings.Documents {
-		return uploadSpec{}, with(refuse(share.UnsupportedFileType, "account %s takes JPEG, PNG and GIF images only, not %s", u.account, u.fileType),
-			"allowedTypes", "JPEG,PNG,GIF")
+	if !u.fileType.IsImage() && !slices.Contains(settings.Documents, u.fileType) {
+		var allowed []string
+		for _, t := range allowedTypes(settings.Documents) {
+			allowed = append(allowed, strings.TrimPrefix(t.String(), "FILE_TYPE_"))
+		}
+		return uploadSpec{}, with(refuse(share.UnsupportedFileType, "account %s takes %s, not %s", u.account, strings.Join(allowed, ", "), u.fileType),
+			"allowedTypes", strings.Join(allowed, ","))
 	}
 	if u.size == 0 {
 		return uploadSpec{}, refuse(share.FileEmpty, "the file has no bytes")

@@ -17,6 +17,9 @@ const (
 	PPTX FileType = "PPTX"
 )
 
+// Documents are the types that are no images.
+func Documents() []FileType { return []FileType{PDF, TXT, DOCX, XLSX, PPTX} }
+
 // IsImage reports whether t is one of the image types.
 func (t FileType) IsImage() bool { return t == JPEG || t == PNG || t == GIF }
 
