@@ -297,6 +297,7 @@ func TestTheConnectorsOwnFaults(t *testing.T) {
 					w := newConnectorWorld(t, sandbox.Options{}, true, "--lp-timeout=3s", "--settle=1s")
 					fault := f.fault
 					fault.On, fault.Count = on, 1
+					w.garbled.Store(fault.Garbage)
 					before := on == "http:token" || on == "http:consumer" || on == "http:conversation"
 					if before {
 						w.sb.Inject(fault)
