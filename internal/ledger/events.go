@@ -35,6 +35,8 @@ type Events struct {
 	l *KV
 	c EventsConfig
 
+	opening chan struct{} // has one place, for who opens the streams: it may take long, and who waits must not wait for longer than its time
+
 	mu            sync.Mutex
 	js            jetstream.JetStream
 	events, convs jetstream.Stream // nil: not opened yet
@@ -52,7 +54,7 @@ const (
 
 // Events makes the event log of l. The caller closes it before l.
 func (l *KV) Events(c EventsConfig) *Events {
-	e := &Events{l: l, c: c}
+	e := &Events{l: l, c: c, opening: make(chan struct{}, 1)}
 	l.eventLog.Store(e)
 	return e
 }
@@ -67,13 +69,17 @@ func (e *Events) Open(ctx context.Context) error {
 }
 
 func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil, nil, logError(errClosed)
+	if events, convs, err = e.opened(); events != nil || err != nil {
+		return events, convs, err
 	}
-	if e.events != nil {
-		return e.events, e.convs, nil
+	select {
+	case e.opening <- struct{}{}:
+		defer func() { <-e.opening }()
+	case <-ctx.Done():
+		return nil, nil, logError(ctx.Err())
+	}
+	if events, convs, err = e.opened(); events != nil || err != nil { // by somebody else meanwhile
+		return events, convs, err
 	}
 	js, err := jetstream.New(e.l.conn)
 	if err != nil {
@@ -92,8 +98,20 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	if err != nil {
 		return nil, nil, logError(fmt.Errorf("its stream %s cannot be opened: %w", conversationStream, explain(err)))
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.js, e.events, e.convs = js, events, convs
 	return events, convs, nil
+}
+
+// opened are the streams if they are open; nil if they are not yet.
+func (e *Events) opened() (events, convs jetstream.Stream, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, nil, logError(errClosed)
+	}
+	return e.events, e.convs, nil
 }
 
 // stream finds a stream or makes it. Storage and replicas are the ledger's.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -47,7 +48,18 @@ func everywhere(t *testing.T, test func(t *testing.T, l, other *Events)) {
 		for _, p := range newCluster(t) {
 			urls = append(urls, p.url())
 		}
-		test(t, events(t, open(t, config(t, "", urls...))), events(t, open(t, config(t, "", urls...))))
+		l, other := events(t, open(t, config(t, "", urls...))), events(t, open(t, config(t, "", urls...)))
+		// Three servers in one process may take longer to agree on new streams than a call has.
+		for limit := time.Now().Add(30 * time.Second); ; {
+			err := errors.Join(l.Open(t.Context()), other.Open(t.Context()))
+			if err == nil {
+				break
+			}
+			if time.Now().After(limit) {
+				t.Fatal(err)
+			}
+		}
+		test(t, l, other)
 	})
 }
 
@@ -310,5 +322,21 @@ func TestTheDocumentedPermissionsAreEnough(t *testing.T) {
 	}
 	if all, err := e.Conversations(t.Context(), acct, "alice"); err != nil || len(all) != 1 {
 		t.Errorf("%v %v", all, err)
+	}
+}
+
+// Who waits for the log to be opened waits for no longer than its own time, however many wait before.
+func TestWhoWaitsForTheLogToOpenWaitsNoLongerThanItsTime(t *testing.T) {
+	e := events(t, open(t, config(t, "")))
+	e.opening <- struct{}{} // somebody is at it
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	if err := e.Open(ctx); !share.Is(err, share.LedgerUnavailable) || time.Since(begun) > 5*time.Second {
+		t.Errorf("after %v: %v", time.Since(begun), err)
+	}
+	<-e.opening
+	if err := e.Open(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
