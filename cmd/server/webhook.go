@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // connectorFlags say how the accounts that use the Connector API are told of; docs/connector.md has the rest.
@@ -65,10 +67,11 @@ func newWebhookServer(f *flags) (*webhookServer, error) {
 			return nil, err
 		}
 	}
-	var err error
-	if s.listener, err = net.Listen("tcp", f.WebhookListen); err != nil {
+	listener, err := net.Listen("tcp", f.WebhookListen)
+	if err != nil {
 		return nil, fmt.Errorf("--webhook-listen: %w", err)
 	}
+	s.listener = netutil.LimitListener(listener, f.MaxConnections)
 	return s, nil
 }
 

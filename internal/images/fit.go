@@ -184,7 +184,9 @@ func (p *Processor) turn(ctx context.Context, bytes int64) (done func(), err err
 	select {
 	case p.fitting <- struct{}{}:
 	case <-wait.C:
-		return nil, share.Errorf(share.TooManyUploads, "the server has more images to make fit than it can; repeat under the same request_id", nil)
+		e := share.Errorf(share.TooManyUploads, "the server has more images to make fit than it can; repeat under the same request_id", nil)
+		e.Metadata = map[string]string{"limit": "budget"} // of memory, if another than that of files
+		return nil, e
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

@@ -479,8 +479,9 @@ func TestFitWaitsItsTurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Fit(t.Context(), orderOf(share.JPEG, b, 30_000).ImageJob); !share.Is(err, share.TooManyUploads) {
-		t.Errorf("%v", err)
+	_, err = p.Fit(t.Context(), orderOf(share.JPEG, b, 30_000).ImageJob)
+	if e, ok := errors.AsType[*share.Error](err); !ok || e.Kind != share.TooManyUploads || e.Metadata["limit"] != "budget" {
+		t.Errorf("%v, want TooManyUploads with the limit that its contract promises", err)
 	}
 	if _, err := p.Fit(t.Context(), orderOf(share.JPEG, append(b, 0), int64(len(b))).ImageJob); err != nil {
 		t.Errorf("what need not be decoded need not wait: %v", err)

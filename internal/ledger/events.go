@@ -188,6 +188,25 @@ type conversationRecord struct {
 	Conversation share.LoggedConversation `json:"conversation"`
 }
 
+// encodeEvent writes an event. One whose texts are too long goes without them: that it is there, and where its file is, counts more,
+// and one that could never be kept would be delivered again and again.
+func encodeEvent(ev share.LoggedEvent) (value []byte, err error) {
+	value, err = json.Marshal(eventRecord{codecVersion, ev})
+	for _, shorten := range []func(*share.HostedFile){func(f *share.HostedFile) { f.Preview = "" }, func(f *share.HostedFile) { f.Caption = "" }} {
+		if err != nil || len(value) <= maxValue || ev.File == nil {
+			break
+		}
+		file := *ev.File // the caller keeps its own
+		shorten(&file.File)
+		ev.File = &file
+		value, err = json.Marshal(eventRecord{codecVersion, ev})
+	}
+	if err == nil && len(value) > maxValue {
+		err = fmt.Errorf("an event of %d bytes cannot be written", len(value))
+	}
+	return value, err
+}
+
 // AddEvent keeps an event, unless one of the same place in the dialog is kept: that one stays as it is, and added is false. An
 // error leaves open whether it was kept; adding it again is safe.
 func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEvent) (added bool, err error) {
@@ -202,9 +221,9 @@ func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEv
 		path = pathToken(ev.File.File.StoragePath)
 	}
 	place := eventSubjects + account + "." + token(ev.Conversation) + "." + token(ev.Dialog) + "." + strconv.FormatInt(ev.Sequence, 10) + "."
-	value, err := json.Marshal(eventRecord{codecVersion, ev})
-	if err != nil || len(value) > maxValue {
-		return false, logError(fmt.Errorf("an event of %d bytes cannot be written", len(value)))
+	value, err := encodeEvent(ev)
+	if err != nil {
+		return false, logError(err)
 	}
 	for {
 		try, cancel := context.WithTimeout(ctx, e.l.timeout/2)

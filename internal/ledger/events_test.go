@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -126,6 +127,39 @@ func TestAnEventIsKeptOnceHoweverOftenItComes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Its texts are LivePerson's, which bounds them as it likes. An event that could never be kept would be delivered again and again,
+// and what stands behind it in the same delivery never told.
+func TestAnEventWithTextsThatAreTooLongIsKeptWithoutThem(t *testing.T) {
+	e := events(t, open(t, config(t, "")))
+	for name, spoil := range map[string]func(*share.HostedFile){
+		"preview": func(f *share.HostedFile) { f.Preview = strings.Repeat("A", maxValue) },
+		"caption": func(f *share.HostedFile) { f.Caption = strings.Repeat("<", maxValue/6) },
+	} {
+		ev := fileAt(name, 0, "/v1/AUTH_x/"+acct+"/"+name)
+		ev.File.File.Caption, ev.File.File.Preview = "short", "data:"
+		spoil(&ev.File.File)
+		came := ev.File.File
+		if added, err := e.AddEvent(t.Context(), acct, ev); err != nil || !added {
+			t.Fatalf("%s: added %t, %v", name, added, err)
+		}
+		got, found, err := e.FindFile(t.Context(), acct, name, name, came.StoragePath)
+		if err != nil || !found {
+			t.Fatalf("%s: found %t, %v", name, found, err)
+		}
+		want := came
+		want.Preview = ""
+		if name == "caption" {
+			want.Caption = ""
+		}
+		if got.File.File != want {
+			t.Errorf("%s: kept as %+.200v", name, got.File.File)
+		}
+		if ev.File.File != came {
+			t.Errorf("%s: the caller's event was changed", name)
+		}
+	}
 }
 
 func TestConversationsFollowTheNews(t *testing.T) {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -161,7 +163,7 @@ type posted struct {
 	wait     time.Duration // Retry-After
 }
 
-// post makes one exchange. It is never repeated: net/http itself repeats a POST only where not a byte of it was written.
+// post makes one exchange. It is never repeated, by net/http neither: see sentOnce.
 func (c *Connector) post(ctx context.Context, account, path, app, consumer string, body any) (got posted) {
 	base, err := c.client.BaseURL(ctx, account, serviceConsumerWS)
 	if err != nil {
@@ -185,11 +187,16 @@ func (c *Connector) roundTrip(parent context.Context, url, app, consumer string,
 	defer cancel()
 	// Once there is a connection to write to, the request may have left.
 	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	once := sentOnce{body: body}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:      func(to httptrace.GotConnInfo) { connected.Store(true); once.over(to.Conn) },
+		WroteHeaders: once.left,
+	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return posted{err: share.Errorf(share.Internal, "the request to LivePerson cannot be made", nil)} // err shows the URL
 	}
+	req.GetBody = once.again
 	properties, _ := json.Marshal(lpwire.NewClientProperties(".ClientProperties")) // strings: cannot fail
 	req.Header = http.Header{
 		"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"lpfileshare"},
@@ -211,6 +218,29 @@ func (c *Connector) roundTrip(parent context.Context, url, app, consumer string,
 	}
 	got.read(data)
 	return got
+}
+
+// A sentOnce keeps net/http from sending a request again that has left. Over HTTP/1.1 it does so only where not a byte of a POST was
+// written, and may. Over HTTP/2 it also does where the peer resets the stream with PROTOCOL_ERROR, whatever the peer has done by
+// then. Of a stream that was refused unread it would be right; but which of them it is it does not tell.
+type sentOnce struct {
+	body         []byte
+	http2, wrote atomic.Bool // the connection's protocol; the headers were written
+}
+
+func (o *sentOnce) over(c net.Conn) {
+	t, ok := c.(*tls.Conn)
+	o.http2.Store(ok && t.ConnectionState().NegotiatedProtocol == "h2")
+}
+
+func (o *sentOnce) left() { o.wrote.Store(true) }
+
+// again is a request's GetBody, which net/http asks for the body of a repeat.
+func (o *sentOnce) again() (io.ReadCloser, error) {
+	if o.http2.Load() && o.wrote.Load() {
+		return nil, errors.New("the stream was reset, and what became of the request is not known")
+	}
+	return io.NopCloser(bytes.NewReader(o.body)), nil
 }
 
 // read reads the answer. Of a batch the last one counts: it is the conversation's, and may be a success where the profile's is none.

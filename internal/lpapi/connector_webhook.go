@@ -85,6 +85,7 @@ func (c *Connector) delivered(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusUnauthorized, "its signature is missing or malformed")
 		return
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(deliveryTimeout)) // ctx does not end a Read
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDelivery))
 	if err != nil {
 		refuse(http.StatusRequestEntityTooLarge, "it is too long, or broke off")

@@ -1,6 +1,7 @@
 package lpapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/hmac"
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -218,6 +220,30 @@ func TestWhatIsNotLivePersonsChangesNothing(t *testing.T) {
 	h.mu.Unlock()
 	if got := post(t, h.url, body, map[string]string{"x-liveperson-account-id": testAccount, "x-liveperson-signature": good}); got != 401 {
 		t.Errorf("an account without webhooks: %d", got)
+	}
+}
+
+// Before its body is here nobody knows whose a delivery is: who sends one slowly must not hold the place of LivePerson's for long.
+func TestADeliveryThatDoesNotComeIsLetGo(t *testing.T) {
+	t.Parallel()
+	h := newHooked(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(strings.TrimSuffix(h.url, "/webhooks"), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(deliveryTimeout + 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "POST /webhooks HTTP/1.1\r\nHost: h\r\nX-Liveperson-Account-Id: %s\r\nX-Liveperson-Signature: %s\r\nContent-Length: 1000\r\n\r\n{",
+		testAccount, signed("other", nil))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("a delivery of which one byte came: %v", err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("answered with %s", resp.Status)
 	}
 }
 

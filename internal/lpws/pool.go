@@ -162,12 +162,17 @@ func keyOf(cred share.Credential, under string) [sha256.Size]byte {
 }
 
 // End ends the session of a credential, if there is one, with all that runs on it: calls and watches fail with LPIdentityExpired.
+// Sessions that were opened under earlier settings are ended too.
 func (p *Pool) End(cred share.Credential) {
-	key := keyOf(cred, p.cfg.Under(cred.Account))
+	var ending []*link
 	p.mu.Lock()
-	l := p.links[key]
+	for _, l := range p.links {
+		if c := &l.cred; c.Scheme == cred.Scheme && c.Account == cred.Account && c.Secret == cred.Secret {
+			ending = append(ending, l)
+		}
+	}
 	p.mu.Unlock()
-	if l != nil {
+	for _, l := range ending {
 		l.end(errSignedOut)
 	}
 }

@@ -676,6 +676,27 @@ func TestASessionIsNotGivenOutUnderOtherSettings(t *testing.T) {
 	eventually(t, "nobody can get it, and it is closed", func() bool { return h.sb.Sockets() == 1 && h.pool.Len() == 1 })
 }
 
+func TestAnIdentityThatEndsDoesSoUnderAllSettings(t *testing.T) {
+	t.Parallel()
+	var under atomic.Value
+	under.Store("first")
+	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.Under = func(string) string { return under.Load().(string) } })
+	cred := h.agent("ann")
+	before, other := h.session(cred), h.session(h.agent("ann"))
+	under.Store("second")
+	since := h.session(cred)
+	h.pool.End(cred)
+	for when, s := range map[string]*Session{"before": before, "since": since} {
+		_, err := s.ListConversations(ctxOf(t))
+		if !share.Is(err, share.LPIdentityExpired) {
+			t.Errorf("a session opened %s the settings changed: %v, want that its identity has ended", when, err)
+		}
+	}
+	if _, err := other.ListConversations(ctxOf(t)); err != nil {
+		t.Errorf("the other login: %v", err)
+	}
+}
+
 func TestASilentPeerIsNoticed(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, sandbox.Options{IdleTimeout: 700 * time.Millisecond}, func(c *Config) { c.KeepAlive = 200 * time.Millisecond })

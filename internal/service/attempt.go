@@ -55,7 +55,7 @@ func createdKey(p share.Principal, requestID string) string {
 	return ledgerKey("conversation", p, requestID)
 }
 
-// load is Ledger.Load without what has expired.
+// load is Ledger.Load, its errors named. A record that has expired may be there yet: that is for the caller to look at.
 func (s *Server) load(ctx context.Context, key string) (share.Record, uint64, error) {
 	rec, rev, err := s.ports.Ledger.Load(ctx, key)
 	if err != nil {
