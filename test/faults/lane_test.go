@@ -91,7 +91,7 @@ func openLane(over *messenger) (_ *lane, err error) {
 	if l.tap, err = frames.Tap(); err != nil {
 		return l, err
 	}
-	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: l.sawFrame, OnExchange: l.sawExchange, WebhookUnit: 50 * time.Millisecond, WebhookTimeout: lpTimeout}); err != nil {
+	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: l.sawFrame, OnExchange: l.sawExchange, WebhookUnit: 50 * time.Millisecond, WebhookTimeout: 2 * lpTimeout}); err != nil {
 		return l, err
 	}
 	if err = l.warm(); err != nil {

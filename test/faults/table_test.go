@@ -379,6 +379,9 @@ func newTrial(m *messenger, st *state, seed uint64, s, k, v int) *trial {
 	if t.place.leg == hookLeg {
 		// The signature has the body to go by, and LivePerson delivers again what is not taken.
 		t.spoiled, t.sure = false, true
+		if f.Kind == proxy.Stall {
+			f.For += 2 * settle // some come when the caller has been told that it is not known
+		}
 	}
 	return t
 }

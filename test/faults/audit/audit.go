@@ -69,6 +69,8 @@ type Told struct {
 	Sequence    int64
 	// Reason is why it was refused, or what the last word was where the outcome is unknown.
 	Reason string
+	// Late tells that it was LP_PUBLISH_UNCONFIRMED before.
+	Late bool
 	// Spoiled tells that bytes were changed on a leg without TLS.
 	Spoiled bool
 }
@@ -136,6 +138,8 @@ func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.Fault, f.C
 // A Report is the result.
 type Report struct {
 	Uploads, Acknowledged, Stored, Refused, Unconfirmed int
+	// Late are acknowledged uploads that were LP_PUBLISH_UNCONFIRMED before.
+	Late int
 	// Altered are acknowledged uploads whose message or answer was spoiled on the way.
 	Altered int
 	// Downloads and Watches are how many were compared.
@@ -163,6 +167,7 @@ func (r *Report) Add(o Report) {
 	r.Stored += o.Stored
 	r.Refused += o.Refused
 	r.Unconfirmed += o.Unconfirmed
+	r.Late += o.Late
 	r.Altered += o.Altered
 	r.Downloads += o.Downloads
 	r.Watches += o.Watches
@@ -247,6 +252,9 @@ func (c *checker) upload(t Told) {
 	switch t.Outcome {
 	case Acknowledged:
 		r.Acknowledged++
+		if t.Late {
+			r.Late++
+		}
 		c.acknowledged(t, there)
 	case Stored:
 		r.Stored++
