@@ -51,7 +51,7 @@ test-swift: build ## Run the tests of the store over a real OpenStack Swift: wan
 	test/swift/run
 
 .PHONY: test-faults
-test-faults: ## Run every case of the fault table: states by kinds of faults
+test-faults: ## Run every case of the fault table, states by kinds of faults, over each messenger
 	$(GO) test -c -o $(BIN)/faults.test ./test/faults
 	LPFILESHARE_FAULTS=all $(BIN)/faults.test -test.timeout 20m
 

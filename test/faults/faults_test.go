@@ -5,7 +5,9 @@
 // an answer that says that it is final, or bytes were spoiled on a leg that only TLS protects. A spoiled request may be refused,
 // and a spoiled answer misread; neither may lose a file, double it, or publish it after a refusal.
 //
-// The table of table_test.go is states by kinds of faults; each cell has cases of its own. With LPFILESHARE_FAULTS=all each case
+// The table of table_test.go is states by kinds of faults; each cell has cases of its own. It is run over each messenger
+// (messenger_test.go). Over the Connector API nobody can ask whether a message is there, so that a message that did not leave may be
+// LP_PUBLISH_UNCONFIRMED for ever; one that is there is told of, and must be acknowledged. With LPFILESHARE_FAULTS=all each case
 // of the table is run, else a sample of it. LPFILESHARE_FAULTS_SEED shifts the byte positions, LPFILESHARE_FAULTS_ONLY picks the
 // cases whose names hold a text ("publish answer/RST"), LPFILESHARE_FAULTS_LANES says how many run at once.
 package faults
@@ -34,7 +36,9 @@ import (
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
+	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
 )
 
 const (
@@ -47,25 +51,29 @@ const (
 	firstTry = 30 * time.Second
 )
 
+func messengers() []*messenger { return []*messenger{connector(), socket()} }
+
 func TestEachCellOfTheTableHasCases(t *testing.T) {
-	count := map[[2]int]int{}
-	names := map[string]bool{}
-	for _, trial := range trials(1) {
-		count[[2]int{trial.row, trial.column}]++
-		names[trial.name()] = true
-	}
-	total := 0
-	for s := range states {
-		for k := range kinds {
-			n := count[[2]int{s, k}]
-			total += n
-			if n < fewest {
-				t.Errorf("%s, %s: %d cases", states[s].name, kinds[k], n)
+	for _, m := range messengers() {
+		count := map[[2]int]int{}
+		names := map[string]bool{}
+		for _, trial := range trials(m, 1) {
+			count[[2]int{trial.row, trial.column}]++
+			names[trial.name()] = true
+		}
+		total := 0
+		for s, state := range statesOf(m) {
+			for k := range kinds {
+				n := count[[2]int{s, k}]
+				total += n
+				if n < fewest {
+					t.Errorf("%s: %s, %s: %d cases", m.name, state.name, kinds[k], n)
+				}
 			}
 		}
-	}
-	if total < fewestInAll || len(names) != total {
-		t.Errorf("%d cases, %d of them different", total, len(names))
+		if total < fewestInAll || len(names) != total {
+			t.Errorf("%s: %d cases, %d of them different", m.name, total, len(names))
+		}
 	}
 }
 
@@ -75,12 +83,45 @@ type result struct {
 	succeeded bool
 	took      time.Duration
 	said      string // the last error
+	err       error  // what did not hold
 }
 
 func TestFaultsLoseAndDoubleNothing(t *testing.T) {
+	var matrix bytes.Buffer
+	w := tabwriter.NewWriter(&matrix, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "messenger \\ suite\tuploads\tdownloads\twatches")
+	last := ""
+	for _, m := range messengers() {
+		t.Run(m.name, func(t *testing.T) {
+			summary.WriteString(last)
+			var results []result
+			results, last = testOver(t, m)
+			fmt.Fprint(w, m.name)
+			for _, d := range []deed{upload, download, watch} {
+				all, good := 0, 0
+				for _, r := range results {
+					if r.deed == d {
+						all++
+						if r.err == nil {
+							good++
+						}
+					}
+				}
+				fmt.Fprintf(w, "\t%d of %d hold", good, all)
+			}
+			fmt.Fprintln(w)
+		})
+	}
+	w.Flush()
+	summary.Write(matrix.Bytes())
+	summary.WriteString(last)
+}
+
+// testOver runs the table over a messenger, prints it, and returns its last line.
+func testOver(t *testing.T, m *messenger) ([]result, string) {
 	whole := os.Getenv("LPFILESHARE_FAULTS") == "all"
 	seed := uint64(setting("SEED", 1))
-	todo, lanes := trials(seed), 32
+	todo, lanes := trials(m, seed), 32
 	all := len(todo)
 	if !whole {
 		todo, lanes = sample(todo), 16
@@ -90,14 +131,14 @@ func TestFaultsLoseAndDoubleNothing(t *testing.T) {
 		todo = slices.DeleteFunc(todo, func(t *trial) bool { return !strings.Contains(t.name(), only) })
 		lanes = min(lanes, len(todo))
 	}
-	results, report := run(t, todo, lanes)
+	results, report := run(t, m, todo, lanes)
 	if testing.Verbose() {
 		for _, r := range results {
 			t.Logf("%s: %.1f s %s", r.name(), r.took.Seconds(), r.said)
 		}
 	}
 
-	printTable(results)
+	printTable(m, results)
 	printSlowest(results)
 	printReport(report)
 	cases, succeeded := len(results), 0
@@ -109,13 +150,25 @@ func TestFaultsLoseAndDoubleNothing(t *testing.T) {
 	if !whole {
 		fmt.Fprintf(&summary, "a sample: %d of the table's %d cases; make test-faults runs all\n", cases, all)
 	}
-	fmt.Fprintf(&summary, "%d cases, acknowledged %d, lost %d, doubled %d\n", cases, succeeded, report.Count(audit.Lost), report.Count(audit.Doubled))
 	for _, f := range report.Findings {
 		t.Error(f)
+		for i := range results {
+			if strings.HasPrefix(f.Case, results[i].name()) {
+				results[i].err = errors.Join(results[i].err, errors.New(f.String()))
+			}
+		}
 	}
 	if cases != len(todo) {
 		t.Errorf("%d of %d cases were run", cases, len(todo))
 	}
+	if whole && m.hooked() && len(todo) == all && report.Late == 0 {
+		t.Error("no webhook came behind LP_PUBLISH_UNCONFIRMED")
+	}
+	line := fmt.Sprintf("%d cases, acknowledged %d, lost %d, doubled %d\n", cases, succeeded, report.Count(audit.Lost), report.Count(audit.Doubled))
+	if m.hooked() {
+		line = m.name + ": " + line
+	}
+	return results, line
 }
 
 // setting is a number from the environment: LPFILESHARE_FAULTS_LANES and LPFILESHARE_FAULTS_SEED.
@@ -134,7 +187,7 @@ func sample(all []*trial) []*trial {
 }
 
 // run runs the trials on so many lanes.
-func run(t *testing.T, todo []*trial, lanes int) ([]result, audit.Report) {
+func run(t *testing.T, m *messenger, todo []*trial, lanes int) ([]result, audit.Report) {
 	queue := make(chan *trial, len(todo))
 	for _, trial := range todo {
 		queue <- trial
@@ -146,7 +199,7 @@ func run(t *testing.T, todo []*trial, lanes int) ([]result, audit.Report) {
 	var work sync.WaitGroup
 	for range lanes {
 		work.Go(func() {
-			l, err := openLane()
+			l, err := openLane(m)
 			defer func() {
 				if err := l.close(); err != nil {
 					t.Error(err)
@@ -161,6 +214,7 @@ func run(t *testing.T, todo []*trial, lanes int) ([]result, audit.Report) {
 				if err != nil {
 					t.Errorf("%s: %v\n%s", trial.name(), err, l.server.Logs.Tail())
 				}
+				r.err = err
 				mu.Lock()
 				results = append(results, r)
 				mu.Unlock()
@@ -190,8 +244,13 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	if err != nil {
 		return r, err
 	}
+	if l.hooks != nil { // else a fault might strike the news of the conversation
+		if err := t.over.settle(ctx, l); err != nil {
+			return r, err
+		}
+	}
 	if t.fresh {
-		if err := l.forget(ctx); err != nil {
+		if err := t.over.unlet(ctx, l); err != nil {
 			return r, err
 		}
 	}
@@ -202,9 +261,14 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	defer through.Close()
 
 	l.spoiling.Store(t.spoilsFrames())
-	defer l.spoiling.Store(false) // behind the last forget, so that no socket is left on which bytes were spoiled
+	defer l.spoiling.Store(false) // behind the last settle, so that nothing is left of what was spoiled
 	var struck func() bool
-	arm := func() { struck = t.arm(l) }
+	arm := func() {
+		struck = t.arm(l)
+		if t.told {
+			l.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", DropAfter: true, Count: 1})
+		}
+	}
 	caller := through.As(c.id)
 	switch t.deed {
 	case upload:
@@ -215,9 +279,17 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	case watch:
 		err = l.watch(ctx, t, c, caller, arm)
 	}
-	l.socket.Disarm()
-	l.store.Disarm()
-	l.caller.Disarm()
+	if t.place.leg == hookLeg { // the caller may know before LivePerson has its answer
+		if err := t.over.settle(ctx, l); err != nil {
+			return r, err
+		}
+	}
+	for _, p := range []*proxy.Proxy{l.lp, l.store, l.caller, l.hooks} {
+		if p != nil {
+			p.Disarm()
+		}
+	}
+	l.sb.ClearFaults()
 	r.succeeded, r.took = err == nil, time.Since(begun)
 	if err != nil {
 		r.said = err.Error()
@@ -225,10 +297,10 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	if struck == nil || !struck() {
 		return r, fmt.Errorf("the fault did not strike; the caller heard: %v", err)
 	}
-	if err := l.forget(ctx); err != nil {
+	if err := t.over.settle(ctx, l); err != nil {
 		return r, err
 	}
-	if t.sure && err != nil {
+	if t.sure && err != nil && !(t.open && unconfirmed(t.over, err)) {
 		return r, fmt.Errorf("the caller must succeed, and heard: %w", err)
 	}
 	return r, nil
@@ -245,13 +317,17 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 	}
 	o := lpfileshare.UploadOptions{
 		Conversation: c.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark,
-		RequestID: told.RequestID, ChunkBytes: 4 << 10, RetryFor: time.Minute,
+		RequestID: told.RequestID, ChunkBytes: 4 << 10, RetryFor: t.over.retryFor,
 	}
 	// A caller has a deadline: what spoils a frame's head may make its reader wait for the rest for ever.
 	first, cancel := context.WithTimeout(ctx, firstTry)
 	defer cancel()
 	resp, err := caller.Upload(first, o, bytes.NewReader(data))
 	for try := 1; err != nil && !definite(err) && try <= 3; try++ {
+		if unconfirmed(t.over, err) {
+			told.Late = true
+			time.Sleep(2 * settle)
+		}
 		resp, err = c.direct.Upload(ctx, o, bytes.NewReader(data))
 	}
 	switch {
@@ -260,6 +336,8 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 		told.StoragePath, told.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
 	case definite(err):
 		told.Outcome, told.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
+	case unconfirmed(t.over, err):
+		told.Outcome, told.Reason = audit.Unconfirmed, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
 	default:
 		told.Outcome, told.Reason = audit.Unknown, err.Error()
 	}
@@ -275,6 +353,11 @@ func definite(err error) bool {
 		return false
 	}
 	return e.Code != codes.Unavailable && e.Code != codes.Aborted && e.RetryAfter == 0
+}
+
+// unconfirmed tells an error that is the last word there is, unless a webhook comes: LivePerson cannot be asked.
+func unconfirmed(over *messenger, err error) bool {
+	return over.hooked() && lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED
 }
 
 func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, arm func()) error {
@@ -362,7 +445,7 @@ func (l *lane) watched(w audit.Watched, err error) error {
 }
 
 // printTable prints how many cases each cell had, and how many of them succeeded where that is not all.
-func printTable(results []result) {
+func printTable(m *messenger, results []result) {
 	type count struct{ all, good int }
 	cells := map[[2]int]count{}
 	for _, r := range results {
@@ -375,9 +458,9 @@ func printTable(results []result) {
 		cells[at] = n
 	}
 	w := tabwriter.NewWriter(&summary, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "state \\ fault\t%s\n", strings.Join(kinds, "\t"))
-	for s := range states {
-		fmt.Fprint(w, states[s].name)
+	fmt.Fprintf(w, "%s: state \\ fault\t%s\n", m.name, strings.Join(kinds, "\t"))
+	for s, state := range statesOf(m) {
+		fmt.Fprint(w, state.name)
 		for k := range kinds {
 			switch n := cells[[2]int{s, k}]; {
 			case n.all == 0:
@@ -401,8 +484,8 @@ func printSlowest(results []result) {
 }
 
 func printReport(r audit.Report) {
-	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d refused), %d downloads, %d watches\n",
-		r.Uploads, r.Acknowledged, r.Refused, r.Downloads, r.Watches)
+	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d of them after LP_PUBLISH_UNCONFIRMED, %d refused, %d unconfirmed and not there), %d downloads, %d watches\n",
+		r.Uploads, r.Acknowledged, r.Late, r.Refused, r.Unconfirmed, r.Downloads, r.Watches)
 	fmt.Fprintf(&summary, "refused but published %d, other bytes %d, unsettled %d, strangers %d, misdelivered %d; altered on a leg without TLS %d\n",
 		r.Count(audit.RefusedPublished), r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Stranger),
 		r.Count(audit.Misdelivered), r.Altered)

@@ -64,45 +64,58 @@ func TestMain(m *testing.M) {
 }
 
 // A lane is a server as a process of its own, the sandbox that plays LivePerson and the store for it, and a fault proxy on each
-// way: to the messaging socket, to the store, and from the caller. One case at a time runs on it.
+// way: to LivePerson, to the store, from the caller, and for webhooks. One case at a time runs on it.
 type lane struct {
-	sb                    *sandbox.Sandbox
-	tap                   *wire.Tap
-	spoiling              atomic.Bool // frames are spoiled on the socket just now
-	socket, store, caller *proxy.Proxy
-	server                *process.Process
-	addr                  string              // the server's
-	direct                *lpfileshare.Client // past the proxy
-	told                  audit.Account
+	over              *messenger
+	dir               string // its files
+	sb                *sandbox.Sandbox
+	tap               *wire.Tap
+	spoiling          atomic.Bool // bytes are spoiled on the way to LivePerson just now
+	lp, store, caller *proxy.Proxy
+	hooks             *proxy.Proxy // nil where there are no webhooks
+	server            *process.Process
+	addr              string              // the server's
+	direct            *lpfileshare.Client // past the proxy
+	told              audit.Account
 }
 
 // readyLine is what a server says when it serves.
-var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
+var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)(?:.* webhooks=(\S+))?`)
 
 // openLane starts a lane. The caller closes it, even after an error.
-func openLane() (_ *lane, err error) {
-	l := &lane{}
+func openLane(over *messenger) (_ *lane, err error) {
+	l := &lane{over: over}
+	if l.dir, err = os.MkdirTemp("", "lpfileshare-lane"); err != nil {
+		return l, err
+	}
 	if l.tap, err = frames.Tap(); err != nil {
 		return l, err
 	}
-	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: l.sawFrame}); err != nil {
+	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: l.sawFrame, OnExchange: l.sawExchange, WebhookUnit: 50 * time.Millisecond, WebhookTimeout: 2 * lpTimeout}); err != nil {
 		return l, err
 	}
 	if err = l.warm(); err != nil {
 		return l, err
 	}
 	at := strings.TrimPrefix(l.sb.URL(), "http://")
-	if l.socket, err = proxy.Listen(at, proxy.WebSocket); err != nil {
+	if l.lp, err = proxy.Listen(at, over.protocol); err != nil {
 		return l, err
 	}
 	if l.store, err = proxy.Listen(at, proxy.HTTP); err != nil {
 		return l, err
 	}
+	flags, err := over.flags(l.dir)
+	if err != nil {
+		return l, err
+	}
+	for _, service := range over.domains {
+		flags = append(flags, "--domain="+service+"="+l.lp.Addr())
+	}
 	var ready []string
-	l.server, ready, err = process.Start(readyLine, serverBinary, "--listen=127.0.0.1:0", "--ledger=memory", "--domain-api="+l.sb.URL(), "--lp-plain-http",
-		"--domain=asyncMessagingEnt="+l.socket.Addr(), "--domain=swift="+l.store.Addr(), "--documents", "--log-level=debug",
+	l.server, ready, err = process.Start(readyLine, serverBinary, append(flags, "--listen=127.0.0.1:0", "--ledger=memory", "--domain-api="+l.sb.URL(), "--lp-plain-http",
+		"--domain=swift="+l.store.Addr(), "--documents", "--log-level=debug",
 		"--lp-timeout="+lpTimeout.String(), "--settle="+settle.String(), "--store-stall="+storeStall.String(),
-		"--upload-idle-timeout="+idleTimeout.String(), "--heartbeat-interval="+heartbeat.String(), "--drain-time=1s", "--drain-notice=0s")
+		"--upload-idle-timeout="+idleTimeout.String(), "--heartbeat-interval="+heartbeat.String(), "--drain-time=1s", "--drain-notice=0s")...)
 	if err != nil {
 		return l, err
 	}
@@ -110,8 +123,26 @@ func openLane() (_ *lane, err error) {
 	if l.caller, err = proxy.Listen(l.addr, proxy.HTTP2); err != nil {
 		return l, err
 	}
+	if ready[2] != "" {
+		if l.hooks, err = proxy.Listen(ready[2], proxy.HTTPCalls); err != nil {
+			return l, err
+		}
+		hooks := sandbox.Webhooks{Endpoints: sandbox.AllEvents("http://" + l.hooks.Addr() + "/webhooks"), Retention: time.Hour, Signature: "sha256"}
+		if err = l.sb.SetWebhooks("", "", hooks); err != nil {
+			return l, err
+		}
+	}
 	l.direct, err = lpfileshare.Dial(l.addr)
 	return l, err
+}
+
+// sawExchange is sawFrame for what the Connector API is asked and tells.
+func (l *lane) sawExchange(x sandbox.Exchange) {
+	if l.spoiling.Load() {
+		l.tap.Exempt(wire.Frame{})
+		return
+	}
+	l.tap.CheckExchange(wire.Exchange(x))
 }
 
 // sawFrame checks a frame, unless it comes from a case that spoils bytes on the socket: what the sandbox hears then is not what
@@ -148,7 +179,7 @@ func (l *lane) close() error {
 			err = fmt.Errorf("the server ended with %w\n%s", err, l.server.Logs.Tail())
 		}
 	}
-	for _, p := range []*proxy.Proxy{l.caller, l.store, l.socket} {
+	for _, p := range []*proxy.Proxy{l.caller, l.store, l.lp, l.hooks} {
 		if p != nil {
 			p.Close()
 		}
@@ -157,7 +188,7 @@ func (l *lane) close() error {
 		l.sb.Close()
 		err = errors.Join(err, l.tap.Close())
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(l.dir))
 }
 
 // audit holds what the lane's callers were told against what the sandbox has noted. Nothing may be going on any more.
@@ -169,7 +200,7 @@ func (l *lane) audit(ctx context.Context) (audit.Report, error) {
 	return audit.Check(l.told, e), nil
 }
 
-// A consumer is one who has signed up, with a conversation of its own.
+// A consumer is a new one, with a conversation of its own.
 type consumer struct {
 	id           lpfileshare.Identity
 	owner        string              // LivePerson's id of it
@@ -178,13 +209,11 @@ type consumer struct {
 }
 
 func (l *lane) consumer(ctx context.Context) (*consumer, error) {
-	in, err := l.direct.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
-	})
+	id, owner, err := l.over.signIn(ctx, l)
 	if err != nil {
-		return nil, fmt.Errorf("sign-up: %w", err)
+		return nil, fmt.Errorf("sign-in: %w", err)
 	}
-	c := &consumer{id: lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)), owner: in.ConsumerID}
+	c := &consumer{id: id, owner: owner}
 	c.direct = l.direct.As(c.id)
 	conv, err := c.direct.CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
 	if err != nil {
@@ -192,19 +221,6 @@ func (l *lane) consumer(ctx context.Context) (*consumer, error) {
 	}
 	c.conversation = conv.GetName()
 	return c, nil
-}
-
-// forget ends all LivePerson sessions: nobody holds them, so the server lets them go.
-func (l *lane) forget(ctx context.Context) error {
-	l.sb.DropSockets(0)
-	for l.sb.Sockets() > 0 {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("sockets stay open: %w", ctx.Err())
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-	return nil
 }
 
 // text is a file of n bytes that any check takes for plain text, and that no other case sends.

@@ -16,9 +16,10 @@ const variants = 9
 type leg int
 
 const (
-	socketLeg leg = iota // gateway and messaging socket
+	lpLeg     leg = iota // gateway and LivePerson: the messaging socket, or the Connector API
 	storeLeg             // gateway and store
 	callerLeg            // caller and gateway
+	hookLeg              // LivePerson's webhooks and gateway
 )
 
 // A place is where a fault strikes.
@@ -43,23 +44,27 @@ const (
 type state struct {
 	name string
 	deed deed
-	// fresh tells that no session is open yet.
+	// fresh tells that no session is open yet, or that the tokens are of no more use.
 	fresh bool
+	// told tells that LivePerson's answer to the first message is lost, so that only its webhook tells of it.
+	told bool
+	// open tells that a fault may leave nobody to say whether the message left, where LivePerson cannot be asked.
+	open bool
 	// place is where variant v strikes, and when the answer is to be lost where lost does not say otherwise.
 	place func(v int) place
 	lost  func(v int) place
 	// status is where the peer answers with an error, and with which; final tells that the error is no passing one.
 	status func(v int) (at place, reply func(proxy.Message) []byte, hangup, final bool)
-	// later tells that the fault strikes the socket, as soon as the place is reached on another leg.
+	// later tells that the fault strikes the way to LivePerson, as soon as the place is reached on another leg.
 	later bool
 	// exact tells that a place means its very byte; elsewhere the seed says where between it and the next variant's.
 	exact bool
 }
 
-// Places on the socket. A message is picked by what stands in it.
+// Places on the way to LivePerson. A message is picked by what stands in it.
 
-func socketSays(dir proxy.Direction, at func(int64) int64, words ...string) place {
-	return place{leg: socketLeg, dir: dir, at: at, match: func(m proxy.Message) bool { return m.Says(words...) }}
+func lpSays(dir proxy.Direction, at func(int64) int64, words ...string) place {
+	return place{leg: lpLeg, dir: dir, at: at, match: func(m proxy.Message) bool { return m.Says(words...) }}
 }
 
 // Places on the way to the store.
@@ -85,171 +90,153 @@ func callerTrailers(at func(int64) int64) place {
 // spread is the position of variant v among all of a message's bytes.
 func spread(v int) func(int64) int64 { return proxy.Part(float64(v) / variants) }
 
-var states = []state{
-	{
-		name: "opening the session", fresh: true,
-		place: func(v int) place {
-			return [...]place{
-				socketSays(proxy.ToServer, spread(v), "GET /ws_api/"),
-				socketSays(proxy.ToClient, spread(v), "HTTP/1.1 101"),
-				socketSays(proxy.ToServer, spread(v), "SubscribeExConversations"),
-				socketSays(proxy.ToClient, spread(v), "SubscribeExConversationsResponse"),
-			}[v%4]
+// statesOf is the table's rows over a messenger.
+func statesOf(m *messenger) []state {
+	return append([]state{
+		m.opening,
+		{
+			name: "RECEIVING: URL request",
+			place: func(v int) place {
+				return [...]place{
+					lpSays(proxy.ToServer, spread(v), "ms.GenerateURLForUploadFile"),
+					lpSays(proxy.ToClient, spread(v), m.urlAnswer),
+				}[v%2]
+			},
+			lost: func(v int) place { return lpSays(proxy.ToClient, spread(v), m.urlAnswer) },
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				code := [variants]int{500, 502, 503, 504, 429, 501, 400, 413, 403}[v]
+				return lpSays(proxy.ToServer, nil, "ms.GenerateURLForUploadFile"), m.status(code), false, code < 429
+			},
 		},
-		lost: func(v int) place {
-			return [...]place{
-				socketSays(proxy.ToClient, spread(v), "HTTP/1.1 101"),
-				socketSays(proxy.ToClient, spread(v), "SubscribeExConversationsResponse"),
-				socketSays(proxy.ToClient, spread(v), "ExConversationChangeNotification"),
-			}[v%3]
+		{
+			name: "RECEIVING: bytes in",
+			// The first DATA frame is the spec, which nothing protects in the clear; the others are chunks and the finish.
+			place: func(v int) place { return callerFrame(proxy.ToServer, "DATA", 1+v%6, spread(v)) },
+			lost: func(v int) place {
+				if v%2 == 0 {
+					return callerFrame(proxy.ToClient, "HEADERS", 0, spread(v)) // the leave to send
+				}
+				return callerFrame(proxy.ToServer, "DATA", 1+v%6, nil)
+			},
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				return callerFrame(proxy.ToServer, "DATA", 1+v%6, nil), streamReset(v), false, false // what is not repeated is settled
+			},
 		},
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			code := [variants]int{500, 502, 503, 504, 429, 599, 401, 403, 404}[v]
-			return socketSays(proxy.ToServer, nil, "GET /ws_api/"), httpStatus(code), true, code < 429
+		{
+			name: "PUT body",
+			place: func(v int) place {
+				if v == 0 {
+					return storeHead(proxy.ToServer, proxy.Part(0.5), "PUT ")
+				}
+				return storeBody(proxy.ToServer, spread(v))
+			},
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				code := [variants]int{500, 503, 408, 429, 401, 507, 403, 413, 411}[v]
+				return storeBody(proxy.ToServer, spread(v)), httpStatus(code), true, v > 4
+			},
 		},
-	},
-	{
-		name: "RECEIVING: URL request",
-		place: func(v int) place {
-			return [...]place{
-				socketSays(proxy.ToServer, spread(v), "ms.GenerateURLForUploadFile"),
-				socketSays(proxy.ToClient, spread(v), "ms.BaseGenerateURLResponse"),
-			}[v%2]
+		{
+			name:  "hold-back, last byte",
+			exact: true,
+			place: func(v int) place { return storeBody(proxy.ToServer, nearEnd(v)) },
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				code := [variants]int{500, 503, 502, 408, 429, 401, 507, 403, 400}[v]
+				return storeBody(proxy.ToServer, nearEnd(v)), httpStatus(code), true, v > 5
+			},
 		},
-		lost: func(v int) place { return socketSays(proxy.ToClient, spread(v), "ms.BaseGenerateURLResponse") },
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			code := [variants]int{500, 502, 503, 504, 429, 501, 400, 413, 403}[v]
-			return socketSays(proxy.ToServer, nil, "ms.GenerateURLForUploadFile"), socketStatus(code), false, code < 429
+		{
+			name:  "PUT answer",
+			place: func(v int) place { return storeHead(proxy.ToClient, spread(v), " 201 ") },
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was stored
+				code := [variants]int{500, 503, 502, 408, 499, 429, 401, 507, 403}[v]
+				return storeHead(proxy.ToClient, nil, " 201 "), httpStatus(code), true, v > 6
+			},
 		},
-	},
-	{
-		name: "RECEIVING: bytes in",
-		// The first DATA frame is the spec, which nothing protects in the clear; the others are chunks and the finish.
-		place: func(v int) place { return callerFrame(proxy.ToServer, "DATA", 1+v%6, spread(v)) },
-		lost: func(v int) place {
-			if v%2 == 0 {
-				return callerFrame(proxy.ToClient, "HEADERS", 0, spread(v)) // the leave to send
-			}
-			return callerFrame(proxy.ToServer, "DATA", 1+v%6, nil)
+		{
+			name: "STORED", later: true, open: true,
+			place: func(int) place { return storeHead(proxy.ToClient, proxy.Byte(-1), " 201 ") },
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				code := [variants]int{503, 501, 429, 500, 502, 504, 400, 403, 404}[v]
+				return publishRequest(nil), m.status(code), false, code < 429
+			},
 		},
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			return callerFrame(proxy.ToServer, "DATA", 1+v%6, nil), streamReset(v), false, false // what is not repeated is settled
+		{
+			name: "PUBLISHING request", open: true,
+			place: func(v int) place { return publishRequest(proxy.Part(float64(v) / (variants - 1))) },
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // nothing was published
+				code := [variants]int{500, 502, 503, 504, 429, 501, 400, 413, 403}[v]
+				return publishRequest(nil), m.status(code), false, code < 429
+			},
 		},
-	},
-	{
-		name: "PUT body",
-		place: func(v int) place {
-			if v == 0 {
-				return storeHead(proxy.ToServer, proxy.Part(0.5), "PUT ")
-			}
-			return storeBody(proxy.ToServer, spread(v))
+		{
+			name:  "publish answer",
+			place: func(v int) place { return lpSays(proxy.ToClient, spread(v), m.publishAnswer) },
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was published
+				code := [variants]int{500, 502, 504, 505, 507, 508, 511, 599, 600}[v] // 600 is 200 with a bit flipped
+				return lpSays(proxy.ToClient, nil, m.publishAnswer), m.statusAfter(code), false, false
+			},
 		},
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			code := [variants]int{500, 503, 408, 429, 401, 507, 403, 413, 411}[v]
-			return storeBody(proxy.ToServer, spread(v)), httpStatus(code), true, v > 4
+		{
+			name: "PUBLISHED answer to the caller",
+			place: func(v int) place {
+				if v%3 == 2 {
+					return callerTrailers(spread(v))
+				}
+				return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
+			},
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, false
+			},
 		},
-	},
-	{
-		name:  "hold-back, last byte",
-		exact: true,
-		place: func(v int) place { return storeBody(proxy.ToServer, nearEnd(v)) },
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			code := [variants]int{500, 503, 502, 408, 429, 401, 507, 403, 400}[v]
-			return storeBody(proxy.ToServer, nearEnd(v)), httpStatus(code), true, v > 5
+		{
+			name: "download header", deed: download,
+			place: func(v int) place {
+				return [...]place{
+					lpSays(proxy.ToServer, spread(v), "ms.GenerateURLForDownloadFile"),
+					lpSays(proxy.ToClient, spread(v), m.urlAnswer),
+					storeHead(proxy.ToServer, spread(v), "GET "),
+					storeHead(proxy.ToClient, spread(v), " 200 "),
+					callerFrame(proxy.ToClient, "DATA", 0, spread(v)),
+				}[v%5]
+			},
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				if v < 4 {
+					code := [...]int{500, 502, 503, 429}[v]
+					return lpSays(proxy.ToServer, nil, "ms.GenerateURLForDownloadFile"), m.status(code), false, false
+				}
+				code := [variants]int{4: 500, 5: 503, 6: 401, 7: 404, 8: 403}[v]
+				return storeHead(proxy.ToServer, nil, "GET "), httpStatus(code), true, code == 403
+			},
 		},
-	},
-	{
-		name:  "PUT answer",
-		place: func(v int) place { return storeHead(proxy.ToClient, spread(v), " 201 ") },
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was stored
-			code := [variants]int{500, 503, 502, 408, 499, 429, 401, 507, 403}[v]
-			return storeHead(proxy.ToClient, nil, " 201 "), httpStatus(code), true, v > 6
+		{
+			name: "download body", deed: download,
+			place: func(v int) place {
+				if v%3 == 2 {
+					return callerFrame(proxy.ToClient, "DATA", 1+v%5, spread(v))
+				}
+				return storeBody(proxy.ToClient, spread(v))
+			},
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				return callerFrame(proxy.ToClient, "DATA", 1+v%5, nil), streamReset(v), false, keptReset(v)
+			},
 		},
-	},
-	{
-		name: "STORED", later: true,
-		place: func(int) place { return storeHead(proxy.ToClient, proxy.Byte(-1), " 201 ") },
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			code := [variants]int{503, 501, 429, 500, 502, 504, 400, 403, 404}[v]
-			return publishRequest(nil), socketStatus(code), false, code < 429
+		{
+			name: "watch", deed: watch, told: m.hooked(),
+			place: func(v int) place {
+				if v%2 == 0 {
+					return m.news(spread(v))
+				}
+				return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
+			},
+			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+				return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, keptReset(v)
+			},
 		},
-	},
-	{
-		name:  "PUBLISHING request",
-		place: func(v int) place { return publishRequest(proxy.Part(float64(v) / (variants - 1))) },
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // nothing was published
-			code := [variants]int{500, 502, 503, 504, 429, 501, 400, 413, 403}[v]
-			return publishRequest(nil), socketStatus(code), false, code < 429
-		},
-	},
-	{
-		name:  "publish answer",
-		place: func(v int) place { return socketSays(proxy.ToClient, spread(v), "ms.PublishEventResponse") },
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was published
-			code := [variants]int{500, 502, 504, 505, 507, 508, 511, 599, 600}[v] // 600 is 200 with a bit flipped
-			return socketSays(proxy.ToClient, nil, "ms.PublishEventResponse"), socketStatusAfter(code), false, false
-		},
-	},
-	{
-		name: "PUBLISHED answer to the caller",
-		place: func(v int) place {
-			if v%3 == 2 {
-				return callerTrailers(spread(v))
-			}
-			return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
-		},
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, false
-		},
-	},
-	{
-		name: "download header", deed: download,
-		place: func(v int) place {
-			return [...]place{
-				socketSays(proxy.ToServer, spread(v), "ms.GenerateURLForDownloadFile"),
-				socketSays(proxy.ToClient, spread(v), "ms.BaseGenerateURLResponse"),
-				storeHead(proxy.ToServer, spread(v), "GET "),
-				storeHead(proxy.ToClient, spread(v), " 200 "),
-				callerFrame(proxy.ToClient, "DATA", 0, spread(v)),
-			}[v%5]
-		},
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			if v < 4 {
-				code := [...]int{500, 502, 503, 429}[v]
-				return socketSays(proxy.ToServer, nil, "ms.GenerateURLForDownloadFile"), socketStatus(code), false, false
-			}
-			code := [variants]int{4: 500, 5: 503, 6: 401, 7: 404, 8: 403}[v]
-			return storeHead(proxy.ToServer, nil, "GET "), httpStatus(code), true, code == 403
-		},
-	},
-	{
-		name: "download body", deed: download,
-		place: func(v int) place {
-			if v%3 == 2 {
-				return callerFrame(proxy.ToClient, "DATA", 1+v%5, spread(v))
-			}
-			return storeBody(proxy.ToClient, spread(v))
-		},
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			return callerFrame(proxy.ToClient, "DATA", 1+v%5, nil), streamReset(v), false, keptReset(v)
-		},
-	},
-	{
-		name: "watch", deed: watch,
-		place: func(v int) place {
-			if v%2 == 0 {
-				return socketSays(proxy.ToClient, spread(v), "ms.MessagingEventNotification", "hosted/file")
-			}
-			return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
-		},
-		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-			return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, keptReset(v)
-		},
-	},
+	}, m.more...)
 }
 
 func publishRequest(at func(int64) int64) place {
-	return socketSays(proxy.ToServer, at, "ms.PublishEvent", "hosted/file")
+	return lpSays(proxy.ToServer, at, "ms.PublishEvent", "hosted/file")
 }
 
 // nearEnd is before one of the last bytes, or behind them all.
@@ -310,6 +297,7 @@ var kinds = []string{"RST", "FIN", "delay", "stall", "truncate", "corrupt", "ans
 
 // A trial is one case of the table.
 type trial struct {
+	over           *messenger
 	row, column, v int
 	*state
 	place place
@@ -323,27 +311,29 @@ type trial struct {
 }
 
 // name tells the trial from all others.
-func (t *trial) name() string { return fmt.Sprintf("%s/%s/%d", t.state.name, kinds[t.column], t.v) }
+func (t *trial) name() string {
+	return fmt.Sprintf("%s/%s/%s/%d", t.over.name, t.state.name, kinds[t.column], t.v)
+}
 
 // seed is the trial's own.
 func (t *trial) seed() uint64 { return uint64((t.row*len(kinds)+t.column)*variants + t.v + 1) }
 
-// trials is the whole table, the same each time for a seed.
-func trials(seed uint64) []*trial {
+// trials is the whole table over a messenger, the same each time for a seed.
+func trials(m *messenger, seed uint64) []*trial {
 	var all []*trial
+	states := statesOf(m)
 	for s := range states {
 		for k := range kinds {
 			for v := range variants {
-				all = append(all, newTrial(seed, s, k, v))
+				all = append(all, newTrial(m, &states[s], seed, s, k, v))
 			}
 		}
 	}
 	return all
 }
 
-func newTrial(seed uint64, s, k, v int) *trial {
-	st := &states[s]
-	t := &trial{row: s, column: k, v: v, state: st, place: st.place(v), sure: true}
+func newTrial(m *messenger, st *state, seed uint64, s, k, v int) *trial {
+	t := &trial{over: m, row: s, column: k, v: v, state: st, place: st.place(v), sure: true}
 	rng := rand.New(rand.NewPCG(seed, t.seed()))
 	f := &t.fault
 	switch kinds[k] {
@@ -386,17 +376,24 @@ func newTrial(seed uint64, s, k, v int) *trial {
 			t.sure = t.sure || kinds[k] == "truncate" || kinds[k] == "corrupt"
 		}
 	}
+	if t.place.leg == hookLeg {
+		// The signature has the body to go by, and LivePerson delivers again what is not taken.
+		t.spoiled, t.sure = false, true
+		if f.Kind == proxy.Stall {
+			f.For += 2 * settle // some come when the caller has been told that it is not known
+		}
+	}
 	return t
 }
 
-// spoilsFrames reports whether the trial changes bytes on the socket.
+// spoilsFrames reports whether the trial changes bytes on the way to LivePerson.
 func (t *trial) spoilsFrames() bool {
-	return (t.fault.Kind == proxy.Truncate || t.fault.Kind == proxy.Corrupt) && (t.place.leg == socketLeg || t.later)
+	return (t.fault.Kind == proxy.Truncate || t.fault.Kind == proxy.Corrupt) && (t.place.leg == lpLeg || t.later)
 }
 
 // arm arms the trial's fault, and returns what tells whether it has struck.
 func (t *trial) arm(l *lane) (struck func() bool) {
-	on := [...]*proxy.Proxy{l.socket, l.store, l.caller}
+	on := [...]*proxy.Proxy{l.lp, l.store, l.caller, l.hooks}
 	f := t.fault
 	f.Dir, f.Match, f.Skip, f.At = t.place.dir, t.place.match, t.place.skip, t.place.at
 	switch {
@@ -411,7 +408,7 @@ func (t *trial) arm(l *lane) (struck func() bool) {
 	return func() bool { return a.Struck() > 0 }
 }
 
-// armLater arms a fault that strikes the socket between the store's answer and the message.
+// armLater arms a fault that strikes the way to LivePerson between the store's answer and the message.
 func (t *trial) armLater(l *lane, f proxy.Fault) (struck func() bool) {
 	then := f
 	then.Dir, then.Match, then.Skip, then.At = proxy.ToServer, nil, 0, proxy.Byte(int64(7*t.v))
@@ -420,10 +417,10 @@ func (t *trial) armLater(l *lane, f proxy.Fault) (struck func() bool) {
 		// The gateway does not know yet that the file is stored; of the socket's end it may or may not hear first.
 		switch then.Kind {
 		case proxy.Reset, proxy.Finish:
-			l.socket.Cut(then.Kind)
+			l.lp.Cut(then.Kind)
 			time.Sleep(time.Duration(t.v) * time.Millisecond)
 		default:
-			second <- l.socket.Arm(then)
+			second <- l.lp.Arm(then)
 		}
 	}})
 	return func() bool {

@@ -38,10 +38,13 @@ const (
 	Stored
 	// Refused: an error that says that nothing was published, and never will be.
 	Refused
+	// Unconfirmed: LP_PUBLISH_UNCONFIRMED to the last, from a gateway that cannot ask whether the message is there, and is told of
+	// each that is. It is settled only where there is none.
+	Unconfirmed
 )
 
 func (o Outcome) String() string {
-	return [...]string{"unknown", "acknowledged", "stored", "refused"}[o]
+	return [...]string{"unknown", "acknowledged", "stored", "refused", "unconfirmed"}[o]
 }
 
 // A Told is one upload as its caller saw it.
@@ -66,6 +69,8 @@ type Told struct {
 	Sequence    int64
 	// Reason is why it was refused, or what the last word was where the outcome is unknown.
 	Reason string
+	// Late tells that it was LP_PUBLISH_UNCONFIRMED before.
+	Late bool
 	// Spoiled tells that bytes were changed on a leg without TLS.
 	Spoiled bool
 }
@@ -132,7 +137,9 @@ func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.Fault, f.C
 
 // A Report is the result.
 type Report struct {
-	Uploads, Acknowledged, Stored, Refused int
+	Uploads, Acknowledged, Stored, Refused, Unconfirmed int
+	// Late are acknowledged uploads that were LP_PUBLISH_UNCONFIRMED before.
+	Late int
 	// Altered are acknowledged uploads whose message or answer was spoiled on the way.
 	Altered int
 	// Downloads and Watches are how many were compared.
@@ -159,6 +166,8 @@ func (r *Report) Add(o Report) {
 	r.Acknowledged += o.Acknowledged
 	r.Stored += o.Stored
 	r.Refused += o.Refused
+	r.Unconfirmed += o.Unconfirmed
+	r.Late += o.Late
 	r.Altered += o.Altered
 	r.Downloads += o.Downloads
 	r.Watches += o.Watches
@@ -243,6 +252,9 @@ func (c *checker) upload(t Told) {
 	switch t.Outcome {
 	case Acknowledged:
 		r.Acknowledged++
+		if t.Late {
+			r.Late++
+		}
 		c.acknowledged(t, there)
 	case Stored:
 		r.Stored++
@@ -256,6 +268,12 @@ func (c *checker) upload(t Told) {
 		if len(there) > 0 {
 			r.find(RefusedPublished, t.Case, "refused with %s, and published: %v", t.Reason, there)
 		}
+	case Unconfirmed:
+		if len(there) > 0 {
+			r.find(Unsettled, t.Case, "the last word was %q, and there is %v", t.Reason, there)
+			break
+		}
+		r.Unconfirmed++
 	case Unknown:
 		r.find(Unsettled, t.Case, "the last word was %q", t.Reason)
 	}
@@ -363,6 +381,8 @@ func explain(o Object, whose []Told) string {
 			return "stored, then refused: " + t.Reason
 		case same && t.Outcome == Unknown:
 			return "stored, outcome unknown: " + t.Reason
+		case same && t.Outcome == Unconfirmed:
+			return "stored, not published, and LivePerson cannot be asked: " + t.Reason
 		case same:
 			return "stored again under another path after a fault"
 		}

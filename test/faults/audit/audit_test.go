@@ -83,6 +83,9 @@ func TestEachFaultIsReported(t *testing.T) {
 		{"one refused but published", func(a *Account, _ *Evidence) {
 			a.Uploads[2].Outcome, a.Uploads[2].StoragePath = Refused, ""
 		}, RefusedPublished},
+		{"one unconfirmed but published", func(a *Account, _ *Evidence) {
+			a.Uploads[2].Outcome, a.Uploads[2].StoragePath = Unconfirmed, ""
+		}, Unsettled},
 		{"one stored only but published", func(a *Account, _ *Evidence) { a.Uploads[2].Outcome = Stored }, RefusedPublished},
 		{"one with other bytes", func(_ *Account, e *Evidence) { e.Stored[2].SHA256 = "other" }, OtherBytes},
 		{"one that was overwritten", func(_ *Account, e *Evidence) {

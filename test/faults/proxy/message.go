@@ -16,7 +16,7 @@ const maxMessage = 1 << 20
 
 // A Message is one unit of a protocol, as a fault can pick it.
 type Message struct {
-	// Name is what it is: "head", "body" and "chunk" of HTTP; "text", "ping" and so on of a WebSocket; "DATA", "HEADERS" and so on
+	// Name is what it is: "head", "body" and "chunk" of HTTP, or "call"; "text", "ping" and so on of a WebSocket; "DATA", "HEADERS" and so on
 	// of HTTP/2; "bytes" where nothing is known.
 	Name string
 	// Text is the unit without its frame: an HTTP head, a WebSocket message unmasked, a frame's payload. Empty for HTTP bodies.
@@ -56,6 +56,10 @@ func Raw(Direction) splitter { return raw{} }
 
 // HTTP is HTTP/1.1 without HEAD: heads and bodies.
 func HTTP(d Direction) splitter { return &http1{dir: d} }
+
+// HTTPCalls is HTTP with small bodies, as APIs have them: a head and the body behind it are one message, named "call", so that what
+// the body says can pick it.
+func HTTPCalls(d Direction) splitter { return &calls{http1{dir: d}} }
 
 // WebSocket is HTTP/1.1 up to the upgrade, and frames from then on.
 func WebSocket(d Direction) splitter { return &http1{dir: d, upgrades: true} }
@@ -142,6 +146,28 @@ func (h *http1) read(head string) {
 	case status != "" && !h.chunked:
 		h.body = math.MaxInt32 // up to the connection's end
 	}
+}
+
+// A calls takes HTTP/1.1 apart, heads and bodies together. A body that is large, or has no length, follows as messages of its own.
+type calls struct{ http1 }
+
+func (c *calls) next(in *bufio.Reader) (Message, error) {
+	m, err := c.http1.next(in)
+	if err != nil || m.Name != "head" || c.then != nil {
+		return m, err
+	}
+	m.Name = "call"
+	if c.body > maxMessage {
+		return m, nil
+	}
+	body := make([]byte, c.body)
+	n, err := io.ReadFull(in, body)
+	m.raw, c.body = append(m.raw, body[:n]...), 0
+	m.Text = m.raw
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	return m, err
 }
 
 func (h *http1) chunk(in *bufio.Reader) (Message, error) {
