@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ type server struct {
 	done        bool
 }
 
-var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+) debug=(\S+)`)
+var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+) .*\bdebug=(\S+)`)
 
 func startServer(tb testing.TB, args ...string) *server {
 	tb.Helper()
@@ -104,6 +105,8 @@ func startServerBefore(tb testing.TB, sb *sandbox.Sandbox, args ...string) *serv
 	for s.addr == "" && lines.Scan() {
 		if m := readyLine.FindStringSubmatch(lines.Text()); m != nil {
 			s.addr, s.debug = m[1], m[2]
+		} else if strings.Contains(lines.Text(), "msg=ready") { // nothing more will come, and waiting would be for ever
+			tb.Fatalf("the server's ready line is not what it was: %s", lines.Text())
 		}
 	}
 	if s.addr == "" {

@@ -102,7 +102,7 @@ func build() (_ *house, err error) {
 		return h, err
 	}
 	var found []string
-	h.server, found, err = process.Start(regexp.MustCompile(`msg=ready grpc=(\S+) debug=(\S+)`), binary,
+	h.server, found, err = process.Start(regexp.MustCompile(`msg=ready grpc=(\S+) .*\bdebug=(\S+)`), binary,
 		"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--data-dir="+filepath.Join(h.dir, "data"), "--log-level=warn",
 		"--domain-api="+h.sb.URL(), "--lp-plain-http", "--domain=asyncMessagingEnt="+h.socket.Addr(), "--domain=swift="+h.store.Addr(),
 		"--documents", "--lp-timeout=3s", "--settle=1s", "--store-stall=3s", "--session-idle=30s", "--drain-time=5s")
