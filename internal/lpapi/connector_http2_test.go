@@ -5,12 +5,15 @@ import (
 	"crypto/x509"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // net/http repeats a request over HTTP/2 whose stream the peer resets with PROTOCOL_ERROR, whatever its method, and whatever the
@@ -35,6 +38,21 @@ func TestAMessageIsNotRepeatedOverHTTP2(t *testing.T) {
 				t.Errorf("%v, open %t; want that nobody knows what became of it", got.err, got.open)
 			}
 		})
+	}
+}
+
+// Nor must a password be tried twice for that.
+func TestASignInIsNotRepeatedOverHTTP2(t *testing.T) {
+	t.Parallel()
+	at := httptest.NewTLSServer(nil) // for its certificate
+	t.Cleanup(at.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(at.Certificate())
+	url, streams := resettingServer(t, at.TLS.Certificates, http2.ErrCodeProtocol)
+	c := newClient(t, Config{TLS: &tls.Config{RootCAs: roots}})
+	_, err := c.exchange(t.Context(), call{name: "log in", service: serviceLogin, method: http.MethodPost, url: url, body: struct{ Password string }{"x"}})
+	if n := streams.Load(); n != 1 || !share.Is(err, share.LPUnavailable) {
+		t.Errorf("the request was sent %d times: %v", n, err)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -188,10 +187,7 @@ func (c *Connector) roundTrip(parent context.Context, url, app, consumer string,
 	// Once there is a connection to write to, the request may have left.
 	var connected atomic.Bool
 	once := sentOnce{body: body}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:      func(to httptrace.GotConnInfo) { connected.Store(true); once.over(to.Conn) },
-		WroteHeaders: once.left,
-	})
+	ctx = httptrace.WithClientTrace(once.watch(ctx), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return posted{err: share.Errorf(share.Internal, "the request to LivePerson cannot be made", nil)} // err shows the URL
@@ -228,12 +224,16 @@ type sentOnce struct {
 	http2, wrote atomic.Bool // the connection's protocol; the headers were written
 }
 
-func (o *sentOnce) over(c net.Conn) {
-	t, ok := c.(*tls.Conn)
-	o.http2.Store(ok && t.ConnectionState().NegotiatedProtocol == "h2")
+// watch is the context of the request that o is for.
+func (o *sentOnce) watch(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(to httptrace.GotConnInfo) {
+			t, ok := to.Conn.(*tls.Conn)
+			o.http2.Store(ok && t.ConnectionState().NegotiatedProtocol == "h2")
+		},
+		WroteHeaders: func() { o.wrote.Store(true) },
+	})
 }
-
-func (o *sentOnce) left() { o.wrote.Store(true) }
 
 // again is a request's GetBody, which net/http asks for the body of a repeat.
 func (o *sentOnce) again() (io.ReadCloser, error) {

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -73,20 +72,23 @@ func (c *Client) exchange(ctx context.Context, k call) ([]byte, error) {
 func (c *Client) roundTrip(parent context.Context, k call) (status int, data []byte, err error) {
 	ctx, cancel := context.WithTimeout(parent, c.cfg.Timeout)
 	defer cancel()
-	var body io.Reader = http.NoBody
+	var body []byte
 	if k.body != nil {
-		b, err := json.Marshal(k.body)
-		if err != nil {
+		if body, err = json.Marshal(k.body); err != nil {
 			return 0, nil, share.Errorf(share.Internal, "the request to LivePerson cannot be written", nil)
 		}
-		body = bytes.NewReader(b)
 	}
 	if k.form != nil {
-		body = strings.NewReader(k.form.Encode())
+		body = []byte(k.form.Encode())
 	}
-	req, err := http.NewRequestWithContext(ctx, k.method, k.url, body)
+	once := sentOnce{body: body} // a password that is tried again and again locks its user out
+	ctx = once.watch(ctx)
+	req, err := http.NewRequestWithContext(ctx, k.method, k.url, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, share.Errorf(share.Internal, "the request to LivePerson cannot be made", nil) // err shows the URL
+	}
+	if len(body) > 0 {
+		req.GetBody = once.again
 	}
 	req.URL.RawQuery = k.query.Encode()
 	req.Header.Set("Accept", "application/json")
