@@ -258,7 +258,8 @@ func (p *posted) read(data []byte) {
 	switch {
 	case success && !p.readable:
 		p.err, p.open = unreadable(serviceConsumerWS), true
-	case !success && p.status < 400: // a redirect, which is never followed
+	case !success && p.status < 400: // a redirect, which is never followed; with an answer in it, who knows
+		p.open = p.readable
 		p.err = share.Errorf(share.LPProtocolError, fmt.Sprintf("LivePerson (%s) answers with the unexpected status %d", serviceConsumerWS, p.status), nil)
 	}
 }

@@ -68,7 +68,7 @@ const (
 	ErrorReason_ERROR_REASON_UPLOAD_IDLE ErrorReason = 16
 	// ALREADY_EXISTS. The request_id was used with another spec. Use a new one.
 	ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT ErrorReason = 17
-	// RESOURCE_EXHAUSTED. The upload was not let in, and has cost nothing: repeat under the same request_id after
+	// RESOURCE_EXHAUSTED. The upload was not let in, and nothing was stored: repeat under the same request_id after
 	// RetryInfo, which is longer the more are waiting to come back. Metadata: limit, which is "budget" (the server holds as
 	// many bytes as it may), "queue" (nobody more may wait for that) or "caller" (this caller has as many uploads as one
 	// may have: begin the next when one has ended).
