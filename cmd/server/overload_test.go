@@ -46,8 +46,14 @@ func TestWhoIsNotAdmittedIsHeardOfNowhere(t *testing.T) {
 				}
 			}
 			other := w.consumer() // whose token no socket has been opened for
+			frames := int64(-1)
+			eventually(t, "the uploads that were let in have their URLs, and all is quiet", func() bool {
+				before := frames
+				frames = w.frames.Load()
+				time.Sleep(100 * time.Millisecond)
+				return len(w.sb.Journal().Signed) == 2 && frames == before && frames == w.frames.Load()
+			})
 			sockets, journal := w.sb.Sockets(), w.sb.Journal()
-			frames := w.frames.Load()
 			id := uuid.NewString()
 			err := begin(ctx, other.Client, accountPath+"/conversations/any", id)
 			wantReason(t, err, pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS)
