@@ -13,7 +13,7 @@ import (
 // blockBytes is the unit in which upload memory is reserved and held.
 const blockBytes = 64 << 10
 
-// admission is the door to upload memory: one budget for all uploads, and a bounded queue before it (docs/adr/0017).
+// admission is the door to upload memory: one budget for all uploads, and a bounded queue before it (docs/adr/0016).
 // What is reserved is memory, not bytes of data: blocks, whole ones, whatever the size of the chunks that fill them.
 //
 // In the queue each caller has a line of its own, first come first served, and the callers take turns: who sends much waits
