@@ -268,7 +268,7 @@ func endHealthWatches(draining context.Context) grpc.StreamServerInterceptor {
 // boundMemory makes the garbage collector keep the process near what it may hold: by the flags files, sessions and the rest,
 // and what the ledger has now. The sandbox keeps files of its own, so there it is left alone.
 func boundMemory(f *flags, ledger int64) {
-	const rest, session = 56 << 20, 16 << 10
+	const rest, session = 48 << 20, 16 << 10
 	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox {
 		debug.SetMemoryLimit(int64(f.MemoryBudget+f.PreviewMemory) + rest + int64(f.MaxSessions)*session + ledger)
 	}

@@ -118,7 +118,7 @@ func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, l
 	}
 }
 
-// rest is what the server may take beside its budgets: what it tells the garbage collector of (56 MiB: connections, sessions, the
+// rest is what the server may take beside its budgets: what it tells the garbage collector of (48 MiB: connections, sessions, the
 // ledger), the pages of its own program (some 30), and what the collector is late by.
 const rest = 96 * mib
 
