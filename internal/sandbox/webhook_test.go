@@ -154,7 +154,7 @@ func TestWebhooks(t *testing.T) {
 	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"AcceptStatusEvent","status":"READ","sequenceList":[0]}}`, conv))
 	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"ChatStateEvent","chatState":"COMPOSING"}}`, conv))
 	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"messageAudience":"AGENTS_AND_MANAGERS","event":{"type":"ContentEvent","contentType":"text/plain","message":"between us"}}`, conv))
-	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"RichContentEvent","content":{"type":"vertical"}}}`, conv))
+	ann.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"RichContentEvent","content":{"type":"vertical","elements":[{"type":"text","text":"rich"}]}}}`, conv))
 	joe.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv))
 
 	all := e.await(t, 8)
