@@ -24,6 +24,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/process"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
@@ -45,11 +46,9 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	serverBinary = filepath.Join(dir, "lpfileshare-server")
-	build := exec.Command("go", "build", "-trimpath", "-o", serverBinary, "github.com/lpfileshare/lpfileshare/cmd/server")
-	build.Stderr = os.Stderr
 	code := 1
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "building the server:", err)
+	if err := process.Build(serverBinary, "github.com/lpfileshare/lpfileshare/cmd/server"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	} else {
 		code = frames.Exit(m.Run())
 	}
