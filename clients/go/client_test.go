@@ -179,7 +179,7 @@ func TestChangesAreRepeatedUnderOneRequestID(t *testing.T) {
 		}
 		return &pb.CreateConversationResponse{Conversation: &pb.Conversation{Name: conversation}}, nil
 	}})
-	req := &pb.CreateConversationRequest{Parent: "accounts/12345678"}
+	req := &pb.CreateConversationRequest{Account: "accounts/12345678"}
 	got, err := c.CreateConversation(testContext(t), req)
 	if err != nil || got.GetName() != conversation || len(ids) != 2 || ids[0] == "" || ids[0] != ids[1] {
 		t.Errorf("ids %q, answer %v, error %v", ids, got, err)

@@ -23,7 +23,7 @@ func (c *Client) CloseConversation(ctx context.Context, name string) (*pb.Conver
 // ListConversations gives fn each conversation that the caller takes part in, newest first, over as many pages as there are.
 // parent is accounts/{account}; an unspecified state means all. fn's error ends it and is returned as it is.
 func (c *Client) ListConversations(ctx context.Context, parent string, state pb.ConversationState, fn func(*pb.Conversation) error) error {
-	req := &pb.ListConversationsRequest{Parent: parent, State: state}
+	req := &pb.ListConversationsRequest{Account: parent, State: state}
 	for {
 		r, err := c.convs.ListConversations(ctx, req)
 		if err != nil {
@@ -37,7 +37,7 @@ func (c *Client) ListConversations(ctx context.Context, parent string, state pb.
 		if r.GetNextPageToken() == "" {
 			return nil
 		}
-		req = &pb.ListConversationsRequest{Parent: parent, State: state, PageToken: r.GetNextPageToken()}
+		req = &pb.ListConversationsRequest{Account: parent, State: state, PageToken: r.GetNextPageToken()}
 	}
 }
 

@@ -265,6 +265,8 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED:  "Connect by TLS with a client certificate that the server trusts, or call with a token of the consumer's.",
 	pb.ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED:    "The account's operator registers webhooks; until then list the files.",
 	pb.ErrorReason_ERROR_REASON_INTERNAL:                  "Report this to the server's operator, with the request id.",
+	pb.ErrorReason_ERROR_REASON_WATCH_RESET:               "List the files again and watch from the listing's token.",
+	pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_STORED:         "Repeat the upload under the same request id.",
 }
 
 // adviceByCode is for errors that are not the server's own.

@@ -62,14 +62,14 @@ func Example() {
 	}
 	defer c.Close()
 	session, err := c.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: "accounts/12345678", Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: "accounts/12345678", Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	consumer := c.As(lpfileshare.ConsumerToken(lpfileshare.NewConsumerTokens("12345678", session, nil)))
 
-	talk, err := consumer.CreateConversation(ctx, &pb.CreateConversationRequest{Parent: "accounts/12345678"})
+	talk, err := consumer.CreateConversation(ctx, &pb.CreateConversationRequest{Account: "accounts/12345678"})
 	if err != nil {
 		log.Fatal(err)
 	}

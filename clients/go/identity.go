@@ -329,25 +329,11 @@ func (c identityConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, meth
 // withRequestID gives a request that changes something a request id if it has none, so that gRPC may repeat it. The caller's
 // message is left as it is.
 func withRequestID(args any) any {
-	switch req := args.(type) {
-	case *pb.CreateConversationRequest:
-		if req.GetRequestId() == "" {
-			req = proto.CloneOf(req)
-			req.RequestId = uuid.NewString()
-			return req
-		}
-	case *pb.CloseConversationRequest:
-		if req.GetRequestId() == "" {
-			req = proto.CloneOf(req)
-			req.RequestId = uuid.NewString()
-			return req
-		}
-	case *pb.SetFileSharingRequest:
-		if req.GetRequestId() == "" {
-			req = proto.CloneOf(req)
-			req.RequestId = uuid.NewString()
-			return req
-		}
+	req, ok := args.(*pb.CreateConversationRequest)
+	if !ok || req.GetRequestId() != "" {
+		return args
 	}
-	return args
+	req = proto.CloneOf(req)
+	req.RequestId = uuid.NewString()
+	return req
 }

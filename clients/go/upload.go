@@ -178,7 +178,7 @@ func (u *upload) attempt(ctx context.Context) (*pb.UploadResponse, string, error
 	if err != nil {
 		return nil, token, err
 	}
-	err = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: u.spec}})
+	err = stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: u.spec}})
 	if err == nil && !u.options.ValidateOnly {
 		// The server's leave to send. None: it has already ended the call, with an answer or an error.
 		if header, _ := stream.Header(); header != nil {
@@ -261,7 +261,7 @@ func (u *upload) settle(ctx context.Context) *pb.UploadResponse {
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	r, err := u.client.files.GetUpload(ctx, &pb.GetUploadRequest{Parent: account, RequestId: u.spec.GetRequestId()})
+	r, err := u.client.files.GetUpload(ctx, &pb.GetUploadRequest{Name: account + "/uploads/" + u.spec.GetRequestId()})
 	if err != nil {
 		return nil
 	}

@@ -316,7 +316,7 @@ func TestUploadOfASourceThatIsReadOnce(t *testing.T) {
 				return failAt(s, "after the finish", func(r *received) { id, asked = r.spec.GetRequestId(), r.spec }, unavailable)
 			},
 			getUpload: func(r *pb.GetUploadRequest) (*pb.GetUploadResponse, error) {
-				if r.GetParent() != "accounts/12345678" || r.GetRequestId() != id {
+				if r.GetName() != "accounts/12345678/uploads/"+id {
 					return nil, failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND)
 				}
 				return &pb.GetUploadResponse{Upload: &pb.Upload{State: pb.UploadState_UPLOAD_STATE_PUBLISHED, File: &pb.File{Name: "n"}, Image: &pb.ImageChange{Scaled: true}}}, nil

@@ -155,6 +155,9 @@ func (w *watch) attempt(ctx context.Context) (string, error) {
 func (w *watch) receive(stream grpc.ServerStreamingClient[pb.WatchFilesResponse], silence *time.Timer) error {
 	for {
 		m, err := stream.Recv()
+		if ErrorReason(err) == pb.ErrorReason_ERROR_REASON_WATCH_RESET {
+			return ErrWatchReset
+		}
 		if err != nil {
 			return err
 		}
@@ -165,8 +168,6 @@ func (w *watch) receive(stream grpc.ServerStreamingClient[pb.WatchFilesResponse]
 			if err := w.fn(event.File); err != nil {
 				return &stopError{err}
 			}
-		case *pb.WatchFilesResponse_Reset_:
-			return ErrWatchReset
 		}
 		w.pace.progress()
 		if t := m.GetResumeToken(); t != "" {

@@ -84,9 +84,7 @@ func TestWatchEnds(t *testing.T) {
 		want  func(error) bool
 	}{
 		{"when the token is too old", testContext(t), func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
-			s.Send(&pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_Reset_{Reset_: &pb.WatchReset{}}})
-			<-s.Context().Done()
-			return nil
+			return failure(codes.OutOfRange, pb.ErrorReason_ERROR_REASON_WATCH_RESET)
 		}, func(err error) bool { return errors.Is(err, lpfileshare.ErrWatchReset) }},
 		{"when it is refused", testContext(t), func(int, *pb.WatchFilesRequest, watchStream) error {
 			return failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)

@@ -31,7 +31,7 @@ func (cmd *conversationCreateCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	req := &pb.CreateConversationRequest{Parent: c.parent(), SkillId: cmd.Skill, RequestId: cmd.RequestID}
+	req := &pb.CreateConversationRequest{Account: c.parent(), SkillId: cmd.Skill, RequestId: cmd.RequestID}
 	if cmd.Campaign != "" || cmd.Engagement != "" {
 		req.Campaign = &pb.Campaign{CampaignId: cmd.Campaign, EngagementId: cmd.Engagement}
 	}

@@ -134,7 +134,7 @@ func (d *demo) talk(ctx context.Context) (summary string, err error) {
 	if err := d.signIn(ctx); err != nil {
 		return "", err
 	}
-	conversation, err := d.consumer.CreateConversation(ctx, &pb.CreateConversationRequest{Parent: d.connection.parent()})
+	conversation, err := d.consumer.CreateConversation(ctx, &pb.CreateConversationRequest{Account: d.connection.parent()})
 	if err != nil {
 		return "", err
 	}
@@ -187,7 +187,7 @@ func (d *demo) talk(ctx context.Context) (summary string, err error) {
 
 func (d *demo) signIn(ctx context.Context) error {
 	s, err := d.client.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: d.connection.parent(), Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: d.connection.parent(), Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
 	if err != nil {
 		return err

@@ -198,7 +198,7 @@ func (cmd *getUploadCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	r, err := client.Files().GetUpload(ctx, &pb.GetUploadRequest{Parent: c.parent(), RequestId: cmd.RequestID})
+	r, err := client.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: c.parent() + "/uploads/" + cmd.RequestID})
 	if err != nil {
 		return err
 	}

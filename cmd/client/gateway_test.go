@@ -167,7 +167,7 @@ func (g *gateway) CreateConversation(ctx context.Context, r *pb.CreateConversati
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := &pb.Conversation{
-		Name: fmt.Sprintf("%s/conversations/c%d", r.GetParent(), len(g.conversations)+1), State: pb.ConversationState_CONVERSATION_STATE_OPEN,
+		Name: fmt.Sprintf("%s/conversations/c%d", r.GetAccount(), len(g.conversations)+1), State: pb.ConversationState_CONVERSATION_STATE_OPEN,
 	}
 	g.conversations = append(g.conversations, c)
 	return &pb.CreateConversationResponse{Conversation: proto.CloneOf(c)}, nil
@@ -383,7 +383,7 @@ func (g *gateway) GetUpload(ctx context.Context, r *pb.GetUploadRequest) (*pb.Ge
 		return &pb.GetUploadResponse{Upload: g.state}, nil
 	}
 	return &pb.GetUploadResponse{Upload: &pb.Upload{
-		RequestId: r.GetRequestId(), State: pb.UploadState_UPLOAD_STATE_PUBLISHED, File: &pb.File{Name: "accounts/1/conversations/c/files/f"},
+		RequestId: path.Base(r.GetName()), State: pb.UploadState_UPLOAD_STATE_PUBLISHED, File: &pb.File{Name: "accounts/1/conversations/c/files/f"},
 	}}, nil
 }
 

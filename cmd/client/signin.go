@@ -37,21 +37,21 @@ func (cmd *signInConsumerCmd) Run(ctx context.Context, a *app) error {
 	req := &pb.SignInConsumerRequest{Account: c.parent()}
 	switch {
 	case cmd.Anonymous != "":
-		req.Method = &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: cmd.Anonymous}}
+		req.Grant = &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: cmd.Anonymous}}
 	case cmd.CustomerJWTFile != "":
 		jwt, err := a.secret(cmd.CustomerJWTFile)
 		if err != nil {
 			return err
 		}
-		req.Method = &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: jwt}
+		req.Grant = &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: jwt}
 	case cmd.AuthCodeFile != "":
 		code, err := a.secret(cmd.AuthCodeFile)
 		if err != nil {
 			return err
 		}
-		req.Method = &pb.SignInConsumerRequest_AuthCode{AuthCode: code}
+		req.Grant = &pb.SignInConsumerRequest_AuthCode{AuthCode: code}
 	default:
-		req.Method = &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}
+		req.Grant = &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}
 	}
 	a.givenCredentials = req.GetSignUp() == nil
 	client, err := a.dial(ctx, c)

@@ -303,7 +303,7 @@ func TestTheConnectorsOwnFaults(t *testing.T) {
 						w.sb.Inject(fault)
 					}
 					c := w.consumer()
-					req := &pb.CreateConversationRequest{Parent: accountPath, RequestId: uuid.NewString()}
+					req := &pb.CreateConversationRequest{Account: accountPath, RequestId: uuid.NewString()}
 					conv, err := c.CreateConversation(t.Context(), req)
 					for try := 1; err != nil && try < 3; try++ {
 						if wait, again := lpfileshare.RetryDelay(err); again {
@@ -376,7 +376,7 @@ func TestAReloadChangesAnAccountsMessengerAndSecret(t *testing.T) {
 	signedUp := w.consumer()
 	external := w.dial().As(lpfileshare.ExternalConsumerID("anna"))
 	create := func(c *lpfileshare.Client) error {
-		_, err := c.CreateConversation(t.Context(), &pb.CreateConversationRequest{Parent: accountPath})
+		_, err := c.CreateConversation(t.Context(), &pb.CreateConversationRequest{Account: accountPath})
 		return err
 	}
 	wantReason(t, create(external), pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)

@@ -26,7 +26,7 @@ func TestALostAnswerDoesNotMakeASecondConversation(t *testing.T) {
 			c := w.consumer()
 			w.conversation(c.Client)
 			w.sb.Inject(test.fault)
-			req := &pb.CreateConversationRequest{Parent: accountPath, RequestId: uuid.NewString()}
+			req := &pb.CreateConversationRequest{Account: accountPath, RequestId: uuid.NewString()}
 			first, err := c.CreateConversation(t.Context(), req)
 			if w.connector && test.fault.Drop {
 				// Nobody can tell that it is not there: no other is opened.
@@ -43,7 +43,7 @@ func TestALostAnswerDoesNotMakeASecondConversation(t *testing.T) {
 			if err != nil || again.GetName() != first.GetName() {
 				t.Errorf("the repeat gave %v, %v; the first %v", again.GetName(), err, first.GetName())
 			}
-			list, err := c.Conversations().ListConversations(t.Context(), &pb.ListConversationsRequest{Parent: accountPath})
+			list, err := c.Conversations().ListConversations(t.Context(), &pb.ListConversationsRequest{Account: accountPath})
 			if err != nil || len(list.GetConversations()) != 2 {
 				t.Errorf("%d conversations, %v; want 2", len(list.GetConversations()), err)
 			}

@@ -247,7 +247,7 @@ func (w *world) consumer() consumer {
 		return consumer{c.As(lpfileshare.ExternalConsumerID(external)), external, shopperID(external)}
 	}
 	session, err := c.SignInConsumer(w.t.Context(), &pb.SignInConsumerRequest{
-		Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -285,7 +285,7 @@ func (w *world) signInAgent(user string) string {
 // conversation opens one, and returns its name.
 func (w *world) conversation(c *lpfileshare.Client) string {
 	w.t.Helper()
-	conv, err := c.CreateConversation(w.t.Context(), &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := c.CreateConversation(w.t.Context(), &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -241,7 +241,7 @@ func identified(conv, file string) map[string]func(context.Context, *lpfileshare
 			return stream(err, func() error { _, err := s.Recv(); return err })
 		},
 		"GetUpload": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Files().GetUpload(ctx, &pb.GetUploadRequest{Parent: accountPath, RequestId: replayedID})
+			_, err := c.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + replayedID})
 			return err
 		},
 		"StatFile": func(ctx context.Context, c *lpfileshare.Client) error {
@@ -261,7 +261,7 @@ func identified(conv, file string) map[string]func(context.Context, *lpfileshare
 			return err
 		},
 		"CreateConversation": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Conversations().CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
+			_, err := c.Conversations().CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
 			return err
 		},
 		"GetConversation": func(ctx context.Context, c *lpfileshare.Client) error {
@@ -269,7 +269,7 @@ func identified(conv, file string) map[string]func(context.Context, *lpfileshare
 			return err
 		},
 		"ListConversations": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Conversations().ListConversations(ctx, &pb.ListConversationsRequest{Parent: accountPath})
+			_, err := c.Conversations().ListConversations(ctx, &pb.ListConversationsRequest{Account: accountPath})
 			return err
 		},
 		"CloseConversation": func(ctx context.Context, c *lpfileshare.Client) error {
@@ -416,11 +416,11 @@ func TestNoSecretIsLogged(t *testing.T) {
 	conv := w.conversation(c.Client)
 	file := w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", Caption: "captioned"}, photo(t, 5_000))
 	// Sign-ins that work and sign-ins that do not.
-	if _, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_AuthCode{AuthCode: code}}); err != nil {
+	if _, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_AuthCode{AuthCode: code}}); err != nil {
 		t.Error(err)
 	}
 	customer := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"a customer whom nobody knows","aud":"acc:1"}`)) + "."
-	if _, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: customer}}); err == nil {
+	if _, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: customer}}); err == nil {
 		t.Log("the sandbox takes an unsigned customer's JWT")
 	}
 	for _, secret := range []string{password, "wrong-" + appSecret} {
@@ -429,7 +429,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	}
 	w.download(c.Client, file.GetName())
 	anonymous, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{
-		Account: accountPath, Method: &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: "4711"}},
+		Account: accountPath, Grant: &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: "4711"}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func begin(ctx context.Context, c *lpfileshare.Client, conversation, requestID s
 	if err != nil {
 		return err
 	}
-	_ = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+	_ = stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 		Conversation: conversation, FileType: pb.FileType_FILE_TYPE_JPEG, SizeBytes: new(int64(3_000_000)), RequestId: requestID,
 	}}})
 	if header, _ := stream.Header(); header != nil {
@@ -63,7 +63,7 @@ func TestWhoIsNotAdmittedIsHeardOfNowhere(t *testing.T) {
 			if n := len(w.sb.Journal().Signed) - len(journal.Signed); n != 0 || w.frames.Load() != frames || w.sb.Sockets() != sockets {
 				t.Errorf("%d signed URLs, %d frames, %d sockets more", n, w.frames.Load()-frames, w.sb.Sockets()-sockets)
 			}
-			_, err = other.Files().GetUpload(ctx, &pb.GetUploadRequest{Parent: accountPath, RequestId: id})
+			_, err = other.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + id})
 			wantReason(t, err, pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND)
 		})
 	}

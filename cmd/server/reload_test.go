@@ -190,7 +190,7 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	c, admin := w.consumer(), w.agent("admin")
 	conv := w.conversation(c.Client)
 	signUp := func() error {
-		_, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+		_, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 		return err
 	}
 	up := func(size int) error {

@@ -215,7 +215,7 @@ func TestTLSFilesAreReadAgain(t *testing.T) {
 	open := w.dialTLS(ours.config("orders"))
 	alive := func() {
 		t.Helper()
-		_, err := open.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+		_, err := open.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 		if err != nil {
 			t.Errorf("over the connection from before: %v", err)
 		}

@@ -66,7 +66,6 @@ func (s *Server) SetFileSharing(ctx context.Context, req *lpfilesharev1.SetFileS
 	if req.Enabled == nil {
 		v.add("enabled", "is required")
 	}
-	checkRequestID(&v, "request_id", req.GetRequestId())
 	if err := v.err(); err != nil {
 		return nil, err
 	}

@@ -427,7 +427,7 @@ func TestDrainLetsRunningUploadsEndAndNoOthersBegin(t *testing.T) {
 	refused(t, err, share.ServerDraining)
 	_, _, _, err = h.download(h.alice(), byName(fileName(account, conversation, conversation, path("a.jpg"))))
 	refused(t, err, share.ServerDraining)
-	_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Parent: accountName(account)})
+	_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account)})
 	refused(t, err, share.ServerDraining)
 	if _, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent}); err != nil {
 		t.Errorf("a listing: %v", err)

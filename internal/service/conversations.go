@@ -18,9 +18,9 @@ import (
 // CreateConversation is the contract's CreateConversation.
 func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.CreateConversationRequest) (*lpfilesharev1.CreateConversationResponse, error) {
 	var v violations
-	account, ok := parseAccountName(req.GetParent())
+	account, ok := parseAccountName(req.GetAccount())
 	if !ok {
-		v.add("parent", "must be accounts/{account}")
+		v.add("account", "must be accounts/{account}")
 	}
 	checkRequestID(&v, "request_id", req.GetRequestId())
 	if skill := req.GetSkillId(); skill != "" && skill != "-1" && (len(skill) > 10 || !digits(skill)) {
@@ -202,7 +202,7 @@ func newConversation(req *lpfilesharev1.CreateConversationRequest) share.NewConv
 
 // GetConversation is the contract's GetConversation.
 func (s *Server) GetConversation(ctx context.Context, req *lpfilesharev1.GetConversationRequest) (*lpfilesharev1.GetConversationResponse, error) {
-	account, id, session, err := s.oneConversation(ctx, req.GetName(), "")
+	account, id, session, err := s.oneConversation(ctx, req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +216,7 @@ func (s *Server) GetConversation(ctx context.Context, req *lpfilesharev1.GetConv
 
 // CloseConversation is the contract's CloseConversation.
 func (s *Server) CloseConversation(ctx context.Context, req *lpfilesharev1.CloseConversationRequest) (*lpfilesharev1.CloseConversationResponse, error) {
-	account, id, session, err := s.oneConversation(ctx, req.GetName(), req.GetRequestId())
+	account, id, session, err := s.oneConversation(ctx, req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -228,13 +228,12 @@ func (s *Server) CloseConversation(ctx context.Context, req *lpfilesharev1.Close
 	return &lpfilesharev1.CloseConversationResponse{Conversation: conversationToProto(account, c)}, nil
 }
 
-func (s *Server) oneConversation(ctx context.Context, name, requestID string) (account, id string, session Session, err error) {
+func (s *Server) oneConversation(ctx context.Context, name string) (account, id string, session Session, err error) {
 	var v violations
 	account, id, ok := parseConversationName(name)
 	if !ok || id == anyConversation {
 		v.add("name", "must be accounts/{account}/conversations/{conversation}")
 	}
-	checkRequestID(&v, "request_id", requestID)
 	if err := v.err(); err != nil {
 		return "", "", nil, err
 	}
@@ -245,9 +244,9 @@ func (s *Server) oneConversation(ctx context.Context, name, requestID string) (a
 // ListConversations is the contract's ListConversations.
 func (s *Server) ListConversations(ctx context.Context, req *lpfilesharev1.ListConversationsRequest) (*lpfilesharev1.ListConversationsResponse, error) {
 	var v violations
-	account, ok := parseAccountName(req.GetParent())
+	account, ok := parseAccountName(req.GetAccount())
 	if !ok {
-		v.add("parent", "must be accounts/{account}")
+		v.add("account", "must be accounts/{account}")
 	}
 	if _, known := lpfilesharev1.ConversationState_name[int32(req.GetState())]; !known {
 		v.add("state", "must be one of the ConversationState values, not %d", req.GetState())
@@ -256,7 +255,7 @@ func (s *Server) ListConversations(ctx context.Context, req *lpfilesharev1.ListC
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	of := req.GetParent() + "?" + req.GetState().String()
+	of := req.GetAccount() + "?" + req.GetState().String()
 	page, err := readToken(req.GetPageToken(), pageOfConversations, of)
 	if err != nil {
 		return nil, err

@@ -116,7 +116,7 @@ var errorCases = map[share.Kind]errorCase{
 	}},
 	share.UploadNotFound: {do: func(h *house) func() error {
 		return func() error {
-			_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: accountName(account), RequestId: spec(nil).RequestId})
+			_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + spec(nil).RequestId})
 			return err
 		}
 	}},

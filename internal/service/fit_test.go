@@ -58,7 +58,7 @@ func TestAnImageIsMadeToFit(t *testing.T) {
 			if !proto.Equal(r.GetImage(), want) {
 				t.Errorf("the change is\n%v, want\n%v", r.GetImage(), want)
 			}
-			up, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: accountName(account), RequestId: r.GetRequestId()})
+			up, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + r.GetRequestId()})
 			if err != nil || !proto.Equal(up.GetUpload().GetImage(), want) {
 				t.Errorf("GetUpload says %v, %v", up.GetUpload().GetImage(), err)
 			}

@@ -263,7 +263,7 @@ func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.
 		case opNothing:
 			refuse(share.StreamProtocolViolation)
 		case opSpec:
-			m.First, m.Chunk = first(s).First, &pb.DataChunk{Offset: int64(n), Data: []byte("a")} // the chunk alone would be taken
+			m.FirstMessage, m.Chunk = first(s).FirstMessage, &pb.DataChunk{Offset: int64(n), Data: []byte("a")} // the chunk alone would be taken
 			refuse(share.StreamProtocolViolation)
 		case opEmptyChunk:
 			m.Chunk = &pb.DataChunk{Offset: int64(n)}

@@ -271,7 +271,7 @@ func withID(id string) func(*pb.UploadSpec) { return func(s *pb.UploadSpec) { s.
 
 // Messages of an upload.
 func first(s *pb.UploadSpec) *pb.UploadRequest {
-	return &pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: s}}
+	return &pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: s}}
 }
 
 func chunk(offset int, data []byte) *pb.UploadRequest {

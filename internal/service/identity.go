@@ -15,7 +15,7 @@ func (s *Server) SignInConsumer(ctx context.Context, req *lpfilesharev1.SignInCo
 	var v violations
 	account := checkAccount(&v, req.GetAccount())
 	var signIn func() (share.SignIn, error)
-	switch m := req.GetMethod().(type) {
+	switch m := req.GetGrant().(type) {
 	case *lpfilesharev1.SignInConsumerRequest_SignUp:
 		signIn = func() (share.SignIn, error) { return s.ports.Accounts.SignUp(ctx, account) }
 	case *lpfilesharev1.SignInConsumerRequest_Anonymous:

@@ -17,17 +17,17 @@ import (
 
 // identified are valid requests of every method that wants an identity.
 var identified = map[string]proto.Message{
-	pb.FileSharingService_Upload_FullMethodName:          &pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{Conversation: parent, FileType: 1}}},
+	pb.FileSharingService_Upload_FullMethodName:          &pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{Conversation: parent, FileType: 1}}},
 	pb.FileSharingService_Download_FullMethodName:        byName(fileName(account, conversation, conversation, path("a"))),
-	pb.FileSharingService_GetUpload_FullMethodName:       &pb.GetUploadRequest{Parent: accountName(account), RequestId: "6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b"},
+	pb.FileSharingService_GetUpload_FullMethodName:       &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + "6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b"},
 	pb.FileSharingService_StatFile_FullMethodName:        &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: fileName(account, conversation, conversation, path("a"))}},
 	pb.FileSharingService_ListFiles_FullMethodName:       &pb.ListFilesRequest{Parent: parent},
 	pb.FileSharingService_WatchFiles_FullMethodName:      &pb.WatchFilesRequest{Parent: parent},
 	pb.FileSharingService_GetCapabilities_FullMethodName: &pb.GetCapabilitiesRequest{Account: accountName(account)},
 
-	pb.ConversationService_CreateConversation_FullMethodName: &pb.CreateConversationRequest{Parent: accountName(account)},
+	pb.ConversationService_CreateConversation_FullMethodName: &pb.CreateConversationRequest{Account: accountName(account)},
 	pb.ConversationService_GetConversation_FullMethodName:    &pb.GetConversationRequest{Name: parent},
-	pb.ConversationService_ListConversations_FullMethodName:  &pb.ListConversationsRequest{Parent: accountName(account)},
+	pb.ConversationService_ListConversations_FullMethodName:  &pb.ListConversationsRequest{Account: accountName(account)},
 	pb.ConversationService_CloseConversation_FullMethodName:  &pb.CloseConversationRequest{Name: parent},
 
 	pb.AccountService_GetFileSharing_FullMethodName: &pb.GetFileSharingRequest{Account: accountName(account)},
@@ -97,19 +97,19 @@ func TestIdentityServiceTakesNoIdentity(t *testing.T) {
 	acct := accountName(account)
 	for what, call := range map[string]func(context.Context) (token string, err error){
 		"sign up": func(ctx context.Context) (string, error) {
-			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 			return r.GetConsumerToken(), err
 		},
 		"anonymous": func(ctx context.Context) (string, error) {
-			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Method: &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: secret}}})
+			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Grant: &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: secret}}})
 			return r.GetConsumerToken(), err
 		},
 		"jwt": func(ctx context.Context) (string, error) {
-			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Method: &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: secret}})
+			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Grant: &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: secret}})
 			return r.GetConsumerToken(), err
 		},
 		"code": func(ctx context.Context) (string, error) {
-			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Method: &pb.SignInConsumerRequest_AuthCode{AuthCode: secret}})
+			r, err := h.ids.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: acct, Grant: &pb.SignInConsumerRequest_AuthCode{AuthCode: secret}})
 			return r.GetConsumerToken(), err
 		},
 		"renew": func(ctx context.Context) (string, error) {
@@ -223,7 +223,7 @@ func swapAccount(m proto.Message, to string) {
 	case *pb.StatFileRequest:
 		r.Source = &pb.StatFileRequest_Name{Name: fileName(to, conversation, conversation, swap(path("a")))}
 	case *pb.GetUploadRequest:
-		r.Parent = swap(r.Parent)
+		r.Name = swap(r.Name)
 	case *pb.ListFilesRequest:
 		r.Parent = swap(r.Parent)
 	case *pb.WatchFilesRequest:
@@ -231,9 +231,9 @@ func swapAccount(m proto.Message, to string) {
 	case *pb.GetCapabilitiesRequest:
 		r.Account = swap(r.Account)
 	case *pb.CreateConversationRequest:
-		r.Parent = swap(r.Parent)
+		r.Account = swap(r.Account)
 	case *pb.ListConversationsRequest:
-		r.Parent = swap(r.Parent)
+		r.Account = swap(r.Account)
 	case *pb.GetConversationRequest:
 		r.Name = swap(r.Name)
 	case *pb.CloseConversationRequest:
@@ -251,9 +251,9 @@ func TestTheAccountsSwitchIsAnAgents(t *testing.T) {
 	refused(t, err, share.NotAllowed)
 	_, err = h.accts.GetFileSharing(agent, &pb.GetFileSharingRequest{Account: "accounts/other"})
 	refused(t, err, share.NotAllowed)
-	_, err = h.accts.SetFileSharing(agent, &pb.SetFileSharingRequest{RequestId: "no-uuid"})
+	_, err = h.accts.SetFileSharing(agent, &pb.SetFileSharingRequest{})
 	refused(t, err, share.InvalidField)
-	if got, want := fields(err), []string{"account", "enabled", "request_id"}; !slices.Equal(got, want) {
+	if got, want := fields(err), []string{"account", "enabled"}; !slices.Equal(got, want) {
 		t.Errorf("it names %v, want %v", got, want)
 	}
 	for _, on := range []bool{true, false} {

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -146,12 +145,8 @@ func TestAWatchFromATokenThatIsTooOldBeginsAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := watch.Recv(); err != nil || m.GetReset_() == nil {
-		t.Errorf("got %v, %v; want a reset", m, err)
-	}
-	if m, err := watch.Recv(); err != io.EOF {
-		t.Errorf("behind the reset: %v, %v", m, err)
-	}
+	_, err = watch.Recv()
+	refused(t, err, share.WatchReset)
 }
 
 func TestAWatchSaysThatItIsAlive(t *testing.T) {
@@ -235,7 +230,7 @@ func TestTokensAreForOneRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	convs, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Parent: accountName(account), PageSize: 1})
+	convs, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: accountName(account), PageSize: 1})
 	if err != nil || convs.GetNextPageToken() == "" {
 		t.Fatal(convs, err)
 	}
@@ -251,7 +246,7 @@ func TestTokensAreForOneRequest(t *testing.T) {
 		return err
 	}
 	list := func(state pb.ConversationState, tok string) error {
-		_, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Parent: accountName(account), State: state, PageToken: tok})
+		_, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: accountName(account), State: state, PageToken: tok})
 		return err
 	}
 	f, w, c := page.GetNextPageToken(), last.GetWatchToken(), convs.GetNextPageToken()
@@ -286,9 +281,9 @@ func TestAListingNamesAllThatIsWrong(t *testing.T) {
 	if got := fields(err); !slices.Equal(got, []string{"parent", "page_size"}) {
 		t.Errorf("it names %v", got)
 	}
-	_, err = h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Parent: "x", PageSize: -1, State: 9})
+	_, err = h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: "x", PageSize: -1, State: 9})
 	refused(t, err, share.InvalidField)
-	if got := fields(err); !slices.Equal(got, []string{"parent", "state", "page_size"}) {
+	if got := fields(err); !slices.Equal(got, []string{"account", "state", "page_size"}) {
 		t.Errorf("it names %v", got)
 	}
 }
@@ -340,7 +335,7 @@ func TestConversationsAreListedNewestFirst(t *testing.T) {
 	} {
 		for size := int32(1); size < 8; size++ {
 			var got []string
-			req := &pb.ListConversationsRequest{Parent: accountName(account), PageSize: size, State: state}
+			req := &pb.ListConversationsRequest{Account: accountName(account), PageSize: size, State: state}
 			for {
 				page, err := h.convs.ListConversations(h.alice(), req)
 				if err != nil {
@@ -365,7 +360,7 @@ func TestConversationsAreListedNewestFirst(t *testing.T) {
 
 func TestAConversationIsCreatedOnceForARequestID(t *testing.T) {
 	h := newHouse(t)
-	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString(), SkillId: "12"}
+	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString(), SkillId: "12"}
 	was, err := h.convs.CreateConversation(h.alice(), req)
 	if err != nil || was.GetReplayed() {
 		t.Fatal(was, err)
@@ -387,7 +382,7 @@ func TestAConversationIsCreatedOnceForARequestID(t *testing.T) {
 		t.Errorf("%d were created", n)
 	}
 	for range 2 { // without an id it is not repeatable
-		if _, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Parent: accountName(account)}); err != nil {
+		if _, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account)}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -400,7 +395,7 @@ func TestOfTwoCreationsAtOnceOneWaits(t *testing.T) {
 	h := newHouse(t)
 	var n atomic.Int32
 	h.lp.on("CreateConversation", func(context.Context) error { n.Add(1); time.Sleep(100 * time.Millisecond); return nil })
-	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()}
+	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
 	names := make(chan string, 2)
 	for range 2 {
 		go func() {
@@ -420,7 +415,7 @@ func TestOfTwoCreationsAtOnceOneWaits(t *testing.T) {
 // make another one meanwhile.
 func TestACreationIsNotRepeatedWhileItsConversationMayAppear(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.Settle = time.Second })
-	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()}
+	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
 	bare := proto.CloneOf(req)
 	bare.RequestId = ""
 	over := time.Now()
@@ -443,7 +438,7 @@ func TestACreationIsNotRepeatedWhileItsConversationMayAppear(t *testing.T) {
 func TestACreationThatFailedCanBeRepeatedAtOnce(t *testing.T) {
 	h := newHouse(t)
 	h.lp.fail("CreateConversation", kindError(share.LPRateLimited))
-	req := &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()}
+	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
 	_, err := h.convs.CreateConversation(h.alice(), req)
 	refused(t, err, share.LPRateLimited)
 	if r, err := h.convs.CreateConversation(h.alice(), req); err != nil || r.GetReplayed() {
@@ -461,12 +456,12 @@ func TestAConversationThatCannotBeRecordedIsThere(t *testing.T) {
 		}
 		return nil
 	})
-	r, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()})
+	r, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
 	if err != nil || r.GetConversation() == nil {
 		t.Errorf("got %v, %v", r, err)
 	}
 	h.book.failAlways("Save ", context.DeadlineExceeded)
-	_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Parent: accountName(account), RequestId: uuid.NewString()})
+	_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
 	refused(t, err, share.LedgerUnavailable)
 	if n := h.lp.count("CreateConversation"); n != 1 {
 		t.Errorf("%d were created", n)
@@ -476,14 +471,14 @@ func TestAConversationThatCannotBeRecordedIsThere(t *testing.T) {
 func TestACreationNamesAllThatIsWrong(t *testing.T) {
 	h := newHouse(t)
 	_, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{
-		Parent: "x", RequestId: "x", SkillId: "12345678901", Campaign: &pb.Campaign{CampaignId: "1"}, Context: &pb.ConversationContext{Language: strings.Repeat("x", 65), SessionId: strings.Repeat("x", 65)},
+		Account: "x", RequestId: "x", SkillId: "12345678901", Campaign: &pb.Campaign{CampaignId: "1"}, Context: &pb.ConversationContext{Language: strings.Repeat("x", 65), SessionId: strings.Repeat("x", 65)},
 	})
 	refused(t, err, share.InvalidField)
-	if got, want := fields(err), []string{"parent", "request_id", "skill_id", "campaign.engagement_id", "context.language", "context.session_id"}; !slices.Equal(got, want) {
+	if got, want := fields(err), []string{"account", "request_id", "skill_id", "campaign.engagement_id", "context.language", "context.session_id"}; !slices.Equal(got, want) {
 		t.Errorf("it names %v, want %v", got, want)
 	}
 	h.lp.tokens["agent-"+secret] = share.Principal{Account: account, ID: "agent", Role: share.RoleAgent}
-	_, err = h.convs.CreateConversation(h.as("agent-"+secret), &pb.CreateConversationRequest{Parent: accountName(account)})
+	_, err = h.convs.CreateConversation(h.as("agent-"+secret), &pb.CreateConversationRequest{Account: accountName(account)})
 	refused(t, err, share.NotAllowed)
 }
 
@@ -503,6 +498,6 @@ func TestAConversationIsFoundAndClosed(t *testing.T) {
 	refused(t, err, share.ConversationClosed)
 	_, err = h.convs.GetConversation(h.alice(), &pb.GetConversationRequest{Name: conversationName(account, "conv-bob")})
 	refused(t, err, share.ConversationNotFound)
-	_, err = h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: everywhere, RequestId: "x"})
+	_, err = h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: everywhere})
 	refused(t, err, share.InvalidField)
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/base64"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // Resource names: accounts/{account}, accounts/{account}/conversations/{conversation},
-// accounts/{account}/conversations/{conversation}/files/{file}.
+// accounts/{account}/conversations/{conversation}/files/{file}, accounts/{account}/uploads/{request_id}.
 
 // anyConversation stands for all conversations of the caller, where that is allowed.
 const anyConversation = "-"
@@ -32,6 +34,21 @@ func fileName(account, conversation, dialog, storagePath string) string {
 func parseAccountName(name string) (account string, ok bool) {
 	parts := strings.Split(name, "/")
 	return parts[len(parts)-1], len(parts) == 2 && parts[0] == "accounts" && validAccount(parts[1])
+}
+
+func uploadName(account, requestID string) string {
+	return accountName(account) + "/uploads/" + requestID
+}
+
+// checkUploadName reads the name of an upload. The request id is returned in its canonical spelling.
+func checkUploadName(v *violations, name string) (account, requestID string) {
+	parent, id, ok := strings.Cut(name, "/uploads/")
+	account, valid := parseAccountName(parent)
+	parsed, err := uuid.Parse(id)
+	if !ok || !valid || err != nil || len(id) != uuidLength {
+		v.add("name", "must be accounts/{account}/uploads/{request_id}, with a UUID as {request_id}")
+	}
+	return account, parsed.String()
 }
 
 func parseConversationName(name string) (account, conversation string, ok bool) {

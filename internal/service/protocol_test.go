@@ -48,7 +48,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		"finish first":                        {kind: share.StreamProtocolViolation, bare: true, msgs: []*pb.UploadRequest{finish()}},
 		"a second spec":                       {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{first(spec(b)), chunk(0, b), finish()}},
 		"a second spec in mid-file":           {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b[:half]), first(spec(b))}},
-		"a second spec with the finish":       {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b), with(finish(), func(m *pb.UploadRequest) { m.First = first(spec(b)).First })}},
+		"a second spec with the finish":       {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b), with(finish(), func(m *pb.UploadRequest) { m.FirstMessage = first(spec(b)).FirstMessage })}},
 		"an empty message":                    {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b[:half]), {}, chunk(half, b[half:]), finish()}},
 		"an empty chunk":                      {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(half, nil), chunk(half, b[half:]), finish()}},
 		"an empty chunk with the finish":      {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b), with(chunk(len(b), nil), func(m *pb.UploadRequest) { m.Finish = &pb.UploadFinish{} })}},
@@ -150,7 +150,7 @@ func TestWhatGRPCItselfRefusesLeavesNothing(t *testing.T) {
 
 func TestStreamsThatAreTaken(t *testing.T) {
 	all := func(s *pb.UploadSpec, b []byte) []*pb.UploadRequest {
-		return []*pb.UploadRequest{{First: first(s).First, Chunk: chunk(0, b).Chunk, Finish: finish().Finish}}
+		return []*pb.UploadRequest{{FirstMessage: first(s).FirstMessage, Chunk: chunk(0, b).Chunk, Finish: finish().Finish}}
 	}
 	sums := func(s *pb.UploadSpec, b []byte) []*pb.UploadRequest {
 		msgs := whole(s, b, 50_000)

@@ -105,7 +105,7 @@ func (r *receiver) rest(req *lpfilesharev1.UploadRequest, in intake) (*lpfilesha
 			return nil, err
 		}
 		switch {
-		case req.GetFirst() != nil:
+		case req.GetFirstMessage() != nil:
 			return nil, violation("a second spec; only the first message may carry one")
 		case req.GetChunk() == nil && req.GetFinish() == nil:
 			return nil, violation("a message with neither chunk nor finish")

@@ -23,7 +23,7 @@ import (
 // state asks what became of a request id.
 func (h *house) state(id string) *pb.Upload {
 	h.t.Helper()
-	r, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: accountName(account), RequestId: id})
+	r, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + id})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestAnotherCallerIsNotAnswered(t *testing.T) {
 	if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
 		t.Fatal(err)
 	}
-	_, err := h.files.GetUpload(h.as(bobToken), &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()})
+	_, err := h.files.GetUpload(h.as(bobToken), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
 	refused(t, err, share.UploadNotFound)
 	resp, err := h.upload(h.as(bobToken), whole(s, b, 1000)...)
 	if err != nil || resp.GetReplayed() || len(h.lp.messages()) != 2 {
@@ -105,12 +105,12 @@ func TestServicesThatCallForTheSameConsumerShareNoRequestIDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, ctx := range map[string]context.Context{"another service": billing, "the consumer herself": h.alice()} {
-		_, err := h.files.GetUpload(ctx, &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()})
+		_, err := h.files.GetUpload(ctx, &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
 		if t.Run(what, func(t *testing.T) { refused(t, err, share.UploadNotFound) }); err == nil {
 			t.Errorf("%s sees the upload", what)
 		}
 	}
-	if u, err := h.files.GetUpload(orders, &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()}); err != nil || u.GetUpload() == nil {
+	if u, err := h.files.GetUpload(orders, &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()}); err != nil || u.GetUpload() == nil {
 		t.Errorf("the service itself: %v, %v", u, err)
 	}
 }
@@ -576,9 +576,9 @@ func TestGetUploadTellsEachState(t *testing.T) {
 	if st := h.state(publishing.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING {
 		t.Errorf("publishing: %v", st)
 	}
-	_, err = h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: "x"})
+	_, err = h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/x"})
 	refused(t, err, share.InvalidField)
-	if got := fields(err); !slices.Equal(got, []string{"parent", "request_id"}) {
+	if got := fields(err); !slices.Equal(got, []string{"name"}) {
 		t.Errorf("it names %v", got)
 	}
 }
@@ -597,7 +597,7 @@ func TestARequestIDIsForgottenInTime(t *testing.T) {
 	ahead.Store(int64(h.server.RequestIDTTL - time.Second))
 	h.replay(aliceToken, s)
 	ahead.Store(int64(h.server.RequestIDTTL + time.Second))
-	_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Parent: accountName(account), RequestId: s.GetRequestId()})
+	_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
 	refused(t, err, share.UploadNotFound)
 	_, _, _, err = h.download(h.alice(), byName(name))
 	refused(t, err, share.FileNotFound)

@@ -158,13 +158,16 @@ func checkChecksums(v *violations, field string, c *lpfilesharev1.Checksums) {
 	}
 }
 
+// uuidLength is the length of a UUID in its usual spelling, which is the only one accepted.
+const uuidLength = len("00000000-0000-0000-0000-000000000000")
+
 // checkRequestID gives the id in its usual spelling, a new one for none.
 func checkRequestID(v *violations, field, id string) string {
 	if id == "" {
 		return uuid.NewString()
 	}
 	parsed, err := uuid.Parse(id)
-	if err != nil || len(id) != len("00000000-0000-0000-0000-000000000000") {
+	if err != nil || len(id) != uuidLength {
 		v.add(field, "must be a UUID such as 6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b, or empty")
 		return ""
 	}

@@ -17,13 +17,15 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// ErrorDomain is the domain of every ErrorInfo.
+// ErrorDomain is the domain of every ErrorInfo. It is the name of the project and never changes: clients compare it
+// (docs/adr/0018-contract-v1.md).
 const ErrorDomain = "lpfileshare"
 
 // A condition is a row of the error table: what a named condition is to a gRPC client.
 type condition struct {
 	code codes.Code
-	// retryAfter is the RetryInfo that goes out unless the error names a longer one; 0: no RetryInfo.
+	// retryAfter is the delay in RetryInfo unless the error asks for a longer one. 0: the status has no RetryInfo, whatever the
+	// error asks for, so this table alone decides which conditions clients retry.
 	retryAfter time.Duration
 	// precondition is the type of the PreconditionFailure violation, for FAILED_PRECONDITION, and subject what it is about where
 	// the error does not say.
@@ -53,10 +55,11 @@ var conditions = map[share.Kind]condition{
 	share.OffsetMismatch:      {code: codes.OutOfRange},
 	share.SizeExceeded:        {code: codes.OutOfRange},
 	share.RangeNotSatisfiable: {code: codes.OutOfRange},
+	share.WatchReset:          {code: codes.OutOfRange},
 
 	share.ChunkChecksumMismatch: {code: codes.Aborted, retryAfter: 100 * time.Millisecond},
 	share.UploadTakenOver:       {code: codes.Aborted},
-	share.UploadIdle:            {code: codes.Aborted},
+	share.UploadIdle:            {code: codes.Aborted, retryAfter: time.Second},
 	share.FileChanged:           {code: codes.Aborted},
 
 	share.UploadNotFound:       {code: codes.NotFound, resource: "lpfileshare.v1.Upload"},
@@ -76,6 +79,7 @@ var conditions = map[share.Kind]condition{
 	share.StorageDenied:         {code: codes.FailedPrecondition, precondition: "STORAGE_ACCESS"},
 	share.FileSharingDisabled:   {code: codes.FailedPrecondition, precondition: "SITE_PROPERTY", subject: "messaging.file.sharing.enabled"},
 	share.WebhookNotConfigured:  {code: codes.FailedPrecondition, precondition: "WEBHOOK", subject: "ms.MessagingEventNotification.ContentEvent"},
+	share.UploadNotStored:       {code: codes.FailedPrecondition, precondition: "UPLOAD_STATE", resource: "lpfileshare.v1.Upload"},
 	share.ConversationClosed:    {code: codes.FailedPrecondition, precondition: "CONVERSATION_STATE", resource: "lpfileshare.v1.Conversation"},
 
 	share.MessageTooLarge:    {code: codes.ResourceExhausted},
@@ -143,8 +147,8 @@ func statusOfKind(e *share.Error) *status.Status {
 		}
 		details = append(details, bad)
 	}
-	if after := max(row.retryAfter, e.RetryAfter); after > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	if row.retryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(max(row.retryAfter, e.RetryAfter))})
 	}
 	subject := e.Metadata["subject"]
 	if subject == "" {

@@ -315,14 +315,7 @@ func uploadedFile(spec uploadSpec, f *share.StoredFile) *lpfilesharev1.File {
 // GetUpload is the contract's GetUpload.
 func (s *Server) GetUpload(ctx context.Context, req *lpfilesharev1.GetUploadRequest) (*lpfilesharev1.GetUploadResponse, error) {
 	var v violations
-	account, ok := parseAccountName(req.GetParent())
-	if !ok {
-		v.add("parent", "must be accounts/{account}")
-	}
-	if req.GetRequestId() == "" {
-		v.add("request_id", "is required")
-	}
-	id := checkRequestID(&v, "request_id", req.GetRequestId())
+	account, id := checkUploadName(&v, req.GetName())
 	if err := v.err(); err != nil {
 		return nil, err
 	}
@@ -339,6 +332,7 @@ func (s *Server) GetUpload(ctx context.Context, req *lpfilesharev1.GetUploadRequ
 		return nil, refuse(share.UploadNotFound, "nothing is remembered of this request_id; ids are kept for %s per caller", s.RequestIDTTL)
 	}
 	up := &lpfilesharev1.Upload{
+		Name:        uploadName(account, id),
 		RequestId:   id,
 		State:       uploadStates[rec.State],
 		AttemptTime: timestamppb.New(rec.AttemptTime),

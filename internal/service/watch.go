@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
@@ -42,11 +43,11 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	} else if known, err := knows(ctx, session, conversation, after); err != nil {
 		return err
 	} else if !known {
-		return s.reset(ctx, stream)
+		return errWatchReset()
 	}
 	watch, err := session.WatchFiles(ctx, conversation, after)
 	if errors.Is(err, share.ErrWatchReset) {
-		return s.reset(ctx, stream)
+		return errWatchReset()
 	}
 	if err != nil {
 		return err
@@ -65,9 +66,9 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 		resp := &lpfilesharev1.WatchFilesResponse{}
 		switch {
 		case errors.Is(err, share.ErrWatchReset):
-			return s.reset(ctx, stream)
+			return errWatchReset()
 		case errors.Is(err, errHeartbeat):
-			resp.Event = &lpfilesharev1.WatchFilesResponse_Heartbeat{Heartbeat: &lpfilesharev1.Heartbeat{Time: timestamppb.New(s.Now())}}
+			resp.Event = &lpfilesharev1.WatchFilesResponse_Heartbeat{Heartbeat: &lpfilesharev1.Heartbeat{Time: timestamppb.New(s.Now()), Interval: durationpb.New(s.Heartbeat)}}
 		case err != nil:
 			return err
 		default:
@@ -83,10 +84,9 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	}
 }
 
-// reset is the end of a watch that cannot go on from its place without a gap or a repeat: the caller lists the files again.
-func (s *Server) reset(ctx context.Context, stream grpc.ServerStreamingServer[lpfilesharev1.WatchFilesResponse]) error {
-	event := &lpfilesharev1.WatchFilesResponse_Reset_{Reset_: &lpfilesharev1.WatchReset{}}
-	return s.send(ctx, stream, &lpfilesharev1.WatchFilesResponse{Event: event})
+// errWatchReset ends a watch that cannot continue without missing or repeating a file.
+func errWatchReset() error {
+	return refuse(share.WatchReset, "the watch cannot continue from its token; list the files again and watch from the listing's watch_token")
 }
 
 // knows reports whether LivePerson still tells of every dialog that a token remembers: where it does not, what came after the

@@ -69,6 +69,8 @@ const (
 	Internal                Kind = "INTERNAL"
 	IdentityNotConfigured   Kind = "IDENTITY_NOT_CONFIGURED"
 	CallerNotAuthenticated  Kind = "CALLER_NOT_AUTHENTICATED"
+	WatchReset              Kind = "WATCH_RESET"
+	UploadNotStored         Kind = "UPLOAD_NOT_STORED"
 )
 
 // An Error says that a named condition arose. Adapters make them; package service alone turns them into a gRPC status.

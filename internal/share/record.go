@@ -63,6 +63,8 @@ type StoredFile struct {
 	SenderID       string
 	SenderRole     Role
 	PreviewOmitted bool `json:",omitempty"`
+	// Width and Height are the stored image's, in pixels; 0: not an image, or not known.
+	Width, Height int `json:",omitempty"`
 	// Image is what was done to the image before it was stored; nil: nothing. Size, ETag and Checksums are of what is stored.
 	Image *ImageChange `json:",omitempty"`
 }

@@ -360,13 +360,13 @@ func (l *lane) consumer(ctx context.Context) (*consumer, error) {
 	}
 	defer any.Close()
 	in, err := any.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sign-up: %w", err)
 	}
 	c := &consumer{id: lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)), owner: in.ConsumerID}
-	conv, err := any.As(c.id).CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := any.As(c.id).CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		return nil, fmt.Errorf("conversation: %w", err)
 	}

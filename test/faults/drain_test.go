@@ -119,13 +119,13 @@ func (r *replicated) caller(ctx context.Context) caller {
 		return c
 	}
 	first, second := dial(r.first.addr), dial(r.second.addr)
-	in, err := first.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+	in, err := first.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	id := lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token))
 	c := caller{owner: in.ConsumerID, first: first.As(id), second: second.As(id)}
-	conv, err := c.first.CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := c.first.CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func paced(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptio
 		<-draining
 		time.Sleep(drainNotice / 4) // the signal is on its way
 	}
-	_ = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+	_ = stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 		Conversation: o.Conversation, DisplayName: o.DisplayName, FileType: o.FileType, Caption: o.Caption, RequestId: o.RequestID,
 		SizeBytes: new(int64(len(data))),
 	}}})
@@ -398,7 +398,7 @@ func newcomers(t *testing.T, r *replicated, c caller) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+	_ = stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 		Conversation: c.conversation, FileType: pb.FileType_FILE_TYPE_TXT, SizeBytes: new(int64(1)),
 	}}})
 	if _, err := stream.CloseAndRecv(); err == nil {

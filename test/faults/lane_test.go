@@ -215,7 +215,7 @@ func (l *lane) consumer(ctx context.Context) (*consumer, error) {
 	}
 	c := &consumer{id: id, owner: owner}
 	c.direct = l.direct.As(c.id)
-	conv, err := c.direct.CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := c.direct.CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		return nil, fmt.Errorf("conversation: %w", err)
 	}

@@ -152,7 +152,7 @@ func socket() *messenger {
 		flags:    func(string) ([]string, error) { return nil, nil },
 		signIn: func(ctx context.Context, l *lane) (lpfileshare.Identity, string, error) {
 			in, err := l.direct.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-				Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+				Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 			})
 			return lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)), in.ConsumerID, err
 		},

@@ -137,7 +137,7 @@ func (s *server) signUp(connections int) (clients []*lpfileshare.Client, convers
 		}
 		s.t.Cleanup(func() { c.Close() })
 		if i == 0 {
-			in, err := c.SignInConsumer(s.t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+			in, err := c.SignInConsumer(s.t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 			if err != nil {
 				s.t.Fatal(err)
 			}
@@ -145,7 +145,7 @@ func (s *server) signUp(connections int) (clients []*lpfileshare.Client, convers
 		}
 		clients = append(clients, c.As(id))
 	}
-	conv, err := clients[0].CreateConversation(s.t.Context(), &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := clients[0].CreateConversation(s.t.Context(), &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		s.t.Fatal(err)
 	}

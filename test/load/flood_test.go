@@ -71,7 +71,7 @@ func startFlood(b *testing.B, c *lpfileshare.Client, conversation string, places
 		if err != nil {
 			return nil, err
 		}
-		return stream, stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+		return stream, stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 			Conversation: conversation, FileType: pb.FileType_FILE_TYPE_TXT, SizeBytes: new(int64(fileBytes)),
 		}}})
 	}

@@ -37,7 +37,7 @@ type halfOpen struct {
 // halfOpens are the ways, for a consumer with that token and conversation.
 func halfOpens(tb testing.TB, token, conversation string) []halfOpen {
 	identity := []string{"lp-consumer-token", token}
-	spec := message(tb, &pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
+	spec := message(tb, &pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 		Conversation: conversation, FileType: pb.FileType_FILE_TYPE_TXT, SizeBytes: proto.Int64(1000),
 	}}})
 	whole := slices.Concat(spec, message(tb, &pb.UploadRequest{
@@ -193,12 +193,12 @@ func (s *server) consumer() (token, conversation string, c *lpfileshare.Client) 
 		s.tb.Fatal(err)
 	}
 	s.tb.Cleanup(func() { conn.Close() })
-	in, err := conn.SignInConsumer(s.tb.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+	in, err := conn.SignInConsumer(s.tb.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 	if err != nil {
 		s.tb.Fatal(err)
 	}
 	c = conn.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)))
-	conv, err := c.CreateConversation(s.tb.Context(), &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := c.CreateConversation(s.tb.Context(), &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		s.tb.Fatal(err)
 	}

@@ -156,7 +156,7 @@ func (s *server) signUp(connections int) (clients []*lpfileshare.Client, convers
 		}
 		s.tb.Cleanup(func() { c.Close() })
 		if i == 0 {
-			in, err := c.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+			in, err := c.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 			if err != nil {
 				s.tb.Fatal(err)
 			}
@@ -164,7 +164,7 @@ func (s *server) signUp(connections int) (clients []*lpfileshare.Client, convers
 		}
 		clients = append(clients, c.As(id))
 	}
-	conv, err := clients[0].CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := clients[0].CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func pacedUpload(ctx context.Context, c *lpfileshare.Client, conv string, data [
 	if declared {
 		spec.SizeBytes = new(int64(len(data)))
 	}
-	if err := stream.Send(&pb.UploadRequest{First: &pb.UploadRequest_Spec{Spec: spec}}); err != nil {
+	if err := stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: spec}}); err != nil {
 		return err
 	}
 	if _, err := stream.Header(); err != nil {

@@ -65,7 +65,7 @@ func openSessions(b *testing.B, conn *lpfileshare.Client, n int) []*lpfileshare.
 	b.Helper()
 	clients := make([]*lpfileshare.Client, n)
 	each(b, n, func(i int) error {
-		in, err := conn.SignInConsumer(b.Context(), &pb.SignInConsumerRequest{Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+		in, err := conn.SignInConsumer(b.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 		if err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func useEach(b *testing.B, s *server, clients []*lpfileshare.Client) {
 	var mu sync.Mutex
 	made := map[string]bool{}
 	each(b, len(clients), func(i int) error {
-		conv, err := clients[i].CreateConversation(b.Context(), &pb.CreateConversationRequest{Parent: accountPath})
+		conv, err := clients[i].CreateConversation(b.Context(), &pb.CreateConversationRequest{Account: accountPath})
 		if err == nil {
 			mu.Lock()
 			made[conv.GetName()] = true

@@ -114,13 +114,13 @@ func (w *worker) run(until, all context.Context) {
 func (w *worker) become(ctx context.Context) error {
 	w.id, w.files = lpfileshare.Identity{}, nil
 	in, err := w.direct.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: accountPath, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
 	if err != nil {
 		return err
 	}
 	id := lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token))
-	conv, err := w.direct.As(id).CreateConversation(ctx, &pb.CreateConversationRequest{Parent: accountPath})
+	conv, err := w.direct.As(id).CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
 	if err != nil {
 		return err
 	}

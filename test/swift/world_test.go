@@ -164,13 +164,13 @@ func (w *world) consumerOf(account string) consumer {
 	w.t.Helper()
 	c := w.dial()
 	session, err := c.SignInConsumer(w.t.Context(), &pb.SignInConsumerRequest{
-		Account: "accounts/" + account, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: "accounts/" + account, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	c = c.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(session.Token)))
-	conv, err := c.CreateConversation(w.t.Context(), &pb.CreateConversationRequest{Parent: "accounts/" + account})
+	conv, err := c.CreateConversation(w.t.Context(), &pb.CreateConversationRequest{Account: "accounts/" + account})
 	if err != nil {
 		w.t.Fatal(err)
 	}

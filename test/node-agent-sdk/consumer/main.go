@@ -46,13 +46,13 @@ func run(ctx context.Context, server, account string) error {
 		return err
 	}
 	session, err := anybody.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: account, Method: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: account, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
 	})
 	if err != nil {
 		return err
 	}
 	c := anybody.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(session.Token)))
-	conversation, err := c.CreateConversation(ctx, &pb.CreateConversationRequest{Parent: account})
+	conversation, err := c.CreateConversation(ctx, &pb.CreateConversationRequest{Account: account})
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// GetFileSharingRequest asks whether an account shares files.
+// GetFileSharingRequest is the request of GetFileSharing.
 type GetFileSharingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
@@ -67,10 +67,10 @@ func (x *GetFileSharingRequest) GetAccount() string {
 	return ""
 }
 
-// GetFileSharingResponse tells whether an account shares files.
+// GetFileSharingResponse is the response of GetFileSharing.
 type GetFileSharingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether file sharing is on.
+	// Whether file sharing is enabled for the account.
 	Enabled       bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -113,15 +113,13 @@ func (x *GetFileSharingResponse) GetEnabled() bool {
 	return false
 }
 
-// SetFileSharingRequest switches file sharing on or off.
+// SetFileSharingRequest is the request of SetFileSharing.
 type SetFileSharingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// What it shall be. Required.
-	Enabled *bool `protobuf:"varint,2,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
-	// A UUID, checked for form only: setting is repeatable by itself.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The new value. Required.
+	Enabled       *bool `protobuf:"varint,2,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -170,17 +168,10 @@ func (x *SetFileSharingRequest) GetEnabled() bool {
 	return false
 }
 
-func (x *SetFileSharingRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-// SetFileSharingResponse tells what was set.
+// SetFileSharingResponse is the response of SetFileSharing.
 type SetFileSharingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether file sharing is on.
+	// Whether file sharing is enabled for the account now.
 	Enabled       bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -231,20 +222,19 @@ const file_lpfileshare_v1_account_service_proto_rawDesc = "" +
 	"\x15GetFileSharingRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\"2\n" +
 	"\x16GetFileSharingResponse\x12\x18\n" +
-	"\aenabled\x18\x01 \x01(\bR\aenabled\"{\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\"n\n" +
 	"\x15SetFileSharingRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1d\n" +
-	"\aenabled\x18\x02 \x01(\bH\x00R\aenabled\x88\x01\x01\x12\x1d\n" +
+	"\aenabled\x18\x02 \x01(\bH\x00R\aenabled\x88\x01\x01B\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestIdB\n" +
-	"\n" +
-	"\b_enabled\"2\n" +
+	"\b_enabledJ\x04\b\x03\x10\x04R\n" +
+	"request_id\"2\n" +
 	"\x16SetFileSharingResponse\x12\x18\n" +
-	"\aenabled\x18\x01 \x01(\bR\aenabled2\xd2\x01\n" +
-	"\x0eAccountService\x12_\n" +
-	"\x0eGetFileSharing\x12%.lpfileshare.v1.GetFileSharingRequest\x1a&.lpfileshare.v1.GetFileSharingResponse\x12_\n" +
-	"\x0eSetFileSharing\x12%.lpfileshare.v1.SetFileSharingRequest\x1a&.lpfileshare.v1.SetFileSharingResponseB\xca\x01\n" +
-	"\x12com.lpfileshare.v1B\x13AccountServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
+	"\aenabled\x18\x01 \x01(\bR\aenabled2\xdc\x01\n" +
+	"\x0eAccountService\x12d\n" +
+	"\x0eGetFileSharing\x12%.lpfileshare.v1.GetFileSharingRequest\x1a&.lpfileshare.v1.GetFileSharingResponse\"\x03\x90\x02\x01\x12d\n" +
+	"\x0eSetFileSharing\x12%.lpfileshare.v1.SetFileSharingRequest\x1a&.lpfileshare.v1.SetFileSharingResponse\"\x03\x90\x02\x02B\xd0\x01\n" +
+	"\x12com.lpfileshare.v1B\x13AccountServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
 	file_lpfileshare_v1_account_service_proto_rawDescOnce sync.Once

@@ -27,11 +27,12 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AccountService reads and sets what an account allows. Calls carry "lp-agent-token"; setting takes an administrator's.
+// AccountService reads and sets what an account allows. Calls carry "lp-agent-token". SetFileSharing needs the token of an
+// administrator. Errors: as for FileSharingService.
 type AccountServiceClient interface {
 	// GetFileSharing reads LivePerson's site property "messaging.file.sharing.enabled".
 	GetFileSharing(ctx context.Context, in *GetFileSharingRequest, opts ...grpc.CallOption) (*GetFileSharingResponse, error)
-	// SetFileSharing sets it. Setting it to what it is already is no error.
+	// SetFileSharing sets LivePerson's site property "messaging.file.sharing.enabled". It may be repeated.
 	SetFileSharing(ctx context.Context, in *SetFileSharingRequest, opts ...grpc.CallOption) (*SetFileSharingResponse, error)
 }
 
@@ -67,11 +68,12 @@ func (c *accountServiceClient) SetFileSharing(ctx context.Context, in *SetFileSh
 // All implementations must embed UnimplementedAccountServiceServer
 // for forward compatibility.
 //
-// AccountService reads and sets what an account allows. Calls carry "lp-agent-token"; setting takes an administrator's.
+// AccountService reads and sets what an account allows. Calls carry "lp-agent-token". SetFileSharing needs the token of an
+// administrator. Errors: as for FileSharingService.
 type AccountServiceServer interface {
 	// GetFileSharing reads LivePerson's site property "messaging.file.sharing.enabled".
 	GetFileSharing(context.Context, *GetFileSharingRequest) (*GetFileSharingResponse, error)
-	// SetFileSharing sets it. Setting it to what it is already is no error.
+	// SetFileSharing sets LivePerson's site property "messaging.file.sharing.enabled". It may be repeated.
 	SetFileSharing(context.Context, *SetFileSharingRequest) (*SetFileSharingResponse, error)
 	mustEmbedUnimplementedAccountServiceServer()
 }

@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ConversationState says whether a conversation or dialog is open.
+// ConversationState is the state of a conversation or dialog.
 type ConversationState int32
 
 const (
@@ -30,7 +30,7 @@ const (
 	ConversationState_CONVERSATION_STATE_UNSPECIFIED ConversationState = 0
 	// Messages can be sent.
 	ConversationState_CONVERSATION_STATE_OPEN ConversationState = 1
-	// Closed; files can still be read.
+	// Closed. Its files can still be read.
 	ConversationState_CONVERSATION_STATE_CLOSED ConversationState = 2
 )
 
@@ -88,7 +88,7 @@ type Conversation struct {
 	CloseTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=close_time,json=closeTime,proto3" json:"close_time,omitempty"`
 	// Its dialogs, the main dialog first.
 	Dialogs []*Dialog `protobuf:"bytes,5,rep,name=dialogs,proto3" json:"dialogs,omitempty"`
-	// Who takes part.
+	// Its participants.
 	Participants []*Participant `protobuf:"bytes,6,rep,name=participants,proto3" json:"participants,omitempty"`
 	// LivePerson's skill id. "-1": any skill.
 	SkillId       string `protobuf:"bytes,7,opt,name=skill_id,json=skillId,proto3" json:"skill_id,omitempty"`
@@ -175,7 +175,7 @@ func (x *Conversation) GetSkillId() string {
 	return ""
 }
 
-// Dialog is a part of a conversation with messages numbered of its own: the main dialog, or a survey after it.
+// Dialog is a part of a conversation whose messages have their own sequence numbers: the main dialog, or a survey after it.
 type Dialog struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// LivePerson's dialogId. The main dialog's equals the conversation's id.
@@ -239,12 +239,12 @@ func (x *Dialog) GetState() ConversationState {
 	return ConversationState_CONVERSATION_STATE_UNSPECIFIED
 }
 
-// Participant is somebody who takes part in a conversation.
+// Participant is a participant of a conversation.
 type Participant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// LivePerson's id: a consumer's "sub" or an agent's id.
 	ParticipantId string `protobuf:"bytes,1,opt,name=participant_id,json=participantId,proto3" json:"participant_id,omitempty"`
-	// What they are.
+	// Role in the conversation.
 	Role          ParticipantRole `protobuf:"varint,2,opt,name=role,proto3,enum=lpfileshare.v1.ParticipantRole" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -294,19 +294,19 @@ func (x *Participant) GetRole() ParticipantRole {
 	return ParticipantRole_PARTICIPANT_ROLE_UNSPECIFIED
 }
 
-// CreateConversationRequest asks for a new conversation.
+// CreateConversationRequest is the request of CreateConversation.
 type CreateConversationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
-	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// A UUID that makes the call repeatable: a repeat returns the conversation that the first one made, also when LivePerson's
-	// answer to that was lost. Empty: not repeatable.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// A UUID that makes the call repeatable: a repeat returns the conversation that the first call created, even if LivePerson's
+	// answer to that was lost. Empty: the call is not repeatable.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// LivePerson's skill id, up to 10 digits. Empty or "-1": any skill.
 	SkillId string `protobuf:"bytes,3,opt,name=skill_id,json=skillId,proto3" json:"skill_id,omitempty"`
-	// The campaign and engagement that the conversation comes from.
+	// The campaign and engagement that the conversation comes from. Optional.
 	Campaign *Campaign `protobuf:"bytes,4,opt,name=campaign,proto3" json:"campaign,omitempty"`
-	// Where the consumer comes from. Optional.
+	// The consumer's context. Optional.
 	Context       *ConversationContext `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -342,9 +342,9 @@ func (*CreateConversationRequest) Descriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_conversation_service_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *CreateConversationRequest) GetParent() string {
+func (x *CreateConversationRequest) GetAccount() string {
 	if x != nil {
-		return x.Parent
+		return x.Account
 	}
 	return ""
 }
@@ -377,7 +377,7 @@ func (x *CreateConversationRequest) GetContext() *ConversationContext {
 	return nil
 }
 
-// Campaign names the campaign and engagement of a conversation; both are digits.
+// Campaign identifies the campaign and engagement of a conversation. Both are decimal digits.
 type Campaign struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// LivePerson's campaignId.
@@ -505,12 +505,12 @@ func (x *ConversationContext) GetInteractionContextId() string {
 	return ""
 }
 
-// CreateConversationResponse carries the new conversation.
+// CreateConversationResponse is the response of CreateConversation.
 type CreateConversationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The conversation.
 	Conversation *Conversation `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
-	// true: an earlier call with this request_id had made it.
+	// true: an earlier call with this request_id created it.
 	Replayed      bool `protobuf:"varint,2,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -560,7 +560,7 @@ func (x *CreateConversationResponse) GetReplayed() bool {
 	return false
 }
 
-// GetConversationRequest asks for one conversation.
+// GetConversationRequest is the request of GetConversation.
 type GetConversationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resource name, accounts/{account}/conversations/{conversation}. Required.
@@ -606,7 +606,7 @@ func (x *GetConversationRequest) GetName() string {
 	return ""
 }
 
-// GetConversationResponse carries the conversation.
+// GetConversationResponse is the response of GetConversation.
 type GetConversationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The conversation.
@@ -652,16 +652,16 @@ func (x *GetConversationResponse) GetConversation() *Conversation {
 	return nil
 }
 
-// ListConversationsRequest asks for a page of conversations.
+// ListConversationsRequest is the request of ListConversations.
 type ListConversationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
-	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// How many at the most. 0: 50; over 1,000: 1,000; negative: INVALID_FIELD.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// Maximum number of conversations in the page. 0: 50. More than 1,000: 1,000. Negative: INVALID_FIELD.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. Empty: the first page.
+	// next_page_token of the previous page. Empty: the first page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only those in this state. Unspecified: all.
+	// Only conversations in this state. Unspecified: all.
 	State         ConversationState `protobuf:"varint,4,opt,name=state,proto3,enum=lpfileshare.v1.ConversationState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -697,9 +697,9 @@ func (*ListConversationsRequest) Descriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_conversation_service_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *ListConversationsRequest) GetParent() string {
+func (x *ListConversationsRequest) GetAccount() string {
 	if x != nil {
-		return x.Parent
+		return x.Account
 	}
 	return ""
 }
@@ -730,7 +730,7 @@ type ListConversationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The conversations.
 	Conversations []*Conversation `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty"`
-	// Token of the next page. Empty: this is the last.
+	// Token of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -780,13 +780,11 @@ func (x *ListConversationsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// CloseConversationRequest asks to close a conversation.
+// CloseConversationRequest is the request of CloseConversation.
 type CloseConversationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resource name, accounts/{account}/conversations/{conversation}. Required.
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// A UUID, checked for form only: closing is repeatable by itself.
-	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -828,17 +826,10 @@ func (x *CloseConversationRequest) GetName() string {
 	return ""
 }
 
-func (x *CloseConversationRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-// CloseConversationResponse carries the closed conversation.
+// CloseConversationResponse is the response of CloseConversation.
 type CloseConversationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The conversation.
+	// The closed conversation.
 	Conversation  *Conversation `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -903,9 +894,9 @@ const file_lpfileshare_v1_conversation_service_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2!.lpfileshare.v1.ConversationStateR\x05state\"i\n" +
 	"\vParticipant\x12%\n" +
 	"\x0eparticipant_id\x18\x01 \x01(\tR\rparticipantId\x123\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x1f.lpfileshare.v1.ParticipantRoleR\x04role\"\xe2\x01\n" +
-	"\x19CreateConversationRequest\x12\x16\n" +
-	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1d\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x1f.lpfileshare.v1.ParticipantRoleR\x04role\"\xe4\x01\n" +
+	"\x19CreateConversationRequest\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x19\n" +
 	"\bskill_id\x18\x03 \x01(\tR\askillId\x124\n" +
@@ -928,32 +919,31 @@ const file_lpfileshare_v1_conversation_service_proto_rawDesc = "" +
 	"\x16GetConversationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"[\n" +
 	"\x17GetConversationResponse\x12@\n" +
-	"\fconversation\x18\x01 \x01(\v2\x1c.lpfileshare.v1.ConversationR\fconversation\"\xa7\x01\n" +
-	"\x18ListConversationsRequest\x12\x16\n" +
-	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
+	"\fconversation\x18\x01 \x01(\v2\x1c.lpfileshare.v1.ConversationR\fconversation\"\xa9\x01\n" +
+	"\x18ListConversationsRequest\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x127\n" +
 	"\x05state\x18\x04 \x01(\x0e2!.lpfileshare.v1.ConversationStateR\x05state\"\x87\x01\n" +
 	"\x19ListConversationsResponse\x12B\n" +
 	"\rconversations\x18\x01 \x03(\v2\x1c.lpfileshare.v1.ConversationR\rconversations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"M\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"@\n" +
 	"\x18CloseConversationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"]\n" +
+	"\x04name\x18\x01 \x01(\tR\x04nameJ\x04\b\x02\x10\x03R\n" +
+	"request_id\"]\n" +
 	"\x19CloseConversationResponse\x12@\n" +
 	"\fconversation\x18\x01 \x01(\v2\x1c.lpfileshare.v1.ConversationR\fconversation*s\n" +
 	"\x11ConversationState\x12\"\n" +
 	"\x1eCONVERSATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONVERSATION_STATE_OPEN\x10\x01\x12\x1d\n" +
-	"\x19CONVERSATION_STATE_CLOSED\x10\x022\xba\x03\n" +
+	"\x19CONVERSATION_STATE_CLOSED\x10\x022\xc9\x03\n" +
 	"\x13ConversationService\x12k\n" +
-	"\x12CreateConversation\x12).lpfileshare.v1.CreateConversationRequest\x1a*.lpfileshare.v1.CreateConversationResponse\x12b\n" +
-	"\x0fGetConversation\x12&.lpfileshare.v1.GetConversationRequest\x1a'.lpfileshare.v1.GetConversationResponse\x12h\n" +
-	"\x11ListConversations\x12(.lpfileshare.v1.ListConversationsRequest\x1a).lpfileshare.v1.ListConversationsResponse\x12h\n" +
-	"\x11CloseConversation\x12(.lpfileshare.v1.CloseConversationRequest\x1a).lpfileshare.v1.CloseConversationResponseB\xcf\x01\n" +
-	"\x12com.lpfileshare.v1B\x18ConversationServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
+	"\x12CreateConversation\x12).lpfileshare.v1.CreateConversationRequest\x1a*.lpfileshare.v1.CreateConversationResponse\x12g\n" +
+	"\x0fGetConversation\x12&.lpfileshare.v1.GetConversationRequest\x1a'.lpfileshare.v1.GetConversationResponse\"\x03\x90\x02\x01\x12m\n" +
+	"\x11ListConversations\x12(.lpfileshare.v1.ListConversationsRequest\x1a).lpfileshare.v1.ListConversationsResponse\"\x03\x90\x02\x01\x12m\n" +
+	"\x11CloseConversation\x12(.lpfileshare.v1.CloseConversationRequest\x1a).lpfileshare.v1.CloseConversationResponse\"\x03\x90\x02\x02B\xd5\x01\n" +
+	"\x12com.lpfileshare.v1B\x18ConversationServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
 	file_lpfileshare_v1_conversation_service_proto_rawDescOnce sync.Once

@@ -36,9 +36,9 @@ type ConversationServiceClient interface {
 	CreateConversation(ctx context.Context, in *CreateConversationRequest, opts ...grpc.CallOption) (*CreateConversationResponse, error)
 	// GetConversation returns a conversation that the caller takes part in.
 	GetConversation(ctx context.Context, in *GetConversationRequest, opts ...grpc.CallOption) (*GetConversationResponse, error)
-	// ListConversations lists the conversations that the caller takes part in, newest first, page by page.
+	// ListConversations lists the conversations that the caller takes part in, newest first, in pages.
 	ListConversations(ctx context.Context, in *ListConversationsRequest, opts ...grpc.CallOption) (*ListConversationsResponse, error)
-	// CloseConversation closes a conversation with all its dialogs. Closing a closed one is no error.
+	// CloseConversation closes a conversation and all its dialogs. It may be repeated: closing a closed conversation succeeds.
 	CloseConversation(ctx context.Context, in *CloseConversationRequest, opts ...grpc.CallOption) (*CloseConversationResponse, error)
 }
 
@@ -101,9 +101,9 @@ type ConversationServiceServer interface {
 	CreateConversation(context.Context, *CreateConversationRequest) (*CreateConversationResponse, error)
 	// GetConversation returns a conversation that the caller takes part in.
 	GetConversation(context.Context, *GetConversationRequest) (*GetConversationResponse, error)
-	// ListConversations lists the conversations that the caller takes part in, newest first, page by page.
+	// ListConversations lists the conversations that the caller takes part in, newest first, in pages.
 	ListConversations(context.Context, *ListConversationsRequest) (*ListConversationsResponse, error)
-	// CloseConversation closes a conversation with all its dialogs. Closing a closed one is no error.
+	// CloseConversation closes a conversation and all its dialogs. It may be repeated: closing a closed conversation succeeds.
 	CloseConversation(context.Context, *CloseConversationRequest) (*CloseConversationResponse, error)
 	mustEmbedUnimplementedConversationServiceServer()
 }

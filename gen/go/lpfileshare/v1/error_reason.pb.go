@@ -21,153 +21,171 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ErrorReason is the named condition of an error: the reason of its google.rpc.ErrorInfo, there written without the prefix
-// "ERROR_REASON_", with domain "lpfileshare". Each comment gives the gRPC code, and what to do. Values are added, never
-// renamed. Transient errors carry google.rpc.RetryInfo; errors of an upload carry the metadata requestId.
+// ErrorReason is the named condition of an error. It is the reason of the status's google.rpc.ErrorInfo (written there without
+// the prefix "ERROR_REASON_"), whose domain is "lpfileshare". Values are added, never renamed.
+//
+// Each comment begins with the gRPC code and with whether the status carries google.rpc.RetryInfo. That alone decides whether a
+// program repeats a call:
+//
+//  1. If the caller cancelled, the deadline passed or the source of the bytes failed, report that. Ignore the status.
+//  2. If the status has an ErrorInfo of domain "lpfileshare", repeat if and only if it also has RetryInfo, after at least its
+//     retry_delay. Repeat an upload as a whole under the same request_id. Continue a download from the next byte (read_offset and
+//     if_match_etag), and a watch from the last resume_token.
+//  3. If the status has no ErrorInfo: UNAVAILABLE, CANCELLED and UNKNOWN mean that the connection broke (languages report it
+//     differently). Repeat as in 2, with exponential backoff. INTERNAL can mean the same, or a proxy that rejects the request, for
+//     example by a limit on body size: try at most twice in all. Do not repeat any other code.
+//
+// A call that changes something is safe to repeat only with a request_id, or if its comment says that it may be repeated.
 type ErrorReason int32
 
 const (
 	// Not used.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// INVALID_ARGUMENT. The messages of an upload break its order: no spec first, a second spec, an empty chunk or
-	// message, anything after finish. Mend the client.
+	// INVALID_ARGUMENT, no RetryInfo. The messages of an upload are out of order: no spec first, a second spec, an empty chunk or
+	// message, or a message after finish. Fix the client.
 	ErrorReason_ERROR_REASON_STREAM_PROTOCOL_VIOLATION ErrorReason = 1
-	// INVALID_ARGUMENT. Fields are missing or malformed; google.rpc.BadRequest names them all. Mend the request.
+	// INVALID_ARGUMENT, no RetryInfo. Fields are missing or malformed. google.rpc.BadRequest names them all. Correct the request.
 	ErrorReason_ERROR_REASON_INVALID_FIELD ErrorReason = 2
-	// INVALID_ARGUMENT. The account does not allow this type. Metadata: allowedTypes.
+	// INVALID_ARGUMENT, no RetryInfo. The account does not allow this file type. Metadata: allowedTypes.
 	ErrorReason_ERROR_REASON_UNSUPPORTED_FILE_TYPE ErrorReason = 3
-	// INVALID_ARGUMENT. The first bytes are not of the declared type. Metadata: detectedType.
+	// INVALID_ARGUMENT, no RetryInfo. The first bytes do not match the declared file type. Metadata: detectedType.
 	ErrorReason_ERROR_REASON_FILE_TYPE_MISMATCH ErrorReason = 4
-	// INVALID_ARGUMENT. The file is over the limit. Metadata: maxBytes, actualBytes.
+	// INVALID_ARGUMENT, no RetryInfo. The file is larger than the limit. Metadata: maxBytes, actualBytes.
 	ErrorReason_ERROR_REASON_FILE_TOO_LARGE ErrorReason = 5
-	// INVALID_ARGUMENT. The preview data URI is over the limit. Metadata: maxBytes, actualBytes.
+	// INVALID_ARGUMENT, no RetryInfo. The preview data URI is larger than the limit. Metadata: maxBytes, actualBytes.
 	ErrorReason_ERROR_REASON_PREVIEW_TOO_LARGE ErrorReason = 6
-	// INVALID_ARGUMENT. The file has no bytes.
+	// INVALID_ARGUMENT, no RetryInfo. The file is empty.
 	ErrorReason_ERROR_REASON_FILE_EMPTY ErrorReason = 7
-	// INVALID_ARGUMENT. finish came before all declared bytes, or the stream ended without finish. Repeat under the
-	// same request_id from byte 0. Metadata: receivedBytes.
+	// INVALID_ARGUMENT, no RetryInfo. finish arrived before all declared bytes, or the stream ended without finish. Nothing was
+	// stored. Fix the client, or check why the source is shorter than its declared size. Metadata: receivedBytes.
 	ErrorReason_ERROR_REASON_UPLOAD_INCOMPLETE ErrorReason = 8
-	// OUT_OF_RANGE. A chunk does not begin where the one before ended. Metadata: expectedOffset. Repeat under the same
-	// request_id from byte 0.
+	// OUT_OF_RANGE, no RetryInfo. The offset of a chunk is not the number of bytes sent before it. Fix the client. Metadata:
+	// expectedOffset.
 	ErrorReason_ERROR_REASON_OFFSET_MISMATCH ErrorReason = 9
-	// OUT_OF_RANGE. More bytes came than were declared. Metadata: declaredBytes.
+	// OUT_OF_RANGE, no RetryInfo. More bytes arrived than were declared. Fix the client, or check why the source is longer than
+	// its declared size. Metadata: declaredBytes.
 	ErrorReason_ERROR_REASON_SIZE_EXCEEDED ErrorReason = 10
-	// ABORTED. A chunk's CRC-32C is wrong: it was damaged on the way. Repeat under the same request_id from byte 0.
+	// ABORTED, with RetryInfo. The CRC-32C of a chunk is wrong: the chunk was damaged in transit.
 	ErrorReason_ERROR_REASON_CHUNK_CHECKSUM_MISMATCH ErrorReason = 11
-	// INVALID_ARGUMENT. The file's checksum is not the declared one. Mend the client, or read the source again.
+	// INVALID_ARGUMENT, no RetryInfo. The checksum of the file is not the declared one. Fix the client, or read the source again.
 	ErrorReason_ERROR_REASON_FILE_CHECKSUM_MISMATCH ErrorReason = 12
-	// RESOURCE_EXHAUSTED. A chunk is over the limit. Send smaller ones. Metadata: maxBytes. (A message of more than 4
-	// MiB, or one that cannot be decoded, is refused by gRPC itself, which gives no ErrorInfo.)
+	// RESOURCE_EXHAUSTED, no RetryInfo. A chunk is larger than GetCapabilitiesResponse.max_chunk_bytes. Send smaller chunks.
+	// Metadata: maxBytes. gRPC itself rejects a message larger than max_message_bytes, and one that cannot be decoded, without an
+	// ErrorInfo.
 	ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE ErrorReason = 13
-	// NOT_FOUND. Nothing is remembered of this request_id for this caller.
+	// NOT_FOUND, no RetryInfo. The caller has no upload with this request_id, or it has expired.
 	ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND ErrorReason = 14
-	// ABORTED. A newer attempt with the same request_id took over. Stop; the newer one answers.
+	// ABORTED, no RetryInfo. A newer attempt with the same request_id took over. Stop: the newer attempt gets the result. Two
+	// workers that repeat after this error interrupt each other without end.
 	ErrorReason_ERROR_REASON_UPLOAD_TAKEN_OVER ErrorReason = 15
-	// ABORTED. No byte came for too long, or too few, or the upload took too long as a whole. Repeat under the same
-	// request_id from byte 0.
+	// ABORTED, with RetryInfo. No bytes arrived for upload_idle_timeout, the average rate was below the minimum, or the upload took
+	// longer than upload_timeout.
 	ErrorReason_ERROR_REASON_UPLOAD_IDLE ErrorReason = 16
-	// ALREADY_EXISTS. The request_id was used with another spec. Use a new one.
+	// ALREADY_EXISTS, no RetryInfo. The request_id was used with a different spec or file. Use a new one.
 	ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT ErrorReason = 17
-	// RESOURCE_EXHAUSTED. The upload was not let in, and nothing was stored: repeat under the same request_id after
-	// RetryInfo, which is longer the more are waiting to come back. Metadata: limit, which is "budget" (the server holds as
-	// many bytes as it may), "queue" (nobody more may wait for that) or "caller" (this caller has as many uploads as one
-	// may have: begin the next when one has ended).
+	// RESOURCE_EXHAUSTED, with RetryInfo. Admission control rejected the upload, and nothing was stored. The delay grows with the
+	// number of rejected callers. Metadata: limit, one of "budget" (the server's upload memory is in use), "queue" (the queue for
+	// it is full) and "caller" (this caller's uploads use its whole share: start the next one when one has ended).
 	ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS ErrorReason = 18
-	// UNAVAILABLE. The server is going down. Repeat under the same request_id after RetryInfo, on another server.
+	// UNAVAILABLE, with RetryInfo. The server is shutting down. Repeat on another server or connection.
 	ErrorReason_ERROR_REASON_SERVER_DRAINING ErrorReason = 19
-	// UNAUTHENTICATED. The identity is missing, malformed, expired or refused by LivePerson, or there is more than one.
-	// Sign in again.
+	// UNAUTHENTICATED, no RetryInfo. The identity is missing, malformed, expired or rejected by LivePerson, or the call carries more
+	// than one. Renew the token or sign in again.
 	ErrorReason_ERROR_REASON_TOKEN_INVALID ErrorReason = 20
-	// PERMISSION_DENIED. The identity may not do this: for example a token of another account.
+	// PERMISSION_DENIED, no RetryInfo. The identity may not do this, for example because the token is of another account.
 	ErrorReason_ERROR_REASON_NOT_ALLOWED ErrorReason = 21
-	// UNAVAILABLE. LivePerson cannot be reached or reports trouble of its own. Repeat after RetryInfo.
+	// UNAVAILABLE, with RetryInfo. LivePerson cannot be reached or reports an internal error.
 	ErrorReason_ERROR_REASON_LP_UNAVAILABLE ErrorReason = 22
-	// UNAUTHENTICATED. LivePerson ended the identity in mid-call. Renew the token or sign in again.
+	// UNAUTHENTICATED, no RetryInfo. LivePerson ended the identity during the call. Renew the token or sign in again.
 	ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED ErrorReason = 23
-	// FAILED_PRECONDITION. LivePerson refuses the credentials: of a sign-in, or those that this server was configured
+	// FAILED_PRECONDITION, no RetryInfo. LivePerson rejects the credentials of a sign-in, or those that this server was configured
 	// with.
 	ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED ErrorReason = 24
-	// FAILED_PRECONDITION. File sharing is off for the account. An administrator switches it on:
+	// FAILED_PRECONDITION, no RetryInfo. File sharing is disabled for the account. An administrator enables it with
 	// AccountService.SetFileSharing.
 	ErrorReason_ERROR_REASON_FILE_SHARING_DISABLED ErrorReason = 25
-	// PERMISSION_DENIED. LivePerson forbids it to this identity.
+	// PERMISSION_DENIED, no RetryInfo. LivePerson forbids this to the identity.
 	ErrorReason_ERROR_REASON_LP_FORBIDDEN ErrorReason = 26
-	// NOT_FOUND. No such conversation or dialog among those that the caller takes part in.
+	// NOT_FOUND, no RetryInfo. The caller takes part in no such conversation or dialog.
 	ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND ErrorReason = 27
-	// FAILED_PRECONDITION. The conversation or dialog is closed. Metadata: subject, the name of the conversation.
+	// FAILED_PRECONDITION, no RetryInfo. The conversation or dialog is closed. Metadata: subject, the name of the conversation.
 	ErrorReason_ERROR_REASON_CONVERSATION_CLOSED ErrorReason = 28
-	// INVALID_ARGUMENT. LivePerson refuses the file after our own checks had passed. Metadata: lpErrorCode, step.
+	// INVALID_ARGUMENT, no RetryInfo. LivePerson rejects the file although it passed the server's checks. Metadata: lpErrorCode,
+	// step.
 	ErrorReason_ERROR_REASON_LP_REJECTED_FILE ErrorReason = 29
-	// RESOURCE_EXHAUSTED. LivePerson asks for fewer requests. Repeat after RetryInfo.
+	// RESOURCE_EXHAUSTED, with RetryInfo. LivePerson asks for fewer requests.
 	ErrorReason_ERROR_REASON_LP_RATE_LIMITED ErrorReason = 30
-	// UNAVAILABLE. LivePerson did not answer in time. Repeat under the same request_id.
+	// UNAVAILABLE, with RetryInfo. LivePerson did not answer in time.
 	ErrorReason_ERROR_REASON_LP_TIMEOUT ErrorReason = 31
-	// UNAVAILABLE. LivePerson did not confirm the message, and it may or may not have been published. Repeat under the
-	// same request_id: that never publishes twice.
+	// UNAVAILABLE, with RetryInfo. LivePerson did not confirm the message: it may or may not have been published. A repeat under
+	// the same request_id never publishes twice.
 	ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED ErrorReason = 32
-	// INTERNAL. LivePerson sent something that cannot be read. Report it.
+	// INTERNAL, no RetryInfo. LivePerson sent an answer that the server cannot read. Report it.
 	ErrorReason_ERROR_REASON_LP_PROTOCOL_ERROR ErrorReason = 33
-	// INTERNAL. The store answered something that cannot be. Report it.
+	// INTERNAL, no RetryInfo. The store sent an answer that the server cannot read. Report it.
 	ErrorReason_ERROR_REASON_STORAGE_PROTOCOL_ERROR ErrorReason = 34
-	// UNAVAILABLE. The store refuses fresh signed URLs; a wrong clock is the usual cause. Repeat later.
+	// UNAVAILABLE, with RetryInfo. The store rejects fresh signed URLs. The usual cause is a wrong clock.
 	ErrorReason_ERROR_REASON_STORAGE_URL_REJECTED ErrorReason = 35
-	// FAILED_PRECONDITION. The store denies access; the operator must act.
+	// FAILED_PRECONDITION, no RetryInfo. The store denies access. The operator must act.
 	ErrorReason_ERROR_REASON_STORAGE_DENIED ErrorReason = 36
-	// NOT_FOUND. No such file in a conversation of the caller.
+	// NOT_FOUND, no RetryInfo. None of the caller's conversations has this file.
 	ErrorReason_ERROR_REASON_FILE_NOT_FOUND ErrorReason = 37
-	// UNAVAILABLE. The store cannot be reached or reports trouble of its own. Repeat under the same request_id after
-	// RetryInfo.
+	// UNAVAILABLE, with RetryInfo. The store cannot be reached or reports an internal error.
 	ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE ErrorReason = 38
-	// RESOURCE_EXHAUSTED. The store asks for fewer requests. Repeat after RetryInfo.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The store asks for fewer requests.
 	ErrorReason_ERROR_REASON_STORAGE_RATE_LIMITED ErrorReason = 39
-	// OUT_OF_RANGE. read_offset lies beyond the end of the file. Metadata: sizeBytes.
+	// OUT_OF_RANGE, no RetryInfo. read_offset is beyond the end of the file. Metadata: sizeBytes.
 	ErrorReason_ERROR_REASON_RANGE_NOT_SATISFIABLE ErrorReason = 40
-	// RESOURCE_EXHAUSTED. The store is full; the operator must act.
+	// RESOURCE_EXHAUSTED, no RetryInfo. The store is full. The operator must act.
 	ErrorReason_ERROR_REASON_STORAGE_FULL ErrorReason = 41
-	// DATA_LOSS. What the store holds is not what was sent to it, twice; or what it gave is not what it holds, by its own ETag: download
-	// again.
+	// DATA_LOSS, no RetryInfo. At an upload: the store twice held other bytes than were sent to it. At a download: the bytes do not
+	// match the store's own ETag, so discard them. Report it.
 	ErrorReason_ERROR_REASON_STORAGE_CORRUPTED ErrorReason = 42
-	// ABORTED. The object's ETag is no longer the one asked for. Download it from byte 0.
+	// ABORTED, no RetryInfo. The ETag of the object is not if_match_etag: the file has changed. Download it from byte 0.
 	ErrorReason_ERROR_REASON_FILE_CHANGED ErrorReason = 43
-	// UNAVAILABLE. The store broke off again and again. Go on sentBytes behind where this download began. Metadata:
-	// sentBytes.
+	// UNAVAILABLE, with RetryInfo. The store ended the transfer early several times. Continue sentBytes after the first byte of this
+	// download. Metadata: sentBytes.
 	ErrorReason_ERROR_REASON_STORAGE_TRUNCATED ErrorReason = 44
-	// INVALID_ARGUMENT. The storage path, or the file's name that stands for one, is not a plain path of the account.
+	// INVALID_ARGUMENT, no RetryInfo. The storage path, or the file name that contains one, is not a plain path of the account.
 	ErrorReason_ERROR_REASON_STORAGE_PATH_INVALID ErrorReason = 45
-	// INVALID_ARGUMENT. The image cannot be read, though its first bytes are right.
+	// INVALID_ARGUMENT, no RetryInfo. The first bytes are those of an image, but the image cannot be read.
 	ErrorReason_ERROR_REASON_IMAGE_INVALID ErrorReason = 46
-	// INVALID_ARGUMENT. The image would be too large once decoded. Metadata: maxPixels, actualPixels.
+	// INVALID_ARGUMENT, no RetryInfo. The image has too many pixels. Metadata: maxPixels, actualPixels.
 	ErrorReason_ERROR_REASON_IMAGE_TOO_MANY_PIXELS ErrorReason = 47
-	// INVALID_ARGUMENT. The page, watch or resume token is malformed, or of another request.
+	// INVALID_ARGUMENT, no RetryInfo. The page, watch or resume token is malformed, or belongs to another request.
 	ErrorReason_ERROR_REASON_PAGE_TOKEN_INVALID ErrorReason = 48
-	// UNAVAILABLE. The record of request ids cannot be reached, and nothing is uploaded without it. Repeat after
-	// RetryInfo.
+	// UNAVAILABLE, with RetryInfo. The ledger of request ids cannot be reached. Nothing is uploaded without it.
 	ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE ErrorReason = 49
-	// RESOURCE_EXHAUSTED. The reader of a watch or a download did not take what was sent in time, and was cut off.
-	// Watch again from the last resume_token; download on from the last byte.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The client did not read a watch or a download in time, and the server ended it.
 	ErrorReason_ERROR_REASON_WATCH_TOO_SLOW ErrorReason = 50
-	// RESOURCE_EXHAUSTED. The server holds as many LivePerson sessions as it may. Repeat after RetryInfo.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The server has reached its limit of LivePerson sessions.
 	ErrorReason_ERROR_REASON_SESSION_LIMIT ErrorReason = 51
-	// UNIMPLEMENTED. This server does not implement the method.
+	// UNIMPLEMENTED, no RetryInfo. This server does not implement the method.
 	ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED ErrorReason = 52
-	// INTERNAL. A fault of this server. Report it with the request id.
+	// INTERNAL, no RetryInfo. A fault of this server. Report it with the request id.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 53
-	// INVALID_ARGUMENT. The image is over the limit and cannot be made to fit. Metadata: maxBytes, and why: "animated" (it would
-	// lose its animation), "memory" (decoding it takes more memory than there is for images), "content" (nothing that still shows it
-	// is small enough). Make it smaller before sending it.
+	// INVALID_ARGUMENT, no RetryInfo. The image is over the limit and cannot be made to fit. Metadata: maxBytes, and why: "animated"
+	// (it would lose its animation), "memory" (decoding it needs more memory than the server allows for images) or "content" (no
+	// acceptable quality or size is small enough). Send a smaller image.
 	ErrorReason_ERROR_REASON_IMAGE_CANNOT_FIT ErrorReason = 54
-	// FAILED_PRECONDITION. The account uses the Connector API, and LivePerson does not deliver its events to this server, so that
-	// there is nothing to watch. The operator registers webhooks.
+	// FAILED_PRECONDITION, no RetryInfo. The account uses the Connector API, and LivePerson does not deliver its events to this
+	// server, so there is nothing to watch. The operator registers webhooks.
 	ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED ErrorReason = 55
-	// FAILED_PRECONDITION. The call names a consumer by lp-external-consumer-id, and this server holds no credentials for the
-	// account. Call with lp-consumer-token; or the operator gives the account an identity or an app in the accounts file.
+	// FAILED_PRECONDITION, no RetryInfo. The call names a consumer by lp-external-consumer-id, but this server has no credentials for
+	// the account. Use lp-consumer-token, or ask the operator to configure an identity or an app for the account.
 	ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED ErrorReason = 56
-	// UNAUTHENTICATED. lp-external-consumer-id is taken only from callers whose connection proves who they are. Connect by TLS
-	// with a client certificate that the server's --tls-client-ca has signed, or over loopback to a server that listens there.
+	// UNAUTHENTICATED, no RetryInfo. lp-external-consumer-id is accepted only on connections that authenticate the caller: TLS with a
+	// client certificate signed by the server's --tls-client-ca, or loopback to a server that listens only there.
 	ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED ErrorReason = 57
-	// RESOURCE_EXHAUSTED. The caller has as many downloads and watches open as one may have. End some, or repeat after
-	// RetryInfo.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The caller has reached its limit of downloads and watches.
 	ErrorReason_ERROR_REASON_TOO_MANY_STREAMS ErrorReason = 58
+	// OUT_OF_RANGE, no RetryInfo. The watch cannot continue from its token without missing or repeating a file: the token is too old,
+	// or a file arrived late whose place is before files that were sent already (only in accounts that use the Connector API). List
+	// the files again and watch from ListFilesResponse.watch_token.
+	ErrorReason_ERROR_REASON_WATCH_RESET ErrorReason = 59
+	// FAILED_PRECONDITION, no RetryInfo. PublishUpload found the upload, but no stored file: the upload is still running, or it
+	// failed. Repeat the upload under the same request_id.
+	ErrorReason_ERROR_REASON_UPLOAD_NOT_STORED ErrorReason = 60
 )
 
 // Enum value maps for ErrorReason.
@@ -232,6 +250,8 @@ var (
 		56: "ERROR_REASON_IDENTITY_NOT_CONFIGURED",
 		57: "ERROR_REASON_CALLER_NOT_AUTHENTICATED",
 		58: "ERROR_REASON_TOO_MANY_STREAMS",
+		59: "ERROR_REASON_WATCH_RESET",
+		60: "ERROR_REASON_UPLOAD_NOT_STORED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -293,6 +313,8 @@ var (
 		"ERROR_REASON_IDENTITY_NOT_CONFIGURED":   56,
 		"ERROR_REASON_CALLER_NOT_AUTHENTICATED":  57,
 		"ERROR_REASON_TOO_MANY_STREAMS":          58,
+		"ERROR_REASON_WATCH_RESET":               59,
+		"ERROR_REASON_UPLOAD_NOT_STORED":         60,
 	}
 )
 
@@ -327,7 +349,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xd6\x10\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x98\x11\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -388,8 +410,10 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"#ERROR_REASON_WEBHOOK_NOT_CONFIGURED\x107\x12(\n" +
 	"$ERROR_REASON_IDENTITY_NOT_CONFIGURED\x108\x12)\n" +
 	"%ERROR_REASON_CALLER_NOT_AUTHENTICATED\x109\x12!\n" +
-	"\x1dERROR_REASON_TOO_MANY_STREAMS\x10:B\xc7\x01\n" +
-	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
+	"\x1dERROR_REASON_TOO_MANY_STREAMS\x10:\x12\x1c\n" +
+	"\x18ERROR_REASON_WATCH_RESET\x10;\x12\"\n" +
+	"\x1eERROR_REASON_UPLOAD_NOT_STORED\x10<B\xcd\x01\n" +
+	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
 	file_lpfileshare_v1_error_reason_proto_rawDescOnce sync.Once

@@ -22,21 +22,21 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// FileType says what a file is. It must agree with the file's first bytes.
+// FileType is the type of a file. It must match the file's first bytes.
 type FileType int32
 
 const (
-	// Not a valid choice at Upload.
+	// Not valid in an upload.
 	FileType_FILE_TYPE_UNSPECIFIED FileType = 0
-	// JPEG image. LivePerson is told "JPG".
+	// JPEG image, image/jpeg. LivePerson's name for it is "JPG".
 	FileType_FILE_TYPE_JPEG FileType = 1
-	// PNG image.
+	// PNG image, image/png.
 	FileType_FILE_TYPE_PNG FileType = 2
-	// GIF image.
+	// GIF image, image/gif.
 	FileType_FILE_TYPE_GIF FileType = 3
-	// PDF document, for accounts that allow documents.
+	// PDF document, application/pdf, for accounts that allow documents.
 	FileType_FILE_TYPE_PDF FileType = 4
-	// Plain text in UTF-8, for accounts that allow documents.
+	// Plain text in UTF-8, text/plain, for accounts that allow documents.
 	FileType_FILE_TYPE_TXT FileType = 5
 	// Word document (Office Open XML), for accounts that allow documents.
 	FileType_FILE_TYPE_DOCX FileType = 6
@@ -99,7 +99,7 @@ func (FileType) EnumDescriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_file_proto_rawDescGZIP(), []int{0}
 }
 
-// ParticipantRole is what somebody is in a conversation.
+// ParticipantRole is a participant's role in a conversation.
 type ParticipantRole int32
 
 const (
@@ -111,11 +111,11 @@ const (
 	ParticipantRole_PARTICIPANT_ROLE_ASSIGNED_AGENT ParticipantRole = 2
 	// A manager, or a bot that joined as one.
 	ParticipantRole_PARTICIPANT_ROLE_MANAGER ParticipantRole = 3
-	// Somebody who only reads.
+	// A participant that only reads.
 	ParticipantRole_PARTICIPANT_ROLE_READER ParticipantRole = 4
-	// A system that steers the conversation.
+	// A system that controls the conversation.
 	ParticipantRole_PARTICIPANT_ROLE_CONTROLLER ParticipantRole = 5
-	// An agent who is not assigned.
+	// An agent that the conversation is not assigned to.
 	ParticipantRole_PARTICIPANT_ROLE_AGENT ParticipantRole = 6
 )
 
@@ -168,43 +168,105 @@ func (ParticipantRole) EnumDescriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_file_proto_rawDescGZIP(), []int{1}
 }
 
-// File is one file that was sent, or stored to be sent, in a conversation.
+// ChecksumKind is a kind of checksum that a response can carry.
+type ChecksumKind int32
+
+const (
+	// Not valid.
+	ChecksumKind_CHECKSUM_KIND_UNSPECIFIED ChecksumKind = 0
+	// CRC-32C (Castagnoli). Every response with Checksums has it, whether requested or not.
+	ChecksumKind_CHECKSUM_KIND_CRC32C ChecksumKind = 1
+	// SHA-256. It costs the server CPU time, so it is computed only if it was declared or requested.
+	ChecksumKind_CHECKSUM_KIND_SHA256 ChecksumKind = 2
+)
+
+// Enum value maps for ChecksumKind.
+var (
+	ChecksumKind_name = map[int32]string{
+		0: "CHECKSUM_KIND_UNSPECIFIED",
+		1: "CHECKSUM_KIND_CRC32C",
+		2: "CHECKSUM_KIND_SHA256",
+	}
+	ChecksumKind_value = map[string]int32{
+		"CHECKSUM_KIND_UNSPECIFIED": 0,
+		"CHECKSUM_KIND_CRC32C":      1,
+		"CHECKSUM_KIND_SHA256":      2,
+	}
+)
+
+func (x ChecksumKind) Enum() *ChecksumKind {
+	p := new(ChecksumKind)
+	*p = x
+	return p
+}
+
+func (x ChecksumKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChecksumKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_lpfileshare_v1_file_proto_enumTypes[2].Descriptor()
+}
+
+func (ChecksumKind) Type() protoreflect.EnumType {
+	return &file_lpfileshare_v1_file_proto_enumTypes[2]
+}
+
+func (x ChecksumKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChecksumKind.Descriptor instead.
+func (ChecksumKind) EnumDescriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_proto_rawDescGZIP(), []int{2}
+}
+
+// File is one file of a conversation: sent in a message, or stored to be sent.
 type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resource name, accounts/{account}/conversations/{conversation}/files/{file}. {file} is opaque and URL-safe; it names the
-	// stored object and its dialog by itself, so that any server resolves it. It grants nothing: each call is checked against
-	// what the caller may see.
+	// Resource name, accounts/{account}/conversations/{conversation}/files/{file}. {file} is opaque and URL-safe. It identifies the
+	// stored object and its dialog, so any server can resolve it. It is not a secret: each call is checked against the caller's
+	// conversations.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// LivePerson's relativePath: "/v1/AUTH_...", without host, signature or expiry.
 	StoragePath string `protobuf:"bytes,2,opt,name=storage_path,json=storagePath,proto3" json:"storage_path,omitempty"`
-	// Name for people, as given at Upload. Only the uploader's own answers carry it: LivePerson's message has no place for it.
+	// Display name, as given at the upload. Only the uploader's own responses have it: LivePerson's message cannot carry it.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Type of the file, as LivePerson was told. FILE_TYPE_UNSPECIFIED for a spelling that is not in FileType: see lp_file_type.
+	// File type, as in LivePerson's message. FILE_TYPE_UNSPECIFIED for a type that FileType does not have: see lp_file_type.
 	FileType FileType `protobuf:"varint,4,opt,name=file_type,json=fileType,proto3,enum=lpfileshare.v1.FileType" json:"file_type,omitempty"`
-	// Size of the stored object in bytes. Unset where it is not known: LivePerson's message does not carry it. LivePerson
-	// rebuilds files after upload ("sanitation"), so it may change after Upload has answered.
+	// Size of the stored object in bytes. Unset if not known: LivePerson's message does not carry it. LivePerson rebuilds files
+	// after the upload ("sanitation"), so the size can change after Upload has responded.
 	StoredSizeBytes *int64 `protobuf:"varint,5,opt,name=stored_size_bytes,json=storedSizeBytes,proto3,oneof" json:"stored_size_bytes,omitempty"`
-	// The store's ETag of the object, without quotes; MD5 in hex for a plain object. Empty where it is not known.
+	// The store's ETag of the object, without quotes. For a plain object it is the MD5 in hexadecimal. Empty if not known.
 	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Checksums of the bytes as this server stored them: those that were uploaded, unless an ImageChange says that they were changed
-	// before. Only in the uploader's own answers. Says nothing about what a later Download gives (see stored_size_bytes).
+	// Checksums of the bytes that this server stored. They equal those of the uploaded bytes unless UploadResponse.image is set. Only
+	// the uploader's own responses have them. They say nothing about a later download (see stored_size_bytes). crc32c is always set;
+	// sha256 only if it was declared or requested.
 	UploadedChecksums *Checksums `protobuf:"bytes,7,opt,name=uploaded_checksums,json=uploadedChecksums,proto3" json:"uploaded_checksums,omitempty"`
-	// Text that was published with the file. May be empty.
+	// Caption that was published with the file. May be empty.
 	Caption string `protobuf:"bytes,8,opt,name=caption,proto3" json:"caption,omitempty"`
-	// Number of the message in its dialog, from 0. Unset: stored and not published.
+	// Sequence number of the message in its dialog, from 0. Unset: the file is stored and not published.
 	MessageSequence *int64 `protobuf:"varint,9,opt,name=message_sequence,json=messageSequence,proto3,oneof" json:"message_sequence,omitempty"`
-	// Who sent the file.
+	// Role of the sender.
 	SenderRole ParticipantRole `protobuf:"varint,10,opt,name=sender_role,json=senderRole,proto3,enum=lpfileshare.v1.ParticipantRole" json:"sender_role,omitempty"`
-	// When LivePerson took the message; for a file that is not published, when the store took the bytes.
+	// When LivePerson accepted the message. For a file that is not published: when it was stored.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The dialog that the message is in. Equal to the conversation's id for the main dialog.
+	// Dialog of the message. For the main dialog it equals the conversation's id.
 	DialogId string `protobuf:"bytes,12,opt,name=dialog_id,json=dialogId,proto3" json:"dialog_id,omitempty"`
-	// The fileType as it stood in LivePerson's message, for example "JPG", "JPEG" or "IMG".
+	// fileType as written in LivePerson's message, for example "JPG", "JPEG" or "IMG".
 	LpFileType string `protobuf:"bytes,13,opt,name=lp_file_type,json=lpFileType,proto3" json:"lp_file_type,omitempty"`
-	// Preview as published: a data URI, "data:image/...;base64,...". Empty: none. Not in the answers of Upload and GetUpload.
+	// Preview as published: a data URI, "data:image/...;base64,...". Empty: none. Not set in responses about uploads.
 	PreviewDataUri string `protobuf:"bytes,14,opt,name=preview_data_uri,json=previewDataUri,proto3" json:"preview_data_uri,omitempty"`
 	// LivePerson's id of the sender: a consumer's "sub" or an agent's id.
-	SenderId      string `protobuf:"bytes,15,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
+	SenderId string `protobuf:"bytes,15,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
+	// Media type of file_type, for example "image/jpeg". Empty if file_type is unspecified.
+	ContentType string `protobuf:"bytes,16,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// Width of the stored image in pixels, before any EXIF rotation. 0: not an image, or not known. Only in the uploader's own
+	// responses.
+	ImageWidth int32 `protobuf:"varint,17,opt,name=image_width,json=imageWidth,proto3" json:"image_width,omitempty"`
+	// Height of the stored image in pixels, before any EXIF rotation. 0: not an image, or not known. Only in the uploader's own
+	// responses.
+	ImageHeight   int32 `protobuf:"varint,18,opt,name=image_height,json=imageHeight,proto3" json:"image_height,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -344,12 +406,33 @@ func (x *File) GetSenderId() string {
 	return ""
 }
 
-// Checksums of a whole file. Give what you have; what is given is compared.
+func (x *File) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *File) GetImageWidth() int32 {
+	if x != nil {
+		return x.ImageWidth
+	}
+	return 0
+}
+
+func (x *File) GetImageHeight() int32 {
+	if x != nil {
+		return x.ImageHeight
+	}
+	return 0
+}
+
+// Checksums of a whole file, or of the requested part of it. In a request, give those that you have: the server compares them.
 type Checksums struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// CRC-32C (Castagnoli) of all bytes. 0 is a valid sum, hence optional.
+	// CRC-32C (Castagnoli) of all bytes. Optional because 0 is a valid checksum.
 	Crc32C *uint32 `protobuf:"fixed32,1,opt,name=crc32c,proto3,oneof" json:"crc32c,omitempty"`
-	// SHA-256 of all bytes: 32 bytes, or empty for none.
+	// SHA-256 of all bytes: 32 bytes, or empty.
 	Sha256        []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -399,14 +482,14 @@ func (x *Checksums) GetSha256() []byte {
 	return nil
 }
 
-// DataChunk is a run of a file's bytes, in either direction.
+// DataChunk is a run of bytes of a file, in either direction.
 type DataChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where data begins, from 0, counted in the file. In an upload it must equal the number of bytes sent before.
+	// Position of the first byte of data in the file, from 0. In an upload it must equal the number of bytes sent before.
 	Offset int64 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
-	// The bytes, 1 to GetCapabilitiesResponse.max_chunk_bytes of them. 64 KiB is a good size to send.
+	// The bytes: 1 to GetCapabilitiesResponse.max_chunk_bytes of them. 64 KiB is a good size for uploads.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	// CRC-32C (Castagnoli) of data. Optional at Upload, where a wrong one is CHUNK_CHECKSUM_MISMATCH; always there at Download.
+	// CRC-32C (Castagnoli) of data. Optional in an upload, where a wrong one is CHUNK_CHECKSUM_MISMATCH. Always set in a download.
 	Crc32C        *uint32 `protobuf:"fixed32,3,opt,name=crc32c,proto3,oneof" json:"crc32c,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -467,7 +550,7 @@ var File_lpfileshare_v1_file_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_file_proto_rawDesc = "" +
 	"\n" +
-	"\x19lpfileshare/v1/file.proto\x12\x0elpfileshare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x05\n" +
+	"\x19lpfileshare/v1/file.proto\x12\x0elpfileshare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x06\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fstorage_path\x18\x02 \x01(\tR\vstoragePath\x12!\n" +
@@ -487,7 +570,11 @@ const file_lpfileshare_v1_file_proto_rawDesc = "" +
 	"\flp_file_type\x18\r \x01(\tR\n" +
 	"lpFileType\x12(\n" +
 	"\x10preview_data_uri\x18\x0e \x01(\tR\x0epreviewDataUri\x12\x1b\n" +
-	"\tsender_id\x18\x0f \x01(\tR\bsenderIdB\x14\n" +
+	"\tsender_id\x18\x0f \x01(\tR\bsenderId\x12!\n" +
+	"\fcontent_type\x18\x10 \x01(\tR\vcontentType\x12\x1f\n" +
+	"\vimage_width\x18\x11 \x01(\x05R\n" +
+	"imageWidth\x12!\n" +
+	"\fimage_height\x18\x12 \x01(\x05R\vimageHeightB\x14\n" +
 	"\x12_stored_size_bytesB\x13\n" +
 	"\x11_message_sequence\"K\n" +
 	"\tChecksums\x12\x1b\n" +
@@ -516,8 +603,12 @@ const file_lpfileshare_v1_file_proto_rawDesc = "" +
 	"\x18PARTICIPANT_ROLE_MANAGER\x10\x03\x12\x1b\n" +
 	"\x17PARTICIPANT_ROLE_READER\x10\x04\x12\x1f\n" +
 	"\x1bPARTICIPANT_ROLE_CONTROLLER\x10\x05\x12\x1a\n" +
-	"\x16PARTICIPANT_ROLE_AGENT\x10\x06B\xc0\x01\n" +
-	"\x12com.lpfileshare.v1B\tFileProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
+	"\x16PARTICIPANT_ROLE_AGENT\x10\x06*a\n" +
+	"\fChecksumKind\x12\x1d\n" +
+	"\x19CHECKSUM_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CHECKSUM_KIND_CRC32C\x10\x01\x12\x18\n" +
+	"\x14CHECKSUM_KIND_SHA256\x10\x02B\xc6\x01\n" +
+	"\x12com.lpfileshare.v1B\tFileProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
 	file_lpfileshare_v1_file_proto_rawDescOnce sync.Once
@@ -531,21 +622,22 @@ func file_lpfileshare_v1_file_proto_rawDescGZIP() []byte {
 	return file_lpfileshare_v1_file_proto_rawDescData
 }
 
-var file_lpfileshare_v1_file_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_lpfileshare_v1_file_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_lpfileshare_v1_file_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_lpfileshare_v1_file_proto_goTypes = []any{
 	(FileType)(0),                 // 0: lpfileshare.v1.FileType
 	(ParticipantRole)(0),          // 1: lpfileshare.v1.ParticipantRole
-	(*File)(nil),                  // 2: lpfileshare.v1.File
-	(*Checksums)(nil),             // 3: lpfileshare.v1.Checksums
-	(*DataChunk)(nil),             // 4: lpfileshare.v1.DataChunk
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(ChecksumKind)(0),             // 2: lpfileshare.v1.ChecksumKind
+	(*File)(nil),                  // 3: lpfileshare.v1.File
+	(*Checksums)(nil),             // 4: lpfileshare.v1.Checksums
+	(*DataChunk)(nil),             // 5: lpfileshare.v1.DataChunk
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_lpfileshare_v1_file_proto_depIdxs = []int32{
 	0, // 0: lpfileshare.v1.File.file_type:type_name -> lpfileshare.v1.FileType
-	3, // 1: lpfileshare.v1.File.uploaded_checksums:type_name -> lpfileshare.v1.Checksums
+	4, // 1: lpfileshare.v1.File.uploaded_checksums:type_name -> lpfileshare.v1.Checksums
 	1, // 2: lpfileshare.v1.File.sender_role:type_name -> lpfileshare.v1.ParticipantRole
-	5, // 3: lpfileshare.v1.File.create_time:type_name -> google.protobuf.Timestamp
+	6, // 3: lpfileshare.v1.File.create_time:type_name -> google.protobuf.Timestamp
 	4, // [4:4] is the sub-list for method output_type
 	4, // [4:4] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name
@@ -566,7 +658,7 @@ func file_lpfileshare_v1_file_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lpfileshare_v1_file_proto_rawDesc), len(file_lpfileshare_v1_file_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -31,7 +31,8 @@ const (
 	PublishMode_PUBLISH_MODE_UNSPECIFIED PublishMode = 0
 	// Publish it in the conversation as a message.
 	PublishMode_PUBLISH_MODE_PUBLISH PublishMode = 1
-	// Only store it. The uploader can download it by its name for as long as the request_id is kept; nobody else sees it.
+	// Only store it. PublishUpload publishes it later. Until the upload expires the uploader can download it by its name. Nobody
+	// else sees it.
 	PublishMode_PUBLISH_MODE_STORE_ONLY PublishMode = 2
 )
 
@@ -76,23 +77,23 @@ func (PublishMode) EnumDescriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{0}
 }
 
-// ImageMetadata is a kind of data in an image that is not the picture.
+// ImageMetadata is a kind of data in an image other than its pixels.
 type ImageMetadata int32
 
 const (
 	// Not used.
 	ImageMetadata_IMAGE_METADATA_UNSPECIFIED ImageMetadata = 0
-	// EXIF: camera, time, place (GPS), embedded preview.
+	// EXIF: camera, time, location (GPS), embedded preview.
 	ImageMetadata_IMAGE_METADATA_EXIF ImageMetadata = 1
 	// XMP.
 	ImageMetadata_IMAGE_METADATA_XMP ImageMetadata = 2
-	// IPTC, and what else Photoshop writes beside it.
+	// IPTC and other Photoshop data.
 	ImageMetadata_IMAGE_METADATA_IPTC ImageMetadata = 3
 	// Comments and other text.
 	ImageMetadata_IMAGE_METADATA_COMMENT ImageMetadata = 4
-	// A colour profile that does not go with the stored pixels, or is over 1 MiB. It goes only when the image is encoded anew.
+	// A colour profile that does not match the stored pixels, or is larger than 1 MiB. It is removed only if the image is encoded again.
 	ImageMetadata_IMAGE_METADATA_COLOR_PROFILE ImageMetadata = 5
-	// Anything else: data of applications, further pictures, times.
+	// Anything else: application data, further images, times.
 	ImageMetadata_IMAGE_METADATA_OTHER ImageMetadata = 6
 )
 
@@ -145,19 +146,19 @@ func (ImageMetadata) EnumDescriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{1}
 }
 
-// UploadState says how far an upload got.
+// UploadState is the state of an upload.
 type UploadState int32
 
 const (
 	// Not used.
 	UploadState_UPLOAD_STATE_UNSPECIFIED UploadState = 0
-	// Bytes are coming in, or came in until a connection broke.
+	// The server is receiving the file, or was until the connection broke.
 	UploadState_UPLOAD_STATE_RECEIVING UploadState = 1
-	// The object is stored. Final for PUBLISH_MODE_STORE_ONLY.
+	// The object is stored. Final for PUBLISH_MODE_STORE_ONLY, until PublishUpload.
 	UploadState_UPLOAD_STATE_STORED UploadState = 2
-	// The message was sent, or is just about to be; the answer is not known yet. Repeat the upload to have it settled.
+	// The message was sent, or is about to be, and its result is not known. Repeat the upload (or PublishUpload) to settle it.
 	UploadState_UPLOAD_STATE_PUBLISHING UploadState = 3
-	// Done.
+	// The message was published.
 	UploadState_UPLOAD_STATE_PUBLISHED UploadState = 4
 	// The latest attempt ended with an error and published nothing.
 	UploadState_UPLOAD_STATE_FAILED UploadState = 5
@@ -213,15 +214,15 @@ func (UploadState) EnumDescriptor() ([]byte, []int) {
 // UploadRequest is one message of an upload. It carries at least one of spec, chunk and finish.
 type UploadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What only message 1 carries, and must.
+	// What message 1 must carry, and no other message may.
 	//
-	// Types that are valid to be assigned to First:
+	// Types that are valid to be assigned to FirstMessage:
 	//
 	//	*UploadRequest_Spec
-	First isUploadRequest_First `protobuf_oneof:"first"`
+	FirstMessage isUploadRequest_FirstMessage `protobuf_oneof:"first_message"`
 	// The next bytes.
 	Chunk *DataChunk `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	// The end: all bytes were sent. Nothing may follow. Without it nothing is ever stored.
+	// The end of the file. No message may follow it. Without it nothing is stored.
 	Finish        *UploadFinish `protobuf:"bytes,4,opt,name=finish,proto3" json:"finish,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -257,16 +258,16 @@ func (*UploadRequest) Descriptor() ([]byte, []int) {
 	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *UploadRequest) GetFirst() isUploadRequest_First {
+func (x *UploadRequest) GetFirstMessage() isUploadRequest_FirstMessage {
 	if x != nil {
-		return x.First
+		return x.FirstMessage
 	}
 	return nil
 }
 
 func (x *UploadRequest) GetSpec() *UploadSpec {
 	if x != nil {
-		if x, ok := x.First.(*UploadRequest_Spec); ok {
+		if x, ok := x.FirstMessage.(*UploadRequest_Spec); ok {
 			return x.Spec
 		}
 	}
@@ -287,50 +288,55 @@ func (x *UploadRequest) GetFinish() *UploadFinish {
 	return nil
 }
 
-type isUploadRequest_First interface {
-	isUploadRequest_First()
+type isUploadRequest_FirstMessage interface {
+	isUploadRequest_FirstMessage()
 }
 
 type UploadRequest_Spec struct {
-	// What is going to be uploaded.
+	// What is uploaded, and where to.
 	Spec *UploadSpec `protobuf:"bytes,1,opt,name=spec,proto3,oneof"`
 }
 
-func (*UploadRequest_Spec) isUploadRequest_First() {}
+func (*UploadRequest_Spec) isUploadRequest_FirstMessage() {}
 
-// UploadSpec says what is uploaded, and where to.
+// UploadSpec describes an upload.
 type UploadSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The conversation, accounts/{account}/conversations/{conversation}. Required; must be open, and the caller's.
+	// The conversation, accounts/{account}/conversations/{conversation}. Required. It must be open, and the caller must take part
+	// in it.
 	Conversation string `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
 	// The dialog of the conversation. Empty: the main dialog.
 	DialogId string `protobuf:"bytes,2,opt,name=dialog_id,json=dialogId,proto3" json:"dialog_id,omitempty"`
-	// Name for people, up to 255 characters of UTF-8 without control characters. Not sent to LivePerson.
+	// Display name: up to max_display_name_chars characters of UTF-8 without control characters. It is not sent to LivePerson.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Type of the file. Required. The first bytes must agree: FILE_TYPE_MISMATCH.
+	// File type. Required. The first bytes must match it: FILE_TYPE_MISMATCH.
 	FileType FileType `protobuf:"varint,4,opt,name=file_type,json=fileType,proto3,enum=lpfileshare.v1.FileType" json:"file_type,omitempty"`
-	// Size in bytes, from 1 to max_file_bytes, or to max_image_input_bytes with image.fit. Optional, but give it when it is known:
-	// storing then overlaps with receiving, and less is reserved. More bytes than this is SIZE_EXCEEDED, fewer UPLOAD_INCOMPLETE.
+	// Size in bytes: 1 to max_file_bytes, or to max_image_input_bytes with image.fit. Optional, but set it if it is known: the server
+	// then stores while it receives, and reserves less memory. More bytes than this are SIZE_EXCEEDED, fewer UPLOAD_INCOMPLETE.
 	SizeBytes *int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
-	// Checksums of what is sent, if known now; else in finish. What is given in both must agree.
+	// Checksums of the uploaded bytes, if they are known now. Otherwise they can be given in finish. If both are given, they must be
+	// equal.
 	Checksums *Checksums `protobuf:"bytes,6,opt,name=checksums,proto3" json:"checksums,omitempty"`
-	// Text that is shown with the file, up to 5,000 characters.
+	// Caption, up to max_caption_chars characters. It is shown with the file.
 	Caption string `protobuf:"bytes,7,opt,name=caption,proto3" json:"caption,omitempty"`
-	// Small picture that is shown before the file is opened.
+	// Preview: a small image that is shown before the file is opened.
 	Preview *Preview `protobuf:"bytes,8,opt,name=preview,proto3" json:"preview,omitempty"`
 	// What happens once the file is stored.
 	PublishMode PublishMode `protobuf:"varint,9,opt,name=publish_mode,json=publishMode,proto3,enum=lpfileshare.v1.PublishMode" json:"publish_mode,omitempty"`
-	// A UUID that makes the upload repeatable; empty: the server makes one, told in the response header "lpfs-request-id". Kept
-	// for request_id_ttl per caller. The same id with another spec is REQUEST_ID_CONFLICT.
+	// A UUID that makes the upload repeatable. Empty: the server creates one and returns it. It is kept per caller for
+	// request_id_ttl. The same id with another spec or file is REQUEST_ID_CONFLICT.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Check everything that can be checked without bytes and without LivePerson's leave to upload, and answer without storing,
-	// publishing or remembering anything. The response then has no file, and there is no response header to wait for. No chunk is
-	// read. Whether file sharing is on is known only once an upload is tried.
+	// Check everything that can be checked without the file's bytes and without requesting an upload URL. Nothing is stored,
+	// published or remembered. The response has no file, the response header has no lpfs-request-id, and chunks are not read.
+	// Whether file sharing is enabled is known only once an upload is tried.
 	ValidateOnly bool `protobuf:"varint,11,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// What may be done to an image before it is stored. Unset: nothing, unless the account strips all images (see
-	// GetCapabilitiesResponse.strips_images). For image types only. An image that is changed is received whole before it is stored,
-	// so storing does not overlap with receiving.
-	Image         *ImageOptions `protobuf:"bytes,12,opt,name=image,proto3" json:"image,omitempty"`
+	// GetCapabilitiesResponse.strips_images). Only for image types. An image that is changed is received completely before it is
+	// stored, so storing does not overlap with receiving.
+	Image *ImageOptions `protobuf:"bytes,12,opt,name=image,proto3" json:"image,omitempty"`
+	// Checksums that the response must carry in addition to CRC-32C. SHA-256 is computed only if it is requested here or declared in
+	// checksums. A replayed response has only those that the first attempt computed.
+	WantChecksums []ChecksumKind `protobuf:"varint,13,rep,packed,name=want_checksums,json=wantChecksums,proto3,enum=lpfileshare.v1.ChecksumKind" json:"want_checksums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -449,18 +455,25 @@ func (x *UploadSpec) GetImage() *ImageOptions {
 	return nil
 }
 
-// ImageOptions says what may be done to an image before it is stored. UploadResponse.image tells what was done. Pixels are left
-// alone where removing other bytes is enough, and an image that fits and needs no stripping is stored as it came.
+func (x *UploadSpec) GetWantChecksums() []ChecksumKind {
+	if x != nil {
+		return x.WantChecksums
+	}
+	return nil
+}
+
+// ImageOptions says what may be done to an image before it is stored. UploadResponse.image reports what was done. If removing
+// bytes other than pixels is enough, pixels do not change. An image that fits and needs no stripping is stored unchanged.
 type ImageOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Make the image fit max_file_bytes. Where this is false, or the account does not fit images, a larger one is FILE_TOO_LARGE.
-	// Metadata and trailing bytes go first; if that is not enough the image is encoded anew: upright, with less quality, then with
-	// fewer pixels. A JPEG stays a JPEG. An opaque PNG, or GIF of one frame, becomes a JPEG, one with transparency a PNG:
-	// File.file_type and ImageChange.input_file_type say so. Animations (GIF, APNG) are never flattened: IMAGE_CANNOT_FIT.
+	// Make the image fit max_file_bytes. Without it, or if the account does not fit images, a larger image is FILE_TOO_LARGE.
+	// Metadata and trailing bytes are removed first. If that is not enough, the image is encoded again: upright, with lower quality,
+	// then with fewer pixels. A JPEG stays a JPEG. An opaque PNG, or a GIF with one frame, becomes a JPEG, and one with transparency
+	// a PNG: see File.file_type and ImageChange.input_file_type. Animations (GIF, APNG) are never flattened: IMAGE_CANNOT_FIT.
 	Fit bool `protobuf:"varint,1,opt,name=fit,proto3" json:"fit,omitempty"`
-	// Remove what does not show: EXIF (the place where it was taken included), XMP, IPTC, comments, embedded previews, and all bytes
-	// behind the image's end; from a preview.data_uri too. No pixel changes by that. Kept are the colour profile and, as the only EXIF tag of a JPEG or PNG that
-	// is not encoded anew, the orientation. An image whose structure is broken is IMAGE_INVALID.
+	// Remove data that is not visible: EXIF (including the location), XMP, IPTC, comments, embedded previews, and all bytes after the
+	// end of the image. The same is removed from preview.data_uri. No pixel changes. The colour profile is kept, and so is the
+	// orientation, as the only EXIF tag of a JPEG or PNG that is not encoded again. An image with a broken structure is IMAGE_INVALID.
 	StripMetadata bool `protobuf:"varint,2,opt,name=strip_metadata,json=stripMetadata,proto3" json:"strip_metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -510,10 +523,10 @@ func (x *ImageOptions) GetStripMetadata() bool {
 	return false
 }
 
-// Preview is the small picture of a file, where it comes from.
+// Preview is the small image of a file.
 type Preview struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where the preview comes from. None set: no preview.
+	// Where the preview comes from. Unset: no preview.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -584,12 +597,12 @@ type isPreview_Source interface {
 }
 
 type Preview_DataUri struct {
-	// A data URI, "data:image/jpeg;base64,..." (or png, gif), under 30 KiB (30,720 characters) as a whole.
+	// A data URI, "data:image/jpeg;base64,..." (or png, gif), of fewer than 30,720 characters (30 KiB) in all.
 	DataUri string `protobuf:"bytes,1,opt,name=data_uri,json=dataUri,proto3,oneof"`
 }
 
 type Preview_Generate struct {
-	// true: the server makes one from an image file. Where it cannot, the file is published without: see
+	// true: the server generates one from an image file. If it cannot, the file is published without one: see
 	// UploadResponse.preview_omitted.
 	Generate bool `protobuf:"varint,2,opt,name=generate,proto3,oneof"`
 }
@@ -644,19 +657,21 @@ func (x *UploadFinish) GetChecksums() *Checksums {
 	return nil
 }
 
-// UploadResponse tells that a file was stored and, if asked for, published.
+// UploadResponse reports that a file was stored and, unless PUBLISH_MODE_STORE_ONLY was set, published.
 type UploadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The file. Unset only for validate_only.
 	File *File `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
-	// The request id, the caller's or the one that the server made.
+	// The request id: the caller's, or the one that the server created.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// true: an earlier attempt with this request_id had done it, and this is its answer.
+	// true: an earlier attempt with this request_id did the work, and this is its result.
 	Replayed bool `protobuf:"varint,3,opt,name=replayed,proto3" json:"replayed,omitempty"`
-	// true: a preview was to be generated and could not be; the file was published without one.
+	// true: a preview was to be generated and could not be. The file was published without one.
 	PreviewOmitted bool `protobuf:"varint,4,opt,name=preview_omitted,json=previewOmitted,proto3" json:"preview_omitted,omitempty"`
-	// What was done to the image. Unset: it was stored as it came. A replay gives it again.
-	Image         *ImageChange `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
+	// What was done to the image. Unset: it was stored unchanged. A replayed response has it too.
+	Image *ImageChange `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
+	// Resource name of the upload, accounts/{account}/uploads/{request_id}. Empty for validate_only.
+	Upload        string `protobuf:"bytes,6,opt,name=upload,proto3" json:"upload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -726,35 +741,243 @@ func (x *UploadResponse) GetImage() *ImageChange {
 	return nil
 }
 
-// ImageChange says what was done to an image before it was stored. What File says of size, type and checksums is of the stored
-// bytes.
+func (x *UploadResponse) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+// UploadSmallFileRequest is a whole upload in one message.
+type UploadSmallFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is uploaded, and where to. Required. size_bytes may be left out. If it is set, it must equal the length of data.
+	Spec *UploadSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	// The whole file: 1 to max_small_file_bytes bytes. Required, except for validate_only.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadSmallFileRequest) Reset() {
+	*x = UploadSmallFileRequest{}
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadSmallFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadSmallFileRequest) ProtoMessage() {}
+
+func (x *UploadSmallFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadSmallFileRequest.ProtoReflect.Descriptor instead.
+func (*UploadSmallFileRequest) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UploadSmallFileRequest) GetSpec() *UploadSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *UploadSmallFileRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// UploadSmallFileResponse is the response of UploadSmallFile.
+type UploadSmallFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The response that Upload would have sent.
+	Result        *UploadResponse `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadSmallFileResponse) Reset() {
+	*x = UploadSmallFileResponse{}
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadSmallFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadSmallFileResponse) ProtoMessage() {}
+
+func (x *UploadSmallFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadSmallFileResponse.ProtoReflect.Descriptor instead.
+func (*UploadSmallFileResponse) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UploadSmallFileResponse) GetResult() *UploadResponse {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// PublishUploadRequest is the request of PublishUpload.
+type PublishUploadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the upload, accounts/{account}/uploads/{request_id}. Required. Only the caller's own uploads are found.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishUploadRequest) Reset() {
+	*x = PublishUploadRequest{}
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishUploadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishUploadRequest) ProtoMessage() {}
+
+func (x *PublishUploadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishUploadRequest.ProtoReflect.Descriptor instead.
+func (*PublishUploadRequest) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PublishUploadRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PublishUploadResponse reports that the file was published.
+type PublishUploadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file, with its message_sequence.
+	File *File `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// true: an earlier call published it, and this is its result.
+	Replayed      bool `protobuf:"varint,2,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishUploadResponse) Reset() {
+	*x = PublishUploadResponse{}
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishUploadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishUploadResponse) ProtoMessage() {}
+
+func (x *PublishUploadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishUploadResponse.ProtoReflect.Descriptor instead.
+func (*PublishUploadResponse) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PublishUploadResponse) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *PublishUploadResponse) GetReplayed() bool {
+	if x != nil {
+		return x.Replayed
+	}
+	return false
+}
+
+// ImageChange reports what was done to an image before it was stored. Size, type and checksums in File describe the stored bytes.
 type ImageChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Size of what was sent, in bytes.
+	// Size of the uploaded bytes.
 	InputSizeBytes int64 `protobuf:"varint,1,opt,name=input_size_bytes,json=inputSizeBytes,proto3" json:"input_size_bytes,omitempty"`
-	// Checksums of what was sent, both.
+	// Checksums of the uploaded bytes. sha256 is set only if it was declared or requested.
 	InputChecksums *Checksums `protobuf:"bytes,2,opt,name=input_checksums,json=inputChecksums,proto3" json:"input_checksums,omitempty"`
-	// Type of what was sent, where the stored file has another. Unspecified: it has the same.
+	// Type of the uploaded file, if the stored file has another type. Unspecified: the type is the same.
 	InputFileType FileType `protobuf:"varint,3,opt,name=input_file_type,json=inputFileType,proto3,enum=lpfileshare.v1.FileType" json:"input_file_type,omitempty"`
-	// Pixels from left to right in what was sent, as they lie in the file, before any turning.
+	// Width of the uploaded image in pixels, before any rotation.
 	InputWidth int32 `protobuf:"varint,4,opt,name=input_width,json=inputWidth,proto3" json:"input_width,omitempty"`
-	// Pixels from top to bottom in what was sent.
+	// Height of the uploaded image in pixels, before any rotation.
 	InputHeight int32 `protobuf:"varint,5,opt,name=input_height,json=inputHeight,proto3" json:"input_height,omitempty"`
-	// Pixels from left to right as stored.
+	// Width of the stored image in pixels.
 	Width int32 `protobuf:"varint,6,opt,name=width,proto3" json:"width,omitempty"`
-	// Pixels from top to bottom as stored.
+	// Height of the stored image in pixels.
 	Height int32 `protobuf:"varint,7,opt,name=height,proto3" json:"height,omitempty"`
-	// true: the image was decoded and encoded anew. false: only bytes that do not show were removed.
+	// true: the image was decoded and encoded again. false: only bytes that are not visible were removed.
 	Recoded bool `protobuf:"varint,8,opt,name=recoded,proto3" json:"recoded,omitempty"`
-	// true: the pixels were turned (or mirrored) as the EXIF orientation says, so that they lie as they are seen.
+	// true: the pixels were rotated or mirrored as the EXIF orientation says.
 	Rotated bool `protobuf:"varint,9,opt,name=rotated,proto3" json:"rotated,omitempty"`
-	// true: it was scaled down.
+	// true: the image was scaled down.
 	Scaled bool `protobuf:"varint,10,opt,name=scaled,proto3" json:"scaled,omitempty"`
-	// Quality of the stored JPEG, 1 to 100. 0: not a JPEG that was encoded anew.
+	// Quality of the stored JPEG, 1 to 100. 0: not a JPEG that was encoded again.
 	JpegQuality int32 `protobuf:"varint,11,opt,name=jpeg_quality,json=jpegQuality,proto3" json:"jpeg_quality,omitempty"`
 	// Kinds of metadata that were removed, each once.
 	RemovedMetadata []ImageMetadata `protobuf:"varint,12,rep,packed,name=removed_metadata,json=removedMetadata,proto3,enum=lpfileshare.v1.ImageMetadata" json:"removed_metadata,omitempty"`
-	// How many bytes stood behind the image's end and were removed.
+	// Number of bytes that were removed after the end of the image.
 	TrailingBytesRemoved int64 `protobuf:"varint,13,opt,name=trailing_bytes_removed,json=trailingBytesRemoved,proto3" json:"trailing_bytes_removed,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
@@ -762,7 +985,7 @@ type ImageChange struct {
 
 func (x *ImageChange) Reset() {
 	*x = ImageChange{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +997,7 @@ func (x *ImageChange) String() string {
 func (*ImageChange) ProtoMessage() {}
 
 func (x *ImageChange) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[6]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +1010,7 @@ func (x *ImageChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageChange.ProtoReflect.Descriptor instead.
 func (*ImageChange) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{6}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ImageChange) GetInputSizeBytes() int64 {
@@ -881,31 +1104,33 @@ func (x *ImageChange) GetTrailingBytesRemoved() int64 {
 	return 0
 }
 
-// DownloadRequest says which file, and which part of it.
+// DownloadRequest is the request of Download.
 type DownloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which file. Required.
+	// The file. Required.
 	//
 	// Types that are valid to be assigned to Source:
 	//
 	//	*DownloadRequest_Name
 	//	*DownloadRequest_Storage
 	Source isDownloadRequest_Source `protobuf_oneof:"source"`
-	// First byte to send. Negative: so many bytes from the end. Beyond the end: RANGE_NOT_SATISFIABLE.
+	// First byte to send. Negative: counted from the end. Beyond the end: RANGE_NOT_SATISFIABLE.
 	ReadOffset int64 `protobuf:"varint,3,opt,name=read_offset,json=readOffset,proto3" json:"read_offset,omitempty"`
-	// How many bytes at the most. 0: to the end. Larger than what is left is fine, negative is INVALID_FIELD.
+	// Maximum number of bytes. 0: to the end. A value beyond the end is allowed. Negative: INVALID_FIELD.
 	ReadLimit int64 `protobuf:"varint,4,opt,name=read_limit,json=readLimit,proto3" json:"read_limit,omitempty"`
-	// Only if the object's ETag is this one, else FILE_CHANGED. Give it to go on with a broken download.
+	// Fail with FILE_CHANGED unless the object has this ETag. Set it to continue a download that broke.
 	IfMatchEtag string `protobuf:"bytes,5,opt,name=if_match_etag,json=ifMatchEtag,proto3" json:"if_match_etag,omitempty"`
-	// Largest chunk to send, in bytes. 0: the server's default, 256 KiB. Coerced into 1 KiB to 1 MiB.
+	// Largest chunk in bytes. 0: the server's default, 256 KiB. Values outside 1 KiB to 1 MiB are moved into that range.
 	MaxChunkBytes int32 `protobuf:"varint,6,opt,name=max_chunk_bytes,json=maxChunkBytes,proto3" json:"max_chunk_bytes,omitempty"`
+	// Checksums that the trailer must carry in addition to CRC-32C.
+	WantChecksums []ChecksumKind `protobuf:"varint,7,rep,packed,name=want_checksums,json=wantChecksums,proto3,enum=lpfileshare.v1.ChecksumKind" json:"want_checksums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DownloadRequest) Reset() {
 	*x = DownloadRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1142,7 @@ func (x *DownloadRequest) String() string {
 func (*DownloadRequest) ProtoMessage() {}
 
 func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1155,7 @@ func (x *DownloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadRequest.ProtoReflect.Descriptor instead.
 func (*DownloadRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{7}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DownloadRequest) GetSource() isDownloadRequest_Source {
@@ -986,6 +1211,13 @@ func (x *DownloadRequest) GetMaxChunkBytes() int32 {
 	return 0
 }
 
+func (x *DownloadRequest) GetWantChecksums() []ChecksumKind {
+	if x != nil {
+		return x.WantChecksums
+	}
+	return nil
+}
+
 type isDownloadRequest_Source interface {
 	isDownloadRequest_Source()
 }
@@ -996,7 +1228,7 @@ type DownloadRequest_Name struct {
 }
 
 type DownloadRequest_Storage struct {
-	// The file by conversation and storage path, where no resource name is at hand.
+	// Conversation and storage path of the file, if its resource name is not known.
 	Storage *StorageRef `protobuf:"bytes,2,opt,name=storage,proto3,oneof"`
 }
 
@@ -1004,12 +1236,12 @@ func (*DownloadRequest_Name) isDownloadRequest_Source() {}
 
 func (*DownloadRequest_Storage) isDownloadRequest_Source() {}
 
-// StorageRef names a file by where it is stored.
+// StorageRef identifies a file by its place in the store.
 type StorageRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The conversation, accounts/{account}/conversations/{conversation}.
+	// The conversation, accounts/{account}/conversations/{conversation}. Required.
 	Conversation string `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
-	// LivePerson's relativePath, "/v1/AUTH_...": whole, not just the last part.
+	// LivePerson's relativePath, "/v1/AUTH_...": the whole path, not only its last part. Required.
 	StoragePath string `protobuf:"bytes,2,opt,name=storage_path,json=storagePath,proto3" json:"storage_path,omitempty"`
 	// The dialog. Empty: any dialog of the conversation.
 	DialogId      string `protobuf:"bytes,3,opt,name=dialog_id,json=dialogId,proto3" json:"dialog_id,omitempty"`
@@ -1019,7 +1251,7 @@ type StorageRef struct {
 
 func (x *StorageRef) Reset() {
 	*x = StorageRef{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1263,7 @@ func (x *StorageRef) String() string {
 func (*StorageRef) ProtoMessage() {}
 
 func (x *StorageRef) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[8]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1276,7 @@ func (x *StorageRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StorageRef.ProtoReflect.Descriptor instead.
 func (*StorageRef) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{8}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StorageRef) GetConversation() string {
@@ -1071,7 +1303,7 @@ func (x *StorageRef) GetDialogId() string {
 // DownloadResponse is one message of a download.
 type DownloadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the message carries.
+	// The content of the message.
 	//
 	// Types that are valid to be assigned to Payload:
 	//
@@ -1085,7 +1317,7 @@ type DownloadResponse struct {
 
 func (x *DownloadResponse) Reset() {
 	*x = DownloadResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1329,7 @@ func (x *DownloadResponse) String() string {
 func (*DownloadResponse) ProtoMessage() {}
 
 func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1342,7 @@ func (x *DownloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadResponse.ProtoReflect.Descriptor instead.
 func (*DownloadResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{9}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DownloadResponse) GetPayload() isDownloadResponse_Payload {
@@ -1175,9 +1407,9 @@ func (*DownloadResponse_Trailer) isDownloadResponse_Payload() {}
 // DownloadHeader comes before the bytes.
 type DownloadHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The file, with stored_size_bytes and etag as the store has them now.
+	// The file, with the store's current stored_size_bytes and etag.
 	File *File `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
-	// Which bytes follow.
+	// The bytes that follow.
 	ContentRange  *ContentRange `protobuf:"bytes,2,opt,name=content_range,json=contentRange,proto3" json:"content_range,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1185,7 +1417,7 @@ type DownloadHeader struct {
 
 func (x *DownloadHeader) Reset() {
 	*x = DownloadHeader{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1429,7 @@ func (x *DownloadHeader) String() string {
 func (*DownloadHeader) ProtoMessage() {}
 
 func (x *DownloadHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[10]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1442,7 @@ func (x *DownloadHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadHeader.ProtoReflect.Descriptor instead.
 func (*DownloadHeader) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{10}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DownloadHeader) GetFile() *File {
@@ -1227,12 +1459,12 @@ func (x *DownloadHeader) GetContentRange() *ContentRange {
 	return nil
 }
 
-// ContentRange is a half-open run of bytes, [start_bytes, end_bytes).
+// ContentRange is a half-open range of bytes, [start_bytes, end_bytes).
 type ContentRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// First byte.
+	// Position of the first byte.
 	StartBytes int64 `protobuf:"varint,1,opt,name=start_bytes,json=startBytes,proto3" json:"start_bytes,omitempty"`
-	// One past the last byte.
+	// Position after the last byte.
 	EndBytes int64 `protobuf:"varint,2,opt,name=end_bytes,json=endBytes,proto3" json:"end_bytes,omitempty"`
 	// Size of the whole object.
 	TotalBytes    int64 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
@@ -1242,7 +1474,7 @@ type ContentRange struct {
 
 func (x *ContentRange) Reset() {
 	*x = ContentRange{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1486,7 @@ func (x *ContentRange) String() string {
 func (*ContentRange) ProtoMessage() {}
 
 func (x *ContentRange) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1499,7 @@ func (x *ContentRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentRange.ProtoReflect.Descriptor instead.
 func (*ContentRange) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{11}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ContentRange) GetStartBytes() int64 {
@@ -1294,9 +1526,9 @@ func (x *ContentRange) GetTotalBytes() int64 {
 // DownloadTrailer comes after the last byte: the download is complete.
 type DownloadTrailer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many bytes were sent.
+	// Number of bytes sent.
 	SentBytes int64 `protobuf:"varint,1,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
-	// Checksums of the bytes that were sent (of the part, if a part was asked for).
+	// Checksums of the bytes sent (of the part, if a part was requested). crc32c is always set, sha256 if it was requested.
 	SentChecksums *Checksums `protobuf:"bytes,2,opt,name=sent_checksums,json=sentChecksums,proto3" json:"sent_checksums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1304,7 +1536,7 @@ type DownloadTrailer struct {
 
 func (x *DownloadTrailer) Reset() {
 	*x = DownloadTrailer{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1548,7 @@ func (x *DownloadTrailer) String() string {
 func (*DownloadTrailer) ProtoMessage() {}
 
 func (x *DownloadTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[12]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1561,7 @@ func (x *DownloadTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadTrailer.ProtoReflect.Descriptor instead.
 func (*DownloadTrailer) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{12}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DownloadTrailer) GetSentBytes() int64 {
@@ -1346,20 +1578,18 @@ func (x *DownloadTrailer) GetSentChecksums() *Checksums {
 	return nil
 }
 
-// GetUploadRequest asks what became of a request_id.
+// GetUploadRequest is the request of GetUpload.
 type GetUploadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account, accounts/{account}. Required.
-	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// The request id of the upload, a UUID. Required. Only the caller's own are found.
-	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Resource name of the upload, accounts/{account}/uploads/{request_id}. Required. Only the caller's own uploads are found.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetUploadRequest) Reset() {
 	*x = GetUploadRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1601,7 @@ func (x *GetUploadRequest) String() string {
 func (*GetUploadRequest) ProtoMessage() {}
 
 func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,24 +1614,17 @@ func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadRequest.ProtoReflect.Descriptor instead.
 func (*GetUploadRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{13}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *GetUploadRequest) GetParent() string {
+func (x *GetUploadRequest) GetName() string {
 	if x != nil {
-		return x.Parent
+		return x.Name
 	}
 	return ""
 }
 
-func (x *GetUploadRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-// GetUploadResponse tells what became of a request_id.
+// GetUploadResponse is the response of GetUpload.
 type GetUploadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upload.
@@ -1412,7 +1635,7 @@ type GetUploadResponse struct {
 
 func (x *GetUploadResponse) Reset() {
 	*x = GetUploadResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1647,7 @@ func (x *GetUploadResponse) String() string {
 func (*GetUploadResponse) ProtoMessage() {}
 
 func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[14]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1660,7 @@ func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadResponse.ProtoReflect.Descriptor instead.
 func (*GetUploadResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{14}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetUploadResponse) GetUpload() *Upload {
@@ -1447,30 +1670,32 @@ func (x *GetUploadResponse) GetUpload() *Upload {
 	return nil
 }
 
-// Upload is what the server remembers of a request_id.
+// Upload is what the server remembers of an upload.
 type Upload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The request id.
+	// The request id, a UUID.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// How far it got.
+	// State of the latest attempt.
 	State UploadState `protobuf:"varint,2,opt,name=state,proto3,enum=lpfileshare.v1.UploadState" json:"state,omitempty"`
 	// The file, once it is stored.
 	File *File `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
-	// Why it failed; for UPLOAD_STATE_FAILED. There may be a file nevertheless: it was stored, and publishing it was refused.
+	// Why it failed, for UPLOAD_STATE_FAILED. file can be set as well: the file was stored, and publishing it was rejected.
 	Failure *UploadFailure `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
 	// When the latest attempt began.
 	AttemptTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=attempt_time,json=attemptTime,proto3" json:"attempt_time,omitempty"`
-	// When it will be forgotten.
+	// When the server forgets the upload.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// What was done to the image before it was stored. Unset: nothing.
-	Image         *ImageChange `protobuf:"bytes,7,opt,name=image,proto3" json:"image,omitempty"`
+	Image *ImageChange `protobuf:"bytes,7,opt,name=image,proto3" json:"image,omitempty"`
+	// Resource name, accounts/{account}/uploads/{request_id}.
+	Name          string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1707,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[15]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1720,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{15}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Upload) GetRequestId() string {
@@ -1547,7 +1772,14 @@ func (x *Upload) GetImage() *ImageChange {
 	return nil
 }
 
-// UploadFailure says why an upload failed.
+func (x *Upload) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// UploadFailure is the error of a failed upload.
 type UploadFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The named condition.
@@ -1560,7 +1792,7 @@ type UploadFailure struct {
 
 func (x *UploadFailure) Reset() {
 	*x = UploadFailure{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1804,7 @@ func (x *UploadFailure) String() string {
 func (*UploadFailure) ProtoMessage() {}
 
 func (x *UploadFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[16]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1817,7 @@ func (x *UploadFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadFailure.ProtoReflect.Descriptor instead.
 func (*UploadFailure) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{16}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UploadFailure) GetReason() ErrorReason {
@@ -1602,10 +1834,10 @@ func (x *UploadFailure) GetMessage() string {
 	return ""
 }
 
-// StatFileRequest asks for one file.
+// StatFileRequest is the request of StatFile.
 type StatFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which file. Required.
+	// The file. Required.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -1618,7 +1850,7 @@ type StatFileRequest struct {
 
 func (x *StatFileRequest) Reset() {
 	*x = StatFileRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1862,7 @@ func (x *StatFileRequest) String() string {
 func (*StatFileRequest) ProtoMessage() {}
 
 func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1875,7 @@ func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
 func (*StatFileRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{17}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatFileRequest) GetSource() isStatFileRequest_Source {
@@ -1681,7 +1913,7 @@ type StatFileRequest_Name struct {
 }
 
 type StatFileRequest_Storage struct {
-	// The file by conversation and storage path.
+	// Conversation and storage path of the file.
 	Storage *StorageRef `protobuf:"bytes,2,opt,name=storage,proto3,oneof"`
 }
 
@@ -1689,7 +1921,7 @@ func (*StatFileRequest_Name) isStatFileRequest_Source() {}
 
 func (*StatFileRequest_Storage) isStatFileRequest_Source() {}
 
-// StatFileResponse tells what is known of a file.
+// StatFileResponse is the response of StatFile.
 type StatFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The file, with stored_size_bytes and etag.
@@ -1700,7 +1932,7 @@ type StatFileResponse struct {
 
 func (x *StatFileResponse) Reset() {
 	*x = StatFileResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1944,7 @@ func (x *StatFileResponse) String() string {
 func (*StatFileResponse) ProtoMessage() {}
 
 func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[18]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1957,7 @@ func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
 func (*StatFileResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{18}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatFileResponse) GetFile() *File {
@@ -1735,22 +1967,28 @@ func (x *StatFileResponse) GetFile() *File {
 	return nil
 }
 
-// ListFilesRequest asks for a page of files.
+// ListFilesRequest is the request of ListFiles.
 type ListFilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// accounts/{account}/conversations/{conversation}; "-" as conversation: all that the caller takes part in. Required.
+	// accounts/{account}/conversations/{conversation}, or "-" as {conversation} for all conversations of the caller. Required.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// How many at the most. 0: 50; over 1,000: 1,000; negative: INVALID_FIELD.
+	// Maximum number of files in the page. 0: 50. More than 1,000: 1,000. Negative: INVALID_FIELD. A page can have fewer files.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before. Empty: the first page.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// next_page_token of the previous page, with the other fields unchanged. Empty: the first page.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// true: the newest file first, by create_time. false: the oldest message first, by conversation and dialog.
+	NewestFirst bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
+	// Only files of this dialog. Empty: of all dialogs.
+	DialogId string `protobuf:"bytes,5,opt,name=dialog_id,json=dialogId,proto3" json:"dialog_id,omitempty"`
+	// Only files of senders with this role. Unspecified: of all senders.
+	SenderRole    ParticipantRole `protobuf:"varint,6,opt,name=sender_role,json=senderRole,proto3,enum=lpfileshare.v1.ParticipantRole" json:"sender_role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +2000,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[19]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +2013,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{19}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListFilesRequest) GetParent() string {
@@ -1799,14 +2037,36 @@ func (x *ListFilesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListFilesRequest) GetNewestFirst() bool {
+	if x != nil {
+		return x.NewestFirst
+	}
+	return false
+}
+
+func (x *ListFilesRequest) GetDialogId() string {
+	if x != nil {
+		return x.DialogId
+	}
+	return ""
+}
+
+func (x *ListFilesRequest) GetSenderRole() ParticipantRole {
+	if x != nil {
+		return x.SenderRole
+	}
+	return ParticipantRole_PARTICIPANT_ROLE_UNSPECIFIED
+}
+
 // ListFilesResponse is a page of files.
 type ListFilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The files, by conversation and dialog, each in the order of its messages.
+	// The files.
 	Files []*File `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
-	// Token of the next page. Empty: this is the last.
+	// Token of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Token that starts WatchFiles right behind this listing, without gap or repeat. On the last page only.
+	// Token that starts WatchFiles exactly where the listing ends: no file is missed or repeated. It is the same on every page,
+	// because the first page fixes the end of the listing. The watch has no filters.
 	WatchToken    string `protobuf:"bytes,3,opt,name=watch_token,json=watchToken,proto3" json:"watch_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1814,7 +2074,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +2086,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[20]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +2099,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{20}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -1863,10 +2123,10 @@ func (x *ListFilesResponse) GetWatchToken() string {
 	return ""
 }
 
-// WatchFilesRequest asks for files to come.
+// WatchFilesRequest is the request of WatchFiles.
 type WatchFilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// accounts/{account}/conversations/{conversation}; "-" as conversation: all that the caller takes part in. Required.
+	// accounts/{account}/conversations/{conversation}, or "-" as {conversation} for all conversations of the caller. Required.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// ListFilesResponse.watch_token or an earlier WatchFilesResponse.resume_token of the same parent. Empty: from now on.
 	ResumeToken   string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
@@ -1876,7 +2136,7 @@ type WatchFilesRequest struct {
 
 func (x *WatchFilesRequest) Reset() {
 	*x = WatchFilesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2148,7 @@ func (x *WatchFilesRequest) String() string {
 func (*WatchFilesRequest) ProtoMessage() {}
 
 func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2161,7 @@ func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFilesRequest.ProtoReflect.Descriptor instead.
 func (*WatchFilesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{21}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchFilesRequest) GetParent() string {
@@ -1918,7 +2178,7 @@ func (x *WatchFilesRequest) GetResumeToken() string {
 	return ""
 }
 
-// WatchFilesResponse is one message of a watch.
+// WatchFilesResponse is one message of a watch. Clients must ignore an event that they do not know.
 type WatchFilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -1927,9 +2187,8 @@ type WatchFilesResponse struct {
 	//
 	//	*WatchFilesResponse_File
 	//	*WatchFilesResponse_Heartbeat
-	//	*WatchFilesResponse_Reset_
 	Event isWatchFilesResponse_Event `protobuf_oneof:"event"`
-	// Goes on right behind this message, on any server.
+	// Continues exactly after this message, on any server.
 	ResumeToken   string `protobuf:"bytes,4,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1937,7 +2196,7 @@ type WatchFilesResponse struct {
 
 func (x *WatchFilesResponse) Reset() {
 	*x = WatchFilesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2208,7 @@ func (x *WatchFilesResponse) String() string {
 func (*WatchFilesResponse) ProtoMessage() {}
 
 func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2221,7 @@ func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFilesResponse.ProtoReflect.Descriptor instead.
 func (*WatchFilesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{22}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchFilesResponse) GetEvent() isWatchFilesResponse_Event {
@@ -1990,15 +2249,6 @@ func (x *WatchFilesResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
-func (x *WatchFilesResponse) GetReset_() *WatchReset {
-	if x != nil {
-		if x, ok := x.Event.(*WatchFilesResponse_Reset_); ok {
-			return x.Reset_
-		}
-	}
-	return nil
-}
-
 func (x *WatchFilesResponse) GetResumeToken() string {
 	if x != nil {
 		return x.ResumeToken
@@ -2016,34 +2266,28 @@ type WatchFilesResponse_File struct {
 }
 
 type WatchFilesResponse_Heartbeat struct {
-	// Nothing happened for a while; the watch is alive.
+	// The watch is alive. Nothing was published.
 	Heartbeat *Heartbeat `protobuf:"bytes,2,opt,name=heartbeat,proto3,oneof"`
-}
-
-type WatchFilesResponse_Reset_ struct {
-	// The token is too old to go on from, or a file came late that belongs before some that were given (accounts that use the
-	// Connector API alone): list the files again, then watch from the watch_token.
-	Reset_ *WatchReset `protobuf:"bytes,3,opt,name=reset,proto3,oneof"`
 }
 
 func (*WatchFilesResponse_File) isWatchFilesResponse_Event() {}
 
 func (*WatchFilesResponse_Heartbeat) isWatchFilesResponse_Event() {}
 
-func (*WatchFilesResponse_Reset_) isWatchFilesResponse_Event() {}
-
-// Heartbeat says that a watch is alive. Sent every heartbeat_interval.
+// Heartbeat shows that a watch is alive.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The server's time.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The next message follows within this time. It equals GetCapabilitiesResponse.heartbeat_interval.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2299,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[23]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2312,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{23}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
@@ -2078,44 +2322,14 @@ func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// WatchReset says that a watch cannot go on. It is the last message.
-type WatchReset struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WatchReset) Reset() {
-	*x = WatchReset{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WatchReset) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WatchReset) ProtoMessage() {}
-
-func (x *WatchReset) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[24]
+func (x *Heartbeat) GetInterval() *durationpb.Duration {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
+		return x.Interval
 	}
-	return mi.MessageOf(x)
+	return nil
 }
 
-// Deprecated: Use WatchReset.ProtoReflect.Descriptor instead.
-func (*WatchReset) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{24}
-}
-
-// GetCapabilitiesRequest asks what is allowed for an account.
+// GetCapabilitiesRequest is the request of GetCapabilities.
 type GetCapabilitiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
@@ -2126,7 +2340,7 @@ type GetCapabilitiesRequest struct {
 
 func (x *GetCapabilitiesRequest) Reset() {
 	*x = GetCapabilitiesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2352,7 @@ func (x *GetCapabilitiesRequest) String() string {
 func (*GetCapabilitiesRequest) ProtoMessage() {}
 
 func (x *GetCapabilitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2365,7 @@ func (x *GetCapabilitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapabilitiesRequest.ProtoReflect.Descriptor instead.
 func (*GetCapabilitiesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{25}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetCapabilitiesRequest) GetAccount() string {
@@ -2161,42 +2375,53 @@ func (x *GetCapabilitiesRequest) GetAccount() string {
 	return ""
 }
 
-// GetCapabilitiesResponse tells limits, types and times. Ask instead of building them in: they differ by account.
+// GetCapabilitiesResponse has the limits, file types and times. They differ by account and server, so do not build them into a
+// client.
 type GetCapabilitiesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Largest file, in bytes.
+	// Largest file in bytes.
 	MaxFileBytes int64 `protobuf:"varint,1,opt,name=max_file_bytes,json=maxFileBytes,proto3" json:"max_file_bytes,omitempty"`
-	// Types that may be uploaded.
+	// File types that the account allows.
 	FileTypes []FileType `protobuf:"varint,2,rep,packed,name=file_types,json=fileTypes,proto3,enum=lpfileshare.v1.FileType" json:"file_types,omitempty"`
-	// Largest preview data URI, in characters.
+	// Largest preview data URI in characters.
 	MaxPreviewChars int32 `protobuf:"varint,3,opt,name=max_preview_chars,json=maxPreviewChars,proto3" json:"max_preview_chars,omitempty"`
-	// Largest number of pixels in an image.
+	// Largest number of pixels of an image.
 	MaxImagePixels int64 `protobuf:"varint,4,opt,name=max_image_pixels,json=maxImagePixels,proto3" json:"max_image_pixels,omitempty"`
-	// Largest data of one chunk, in bytes.
+	// Largest DataChunk.data in bytes.
 	MaxChunkBytes int32 `protobuf:"varint,5,opt,name=max_chunk_bytes,json=maxChunkBytes,proto3" json:"max_chunk_bytes,omitempty"`
-	// Chunk size that is recommended for uploads, in bytes.
+	// Recommended size of DataChunk.data in uploads, in bytes.
 	RecommendedChunkBytes int32 `protobuf:"varint,6,opt,name=recommended_chunk_bytes,json=recommendedChunkBytes,proto3" json:"recommended_chunk_bytes,omitempty"`
-	// A sender from whom no byte comes for so long is ended with UPLOAD_IDLE.
+	// An upload from which no byte arrives for this time ends with UPLOAD_IDLE.
 	UploadIdleTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=upload_idle_timeout,json=uploadIdleTimeout,proto3" json:"upload_idle_timeout,omitempty"`
-	// An upload that takes longer than this is ended.
+	// An upload that takes longer than this in all ends with UPLOAD_IDLE.
 	UploadTimeout *durationpb.Duration `protobuf:"bytes,8,opt,name=upload_timeout,json=uploadTimeout,proto3" json:"upload_timeout,omitempty"`
 	// How long a request_id is kept.
 	RequestIdTtl *durationpb.Duration `protobuf:"bytes,9,opt,name=request_id_ttl,json=requestIdTtl,proto3" json:"request_id_ttl,omitempty"`
-	// How often a watch sends a heartbeat.
+	// Time between two heartbeats of a watch.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// Longest caption, in characters.
+	// Longest caption in characters.
 	MaxCaptionChars int32 `protobuf:"varint,11,opt,name=max_caption_chars,json=maxCaptionChars,proto3" json:"max_caption_chars,omitempty"`
-	// Largest image that ImageOptions.fit takes, in bytes as sent. 0: images are not made to fit.
+	// Largest image that ImageOptions.fit accepts, in bytes as uploaded. 0: images are not fitted.
 	MaxImageInputBytes int64 `protobuf:"varint,12,opt,name=max_image_input_bytes,json=maxImageInputBytes,proto3" json:"max_image_input_bytes,omitempty"`
-	// true: every image is stripped as by ImageOptions.strip_metadata, whether asked for or not.
-	StripsImages  bool `protobuf:"varint,13,opt,name=strips_images,json=stripsImages,proto3" json:"strips_images,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// true: every image is stripped as with ImageOptions.strip_metadata, whether requested or not.
+	StripsImages bool `protobuf:"varint,13,opt,name=strips_images,json=stripsImages,proto3" json:"strips_images,omitempty"`
+	// Largest file that UploadSmallFile accepts, in bytes.
+	MaxSmallFileBytes int64 `protobuf:"varint,14,opt,name=max_small_file_bytes,json=maxSmallFileBytes,proto3" json:"max_small_file_bytes,omitempty"`
+	// Shortest time between two HTTP/2 pings of a client. Clients that ping more often are disconnected (ENHANCE_YOUR_CALM).
+	MinPingInterval *durationpb.Duration `protobuf:"bytes,15,opt,name=min_ping_interval,json=minPingInterval,proto3" json:"min_ping_interval,omitempty"`
+	// Version of the server, for logs and reports.
+	ServerVersion string `protobuf:"bytes,16,opt,name=server_version,json=serverVersion,proto3" json:"server_version,omitempty"`
+	// Longest display name in characters.
+	MaxDisplayNameChars int32 `protobuf:"varint,17,opt,name=max_display_name_chars,json=maxDisplayNameChars,proto3" json:"max_display_name_chars,omitempty"`
+	// Largest request message in bytes. gRPC rejects larger ones with RESOURCE_EXHAUSTED and no ErrorInfo.
+	MaxMessageBytes int64 `protobuf:"varint,18,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetCapabilitiesResponse) Reset() {
 	*x = GetCapabilitiesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2433,7 @@ func (x *GetCapabilitiesResponse) String() string {
 func (*GetCapabilitiesResponse) ProtoMessage() {}
 
 func (x *GetCapabilitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2446,7 @@ func (x *GetCapabilitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapabilitiesResponse.ProtoReflect.Descriptor instead.
 func (*GetCapabilitiesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{26}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetCapabilitiesResponse) GetMaxFileBytes() int64 {
@@ -2315,16 +2540,51 @@ func (x *GetCapabilitiesResponse) GetStripsImages() bool {
 	return false
 }
 
+func (x *GetCapabilitiesResponse) GetMaxSmallFileBytes() int64 {
+	if x != nil {
+		return x.MaxSmallFileBytes
+	}
+	return 0
+}
+
+func (x *GetCapabilitiesResponse) GetMinPingInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MinPingInterval
+	}
+	return nil
+}
+
+func (x *GetCapabilitiesResponse) GetServerVersion() string {
+	if x != nil {
+		return x.ServerVersion
+	}
+	return ""
+}
+
+func (x *GetCapabilitiesResponse) GetMaxDisplayNameChars() int32 {
+	if x != nil {
+		return x.MaxDisplayNameChars
+	}
+	return 0
+}
+
+func (x *GetCapabilitiesResponse) GetMaxMessageBytes() int64 {
+	if x != nil {
+		return x.MaxMessageBytes
+	}
+	return 0
+}
+
 var File_lpfileshare_v1_file_sharing_service_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\n" +
-	")lpfileshare/v1/file_sharing_service.proto\x12\x0elpfileshare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lpfileshare/v1/error_reason.proto\x1a\x19lpfileshare/v1/file.proto\"\xb1\x01\n" +
+	")lpfileshare/v1/file_sharing_service.proto\x12\x0elpfileshare.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lpfileshare/v1/error_reason.proto\x1a\x19lpfileshare/v1/file.proto\"\xb9\x01\n" +
 	"\rUploadRequest\x120\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.lpfileshare.v1.UploadSpecH\x00R\x04spec\x12/\n" +
 	"\x05chunk\x18\x03 \x01(\v2\x19.lpfileshare.v1.DataChunkR\x05chunk\x124\n" +
-	"\x06finish\x18\x04 \x01(\v2\x1c.lpfileshare.v1.UploadFinishR\x06finishB\a\n" +
-	"\x05first\"\x98\x04\n" +
+	"\x06finish\x18\x04 \x01(\v2\x1c.lpfileshare.v1.UploadFinishR\x06finishB\x0f\n" +
+	"\rfirst_message\"\xdd\x04\n" +
 	"\n" +
 	"UploadSpec\x12\"\n" +
 	"\fconversation\x18\x01 \x01(\tR\fconversation\x12\x1b\n" +
@@ -2341,7 +2601,8 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"request_id\x18\n" +
 	" \x01(\tR\trequestId\x12#\n" +
 	"\rvalidate_only\x18\v \x01(\bR\fvalidateOnly\x122\n" +
-	"\x05image\x18\f \x01(\v2\x1c.lpfileshare.v1.ImageOptionsR\x05imageB\r\n" +
+	"\x05image\x18\f \x01(\v2\x1c.lpfileshare.v1.ImageOptionsR\x05image\x12C\n" +
+	"\x0ewant_checksums\x18\r \x03(\x0e2\x1c.lpfileshare.v1.ChecksumKindR\rwantChecksumsB\r\n" +
 	"\v_size_bytes\"G\n" +
 	"\fImageOptions\x12\x10\n" +
 	"\x03fit\x18\x01 \x01(\bR\x03fit\x12%\n" +
@@ -2351,14 +2612,25 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\bgenerate\x18\x02 \x01(\bH\x00R\bgenerateB\b\n" +
 	"\x06source\"G\n" +
 	"\fUploadFinish\x127\n" +
-	"\tchecksums\x18\x01 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\tchecksums\"\xd1\x01\n" +
+	"\tchecksums\x18\x01 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\tchecksums\"\xe9\x01\n" +
 	"\x0eUploadResponse\x12(\n" +
 	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileR\x04file\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1a\n" +
 	"\breplayed\x18\x03 \x01(\bR\breplayed\x12'\n" +
 	"\x0fpreview_omitted\x18\x04 \x01(\bR\x0epreviewOmitted\x121\n" +
-	"\x05image\x18\x05 \x01(\v2\x1b.lpfileshare.v1.ImageChangeR\x05image\"\x9e\x04\n" +
+	"\x05image\x18\x05 \x01(\v2\x1b.lpfileshare.v1.ImageChangeR\x05image\x12\x16\n" +
+	"\x06upload\x18\x06 \x01(\tR\x06upload\"\\\n" +
+	"\x16UploadSmallFileRequest\x12.\n" +
+	"\x04spec\x18\x01 \x01(\v2\x1a.lpfileshare.v1.UploadSpecR\x04spec\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"Q\n" +
+	"\x17UploadSmallFileResponse\x126\n" +
+	"\x06result\x18\x01 \x01(\v2\x1e.lpfileshare.v1.UploadResponseR\x06result\"*\n" +
+	"\x14PublishUploadRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"]\n" +
+	"\x15PublishUploadResponse\x12(\n" +
+	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileR\x04file\x12\x1a\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x9e\x04\n" +
 	"\vImageChange\x12(\n" +
 	"\x10input_size_bytes\x18\x01 \x01(\x03R\x0einputSizeBytes\x12B\n" +
 	"\x0finput_checksums\x18\x02 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\x0einputChecksums\x12@\n" +
@@ -2374,7 +2646,7 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	" \x01(\bR\x06scaled\x12!\n" +
 	"\fjpeg_quality\x18\v \x01(\x05R\vjpegQuality\x12H\n" +
 	"\x10removed_metadata\x18\f \x03(\x0e2\x1d.lpfileshare.v1.ImageMetadataR\x0fremovedMetadata\x124\n" +
-	"\x16trailing_bytes_removed\x18\r \x01(\x03R\x14trailingBytesRemoved\"\xf5\x01\n" +
+	"\x16trailing_bytes_removed\x18\r \x01(\x03R\x14trailingBytesRemoved\"\xba\x02\n" +
 	"\x0fDownloadRequest\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x126\n" +
 	"\astorage\x18\x02 \x01(\v2\x1a.lpfileshare.v1.StorageRefH\x00R\astorage\x12\x1f\n" +
@@ -2383,7 +2655,8 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\n" +
 	"read_limit\x18\x04 \x01(\x03R\treadLimit\x12\"\n" +
 	"\rif_match_etag\x18\x05 \x01(\tR\vifMatchEtag\x12&\n" +
-	"\x0fmax_chunk_bytes\x18\x06 \x01(\x05R\rmaxChunkBytesB\b\n" +
+	"\x0fmax_chunk_bytes\x18\x06 \x01(\x05R\rmaxChunkBytes\x12C\n" +
+	"\x0ewant_checksums\x18\a \x03(\x0e2\x1c.lpfileshare.v1.ChecksumKindR\rwantChecksumsB\b\n" +
 	"\x06source\"p\n" +
 	"\n" +
 	"StorageRef\x12\"\n" +
@@ -2407,13 +2680,11 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\x0fDownloadTrailer\x12\x1d\n" +
 	"\n" +
 	"sent_bytes\x18\x01 \x01(\x03R\tsentBytes\x12@\n" +
-	"\x0esent_checksums\x18\x02 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\rsentChecksums\"I\n" +
-	"\x10GetUploadRequest\x12\x16\n" +
-	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"C\n" +
+	"\x0esent_checksums\x18\x02 \x01(\v2\x19.lpfileshare.v1.ChecksumsR\rsentChecksums\"&\n" +
+	"\x10GetUploadRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"C\n" +
 	"\x11GetUploadResponse\x12.\n" +
-	"\x06upload\x18\x01 \x01(\v2\x16.lpfileshare.v1.UploadR\x06upload\"\xec\x02\n" +
+	"\x06upload\x18\x01 \x01(\v2\x16.lpfileshare.v1.UploadR\x06upload\"\x80\x03\n" +
 	"\x06Upload\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
@@ -2423,7 +2694,8 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\fattempt_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vattemptTime\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x121\n" +
-	"\x05image\x18\a \x01(\v2\x1b.lpfileshare.v1.ImageChangeR\x05image\"^\n" +
+	"\x05image\x18\a \x01(\v2\x1b.lpfileshare.v1.ImageChangeR\x05image\x12\x12\n" +
+	"\x04name\x18\b \x01(\tR\x04name\"^\n" +
 	"\rUploadFailure\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.lpfileshare.v1.ErrorReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"i\n" +
@@ -2432,12 +2704,16 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\astorage\x18\x02 \x01(\v2\x1a.lpfileshare.v1.StorageRefH\x00R\astorageB\b\n" +
 	"\x06source\"<\n" +
 	"\x10StatFileResponse\x12(\n" +
-	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileR\x04file\"f\n" +
+	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileR\x04file\"\xe8\x01\n" +
 	"\x10ListFilesRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\x88\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12!\n" +
+	"\fnewest_first\x18\x04 \x01(\bR\vnewestFirst\x12\x1b\n" +
+	"\tdialog_id\x18\x05 \x01(\tR\bdialogId\x12@\n" +
+	"\vsender_role\x18\x06 \x01(\x0e2\x1f.lpfileshare.v1.ParticipantRoleR\n" +
+	"senderRole\"\x88\x01\n" +
 	"\x11ListFilesResponse\x12*\n" +
 	"\x05files\x18\x01 \x03(\v2\x14.lpfileshare.v1.FileR\x05files\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1f\n" +
@@ -2445,19 +2721,17 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"watchToken\"N\n" +
 	"\x11WatchFilesRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12!\n" +
-	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\xdb\x01\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\xb4\x01\n" +
 	"\x12WatchFilesResponse\x12*\n" +
 	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileH\x00R\x04file\x129\n" +
-	"\theartbeat\x18\x02 \x01(\v2\x19.lpfileshare.v1.HeartbeatH\x00R\theartbeat\x122\n" +
-	"\x05reset\x18\x03 \x01(\v2\x1a.lpfileshare.v1.WatchResetH\x00R\x05reset\x12!\n" +
+	"\theartbeat\x18\x02 \x01(\v2\x19.lpfileshare.v1.HeartbeatH\x00R\theartbeat\x12!\n" +
 	"\fresume_token\x18\x04 \x01(\tR\vresumeTokenB\a\n" +
-	"\x05event\";\n" +
+	"\x05eventJ\x04\b\x03\x10\x04R\x05reset\"r\n" +
 	"\tHeartbeat\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\f\n" +
-	"\n" +
-	"WatchReset\"2\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"2\n" +
 	"\x16GetCapabilitiesRequest\x12\x18\n" +
-	"\aaccount\x18\x01 \x01(\tR\aaccount\"\xca\x05\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\"\xca\a\n" +
 	"\x17GetCapabilitiesResponse\x12$\n" +
 	"\x0emax_file_bytes\x18\x01 \x01(\x03R\fmaxFileBytes\x127\n" +
 	"\n" +
@@ -2473,7 +2747,12 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12*\n" +
 	"\x11max_caption_chars\x18\v \x01(\x05R\x0fmaxCaptionChars\x121\n" +
 	"\x15max_image_input_bytes\x18\f \x01(\x03R\x12maxImageInputBytes\x12#\n" +
-	"\rstrips_images\x18\r \x01(\bR\fstripsImages*b\n" +
+	"\rstrips_images\x18\r \x01(\bR\fstripsImages\x12/\n" +
+	"\x14max_small_file_bytes\x18\x0e \x01(\x03R\x11maxSmallFileBytes\x12E\n" +
+	"\x11min_ping_interval\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x0fminPingInterval\x12%\n" +
+	"\x0eserver_version\x18\x10 \x01(\tR\rserverVersion\x123\n" +
+	"\x16max_display_name_chars\x18\x11 \x01(\x05R\x13maxDisplayNameChars\x12*\n" +
+	"\x11max_message_bytes\x18\x12 \x01(\x03R\x0fmaxMessageBytes*b\n" +
 	"\vPublishMode\x12\x1c\n" +
 	"\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PUBLISH_MODE_PUBLISH\x10\x01\x12\x1b\n" +
@@ -2492,17 +2771,19 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\x13UPLOAD_STATE_STORED\x10\x02\x12\x1b\n" +
 	"\x17UPLOAD_STATE_PUBLISHING\x10\x03\x12\x1a\n" +
 	"\x16UPLOAD_STATE_PUBLISHED\x10\x04\x12\x17\n" +
-	"\x13UPLOAD_STATE_FAILED\x10\x052\xde\x04\n" +
+	"\x13UPLOAD_STATE_FAILED\x10\x052\xb9\x06\n" +
 	"\x12FileSharingService\x12I\n" +
-	"\x06Upload\x12\x1d.lpfileshare.v1.UploadRequest\x1a\x1e.lpfileshare.v1.UploadResponse(\x01\x12O\n" +
-	"\bDownload\x12\x1f.lpfileshare.v1.DownloadRequest\x1a .lpfileshare.v1.DownloadResponse0\x01\x12P\n" +
-	"\tGetUpload\x12 .lpfileshare.v1.GetUploadRequest\x1a!.lpfileshare.v1.GetUploadResponse\x12M\n" +
-	"\bStatFile\x12\x1f.lpfileshare.v1.StatFileRequest\x1a .lpfileshare.v1.StatFileResponse\x12P\n" +
-	"\tListFiles\x12 .lpfileshare.v1.ListFilesRequest\x1a!.lpfileshare.v1.ListFilesResponse\x12U\n" +
+	"\x06Upload\x12\x1d.lpfileshare.v1.UploadRequest\x1a\x1e.lpfileshare.v1.UploadResponse(\x01\x12b\n" +
+	"\x0fUploadSmallFile\x12&.lpfileshare.v1.UploadSmallFileRequest\x1a'.lpfileshare.v1.UploadSmallFileResponse\x12a\n" +
+	"\rPublishUpload\x12$.lpfileshare.v1.PublishUploadRequest\x1a%.lpfileshare.v1.PublishUploadResponse\"\x03\x90\x02\x02\x12O\n" +
+	"\bDownload\x12\x1f.lpfileshare.v1.DownloadRequest\x1a .lpfileshare.v1.DownloadResponse0\x01\x12U\n" +
+	"\tGetUpload\x12 .lpfileshare.v1.GetUploadRequest\x1a!.lpfileshare.v1.GetUploadResponse\"\x03\x90\x02\x01\x12R\n" +
+	"\bStatFile\x12\x1f.lpfileshare.v1.StatFileRequest\x1a .lpfileshare.v1.StatFileResponse\"\x03\x90\x02\x01\x12U\n" +
+	"\tListFiles\x12 .lpfileshare.v1.ListFilesRequest\x1a!.lpfileshare.v1.ListFilesResponse\"\x03\x90\x02\x01\x12U\n" +
 	"\n" +
-	"WatchFiles\x12!.lpfileshare.v1.WatchFilesRequest\x1a\".lpfileshare.v1.WatchFilesResponse0\x01\x12b\n" +
-	"\x0fGetCapabilities\x12&.lpfileshare.v1.GetCapabilitiesRequest\x1a'.lpfileshare.v1.GetCapabilitiesResponseB\xce\x01\n" +
-	"\x12com.lpfileshare.v1B\x17FileSharingServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
+	"WatchFiles\x12!.lpfileshare.v1.WatchFilesRequest\x1a\".lpfileshare.v1.WatchFilesResponse0\x01\x12g\n" +
+	"\x0fGetCapabilities\x12&.lpfileshare.v1.GetCapabilitiesRequest\x1a'.lpfileshare.v1.GetCapabilitiesResponse\"\x03\x90\x02\x01B\xd4\x01\n" +
+	"\x12com.lpfileshare.v1B\x17FileSharingServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
 	file_lpfileshare_v1_file_sharing_service_proto_rawDescOnce sync.Once
@@ -2517,7 +2798,7 @@ func file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lpfileshare_v1_file_sharing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_lpfileshare_v1_file_sharing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_lpfileshare_v1_file_sharing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_lpfileshare_v1_file_sharing_service_proto_goTypes = []any{
 	(PublishMode)(0),                // 0: lpfileshare.v1.PublishMode
 	(ImageMetadata)(0),              // 1: lpfileshare.v1.ImageMetadata
@@ -2528,96 +2809,112 @@ var file_lpfileshare_v1_file_sharing_service_proto_goTypes = []any{
 	(*Preview)(nil),                 // 6: lpfileshare.v1.Preview
 	(*UploadFinish)(nil),            // 7: lpfileshare.v1.UploadFinish
 	(*UploadResponse)(nil),          // 8: lpfileshare.v1.UploadResponse
-	(*ImageChange)(nil),             // 9: lpfileshare.v1.ImageChange
-	(*DownloadRequest)(nil),         // 10: lpfileshare.v1.DownloadRequest
-	(*StorageRef)(nil),              // 11: lpfileshare.v1.StorageRef
-	(*DownloadResponse)(nil),        // 12: lpfileshare.v1.DownloadResponse
-	(*DownloadHeader)(nil),          // 13: lpfileshare.v1.DownloadHeader
-	(*ContentRange)(nil),            // 14: lpfileshare.v1.ContentRange
-	(*DownloadTrailer)(nil),         // 15: lpfileshare.v1.DownloadTrailer
-	(*GetUploadRequest)(nil),        // 16: lpfileshare.v1.GetUploadRequest
-	(*GetUploadResponse)(nil),       // 17: lpfileshare.v1.GetUploadResponse
-	(*Upload)(nil),                  // 18: lpfileshare.v1.Upload
-	(*UploadFailure)(nil),           // 19: lpfileshare.v1.UploadFailure
-	(*StatFileRequest)(nil),         // 20: lpfileshare.v1.StatFileRequest
-	(*StatFileResponse)(nil),        // 21: lpfileshare.v1.StatFileResponse
-	(*ListFilesRequest)(nil),        // 22: lpfileshare.v1.ListFilesRequest
-	(*ListFilesResponse)(nil),       // 23: lpfileshare.v1.ListFilesResponse
-	(*WatchFilesRequest)(nil),       // 24: lpfileshare.v1.WatchFilesRequest
-	(*WatchFilesResponse)(nil),      // 25: lpfileshare.v1.WatchFilesResponse
-	(*Heartbeat)(nil),               // 26: lpfileshare.v1.Heartbeat
-	(*WatchReset)(nil),              // 27: lpfileshare.v1.WatchReset
-	(*GetCapabilitiesRequest)(nil),  // 28: lpfileshare.v1.GetCapabilitiesRequest
-	(*GetCapabilitiesResponse)(nil), // 29: lpfileshare.v1.GetCapabilitiesResponse
-	(*DataChunk)(nil),               // 30: lpfileshare.v1.DataChunk
-	(FileType)(0),                   // 31: lpfileshare.v1.FileType
-	(*Checksums)(nil),               // 32: lpfileshare.v1.Checksums
-	(*File)(nil),                    // 33: lpfileshare.v1.File
-	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
-	(ErrorReason)(0),                // 35: lpfileshare.v1.ErrorReason
-	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
+	(*UploadSmallFileRequest)(nil),  // 9: lpfileshare.v1.UploadSmallFileRequest
+	(*UploadSmallFileResponse)(nil), // 10: lpfileshare.v1.UploadSmallFileResponse
+	(*PublishUploadRequest)(nil),    // 11: lpfileshare.v1.PublishUploadRequest
+	(*PublishUploadResponse)(nil),   // 12: lpfileshare.v1.PublishUploadResponse
+	(*ImageChange)(nil),             // 13: lpfileshare.v1.ImageChange
+	(*DownloadRequest)(nil),         // 14: lpfileshare.v1.DownloadRequest
+	(*StorageRef)(nil),              // 15: lpfileshare.v1.StorageRef
+	(*DownloadResponse)(nil),        // 16: lpfileshare.v1.DownloadResponse
+	(*DownloadHeader)(nil),          // 17: lpfileshare.v1.DownloadHeader
+	(*ContentRange)(nil),            // 18: lpfileshare.v1.ContentRange
+	(*DownloadTrailer)(nil),         // 19: lpfileshare.v1.DownloadTrailer
+	(*GetUploadRequest)(nil),        // 20: lpfileshare.v1.GetUploadRequest
+	(*GetUploadResponse)(nil),       // 21: lpfileshare.v1.GetUploadResponse
+	(*Upload)(nil),                  // 22: lpfileshare.v1.Upload
+	(*UploadFailure)(nil),           // 23: lpfileshare.v1.UploadFailure
+	(*StatFileRequest)(nil),         // 24: lpfileshare.v1.StatFileRequest
+	(*StatFileResponse)(nil),        // 25: lpfileshare.v1.StatFileResponse
+	(*ListFilesRequest)(nil),        // 26: lpfileshare.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),       // 27: lpfileshare.v1.ListFilesResponse
+	(*WatchFilesRequest)(nil),       // 28: lpfileshare.v1.WatchFilesRequest
+	(*WatchFilesResponse)(nil),      // 29: lpfileshare.v1.WatchFilesResponse
+	(*Heartbeat)(nil),               // 30: lpfileshare.v1.Heartbeat
+	(*GetCapabilitiesRequest)(nil),  // 31: lpfileshare.v1.GetCapabilitiesRequest
+	(*GetCapabilitiesResponse)(nil), // 32: lpfileshare.v1.GetCapabilitiesResponse
+	(*DataChunk)(nil),               // 33: lpfileshare.v1.DataChunk
+	(FileType)(0),                   // 34: lpfileshare.v1.FileType
+	(*Checksums)(nil),               // 35: lpfileshare.v1.Checksums
+	(ChecksumKind)(0),               // 36: lpfileshare.v1.ChecksumKind
+	(*File)(nil),                    // 37: lpfileshare.v1.File
+	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
+	(ErrorReason)(0),                // 39: lpfileshare.v1.ErrorReason
+	(ParticipantRole)(0),            // 40: lpfileshare.v1.ParticipantRole
+	(*durationpb.Duration)(nil),     // 41: google.protobuf.Duration
 }
 var file_lpfileshare_v1_file_sharing_service_proto_depIdxs = []int32{
 	4,  // 0: lpfileshare.v1.UploadRequest.spec:type_name -> lpfileshare.v1.UploadSpec
-	30, // 1: lpfileshare.v1.UploadRequest.chunk:type_name -> lpfileshare.v1.DataChunk
+	33, // 1: lpfileshare.v1.UploadRequest.chunk:type_name -> lpfileshare.v1.DataChunk
 	7,  // 2: lpfileshare.v1.UploadRequest.finish:type_name -> lpfileshare.v1.UploadFinish
-	31, // 3: lpfileshare.v1.UploadSpec.file_type:type_name -> lpfileshare.v1.FileType
-	32, // 4: lpfileshare.v1.UploadSpec.checksums:type_name -> lpfileshare.v1.Checksums
+	34, // 3: lpfileshare.v1.UploadSpec.file_type:type_name -> lpfileshare.v1.FileType
+	35, // 4: lpfileshare.v1.UploadSpec.checksums:type_name -> lpfileshare.v1.Checksums
 	6,  // 5: lpfileshare.v1.UploadSpec.preview:type_name -> lpfileshare.v1.Preview
 	0,  // 6: lpfileshare.v1.UploadSpec.publish_mode:type_name -> lpfileshare.v1.PublishMode
 	5,  // 7: lpfileshare.v1.UploadSpec.image:type_name -> lpfileshare.v1.ImageOptions
-	32, // 8: lpfileshare.v1.UploadFinish.checksums:type_name -> lpfileshare.v1.Checksums
-	33, // 9: lpfileshare.v1.UploadResponse.file:type_name -> lpfileshare.v1.File
-	9,  // 10: lpfileshare.v1.UploadResponse.image:type_name -> lpfileshare.v1.ImageChange
-	32, // 11: lpfileshare.v1.ImageChange.input_checksums:type_name -> lpfileshare.v1.Checksums
-	31, // 12: lpfileshare.v1.ImageChange.input_file_type:type_name -> lpfileshare.v1.FileType
-	1,  // 13: lpfileshare.v1.ImageChange.removed_metadata:type_name -> lpfileshare.v1.ImageMetadata
-	11, // 14: lpfileshare.v1.DownloadRequest.storage:type_name -> lpfileshare.v1.StorageRef
-	13, // 15: lpfileshare.v1.DownloadResponse.header:type_name -> lpfileshare.v1.DownloadHeader
-	30, // 16: lpfileshare.v1.DownloadResponse.chunk:type_name -> lpfileshare.v1.DataChunk
-	15, // 17: lpfileshare.v1.DownloadResponse.trailer:type_name -> lpfileshare.v1.DownloadTrailer
-	33, // 18: lpfileshare.v1.DownloadHeader.file:type_name -> lpfileshare.v1.File
-	14, // 19: lpfileshare.v1.DownloadHeader.content_range:type_name -> lpfileshare.v1.ContentRange
-	32, // 20: lpfileshare.v1.DownloadTrailer.sent_checksums:type_name -> lpfileshare.v1.Checksums
-	18, // 21: lpfileshare.v1.GetUploadResponse.upload:type_name -> lpfileshare.v1.Upload
-	2,  // 22: lpfileshare.v1.Upload.state:type_name -> lpfileshare.v1.UploadState
-	33, // 23: lpfileshare.v1.Upload.file:type_name -> lpfileshare.v1.File
-	19, // 24: lpfileshare.v1.Upload.failure:type_name -> lpfileshare.v1.UploadFailure
-	34, // 25: lpfileshare.v1.Upload.attempt_time:type_name -> google.protobuf.Timestamp
-	34, // 26: lpfileshare.v1.Upload.expire_time:type_name -> google.protobuf.Timestamp
-	9,  // 27: lpfileshare.v1.Upload.image:type_name -> lpfileshare.v1.ImageChange
-	35, // 28: lpfileshare.v1.UploadFailure.reason:type_name -> lpfileshare.v1.ErrorReason
-	11, // 29: lpfileshare.v1.StatFileRequest.storage:type_name -> lpfileshare.v1.StorageRef
-	33, // 30: lpfileshare.v1.StatFileResponse.file:type_name -> lpfileshare.v1.File
-	33, // 31: lpfileshare.v1.ListFilesResponse.files:type_name -> lpfileshare.v1.File
-	33, // 32: lpfileshare.v1.WatchFilesResponse.file:type_name -> lpfileshare.v1.File
-	26, // 33: lpfileshare.v1.WatchFilesResponse.heartbeat:type_name -> lpfileshare.v1.Heartbeat
-	27, // 34: lpfileshare.v1.WatchFilesResponse.reset:type_name -> lpfileshare.v1.WatchReset
-	34, // 35: lpfileshare.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	31, // 36: lpfileshare.v1.GetCapabilitiesResponse.file_types:type_name -> lpfileshare.v1.FileType
-	36, // 37: lpfileshare.v1.GetCapabilitiesResponse.upload_idle_timeout:type_name -> google.protobuf.Duration
-	36, // 38: lpfileshare.v1.GetCapabilitiesResponse.upload_timeout:type_name -> google.protobuf.Duration
-	36, // 39: lpfileshare.v1.GetCapabilitiesResponse.request_id_ttl:type_name -> google.protobuf.Duration
-	36, // 40: lpfileshare.v1.GetCapabilitiesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
-	3,  // 41: lpfileshare.v1.FileSharingService.Upload:input_type -> lpfileshare.v1.UploadRequest
-	10, // 42: lpfileshare.v1.FileSharingService.Download:input_type -> lpfileshare.v1.DownloadRequest
-	16, // 43: lpfileshare.v1.FileSharingService.GetUpload:input_type -> lpfileshare.v1.GetUploadRequest
-	20, // 44: lpfileshare.v1.FileSharingService.StatFile:input_type -> lpfileshare.v1.StatFileRequest
-	22, // 45: lpfileshare.v1.FileSharingService.ListFiles:input_type -> lpfileshare.v1.ListFilesRequest
-	24, // 46: lpfileshare.v1.FileSharingService.WatchFiles:input_type -> lpfileshare.v1.WatchFilesRequest
-	28, // 47: lpfileshare.v1.FileSharingService.GetCapabilities:input_type -> lpfileshare.v1.GetCapabilitiesRequest
-	8,  // 48: lpfileshare.v1.FileSharingService.Upload:output_type -> lpfileshare.v1.UploadResponse
-	12, // 49: lpfileshare.v1.FileSharingService.Download:output_type -> lpfileshare.v1.DownloadResponse
-	17, // 50: lpfileshare.v1.FileSharingService.GetUpload:output_type -> lpfileshare.v1.GetUploadResponse
-	21, // 51: lpfileshare.v1.FileSharingService.StatFile:output_type -> lpfileshare.v1.StatFileResponse
-	23, // 52: lpfileshare.v1.FileSharingService.ListFiles:output_type -> lpfileshare.v1.ListFilesResponse
-	25, // 53: lpfileshare.v1.FileSharingService.WatchFiles:output_type -> lpfileshare.v1.WatchFilesResponse
-	29, // 54: lpfileshare.v1.FileSharingService.GetCapabilities:output_type -> lpfileshare.v1.GetCapabilitiesResponse
-	48, // [48:55] is the sub-list for method output_type
-	41, // [41:48] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	36, // 8: lpfileshare.v1.UploadSpec.want_checksums:type_name -> lpfileshare.v1.ChecksumKind
+	35, // 9: lpfileshare.v1.UploadFinish.checksums:type_name -> lpfileshare.v1.Checksums
+	37, // 10: lpfileshare.v1.UploadResponse.file:type_name -> lpfileshare.v1.File
+	13, // 11: lpfileshare.v1.UploadResponse.image:type_name -> lpfileshare.v1.ImageChange
+	4,  // 12: lpfileshare.v1.UploadSmallFileRequest.spec:type_name -> lpfileshare.v1.UploadSpec
+	8,  // 13: lpfileshare.v1.UploadSmallFileResponse.result:type_name -> lpfileshare.v1.UploadResponse
+	37, // 14: lpfileshare.v1.PublishUploadResponse.file:type_name -> lpfileshare.v1.File
+	35, // 15: lpfileshare.v1.ImageChange.input_checksums:type_name -> lpfileshare.v1.Checksums
+	34, // 16: lpfileshare.v1.ImageChange.input_file_type:type_name -> lpfileshare.v1.FileType
+	1,  // 17: lpfileshare.v1.ImageChange.removed_metadata:type_name -> lpfileshare.v1.ImageMetadata
+	15, // 18: lpfileshare.v1.DownloadRequest.storage:type_name -> lpfileshare.v1.StorageRef
+	36, // 19: lpfileshare.v1.DownloadRequest.want_checksums:type_name -> lpfileshare.v1.ChecksumKind
+	17, // 20: lpfileshare.v1.DownloadResponse.header:type_name -> lpfileshare.v1.DownloadHeader
+	33, // 21: lpfileshare.v1.DownloadResponse.chunk:type_name -> lpfileshare.v1.DataChunk
+	19, // 22: lpfileshare.v1.DownloadResponse.trailer:type_name -> lpfileshare.v1.DownloadTrailer
+	37, // 23: lpfileshare.v1.DownloadHeader.file:type_name -> lpfileshare.v1.File
+	18, // 24: lpfileshare.v1.DownloadHeader.content_range:type_name -> lpfileshare.v1.ContentRange
+	35, // 25: lpfileshare.v1.DownloadTrailer.sent_checksums:type_name -> lpfileshare.v1.Checksums
+	22, // 26: lpfileshare.v1.GetUploadResponse.upload:type_name -> lpfileshare.v1.Upload
+	2,  // 27: lpfileshare.v1.Upload.state:type_name -> lpfileshare.v1.UploadState
+	37, // 28: lpfileshare.v1.Upload.file:type_name -> lpfileshare.v1.File
+	23, // 29: lpfileshare.v1.Upload.failure:type_name -> lpfileshare.v1.UploadFailure
+	38, // 30: lpfileshare.v1.Upload.attempt_time:type_name -> google.protobuf.Timestamp
+	38, // 31: lpfileshare.v1.Upload.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 32: lpfileshare.v1.Upload.image:type_name -> lpfileshare.v1.ImageChange
+	39, // 33: lpfileshare.v1.UploadFailure.reason:type_name -> lpfileshare.v1.ErrorReason
+	15, // 34: lpfileshare.v1.StatFileRequest.storage:type_name -> lpfileshare.v1.StorageRef
+	37, // 35: lpfileshare.v1.StatFileResponse.file:type_name -> lpfileshare.v1.File
+	40, // 36: lpfileshare.v1.ListFilesRequest.sender_role:type_name -> lpfileshare.v1.ParticipantRole
+	37, // 37: lpfileshare.v1.ListFilesResponse.files:type_name -> lpfileshare.v1.File
+	37, // 38: lpfileshare.v1.WatchFilesResponse.file:type_name -> lpfileshare.v1.File
+	30, // 39: lpfileshare.v1.WatchFilesResponse.heartbeat:type_name -> lpfileshare.v1.Heartbeat
+	38, // 40: lpfileshare.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	41, // 41: lpfileshare.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	34, // 42: lpfileshare.v1.GetCapabilitiesResponse.file_types:type_name -> lpfileshare.v1.FileType
+	41, // 43: lpfileshare.v1.GetCapabilitiesResponse.upload_idle_timeout:type_name -> google.protobuf.Duration
+	41, // 44: lpfileshare.v1.GetCapabilitiesResponse.upload_timeout:type_name -> google.protobuf.Duration
+	41, // 45: lpfileshare.v1.GetCapabilitiesResponse.request_id_ttl:type_name -> google.protobuf.Duration
+	41, // 46: lpfileshare.v1.GetCapabilitiesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
+	41, // 47: lpfileshare.v1.GetCapabilitiesResponse.min_ping_interval:type_name -> google.protobuf.Duration
+	3,  // 48: lpfileshare.v1.FileSharingService.Upload:input_type -> lpfileshare.v1.UploadRequest
+	9,  // 49: lpfileshare.v1.FileSharingService.UploadSmallFile:input_type -> lpfileshare.v1.UploadSmallFileRequest
+	11, // 50: lpfileshare.v1.FileSharingService.PublishUpload:input_type -> lpfileshare.v1.PublishUploadRequest
+	14, // 51: lpfileshare.v1.FileSharingService.Download:input_type -> lpfileshare.v1.DownloadRequest
+	20, // 52: lpfileshare.v1.FileSharingService.GetUpload:input_type -> lpfileshare.v1.GetUploadRequest
+	24, // 53: lpfileshare.v1.FileSharingService.StatFile:input_type -> lpfileshare.v1.StatFileRequest
+	26, // 54: lpfileshare.v1.FileSharingService.ListFiles:input_type -> lpfileshare.v1.ListFilesRequest
+	28, // 55: lpfileshare.v1.FileSharingService.WatchFiles:input_type -> lpfileshare.v1.WatchFilesRequest
+	31, // 56: lpfileshare.v1.FileSharingService.GetCapabilities:input_type -> lpfileshare.v1.GetCapabilitiesRequest
+	8,  // 57: lpfileshare.v1.FileSharingService.Upload:output_type -> lpfileshare.v1.UploadResponse
+	10, // 58: lpfileshare.v1.FileSharingService.UploadSmallFile:output_type -> lpfileshare.v1.UploadSmallFileResponse
+	12, // 59: lpfileshare.v1.FileSharingService.PublishUpload:output_type -> lpfileshare.v1.PublishUploadResponse
+	16, // 60: lpfileshare.v1.FileSharingService.Download:output_type -> lpfileshare.v1.DownloadResponse
+	21, // 61: lpfileshare.v1.FileSharingService.GetUpload:output_type -> lpfileshare.v1.GetUploadResponse
+	25, // 62: lpfileshare.v1.FileSharingService.StatFile:output_type -> lpfileshare.v1.StatFileResponse
+	27, // 63: lpfileshare.v1.FileSharingService.ListFiles:output_type -> lpfileshare.v1.ListFilesResponse
+	29, // 64: lpfileshare.v1.FileSharingService.WatchFiles:output_type -> lpfileshare.v1.WatchFilesResponse
+	32, // 65: lpfileshare.v1.FileSharingService.GetCapabilities:output_type -> lpfileshare.v1.GetCapabilitiesResponse
+	57, // [57:66] is the sub-list for method output_type
+	48, // [48:57] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_lpfileshare_v1_file_sharing_service_proto_init() }
@@ -2635,23 +2932,22 @@ func file_lpfileshare_v1_file_sharing_service_proto_init() {
 		(*Preview_DataUri)(nil),
 		(*Preview_Generate)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[7].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[11].OneofWrappers = []any{
 		(*DownloadRequest_Name)(nil),
 		(*DownloadRequest_Storage)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[9].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*DownloadResponse_Header)(nil),
 		(*DownloadResponse_Chunk)(nil),
 		(*DownloadResponse_Trailer)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[17].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[21].OneofWrappers = []any{
 		(*StatFileRequest_Name)(nil),
 		(*StatFileRequest_Storage)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[22].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26].OneofWrappers = []any{
 		(*WatchFilesResponse_File)(nil),
 		(*WatchFilesResponse_Heartbeat)(nil),
-		(*WatchFilesResponse_Reset_)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2659,7 +2955,7 @@ func file_lpfileshare_v1_file_sharing_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lpfileshare_v1_file_sharing_service_proto_rawDesc), len(file_lpfileshare_v1_file_sharing_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

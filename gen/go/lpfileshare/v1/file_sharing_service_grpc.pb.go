@@ -20,6 +20,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	FileSharingService_Upload_FullMethodName          = "/lpfileshare.v1.FileSharingService/Upload"
+	FileSharingService_UploadSmallFile_FullMethodName = "/lpfileshare.v1.FileSharingService/UploadSmallFile"
+	FileSharingService_PublishUpload_FullMethodName   = "/lpfileshare.v1.FileSharingService/PublishUpload"
 	FileSharingService_Download_FullMethodName        = "/lpfileshare.v1.FileSharingService/Download"
 	FileSharingService_GetUpload_FullMethodName       = "/lpfileshare.v1.FileSharingService/GetUpload"
 	FileSharingService_StatFile_FullMethodName        = "/lpfileshare.v1.FileSharingService/StatFile"
@@ -32,38 +34,55 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// FileSharingService sends files into LivePerson conversations and gets them back.
+// FileSharingService sends files into LivePerson conversations and reads them back. One file is one message: LivePerson has no
+// message with several files, no edit and no delete.
 //
-// Every call carries exactly one identity in its metadata: "lp-consumer-token", "lp-agent-token" or
-// "lp-external-consumer-id"; see IdentityService. Every error carries one google.rpc.ErrorInfo of domain "lpfileshare" whose
-// reason is an ErrorReason; only what gRPC itself refuses, and the caller's own cancel or deadline, may lack it.
+// Every call carries exactly one identity in its metadata: "lp-consumer-token", "lp-agent-token" or "lp-external-consumer-id" (see
+// IdentityService). Every error carries one google.rpc.ErrorInfo of domain "lpfileshare" whose reason is an ErrorReason. Only
+// errors that gRPC itself creates, and the caller's own cancellation or deadline, can lack it. See ErrorReason for the rule that
+// says which calls to repeat.
 type FileSharingServiceClient interface {
-	// Upload stores one file and publishes it in a conversation as a message. OK means: every byte was received and checked,
-	// the object is stored, and the message was published exactly once.
+	// Upload stores one file and publishes it in a conversation as a message. OK means: every byte was received and verified, the
+	// object is stored, and the message was published exactly once.
 	//
-	// Message 1 carries spec; chunks follow in order; the last message carries finish. Any of the three may ride in one
-	// message, so a small file is one message. Wait for the response header before sending chunks: it says that the file was
-	// accepted, and carries the request id as "lpfs-request-id". A stream that ends without finish stores nothing.
+	// Message 1 carries spec, chunks follow in order, and the last message carries finish. One message may carry all three, so a
+	// small file can be one message. A stream that ends without finish stores nothing.
 	//
-	// A retry is a whole new call under the same request_id, from byte 0. It is answered at its spec when an earlier attempt
-	// had published the file (replayed = true), and then ends before the chunks are read: to a sender that is io.EOF or a
-	// cancelled write, followed by the response.
+	// The response header "lpfs-request-id" means that the upload was accepted, and carries the request id. Waiting for it before
+	// sending chunks is optional, and saves traffic if the upload is rejected. A client that waits must stop waiting when the header
+	// with this key arrives, when the call ends, or after 5 seconds, because some proxies delay headers. A header without this key
+	// does not mean that the upload was accepted.
+	//
+	// To retry, make a new call under the same request_id and send the file from byte 0. If an earlier attempt has published the
+	// file, the server responds to the spec with replayed = true and does not read the chunks. The server can end the call, with OK
+	// or with an error, while the client is still sending. The result of the call is its status, not a failed write.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
-	// Download reads a file that stands in a conversation of the caller: one header, then chunks, then one trailer. Without
-	// trailer the file is not complete, whatever the status. Where the store breaks off the server goes on by itself; a caller
-	// goes on after an error with read_offset and if_match_etag.
+	// UploadSmallFile does what Upload does, in one request: the same spec, the same checks and the same exactly-once publishing.
+	// It is for callers that cannot stream (browsers, shell tools, PHP, functions) and for files of up to max_small_file_bytes. Use
+	// Upload for larger images that are to be fitted. It may be repeated under the same request_id, also by Upload and vice versa.
+	UploadSmallFile(ctx context.Context, in *UploadSmallFileRequest, opts ...grpc.CallOption) (*UploadSmallFileResponse, error)
+	// PublishUpload publishes the file of an upload that was stored with PUBLISH_MODE_STORE_ONLY, exactly once. It may be repeated,
+	// on any server: a repeat returns the published file. The upload must not have expired (Upload.expire_time).
+	PublishUpload(ctx context.Context, in *PublishUploadRequest, opts ...grpc.CallOption) (*PublishUploadResponse, error)
+	// Download reads a file of one of the caller's conversations: one header, then chunks, then one trailer. Without the trailer the
+	// file is incomplete, whatever the status. The server resumes by itself if the store ends the transfer early. After an error the
+	// client continues with read_offset and if_match_etag.
 	Download(ctx context.Context, in *DownloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadResponse], error)
-	// GetUpload tells what became of a request_id, on any server that shares the ledger, for as long as it is kept (request_id_ttl).
+	// GetUpload returns the state of an upload, on any server that shares the ledger, until the upload expires (request_id_ttl).
 	GetUpload(ctx context.Context, in *GetUploadRequest, opts ...grpc.CallOption) (*GetUploadResponse, error)
-	// StatFile tells what is known of a file, the store's size and ETag included.
+	// StatFile returns a file's metadata, including the store's size and ETag.
 	StatFile(ctx context.Context, in *StatFileRequest, opts ...grpc.CallOption) (*StatFileResponse, error)
-	// ListFiles lists the files of a conversation, or of all of the caller's conversations, oldest first, page by page. Of an account
-	// that uses the Connector API without webhooks, those that were uploaded through this service.
+	// ListFiles lists the files of a conversation, or of all of the caller's conversations, in pages. In an account that uses the
+	// Connector API without webhooks it lists the files that were uploaded through this service.
 	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
-	// WatchFiles tells of files as they are published, by whomever, until the caller ends it. Heartbeats come in between, the first
-	// at once: from then on nothing is missed. WEBHOOK_NOT_CONFIGURED where LivePerson does not tell this server of files.
+	// WatchFiles sends each file as it is published, from any sender, until the client cancels. Heartbeats come in between. The first
+	// is sent at once: no file that is published after it is missed.
+	//
+	// A broken connection does not always end the call. A client that receives no message for three heartbeat intervals must cancel
+	// and watch again from the last resume_token. WATCH_RESET ends a watch that cannot continue: list the files again.
+	// WEBHOOK_NOT_CONFIGURED: LivePerson does not deliver this account's events to the server.
 	WatchFiles(ctx context.Context, in *WatchFilesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFilesResponse], error)
-	// GetCapabilities tells what this server allows for an account: limits, types, times.
+	// GetCapabilities returns the limits, file types and times of this server for an account.
 	GetCapabilities(ctx context.Context, in *GetCapabilitiesRequest, opts ...grpc.CallOption) (*GetCapabilitiesResponse, error)
 }
 
@@ -87,6 +106,26 @@ func (c *fileSharingServiceClient) Upload(ctx context.Context, opts ...grpc.Call
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FileSharingService_UploadClient = grpc.ClientStreamingClient[UploadRequest, UploadResponse]
+
+func (c *fileSharingServiceClient) UploadSmallFile(ctx context.Context, in *UploadSmallFileRequest, opts ...grpc.CallOption) (*UploadSmallFileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UploadSmallFileResponse)
+	err := c.cc.Invoke(ctx, FileSharingService_UploadSmallFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fileSharingServiceClient) PublishUpload(ctx context.Context, in *PublishUploadRequest, opts ...grpc.CallOption) (*PublishUploadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PublishUploadResponse)
+	err := c.cc.Invoke(ctx, FileSharingService_PublishUpload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *fileSharingServiceClient) Download(ctx context.Context, in *DownloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -170,38 +209,55 @@ func (c *fileSharingServiceClient) GetCapabilities(ctx context.Context, in *GetC
 // All implementations must embed UnimplementedFileSharingServiceServer
 // for forward compatibility.
 //
-// FileSharingService sends files into LivePerson conversations and gets them back.
+// FileSharingService sends files into LivePerson conversations and reads them back. One file is one message: LivePerson has no
+// message with several files, no edit and no delete.
 //
-// Every call carries exactly one identity in its metadata: "lp-consumer-token", "lp-agent-token" or
-// "lp-external-consumer-id"; see IdentityService. Every error carries one google.rpc.ErrorInfo of domain "lpfileshare" whose
-// reason is an ErrorReason; only what gRPC itself refuses, and the caller's own cancel or deadline, may lack it.
+// Every call carries exactly one identity in its metadata: "lp-consumer-token", "lp-agent-token" or "lp-external-consumer-id" (see
+// IdentityService). Every error carries one google.rpc.ErrorInfo of domain "lpfileshare" whose reason is an ErrorReason. Only
+// errors that gRPC itself creates, and the caller's own cancellation or deadline, can lack it. See ErrorReason for the rule that
+// says which calls to repeat.
 type FileSharingServiceServer interface {
-	// Upload stores one file and publishes it in a conversation as a message. OK means: every byte was received and checked,
-	// the object is stored, and the message was published exactly once.
+	// Upload stores one file and publishes it in a conversation as a message. OK means: every byte was received and verified, the
+	// object is stored, and the message was published exactly once.
 	//
-	// Message 1 carries spec; chunks follow in order; the last message carries finish. Any of the three may ride in one
-	// message, so a small file is one message. Wait for the response header before sending chunks: it says that the file was
-	// accepted, and carries the request id as "lpfs-request-id". A stream that ends without finish stores nothing.
+	// Message 1 carries spec, chunks follow in order, and the last message carries finish. One message may carry all three, so a
+	// small file can be one message. A stream that ends without finish stores nothing.
 	//
-	// A retry is a whole new call under the same request_id, from byte 0. It is answered at its spec when an earlier attempt
-	// had published the file (replayed = true), and then ends before the chunks are read: to a sender that is io.EOF or a
-	// cancelled write, followed by the response.
+	// The response header "lpfs-request-id" means that the upload was accepted, and carries the request id. Waiting for it before
+	// sending chunks is optional, and saves traffic if the upload is rejected. A client that waits must stop waiting when the header
+	// with this key arrives, when the call ends, or after 5 seconds, because some proxies delay headers. A header without this key
+	// does not mean that the upload was accepted.
+	//
+	// To retry, make a new call under the same request_id and send the file from byte 0. If an earlier attempt has published the
+	// file, the server responds to the spec with replayed = true and does not read the chunks. The server can end the call, with OK
+	// or with an error, while the client is still sending. The result of the call is its status, not a failed write.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
-	// Download reads a file that stands in a conversation of the caller: one header, then chunks, then one trailer. Without
-	// trailer the file is not complete, whatever the status. Where the store breaks off the server goes on by itself; a caller
-	// goes on after an error with read_offset and if_match_etag.
+	// UploadSmallFile does what Upload does, in one request: the same spec, the same checks and the same exactly-once publishing.
+	// It is for callers that cannot stream (browsers, shell tools, PHP, functions) and for files of up to max_small_file_bytes. Use
+	// Upload for larger images that are to be fitted. It may be repeated under the same request_id, also by Upload and vice versa.
+	UploadSmallFile(context.Context, *UploadSmallFileRequest) (*UploadSmallFileResponse, error)
+	// PublishUpload publishes the file of an upload that was stored with PUBLISH_MODE_STORE_ONLY, exactly once. It may be repeated,
+	// on any server: a repeat returns the published file. The upload must not have expired (Upload.expire_time).
+	PublishUpload(context.Context, *PublishUploadRequest) (*PublishUploadResponse, error)
+	// Download reads a file of one of the caller's conversations: one header, then chunks, then one trailer. Without the trailer the
+	// file is incomplete, whatever the status. The server resumes by itself if the store ends the transfer early. After an error the
+	// client continues with read_offset and if_match_etag.
 	Download(*DownloadRequest, grpc.ServerStreamingServer[DownloadResponse]) error
-	// GetUpload tells what became of a request_id, on any server that shares the ledger, for as long as it is kept (request_id_ttl).
+	// GetUpload returns the state of an upload, on any server that shares the ledger, until the upload expires (request_id_ttl).
 	GetUpload(context.Context, *GetUploadRequest) (*GetUploadResponse, error)
-	// StatFile tells what is known of a file, the store's size and ETag included.
+	// StatFile returns a file's metadata, including the store's size and ETag.
 	StatFile(context.Context, *StatFileRequest) (*StatFileResponse, error)
-	// ListFiles lists the files of a conversation, or of all of the caller's conversations, oldest first, page by page. Of an account
-	// that uses the Connector API without webhooks, those that were uploaded through this service.
+	// ListFiles lists the files of a conversation, or of all of the caller's conversations, in pages. In an account that uses the
+	// Connector API without webhooks it lists the files that were uploaded through this service.
 	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
-	// WatchFiles tells of files as they are published, by whomever, until the caller ends it. Heartbeats come in between, the first
-	// at once: from then on nothing is missed. WEBHOOK_NOT_CONFIGURED where LivePerson does not tell this server of files.
+	// WatchFiles sends each file as it is published, from any sender, until the client cancels. Heartbeats come in between. The first
+	// is sent at once: no file that is published after it is missed.
+	//
+	// A broken connection does not always end the call. A client that receives no message for three heartbeat intervals must cancel
+	// and watch again from the last resume_token. WATCH_RESET ends a watch that cannot continue: list the files again.
+	// WEBHOOK_NOT_CONFIGURED: LivePerson does not deliver this account's events to the server.
 	WatchFiles(*WatchFilesRequest, grpc.ServerStreamingServer[WatchFilesResponse]) error
-	// GetCapabilities tells what this server allows for an account: limits, types, times.
+	// GetCapabilities returns the limits, file types and times of this server for an account.
 	GetCapabilities(context.Context, *GetCapabilitiesRequest) (*GetCapabilitiesResponse, error)
 	mustEmbedUnimplementedFileSharingServiceServer()
 }
@@ -215,6 +271,12 @@ type UnimplementedFileSharingServiceServer struct{}
 
 func (UnimplementedFileSharingServiceServer) Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error {
 	return status.Error(codes.Unimplemented, "method Upload not implemented")
+}
+func (UnimplementedFileSharingServiceServer) UploadSmallFile(context.Context, *UploadSmallFileRequest) (*UploadSmallFileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UploadSmallFile not implemented")
+}
+func (UnimplementedFileSharingServiceServer) PublishUpload(context.Context, *PublishUploadRequest) (*PublishUploadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PublishUpload not implemented")
 }
 func (UnimplementedFileSharingServiceServer) Download(*DownloadRequest, grpc.ServerStreamingServer[DownloadResponse]) error {
 	return status.Error(codes.Unimplemented, "method Download not implemented")
@@ -261,6 +323,42 @@ func _FileSharingService_Upload_Handler(srv interface{}, stream grpc.ServerStrea
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FileSharingService_UploadServer = grpc.ClientStreamingServer[UploadRequest, UploadResponse]
+
+func _FileSharingService_UploadSmallFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UploadSmallFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FileSharingServiceServer).UploadSmallFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FileSharingService_UploadSmallFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FileSharingServiceServer).UploadSmallFile(ctx, req.(*UploadSmallFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FileSharingService_PublishUpload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PublishUploadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FileSharingServiceServer).PublishUpload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FileSharingService_PublishUpload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FileSharingServiceServer).PublishUpload(ctx, req.(*PublishUploadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _FileSharingService_Download_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(DownloadRequest)
@@ -363,6 +461,14 @@ var FileSharingService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "lpfileshare.v1.FileSharingService",
 	HandlerType: (*FileSharingServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "UploadSmallFile",
+			Handler:    _FileSharingService_UploadSmallFile_Handler,
+		},
+		{
+			MethodName: "PublishUpload",
+			Handler:    _FileSharingService_PublishUpload_Handler,
+		},
 		{
 			MethodName: "GetUpload",
 			Handler:    _FileSharingService_GetUpload_Handler,

@@ -22,20 +22,20 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SignInConsumerRequest says who signs in, and how.
+// SignInConsumerRequest is the request of SignInConsumer.
 type SignInConsumerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// How. Required.
+	// How the consumer signs in. Required.
 	//
-	// Types that are valid to be assigned to Method:
+	// Types that are valid to be assigned to Grant:
 	//
 	//	*SignInConsumerRequest_Anonymous
 	//	*SignInConsumerRequest_SignUp
 	//	*SignInConsumerRequest_CustomerJwt
 	//	*SignInConsumerRequest_AuthCode
-	Method        isSignInConsumerRequest_Method `protobuf_oneof:"method"`
+	Grant         isSignInConsumerRequest_Grant `protobuf_oneof:"grant"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -77,16 +77,16 @@ func (x *SignInConsumerRequest) GetAccount() string {
 	return ""
 }
 
-func (x *SignInConsumerRequest) GetMethod() isSignInConsumerRequest_Method {
+func (x *SignInConsumerRequest) GetGrant() isSignInConsumerRequest_Grant {
 	if x != nil {
-		return x.Method
+		return x.Grant
 	}
 	return nil
 }
 
 func (x *SignInConsumerRequest) GetAnonymous() *AnonymousSignIn {
 	if x != nil {
-		if x, ok := x.Method.(*SignInConsumerRequest_Anonymous); ok {
+		if x, ok := x.Grant.(*SignInConsumerRequest_Anonymous); ok {
 			return x.Anonymous
 		}
 	}
@@ -95,7 +95,7 @@ func (x *SignInConsumerRequest) GetAnonymous() *AnonymousSignIn {
 
 func (x *SignInConsumerRequest) GetSignUp() *SignUp {
 	if x != nil {
-		if x, ok := x.Method.(*SignInConsumerRequest_SignUp); ok {
+		if x, ok := x.Grant.(*SignInConsumerRequest_SignUp); ok {
 			return x.SignUp
 		}
 	}
@@ -104,7 +104,7 @@ func (x *SignInConsumerRequest) GetSignUp() *SignUp {
 
 func (x *SignInConsumerRequest) GetCustomerJwt() string {
 	if x != nil {
-		if x, ok := x.Method.(*SignInConsumerRequest_CustomerJwt); ok {
+		if x, ok := x.Grant.(*SignInConsumerRequest_CustomerJwt); ok {
 			return x.CustomerJwt
 		}
 	}
@@ -113,15 +113,15 @@ func (x *SignInConsumerRequest) GetCustomerJwt() string {
 
 func (x *SignInConsumerRequest) GetAuthCode() string {
 	if x != nil {
-		if x, ok := x.Method.(*SignInConsumerRequest_AuthCode); ok {
+		if x, ok := x.Grant.(*SignInConsumerRequest_AuthCode); ok {
 			return x.AuthCode
 		}
 	}
 	return ""
 }
 
-type isSignInConsumerRequest_Method interface {
-	isSignInConsumerRequest_Method()
+type isSignInConsumerRequest_Grant interface {
+	isSignInConsumerRequest_Grant()
 }
 
 type SignInConsumerRequest_Anonymous struct {
@@ -130,27 +130,27 @@ type SignInConsumerRequest_Anonymous struct {
 }
 
 type SignInConsumerRequest_SignUp struct {
-	// As a new consumer, for trying things out: LivePerson's sign-up is not meant for production.
+	// As a new consumer, for trials. LivePerson's sign-up is not meant for production.
 	SignUp *SignUp `protobuf:"bytes,3,opt,name=sign_up,json=signUp,proto3,oneof"`
 }
 
 type SignInConsumerRequest_CustomerJwt struct {
-	// With a JWT that the brand made for its customer (LivePerson's implicit flow).
+	// With a JWT that the brand issued for its customer (LivePerson's implicit flow). Secret.
 	CustomerJwt string `protobuf:"bytes,4,opt,name=customer_jwt,json=customerJwt,proto3,oneof"`
 }
 
 type SignInConsumerRequest_AuthCode struct {
-	// With an OAuth 2.0 authorization code of the brand's identity provider (LivePerson's code flow).
+	// With an OAuth 2.0 authorization code of the brand's identity provider (LivePerson's code flow). Secret.
 	AuthCode string `protobuf:"bytes,5,opt,name=auth_code,json=authCode,proto3,oneof"`
 }
 
-func (*SignInConsumerRequest_Anonymous) isSignInConsumerRequest_Method() {}
+func (*SignInConsumerRequest_Anonymous) isSignInConsumerRequest_Grant() {}
 
-func (*SignInConsumerRequest_SignUp) isSignInConsumerRequest_Method() {}
+func (*SignInConsumerRequest_SignUp) isSignInConsumerRequest_Grant() {}
 
-func (*SignInConsumerRequest_CustomerJwt) isSignInConsumerRequest_Method() {}
+func (*SignInConsumerRequest_CustomerJwt) isSignInConsumerRequest_Grant() {}
 
-func (*SignInConsumerRequest_AuthCode) isSignInConsumerRequest_Method() {}
+func (*SignInConsumerRequest_AuthCode) isSignInConsumerRequest_Grant() {}
 
 // AnonymousSignIn signs in an unauthenticated consumer.
 type AnonymousSignIn struct {
@@ -198,7 +198,7 @@ func (x *AnonymousSignIn) GetConnectorId() string {
 	return ""
 }
 
-// SignUp makes a new consumer.
+// SignUp creates a new consumer.
 type SignUp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -238,11 +238,11 @@ func (*SignUp) Descriptor() ([]byte, []int) {
 // SignInConsumerResponse carries the token.
 type SignInConsumerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Goes into the metadata "lp-consumer-token".
+	// Value for the metadata key "lp-consumer-token". Secret.
 	ConsumerToken string `protobuf:"bytes,1,opt,name=consumer_token,json=consumerToken,proto3" json:"consumer_token,omitempty"`
-	// When the token expires. Renew before.
+	// When the token expires. Renew it before.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Goes into RenewConsumer. Empty: this identity cannot be renewed; sign in again.
+	// Value for RenewConsumer. Empty: this identity cannot be renewed, so sign in again. Secret.
 	RenewalSecret string `protobuf:"bytes,3,opt,name=renewal_secret,json=renewalSecret,proto3" json:"renewal_secret,omitempty"`
 	// LivePerson's id of the consumer ("sub").
 	ConsumerId    string `protobuf:"bytes,4,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
@@ -308,12 +308,12 @@ func (x *SignInConsumerResponse) GetConsumerId() string {
 	return ""
 }
 
-// RenewConsumerRequest asks for a new token of the same consumer.
+// RenewConsumerRequest is the request of RenewConsumer.
 type RenewConsumerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The renewal_secret of the latest SignInConsumer or RenewConsumer. Required.
+	// The renewal_secret of the latest SignInConsumer or RenewConsumer. Required. Secret.
 	RenewalSecret string `protobuf:"bytes,2,opt,name=renewal_secret,json=renewalSecret,proto3" json:"renewal_secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -366,11 +366,11 @@ func (x *RenewConsumerRequest) GetRenewalSecret() string {
 // RenewConsumerResponse carries the new token.
 type RenewConsumerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Goes into the metadata "lp-consumer-token".
+	// Value for the metadata key "lp-consumer-token". Secret.
 	ConsumerToken string `protobuf:"bytes,1,opt,name=consumer_token,json=consumerToken,proto3" json:"consumer_token,omitempty"`
 	// When the token expires.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Goes into the next RenewConsumer.
+	// Value for the next RenewConsumer. Secret.
 	RenewalSecret string `protobuf:"bytes,3,opt,name=renewal_secret,json=renewalSecret,proto3" json:"renewal_secret,omitempty"`
 	// LivePerson's id of the consumer ("sub"), the same as before.
 	ConsumerId    string `protobuf:"bytes,4,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
@@ -436,12 +436,12 @@ func (x *RenewConsumerResponse) GetConsumerId() string {
 	return ""
 }
 
-// SignInAgentRequest says which agent or bot signs in.
+// SignInAgentRequest is the request of SignInAgent.
 type SignInAgentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// How. Required.
+	// How the agent or bot signs in. Required.
 	//
 	// Types that are valid to be assigned to Credentials:
 	//
@@ -532,12 +532,12 @@ func (*SignInAgentRequest_Password) isSignInAgentRequest_Credentials() {}
 
 func (*SignInAgentRequest_BotKeys) isSignInAgentRequest_Credentials() {}
 
-// PasswordCredentials are a LivePerson user's.
+// PasswordCredentials are those of a LivePerson user.
 type PasswordCredentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User name. Required.
 	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
-	// Password. Required.
+	// Password. Required. Secret.
 	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -592,13 +592,13 @@ type BotKeys struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User name of the bot. Required.
 	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
-	// appKey. Required.
+	// appKey. Required. Secret.
 	AppKey string `protobuf:"bytes,2,opt,name=app_key,json=appKey,proto3" json:"app_key,omitempty"`
-	// secret. Required.
+	// secret. Required. Secret.
 	Secret string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
-	// accessToken. Required.
+	// accessToken. Required. Secret.
 	AccessToken string `protobuf:"bytes,4,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
-	// accessTokenSecret. Required.
+	// accessTokenSecret. Required. Secret.
 	AccessTokenSecret string `protobuf:"bytes,5,opt,name=access_token_secret,json=accessTokenSecret,proto3" json:"access_token_secret,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -672,12 +672,12 @@ func (x *BotKeys) GetAccessTokenSecret() string {
 // SignInAgentResponse carries the token.
 type SignInAgentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Goes into the metadata "lp-agent-token". Opaque.
+	// Value for the metadata key "lp-agent-token". Opaque. Secret.
 	AgentToken string `protobuf:"bytes,1,opt,name=agent_token,json=agentToken,proto3" json:"agent_token,omitempty"`
-	// When the login ends if nobody uses the token. While a session of it is open the server keeps the login alive; LivePerson may
+	// When the login ends if no call uses the token. The server keeps the login alive while a session of it is open. LivePerson may
 	// end it at any time.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// LivePerson's id of the agent, as it appears in File.sender_id.
+	// LivePerson's id of the agent, as in File.sender_id.
 	AgentId       string `protobuf:"bytes,3,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -734,7 +734,7 @@ func (x *SignInAgentResponse) GetAgentId() string {
 	return ""
 }
 
-// SignOutAgentRequest says where the agent signs out; who it is stands in the metadata.
+// SignOutAgentRequest is the request of SignOutAgent. The agent is the one whose token is in the metadata.
 type SignOutAgentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account, accounts/{account}. Required.
@@ -780,7 +780,7 @@ func (x *SignOutAgentRequest) GetAccount() string {
 	return ""
 }
 
-// SignOutAgentResponse says that the login has ended.
+// SignOutAgentResponse is the response of SignOutAgent.
 type SignOutAgentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -821,14 +821,14 @@ var File_lpfileshare_v1_identity_service_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_identity_service_proto_rawDesc = "" +
 	"\n" +
-	"%lpfileshare/v1/identity_service.proto\x12\x0elpfileshare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n" +
+	"%lpfileshare/v1/identity_service.proto\x12\x0elpfileshare.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x01\n" +
 	"\x15SignInConsumerRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12?\n" +
 	"\tanonymous\x18\x02 \x01(\v2\x1f.lpfileshare.v1.AnonymousSignInH\x00R\tanonymous\x121\n" +
 	"\asign_up\x18\x03 \x01(\v2\x16.lpfileshare.v1.SignUpH\x00R\x06signUp\x12(\n" +
 	"\fcustomer_jwt\x18\x04 \x01(\tB\x03\x80\x01\x01H\x00R\vcustomerJwt\x12\"\n" +
-	"\tauth_code\x18\x05 \x01(\tB\x03\x80\x01\x01H\x00R\bauthCodeB\b\n" +
-	"\x06method\"4\n" +
+	"\tauth_code\x18\x05 \x01(\tB\x03\x80\x01\x01H\x00R\bauthCodeB\a\n" +
+	"\x05grant\"4\n" +
 	"\x0fAnonymousSignIn\x12!\n" +
 	"\fconnector_id\x18\x01 \x01(\tR\vconnectorId\"\b\n" +
 	"\x06SignUp\"\xce\x01\n" +
@@ -871,13 +871,13 @@ const file_lpfileshare_v1_identity_service_proto_rawDesc = "" +
 	"\bagent_id\x18\x03 \x01(\tR\aagentId\"/\n" +
 	"\x13SignOutAgentRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\"\x16\n" +
-	"\x14SignOutAgentResponse2\x83\x03\n" +
+	"\x14SignOutAgentResponse2\x88\x03\n" +
 	"\x0fIdentityService\x12_\n" +
 	"\x0eSignInConsumer\x12%.lpfileshare.v1.SignInConsumerRequest\x1a&.lpfileshare.v1.SignInConsumerResponse\x12\\\n" +
 	"\rRenewConsumer\x12$.lpfileshare.v1.RenewConsumerRequest\x1a%.lpfileshare.v1.RenewConsumerResponse\x12V\n" +
-	"\vSignInAgent\x12\".lpfileshare.v1.SignInAgentRequest\x1a#.lpfileshare.v1.SignInAgentResponse\x12Y\n" +
-	"\fSignOutAgent\x12#.lpfileshare.v1.SignOutAgentRequest\x1a$.lpfileshare.v1.SignOutAgentResponseB\xcb\x01\n" +
-	"\x12com.lpfileshare.v1B\x14IdentityServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LXX\xaa\x02\x0eLpfileshare.V1\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
+	"\vSignInAgent\x12\".lpfileshare.v1.SignInAgentRequest\x1a#.lpfileshare.v1.SignInAgentResponse\x12^\n" +
+	"\fSignOutAgent\x12#.lpfileshare.v1.SignOutAgentRequest\x1a$.lpfileshare.v1.SignOutAgentResponse\"\x03\x90\x02\x02B\xd1\x01\n" +
+	"\x12com.lpfileshare.v1B\x14IdentityServiceProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
 	file_lpfileshare_v1_identity_service_proto_rawDescOnce sync.Once

@@ -29,29 +29,33 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// IdentityService signs callers in at LivePerson. Its answers are secrets: they are returned once, never logged and never
-// remembered, which is why no call takes a request_id. No other service returns a token.
+// IdentityService signs callers in to LivePerson. No other service returns a token.
 //
-// The token goes into the metadata of every other call, under exactly one of these keys: "lp-consumer-token" (from
-// SignInConsumer, or any LivePerson consumer JWT), "lp-agent-token" (from SignInAgent), "lp-external-consumer-id" (a
-// consumer's id as the brand knows it, for accounts that the server holds credentials of; taken only from callers whose
-// connection proves who they are).
+// The token goes into the metadata of every other call, under exactly one of these keys:
+//   - "lp-consumer-token": from SignInConsumer, or any LivePerson consumer JWT.
+//   - "lp-agent-token": from SignInAgent.
+//   - "lp-external-consumer-id": a consumer's id as the brand knows it, for accounts that the server has credentials of. Accepted
+//     only on connections that authenticate the caller.
+//
+// The fields marked "Secret" must not be logged. They carry the option debug_redact, but most languages ignore it when they print
+// a message. The server returns them once and stores none of them, which is why no call takes a request_id: a repeated sign-in
+// is a second sign-in.
 type IdentityServiceClient interface {
 	// SignInConsumer gets a LivePerson consumer token.
 	SignInConsumer(ctx context.Context, in *SignInConsumerRequest, opts ...grpc.CallOption) (*SignInConsumerResponse, error)
 	// RenewConsumer gets a new token for the same consumer, before or soon after the old one expires.
 	RenewConsumer(ctx context.Context, in *RenewConsumerRequest, opts ...grpc.CallOption) (*RenewConsumerResponse, error)
-	// SignInAgent signs an agent or a bot in.
+	// SignInAgent signs in an agent or a bot.
 	SignInAgent(ctx context.Context, in *SignInAgentRequest, opts ...grpc.CallOption) (*SignInAgentResponse, error)
-	// SignOutAgent ends the login of the agent or bot whose "lp-agent-token" the call carries, at LivePerson. Alone among these calls it
-	// wants that identity in the metadata. From then on the token is TOKEN_INVALID everywhere; calls that run with it on this server end
-	// with LP_IDENTITY_EXPIRED, a message on its way with LP_PUBLISH_UNCONFIRMED. It may be repeated: a login that has ended already is no
-	// error. Consumers' tokens cannot be ended: they expire.
+	// SignOutAgent ends the login of the agent or bot whose "lp-agent-token" the call carries, at LivePerson. It is the only call of
+	// this service that needs an identity. From then on the token is TOKEN_INVALID. Running calls on this server that use it end with
+	// LP_IDENTITY_EXPIRED, and a message in flight with LP_PUBLISH_UNCONFIRMED. The call may be repeated: a login that has already
+	// ended is not an error. Consumer tokens cannot be ended: they expire.
 	//
-	// It fails with TOKEN_INVALID for a token that this service did not give out, NOT_ALLOWED for a consumer's token or another account,
-	// LP_UNAVAILABLE, LP_TIMEOUT and LP_RATE_LIMITED where LivePerson did not do it (repeat it), LP_CREDENTIALS_REJECTED where LivePerson
-	// refuses it, and LP_PROTOCOL_ERROR where its answer makes no sense or the login came without what a logout wants; the login then ends
-	// at its expire_time.
+	// Errors: TOKEN_INVALID for a token that this service did not issue, NOT_ALLOWED for a consumer's token or another account,
+	// LP_UNAVAILABLE, LP_TIMEOUT and LP_RATE_LIMITED if LivePerson did not end the login, LP_CREDENTIALS_REJECTED if LivePerson
+	// rejects it, and LP_PROTOCOL_ERROR if LivePerson's answer cannot be read or the login lacks what a logout needs. In the last
+	// case the login ends at its expire_time.
 	SignOutAgent(ctx context.Context, in *SignOutAgentRequest, opts ...grpc.CallOption) (*SignOutAgentResponse, error)
 }
 
@@ -107,29 +111,33 @@ func (c *identityServiceClient) SignOutAgent(ctx context.Context, in *SignOutAge
 // All implementations must embed UnimplementedIdentityServiceServer
 // for forward compatibility.
 //
-// IdentityService signs callers in at LivePerson. Its answers are secrets: they are returned once, never logged and never
-// remembered, which is why no call takes a request_id. No other service returns a token.
+// IdentityService signs callers in to LivePerson. No other service returns a token.
 //
-// The token goes into the metadata of every other call, under exactly one of these keys: "lp-consumer-token" (from
-// SignInConsumer, or any LivePerson consumer JWT), "lp-agent-token" (from SignInAgent), "lp-external-consumer-id" (a
-// consumer's id as the brand knows it, for accounts that the server holds credentials of; taken only from callers whose
-// connection proves who they are).
+// The token goes into the metadata of every other call, under exactly one of these keys:
+//   - "lp-consumer-token": from SignInConsumer, or any LivePerson consumer JWT.
+//   - "lp-agent-token": from SignInAgent.
+//   - "lp-external-consumer-id": a consumer's id as the brand knows it, for accounts that the server has credentials of. Accepted
+//     only on connections that authenticate the caller.
+//
+// The fields marked "Secret" must not be logged. They carry the option debug_redact, but most languages ignore it when they print
+// a message. The server returns them once and stores none of them, which is why no call takes a request_id: a repeated sign-in
+// is a second sign-in.
 type IdentityServiceServer interface {
 	// SignInConsumer gets a LivePerson consumer token.
 	SignInConsumer(context.Context, *SignInConsumerRequest) (*SignInConsumerResponse, error)
 	// RenewConsumer gets a new token for the same consumer, before or soon after the old one expires.
 	RenewConsumer(context.Context, *RenewConsumerRequest) (*RenewConsumerResponse, error)
-	// SignInAgent signs an agent or a bot in.
+	// SignInAgent signs in an agent or a bot.
 	SignInAgent(context.Context, *SignInAgentRequest) (*SignInAgentResponse, error)
-	// SignOutAgent ends the login of the agent or bot whose "lp-agent-token" the call carries, at LivePerson. Alone among these calls it
-	// wants that identity in the metadata. From then on the token is TOKEN_INVALID everywhere; calls that run with it on this server end
-	// with LP_IDENTITY_EXPIRED, a message on its way with LP_PUBLISH_UNCONFIRMED. It may be repeated: a login that has ended already is no
-	// error. Consumers' tokens cannot be ended: they expire.
+	// SignOutAgent ends the login of the agent or bot whose "lp-agent-token" the call carries, at LivePerson. It is the only call of
+	// this service that needs an identity. From then on the token is TOKEN_INVALID. Running calls on this server that use it end with
+	// LP_IDENTITY_EXPIRED, and a message in flight with LP_PUBLISH_UNCONFIRMED. The call may be repeated: a login that has already
+	// ended is not an error. Consumer tokens cannot be ended: they expire.
 	//
-	// It fails with TOKEN_INVALID for a token that this service did not give out, NOT_ALLOWED for a consumer's token or another account,
-	// LP_UNAVAILABLE, LP_TIMEOUT and LP_RATE_LIMITED where LivePerson did not do it (repeat it), LP_CREDENTIALS_REJECTED where LivePerson
-	// refuses it, and LP_PROTOCOL_ERROR where its answer makes no sense or the login came without what a logout wants; the login then ends
-	// at its expire_time.
+	// Errors: TOKEN_INVALID for a token that this service did not issue, NOT_ALLOWED for a consumer's token or another account,
+	// LP_UNAVAILABLE, LP_TIMEOUT and LP_RATE_LIMITED if LivePerson did not end the login, LP_CREDENTIALS_REJECTED if LivePerson
+	// rejects it, and LP_PROTOCOL_ERROR if LivePerson's answer cannot be read or the login lacks what a logout needs. In the last
+	// case the login ends at its expire_time.
 	SignOutAgent(context.Context, *SignOutAgentRequest) (*SignOutAgentResponse, error)
 	mustEmbedUnimplementedIdentityServiceServer()
 }
