@@ -189,7 +189,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		IdleTimeout: f.UploadIdleTimeout, MinUploadRate: int64(f.MinUploadRate), UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,
 		RequestIDTTL:   f.RequestIDTTL,
 		PublishTimeout: f.LPTimeout, Settle: f.Settle, Heartbeat: f.HeartbeatInterval, ReadStall: f.ReadStall,
-		AgentTokenKey: key, Now: time.Now, Log: log,
+		AgentTokenKey: key, Version: version(), Now: time.Now, Log: log,
 	}, service.Ports{
 		Messenger: messenger{pool, h.connector, h.accounts},
 		Accounts:  api,

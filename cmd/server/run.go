@@ -200,7 +200,7 @@ func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining conte
 			Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: 5 * time.Minute,
 			MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: f.UploadTimeout + time.Minute,
 		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: service.MinPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
 			recovery.UnaryServerInterceptor(recovered),
 			service.UnaryRequestCame,

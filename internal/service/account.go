@@ -38,6 +38,11 @@ func (s *Server) GetCapabilities(ctx context.Context, req *lpfilesharev1.GetCapa
 		MaxCaptionChars:       maxCaption,
 		MaxImageInputBytes:    l.MaxImageInputBytes,
 		StripsImages:          l.StripImages,
+		MaxSmallFileBytes:     min(l.MaxFileBytes, MaxSmallFileBytes),
+		MinPingInterval:       durationpb.New(MinPingInterval),
+		ServerVersion:         s.Version,
+		MaxDisplayNameChars:   maxDisplayName,
+		MaxMessageBytes:       MaxRecvMessageBytes,
 	}, nil
 }
 

@@ -71,38 +71,20 @@ func ledgerError(err error) error {
 	return share.Errorf(share.LedgerUnavailable, "the record of request ids cannot be reached; nothing was done", err)
 }
 
-// begin takes the request id for this call. Where an earlier attempt has done the work, or only its last step is missing, the
-// attempt's record says so: see attempt.finished and attempt.stored.
+// begin claims the request id of an upload for this call. If an earlier attempt has done the work, or only its last step is
+// missing, the attempt's record says so: see finished.
 func (s *Server) begin(ctx context.Context, cancel context.CancelCauseFunc, session Session, u uploadSpec) (*attempt, error) {
-	key := uploadKey(session.Principal(), u.requestID)
-	for {
-		rec, rev, err := s.load(ctx, key)
-		if err != nil {
-			return nil, err
-		}
-		if rev != 0 && s.Now().Before(rec.Expires) {
-			if err := sameRequest(rec, u); err != nil {
-				return nil, err
-			}
-			if finished(rec, u) {
-				return &attempt{s: s, key: key, rec: rec, rev: rev}, nil
-			}
-			if rec.State == share.Publishing {
-				if settled, err := s.settle(ctx, session, key, rec, rev); err != nil {
-					return nil, err
-				} else if !settled {
-					continue // it goes on elsewhere: look again
-				}
-			}
-		} else {
+	return s.claim(ctx, cancel, session, uploadKey(session.Principal(), u.requestID), func(rec share.Record, found bool) (share.Record, bool, error) {
+		if !found {
 			rec = share.Record{Fingerprint: u.fingerprint}
+		} else if err := sameRequest(rec, u); err != nil {
+			return rec, false, err
+		} else if finished(rec, u) {
+			return rec, true, nil
 		}
 		if rec.File == nil || rec.State == share.Failed { // bytes are needed; else only the message is missing
 			rec.State, rec.File = share.Receiving, nil
 		}
-		rec.Attempt, rec.AttemptTime = uuid.NewString(), s.Now()
-		rec.Expires = s.Now().Add(s.RequestIDTTL)
-		rec.Failure, rec.FailureMessage = "", ""
 		if u.size >= 0 {
 			rec.DeclaredSize = &u.size
 		}
@@ -112,8 +94,39 @@ func (s *Server) begin(ctx context.Context, cancel context.CancelCauseFunc, sess
 		if len(u.declared.SHA256) > 0 {
 			rec.Declared.SHA256 = u.declared.SHA256
 		}
-		a := &attempt{s: s, key: key, rec: rec, cancel: cancel}
-		switch a.rev, err = s.ports.Ledger.Save(ctx, key, rec, rev); {
+		return rec, false, nil
+	})
+}
+
+// claim makes this call the one that works on a record. prepare gets the current record, and whether there is one that has not
+// expired. It returns the record to go on with, or done if there is nothing left to do.
+func (s *Server) claim(ctx context.Context, cancel context.CancelCauseFunc, session Session, key string,
+	prepare func(rec share.Record, found bool) (next share.Record, done bool, err error)) (*attempt, error) {
+	for {
+		rec, rev, err := s.load(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		found := rev != 0 && s.Now().Before(rec.Expires)
+		next, done, err := prepare(rec, found)
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			return &attempt{s: s, key: key, rec: next, rev: rev}, nil
+		}
+		if found && rec.State == share.Publishing {
+			if settled, err := s.settle(ctx, session, key, rec, rev); err != nil {
+				return nil, err
+			} else if !settled {
+				continue // another attempt is still at work: look again
+			}
+		}
+		next.Attempt, next.AttemptTime = uuid.NewString(), s.Now()
+		next.Expires = s.Now().Add(s.RequestIDTTL)
+		next.Failure, next.FailureMessage = "", ""
+		a := &attempt{s: s, key: key, rec: next, cancel: cancel}
+		switch a.rev, err = s.ports.Ledger.Save(ctx, key, next, rev); {
 		case errors.Is(err, share.ErrStale):
 			continue
 		case err != nil:

@@ -1,6 +1,9 @@
 package service
 
 import (
+	"crypto/sha256"
+	"io"
+
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -13,10 +16,11 @@ type checker struct {
 	sums    *sums
 	off     int64
 	sniffed bool
+	image   share.ImageInfo // of an image, once finish has succeeded
 }
 
-func newChecker(s *Server, spec uploadSpec, sp *spool, md5 bool) *checker {
-	return &checker{s: s, spec: spec, spool: sp, sums: newSums(md5)}
+func newChecker(s *Server, spec uploadSpec, sp *spool, kinds sumKinds) *checker {
+	return &checker{s: s, spec: spec, spool: sp, sums: newSums(kinds)}
 }
 
 // advance takes in what has come since, and returns a channel that is closed when there is more.
@@ -77,6 +81,10 @@ func (c *checker) finish(f *lpfilesharev1.UploadFinish) error {
 		return with(refuse(share.UploadIncomplete, "finish came after %d of %d bytes; nothing was stored", c.off, c.spec.size),
 			"receivedBytes", itoa(c.off))
 	}
+	if len(late.SHA256) > 0 && c.sums.sha256 == nil { // declared only now: the whole file is still here
+		c.sums.sha256 = sha256.New()
+		_, _ = io.Copy(c.sums.sha256, c.spool.reader())
+	}
 	have := c.sums.checksums()
 	for _, want := range []share.Checksums{c.spec.declared, late} {
 		if sum := disagree(want, have); sum != "" {
@@ -88,6 +96,7 @@ func (c *checker) finish(f *lpfilesharev1.UploadFinish) error {
 		if err != nil {
 			return err
 		}
+		c.image = info
 		return checkPixels(info, c.spec.maxPixels)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,7 +70,10 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	}
 	// Of a whole object the ETag tells whether its bytes came as they are stored. Of a part nothing does.
 	whole := obj.Start == 0 && obj.End == obj.Size && !obj.Large && isMD5(obj.ETag)
-	passed := newSums(s.Settings(ref.account).CheckETag && whole)
+	passed := newSums(sumKinds{
+		md5:    s.Settings(ref.account).CheckETag && whole,
+		sha256: slices.Contains(req.GetWantChecksums(), lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256),
+	})
 	size := chunkSize(req.GetMaxChunkBytes())
 	for d.at < d.end {
 		// A new buffer for each: gRPC may look at a message after Send has returned.
@@ -112,6 +116,7 @@ func checkDownload(req *lpfilesharev1.DownloadRequest) (fileRef, error) {
 	if len(req.GetIfMatchEtag()) > 128 || !printable(req.GetIfMatchEtag()) {
 		v.add("if_match_etag", "is not an ETag")
 	}
+	checkChecksumKinds(&v, "want_checksums", req.GetWantChecksums())
 	return sourceRef(v, req.GetName(), req.GetStorage())
 }
 

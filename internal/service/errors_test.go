@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -243,6 +244,24 @@ var errorCases = map[share.Kind]errorCase{
 			return end(stream)
 		}
 	}},
+	share.WatchReset: {do: func(h *house) func() error {
+		h.lp.failAlways("WatchFiles", share.ErrWatchReset)
+		return func() error {
+			stream, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		}
+	}},
+	share.UploadNotStored: {do: func(h *house) func() error {
+		s := spec(picture(10))
+		h.begin(h.alice(), s)
+		return func() error {
+			_, err := h.files.PublishUpload(h.alice(), &pb.PublishUploadRequest{Name: uploadName(account, s.GetRequestId())})
+			return err
+		}
+	}},
 	share.SessionLimit:          portFails("Session", share.SessionLimit),
 	share.MethodNotImplemented:  portFails("Session", share.MethodNotImplemented),
 	share.IdentityNotConfigured: portFails("Session", share.IdentityNotConfigured),
@@ -379,8 +398,8 @@ func declaredKinds(t *testing.T) []string {
 	return kinds
 }
 
-// The contract's comments begin with the code of each reason; the table must say the same.
-func TestTheTableHasTheCodesOfTheContract(t *testing.T) {
+// The comment of each reason in the contract begins with its code and with whether its status has RetryInfo.
+func TestConditions_MatchContractComments(t *testing.T) {
 	f, err := parser.ParseFile(gotoken.NewFileSet(), "../../gen/go/lpfileshare/v1/error_reason.pb.go", nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
@@ -392,9 +411,21 @@ func TestTheTableHasTheCodesOfTheContract(t *testing.T) {
 			return true
 		}
 		_, reason, ok := strings.Cut(v.Names[0].Name, "_ERROR_REASON_")
-		said, _, hasCode := strings.Cut(v.Doc.Text(), ".")
+		said, rest, hasCode := strings.Cut(v.Doc.Text(), ", ")
 		if !ok || !hasCode || reason == "UNSPECIFIED" {
 			return true
+		}
+		retries, _, _ := strings.Cut(rest, ".")
+		want, valid := map[string]bool{"with RetryInfo": true, "no RetryInfo": false}[retries]
+		if !valid {
+			t.Errorf("%s: the comment does not say whether there is RetryInfo: %q", reason, retries)
+		}
+		// Whatever an adapter asks for.
+		for _, asked := range []time.Duration{0, time.Nanosecond, time.Hour} {
+			_, has := retryDelay(statusOfKind(&share.Error{Kind: share.Kind(reason), RetryAfter: asked}))
+			if has != want {
+				t.Errorf("%s with RetryAfter %s: RetryInfo is %t, want %t as in the contract", reason, asked, has, want)
+			}
 		}
 		seen++
 		var code codes.Code
@@ -409,6 +440,15 @@ func TestTheTableHasTheCodesOfTheContract(t *testing.T) {
 	if seen != len(conditions) {
 		t.Errorf("%d comments were read, want %d", seen, len(conditions))
 	}
+}
+
+func retryDelay(s *status.Status) (time.Duration, bool) {
+	for _, d := range s.Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok {
+			return r.GetRetryDelay().AsDuration(), true
+		}
+	}
+	return 0, false
 }
 
 func TestTheWorstStatusFits3KiB(t *testing.T) {

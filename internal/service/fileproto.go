@@ -27,6 +27,9 @@ func storedFileToProto(account string, f *share.StoredFile) *lpfilesharev1.File 
 		SenderRole:        roleToProto(f.SenderRole),
 		CreateTime:        timeToProto(f.Time),
 		DialogId:          f.Dialog,
+		ContentType:       contentType(f.File.FileType),
+		ImageWidth:        int32(f.Width),
+		ImageHeight:       int32(f.Height),
 	}
 }
 
@@ -44,7 +47,17 @@ func eventToProto(account string, e share.FileEvent) *lpfilesharev1.File {
 		SenderRole:      roleToProto(e.SenderRole),
 		CreateTime:      timeToProto(e.Time),
 		DialogId:        e.Dialog,
+		ContentType:     contentType(e.File.FileType),
 	}
+}
+
+// contentType returns the media type of a type as written in a message. Empty if the contract does not have the type.
+func contentType(lp string) string {
+	t, known := fileTypeFromProto(fileTypeToProto(lp))
+	if !known {
+		return ""
+	}
+	return t.MediaType()
 }
 
 func timeToProto(t time.Time) *timestamppb.Timestamp {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -58,16 +59,23 @@ func (s *Server) head(ctx context.Context, session Session, ref fileRef) (share.
 	}
 }
 
-// ListFiles is the contract's ListFiles. The first page fixes the place up to which is listed: later pages and the watch token
-// go by it, so that a listing with its watch has neither gap nor repeat however long the paging takes.
+// ListFiles is the contract's ListFiles. The first page fixes the end of the listing. Later pages and the watch token keep to it,
+// so a listing and its watch neither miss nor repeat a file, however long the paging takes.
 func (s *Server) ListFiles(ctx context.Context, req *lpfilesharev1.ListFilesRequest) (*lpfilesharev1.ListFilesResponse, error) {
 	var v violations
 	account, conversation := checkFilesParent(&v, req.GetParent())
 	size := pageSize(&v, req.GetPageSize())
+	if d := req.GetDialogId(); d != "" && !validID(d) {
+		v.add("dialog_id", "must have 1 to 64 letters, digits, '-' or '_'")
+	}
+	if _, known := lpfilesharev1.ParticipantRole_name[int32(req.GetSenderRole())]; !known {
+		v.add("sender_role", "must be one of the ParticipantRole values, not %d", req.GetSenderRole())
+	}
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	page, err := readToken(req.GetPageToken(), pageOfFiles, req.GetParent())
+	of := listingOf(req)
+	page, err := readToken(req.GetPageToken(), pageOfFiles, of)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +90,18 @@ func (s *Server) ListFiles(ctx context.Context, req *lpfilesharev1.ListFilesRequ
 	}
 	if req.GetPageToken() != "" {
 		upTo = page.Cursor
+	}
+	events = slices.DeleteFunc(slices.Clone(events), func(e share.FileEvent) bool {
+		last, seen := upTo[e.Dialog]
+		return !seen || e.Sequence > last || // published after the first page: the watch sends it
+			req.GetDialogId() != "" && e.Dialog != req.GetDialogId() ||
+			req.GetSenderRole() != 0 && roleToProto(e.SenderRole) != req.GetSenderRole()
+	})
+	if req.GetNewestFirst() {
+		slices.Reverse(events) // equal times: the later message first
+		slices.SortStableFunc(events, func(a, b share.FileEvent) int { return b.Time.Compare(a.Time) })
+	}
+	if req.GetPageToken() != "" {
 		i := slices.IndexFunc(events, func(e share.FileEvent) bool {
 			return e.Conversation == page.Conversation && e.Dialog == page.Dialog && e.Sequence == page.Sequence
 		})
@@ -90,25 +110,28 @@ func (s *Server) ListFiles(ctx context.Context, req *lpfilesharev1.ListFilesRequ
 		}
 		events = events[i+1:]
 	}
-	resp := &lpfilesharev1.ListFilesResponse{}
+	resp := &lpfilesharev1.ListFilesResponse{WatchToken: token{Cursor: upTo}.write(placeOfWatch, req.GetParent())}
 	held := 0
 	for _, e := range events {
-		if last, seen := upTo[e.Dialog]; !seen || e.Sequence > last {
-			continue // came after the first page: the watch's
-		}
 		if len(resp.Files) == size || held >= maxPageBytes {
-			// page holds the last one that fitted.
 			page.Cursor = upTo
-			resp.NextPageToken = page.write(pageOfFiles, req.GetParent())
+			resp.NextPageToken = page.write(pageOfFiles, of)
 			return resp, nil
 		}
 		f := eventToProto(account, e)
 		resp.Files = append(resp.Files, f)
 		held += proto.Size(f)
-		page.Conversation, page.Dialog, page.Sequence = e.Conversation, e.Dialog, e.Sequence
+		page.Conversation, page.Dialog, page.Sequence = e.Conversation, e.Dialog, e.Sequence // the last file of the page
 	}
-	resp.WatchToken = token{Cursor: upTo}.write(placeOfWatch, req.GetParent())
 	return resp, nil
+}
+
+// listingOf identifies a listing: a page token belongs to one.
+func listingOf(req *lpfilesharev1.ListFilesRequest) string {
+	if !req.GetNewestFirst() && req.GetDialogId() == "" && req.GetSenderRole() == 0 {
+		return req.GetParent()
+	}
+	return fmt.Sprintf("%s?newest=%t&dialog=%s&role=%d", req.GetParent(), req.GetNewestFirst(), req.GetDialogId(), req.GetSenderRole())
 }
 
 // checkFilesParent reads the parent of a listing or a watch; conversation is empty for "-".

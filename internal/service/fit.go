@@ -16,7 +16,7 @@ import (
 func (s *Server) receiveFitAndStore(ctx context.Context, in *receiver, room *reservation, session Session, spec uploadSpec, settings Settings) (*share.StoredFile, error) {
 	input := newSpool(s.admission, spec.size)
 	defer input.discard()
-	check := newChecker(s, spec, input, false)
+	check := newChecker(s, spec, input, sumKinds{sha256: spec.wantSHA256})
 	if err := s.receive(ctx, in, check, nil); err != nil {
 		return nil, err
 	}
@@ -42,11 +42,15 @@ func (s *Server) receiveFitAndStore(ctx context.Context, in *receiver, room *res
 	room.shrink(sp.len())
 	spec.size = sp.len()
 
-	sums := newSums(settings.CheckETag)
+	sums := newSums(sumKinds{md5: settings.CheckETag, sha256: check.sums.sha256 != nil})
 	if _, err := io.Copy(sums, sp.reader()); err != nil {
 		return nil, err
 	}
-	file := newStoredFile(session, spec, spec.size, sums)
+	stored := check.image
+	if fitted != nil {
+		stored = fitted.Change.Stored
+	}
+	file := newStoredFile(session, spec, spec.size, sums, stored)
 	p := s.startStoring(ctx, session, spec, sp)
 	defer p.stop()
 	p.etag = sums.etag()

@@ -257,12 +257,16 @@ func picture(n int) []byte {
 
 // spec asks for a JPEG of b's size.
 func spec(b []byte, change ...func(*pb.UploadSpec)) *pb.UploadSpec {
-	s := &pb.UploadSpec{Conversation: parent, FileType: pb.FileType_FILE_TYPE_JPEG, SizeBytes: proto.Int64(int64(len(b))), RequestId: uuid.NewString()}
+	s := &pb.UploadSpec{
+		Conversation: parent, FileType: pb.FileType_FILE_TYPE_JPEG, SizeBytes: proto.Int64(int64(len(b))), RequestId: uuid.NewString(), WantChecksums: wantSHA256,
+	}
 	for _, f := range change {
 		f(s)
 	}
 	return s
 }
+
+var wantSHA256 = []pb.ChecksumKind{pb.ChecksumKind_CHECKSUM_KIND_SHA256}
 
 func undeclared(s *pb.UploadSpec) { s.SizeBytes = nil }
 func storeOnly(s *pb.UploadSpec)  { s.PublishMode = pb.PublishMode_PUBLISH_MODE_STORE_ONLY }
@@ -486,7 +490,7 @@ func (h *house) download(ctx context.Context, req *pb.DownloadRequest) (data []b
 }
 
 func byName(name string) *pb.DownloadRequest {
-	return &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}}
+	return &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}, WantChecksums: wantSHA256}
 }
 
 // storedAt puts an object and its message there, and returns the file's name.

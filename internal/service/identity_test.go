@@ -20,6 +20,8 @@ var identified = map[string]proto.Message{
 	pb.FileSharingService_Upload_FullMethodName:          &pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{Conversation: parent, FileType: 1}}},
 	pb.FileSharingService_Download_FullMethodName:        byName(fileName(account, conversation, conversation, path("a"))),
 	pb.FileSharingService_GetUpload_FullMethodName:       &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + "6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b"},
+	pb.FileSharingService_UploadSmallFile_FullMethodName: &pb.UploadSmallFileRequest{Spec: &pb.UploadSpec{Conversation: parent, FileType: 1}, Data: []byte{0xff, 0xd8, 0xff}},
+	pb.FileSharingService_PublishUpload_FullMethodName:   &pb.PublishUploadRequest{Name: accountName(account) + "/uploads/" + "6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b"},
 	pb.FileSharingService_StatFile_FullMethodName:        &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: fileName(account, conversation, conversation, path("a"))}},
 	pb.FileSharingService_ListFiles_FullMethodName:       &pb.ListFilesRequest{Parent: parent},
 	pb.FileSharingService_WatchFiles_FullMethodName:      &pb.WatchFilesRequest{Parent: parent},
@@ -223,6 +225,10 @@ func swapAccount(m proto.Message, to string) {
 	case *pb.StatFileRequest:
 		r.Source = &pb.StatFileRequest_Name{Name: fileName(to, conversation, conversation, swap(path("a")))}
 	case *pb.GetUploadRequest:
+		r.Name = swap(r.Name)
+	case *pb.UploadSmallFileRequest:
+		r.GetSpec().Conversation = swap(r.GetSpec().GetConversation())
+	case *pb.PublishUploadRequest:
 		r.Name = swap(r.Name)
 	case *pb.ListFilesRequest:
 		r.Parent = swap(r.Parent)

@@ -12,18 +12,22 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // UnaryErrors turns what handlers return into the contract's statuses, and logs what the caller is not told. It is the
-// innermost interceptor, so that the others see the final status. It also bounds the call: a server's own time-out is not the
-// caller's deadline, and is told from it here.
+// innermost interceptor, so that the others see the final status. It also bounds the call, except an UploadSmallFile, which has
+// the time limit of an Upload. A timeout of the server is reported as such, not as the caller's deadline.
 func UnaryErrors(log *slog.Logger, timeout time.Duration) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		if !ours(info.FullMethod) {
 			return handler(ctx, req)
 		}
-		bounded, cancel := context.WithTimeout(ctx, timeout)
+		bounded, cancel := ctx, context.CancelFunc(func() {})
+		if info.FullMethod != lpfilesharev1.FileSharingService_UploadSmallFile_FullMethodName {
+			bounded, cancel = context.WithTimeout(ctx, timeout)
+		}
 		defer cancel()
 		resp, err := handler(bounded, req)
 		if err != nil {

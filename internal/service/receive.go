@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -18,18 +16,16 @@ import (
 const (
 	// MaxChunkBytes is the largest data of a chunk.
 	MaxChunkBytes = 1 << 20
-	// MaxRecvMessageBytes is what the gRPC server must be set to receive. It is gRPC's own default, well above a chunk: gRPC
-	// refuses what is larger by itself, before Recv returns and without an ErrorInfo, and a file sent in a single chunk should
-	// hear what to do instead.
-	MaxRecvMessageBytes = 4 << 20
+	// MaxRecvMessageBytes is the receive limit that the gRPC server must have: the largest UploadSmallFileRequest fits in it. gRPC
+	// itself rejects larger messages, without an ErrorInfo.
+	MaxRecvMessageBytes = 5 << 20
 )
-
-type uploadStream = grpc.ClientStreamingServer[lpfilesharev1.UploadRequest, lpfilesharev1.UploadResponse]
 
 // A receiver is the only caller of Recv on an upload's stream. Its goroutine ends when the stream does, which is at the latest
 // when the handler returns: Recv cannot be interrupted otherwise.
 type receiver struct {
 	stream   uploadStream
+	maxChunk int64
 	now      func() time.Time
 	first    chan received // message 1, once
 	accepted chan intake   // the handler's leave to go on, once
@@ -51,9 +47,10 @@ type intake struct {
 	declared, limit int64
 }
 
-func (s *Server) startReceiver(stream uploadStream) *receiver {
+func (s *Server) startReceiver(stream uploadStream, maxChunk int64) *receiver {
 	r := &receiver{
 		stream:   stream,
+		maxChunk: maxChunk,
 		now:      s.Now,
 		begun:    s.Now(),
 		first:    make(chan received, 1),
@@ -85,7 +82,7 @@ func (r *receiver) run() {
 func (r *receiver) rest(req *lpfilesharev1.UploadRequest, in intake) (*lpfilesharev1.UploadFinish, error) {
 	for n := int64(0); ; {
 		if c := req.GetChunk(); c != nil {
-			if err := in.check(c, n); err != nil {
+			if err := in.check(c, n, r.maxChunk); err != nil {
 				return nil, err
 			}
 			in.spool.append(c.GetData())
@@ -125,12 +122,12 @@ func (r *receiver) closed() error {
 	return violation("a message after finish")
 }
 
-func (in intake) check(c *lpfilesharev1.DataChunk, n int64) error {
+func (in intake) check(c *lpfilesharev1.DataChunk, n, maxChunk int64) error {
 	size := int64(len(c.GetData()))
 	switch {
 	case size == 0:
 		return violation("an empty chunk")
-	case size > MaxChunkBytes:
+	case size > maxChunk:
 		return messageTooLarge()
 	case c.GetOffset() != n:
 		return with(refuse(share.OffsetMismatch, "a chunk has offset %d, and %d bytes came before it; repeat under the same request_id from byte 0", c.GetOffset(), n),
@@ -164,6 +161,14 @@ func violation(what string) error {
 		Message:    "the upload's stream is out of order: " + what,
 		Violations: []share.Violation{{Field: "(stream)", Description: what}},
 	}
+}
+
+// errChunkTooLarge is the error for a first message with too many bytes: of UploadSmallFile they are the whole file.
+func errChunkTooLarge(limits uploadLimits, size int64) error {
+	if limits.chunk == limits.file {
+		return tooLarge(limits.file, size)
+	}
+	return messageTooLarge()
 }
 
 func messageTooLarge() error {

@@ -66,10 +66,15 @@ type Config struct {
 	ReadStall time.Duration
 	// AgentTokenKey seals the agent tokens that SignInAgent gives out. Servers that answer for each other must have the same.
 	AgentTokenKey [32]byte
+	// Version is the server's version, for GetCapabilities.
+	Version string
 	// Now is the clock.
 	Now func() time.Time
 	Log *slog.Logger
 }
+
+// MinPingInterval is the shortest time between two HTTP/2 pings of a client: the gRPC server's enforcement policy must have it.
+const MinPingInterval = 15 * time.Second
 
 // Ports are what the service works with.
 type Ports struct {

@@ -3,6 +3,7 @@ package service
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -36,6 +37,7 @@ type uploadSpec struct {
 	validateOnly                  bool
 	fit, strip                    bool  // what may be done to an image
 	limit                         int64 // the most bytes that may come: of the file, or of an image that is made to fit
+	wantSHA256                    bool  // declared or requested
 	fingerprint                   []byte
 	maxPixels                     int64
 }
@@ -119,6 +121,7 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, e
 	if _, known := lpfilesharev1.PublishMode_name[int32(spec.GetPublishMode())]; !known {
 		v.add("spec.publish_mode", "must be one of the PublishMode values, not %d", spec.GetPublishMode())
 	}
+	u.wantSHA256 = checkChecksumKinds(&v, "spec.want_checksums", spec.GetWantChecksums()) || len(u.declared.SHA256) > 0
 	u.requestID = checkRequestID(&v, "spec.request_id", spec.GetRequestId())
 	if err := v.err(); err != nil {
 		return uploadSpec{}, err
@@ -161,6 +164,16 @@ func checkChecksums(v *violations, field string, c *lpfilesharev1.Checksums) {
 // uuidLength is the length of a UUID in its usual spelling, which is the only one accepted.
 const uuidLength = len("00000000-0000-0000-0000-000000000000")
 
+// checkChecksumKinds checks the requested kinds of checksums and reports whether SHA-256 is one of them.
+func checkChecksumKinds(v *violations, field string, kinds []lpfilesharev1.ChecksumKind) (sha256 bool) {
+	for i, k := range kinds {
+		if _, known := lpfilesharev1.ChecksumKind_name[int32(k)]; !known || k == lpfilesharev1.ChecksumKind_CHECKSUM_KIND_UNSPECIFIED {
+			v.add(fmt.Sprintf("%s[%d]", field, i), "must be one of the ChecksumKind values, not %d", k)
+		}
+	}
+	return slices.Contains(kinds, lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256)
+}
+
 // checkRequestID gives the id in its usual spelling, a new one for none.
 func checkRequestID(v *violations, field, id string) string {
 	if id == "" {
@@ -190,11 +203,11 @@ func splitDataURI(uri string) (share.FileType, []byte, bool) {
 	return "", nil, false
 }
 
-// fingerprint sums up what a request id stands for: the spec without the id, without validate_only, and without size and
-// checksums, which a retry may know better and which are compared by themselves.
+// fingerprint identifies what a request id stands for: the spec without the id, without validate_only and the requested kinds of
+// checksums, and without size and checksums, which a retry may know better and which are compared by themselves.
 func fingerprint(spec *lpfilesharev1.UploadSpec) []byte {
 	s := proto.CloneOf(spec)
-	s.RequestId, s.ValidateOnly, s.SizeBytes, s.Checksums = "", false, nil, nil
+	s.RequestId, s.ValidateOnly, s.SizeBytes, s.Checksums, s.WantChecksums = "", false, nil, nil, nil
 	// Two spellings of one thing are one thing.
 	if s.PublishMode == lpfilesharev1.PublishMode_PUBLISH_MODE_UNSPECIFIED {
 		s.PublishMode = lpfilesharev1.PublishMode_PUBLISH_MODE_PUBLISH

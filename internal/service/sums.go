@@ -17,14 +17,20 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // sums are the checksums of bytes that pass.
 type sums struct {
 	crc32c uint32
-	sha256 hash.Hash
-	md5    hash.Hash // nil: not wanted; it costs more than all the rest
+	sha256 hash.Hash // nil: not wanted
+	md5    hash.Hash // nil: not wanted
 }
 
-func newSums(withMD5 bool) *sums {
-	s := &sums{sha256: sha256.New()}
-	if withMD5 {
+// sumKinds are the checksums to compute in addition to CRC-32C.
+type sumKinds struct{ md5, sha256 bool }
+
+func newSums(kinds sumKinds) *sums {
+	s := &sums{}
+	if kinds.md5 {
 		s.md5 = md5.New()
+	}
+	if kinds.sha256 {
+		s.sha256 = sha256.New()
 	}
 	return s
 }
@@ -32,7 +38,9 @@ func newSums(withMD5 bool) *sums {
 // Write takes in the next bytes. It never fails.
 func (s *sums) Write(p []byte) (int, error) {
 	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
-	s.sha256.Write(p)
+	if s.sha256 != nil {
+		s.sha256.Write(p)
+	}
 	if s.md5 != nil {
 		s.md5.Write(p)
 	}
@@ -41,7 +49,11 @@ func (s *sums) Write(p []byte) (int, error) {
 
 func (s *sums) checksums() share.Checksums {
 	crc := s.crc32c
-	return share.Checksums{CRC32C: &crc, SHA256: s.sha256.Sum(nil)}
+	sums := share.Checksums{CRC32C: &crc}
+	if s.sha256 != nil {
+		sums.SHA256 = s.sha256.Sum(nil)
+	}
+	return sums
 }
 
 // etag is what the store must answer; empty where MD5 was not wanted.

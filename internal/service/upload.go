@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -16,8 +18,25 @@ import (
 // RequestIDHeader is the response header that carries an upload's request id, sent when the upload is accepted.
 const RequestIDHeader = "lpfs-request-id"
 
-// Upload is the contract's Upload: check, admit, accept, receive and store at once, publish, answer.
-func (s *Server) Upload(stream uploadStream) (err error) {
+// Upload is the contract's Upload.
+func (s *Server) Upload(stream grpc.ClientStreamingServer[lpfilesharev1.UploadRequest, lpfilesharev1.UploadResponse]) error {
+	return s.upload(stream, uploadLimits{chunk: MaxChunkBytes, file: math.MaxInt64})
+}
+
+// uploadStream is the part of a gRPC stream that an upload uses.
+type uploadStream interface {
+	Context() context.Context
+	Recv() (*lpfilesharev1.UploadRequest, error)
+	SetHeader(metadata.MD) error
+	SendHeader(metadata.MD) error
+	SendAndClose(*lpfilesharev1.UploadResponse) error
+}
+
+// uploadLimits are the limits, in bytes, that a method has in addition to those of the account.
+type uploadLimits struct{ chunk, file int64 }
+
+// upload serves Upload and UploadSmallFile: check, admit, accept, receive and store at once, publish, respond.
+func (s *Server) upload(stream uploadStream, limits uploadLimits) (err error) {
 	ctx, cancel := s.until(stream.Context(), s.stopping)
 	defer cancel(nil)
 	total := time.AfterFunc(s.UploadTimeout, func() {
@@ -25,7 +44,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	})
 	defer total.Stop()
 
-	in := s.startReceiver(stream)
+	in := s.startReceiver(stream, limits.chunk)
 	req, err := s.firstMessage(ctx, in)
 	if err != nil {
 		return err
@@ -36,14 +55,16 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	requestID := req.GetSpec().GetRequestId()
 	defer func() { err = withRequestID(about(err, req.GetSpec().GetConversation()), requestID) }()
 	settings := s.Settings(accountOf(req.GetSpec().GetConversation()))
+	settings.MaxFileBytes = min(settings.MaxFileBytes, limits.file)
+	settings.MaxImageInputBytes = min(settings.MaxImageInputBytes, limits.file)
 	spec, err := checkSpec(req.GetSpec(), settings)
 	if err != nil {
 		return err
 	}
 	requestID = spec.requestID
-	early := len(req.GetChunk().GetData()) // held already, outside the budget
-	if early > MaxChunkBytes {
-		return messageTooLarge()
+	early := int64(len(req.GetChunk().GetData())) // already held, outside the budget
+	if early > limits.chunk {
+		return errChunkTooLarge(limits, early)
 	}
 	if err := s.checkDraining(); err != nil {
 		return err
@@ -79,7 +100,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 	}
 
 	if spec.validateOnly {
-		if err := checkConversation(ctx, session, spec); err != nil {
+		if err := checkOpen(ctx, session, spec.account, spec.conversation, spec.dialog); err != nil {
 			return ended(ctx, err)
 		}
 		return stream.SendAndClose(&lpfilesharev1.UploadResponse{RequestId: spec.requestID})
@@ -103,7 +124,7 @@ func (s *Server) Upload(stream uploadStream) (err error) {
 
 	replayed := a.rec.File != nil // an earlier attempt stored it, and only the message is missing
 	if !replayed {
-		if err := checkConversation(ctx, session, spec); err != nil {
+		if err := checkOpen(ctx, session, spec.account, spec.conversation, spec.dialog); err != nil {
 			return ended(ctx, err)
 		}
 		if err := stream.SendHeader(header); err != nil {
@@ -183,18 +204,18 @@ func (s *Server) errSlow(came int64) error {
 		came, s.IdleTimeout, s.leastBytes())
 }
 
-// checkConversation refuses a conversation or dialog that nothing can be published in, before any byte is sent.
-func checkConversation(ctx context.Context, session Session, spec uploadSpec) error {
-	c, err := session.Conversation(ctx, spec.conversation)
+// checkOpen rejects a conversation or dialog that does not exist or is closed.
+func checkOpen(ctx context.Context, session Session, account, conversation, dialog string) error {
+	c, err := session.Conversation(ctx, conversation)
 	if err != nil {
 		return err
 	}
-	d, ok := c.Dialog(spec.dialog)
+	d, ok := c.Dialog(dialog)
 	switch {
 	case !ok:
 		return refuse(share.ConversationNotFound, "the conversation has no such dialog")
 	case !d.Open:
-		return with(refuse(share.ConversationClosed, "the conversation is closed; create a new one"), "subject", conversationName(spec.account, c.ID))
+		return with(refuse(share.ConversationClosed, "the conversation is closed; create a new one"), "subject", conversationName(account, c.ID))
 	}
 	return nil
 }
@@ -207,14 +228,14 @@ func (s *Server) receiveAndStore(ctx context.Context, in *receiver, session Sess
 	p := s.startStoring(ctx, session, spec, sp)
 	defer p.stop()
 
-	check := newChecker(s, spec, sp, settings.CheckETag)
+	check := newChecker(s, spec, sp, sumKinds{md5: settings.CheckETag, sha256: spec.wantSHA256})
 	if err := s.receive(ctx, in, check, p); err != nil {
 		return nil, err
 	}
 	p.etag = check.sums.etag()
 	sp.release()
 
-	file := newStoredFile(session, spec, sp.len(), check.sums)
+	file := newStoredFile(session, spec, sp.len(), check.sums, check.image)
 	if spec.makePreview { // while the store writes
 		s.addPreview(ctx, file, spec.fileType, sp)
 	}
@@ -263,11 +284,11 @@ func (s *Server) receive(ctx context.Context, in *receiver, check *checker, p *s
 }
 
 // newStoredFile is what is known of a file before it is stored: sums are of its bytes.
-func newStoredFile(session Session, spec uploadSpec, size int64, sums *sums) *share.StoredFile {
+func newStoredFile(session Session, spec uploadSpec, size int64, sums *sums, image share.ImageInfo) *share.StoredFile {
 	return &share.StoredFile{
 		Conversation: spec.conversation, Dialog: spec.dialog, DisplayName: spec.displayName,
 		File: share.HostedFile{FileType: string(spec.fileType), Caption: spec.caption, Preview: spec.preview},
-		Size: size, Checksums: sums.checksums(),
+		Size: size, Checksums: sums.checksums(), Width: image.Width, Height: image.Height,
 		SenderID: session.Principal().ID, SenderRole: session.Principal().Role,
 	}
 }
@@ -299,6 +320,7 @@ func uploadResponse(spec uploadSpec, f *share.StoredFile, replayed bool) *lpfile
 	return &lpfilesharev1.UploadResponse{
 		File:           uploadedFile(spec, f),
 		RequestId:      spec.requestID,
+		Upload:         uploadName(spec.account, spec.requestID),
 		Replayed:       replayed,
 		PreviewOmitted: f.PreviewOmitted,
 		Image:          imageChangeToProto(f),
@@ -329,7 +351,7 @@ func (s *Server) GetUpload(ctx context.Context, req *lpfilesharev1.GetUploadRequ
 		return nil, err
 	}
 	if rev == 0 || !s.Now().Before(rec.Expires) {
-		return nil, refuse(share.UploadNotFound, "nothing is remembered of this request_id; ids are kept for %s per caller", s.RequestIDTTL)
+		return nil, s.errUploadNotFound()
 	}
 	up := &lpfilesharev1.Upload{
 		Name:        uploadName(account, id),
@@ -347,6 +369,10 @@ func (s *Server) GetUpload(ctx context.Context, req *lpfilesharev1.GetUploadRequ
 		up.Failure = &lpfilesharev1.UploadFailure{Reason: errorReason(rec.Failure), Message: rec.FailureMessage}
 	}
 	return &lpfilesharev1.GetUploadResponse{Upload: up}, nil
+}
+
+func (s *Server) errUploadNotFound() error {
+	return refuse(share.UploadNotFound, "the caller has no upload with this request_id; ids are kept for %s", s.RequestIDTTL)
 }
 
 var uploadStates = map[share.UploadState]lpfilesharev1.UploadState{
