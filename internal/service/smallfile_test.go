@@ -77,7 +77,7 @@ func TestUploadSmallFile_RejectsWhatUploadRejects(t *testing.T) {
 	}{
 		"no spec":                              {nil, b, share.InvalidField},
 		"a bad field":                          {spec(b, func(s *pb.UploadSpec) { s.RequestId = "x" }), b, share.InvalidField},
-		"no data":                              {spec(b), nil, share.UploadIncomplete},
+		"no data":                              {spec(b), nil, share.FileEmpty},
 		"no data, undeclared":                  {spec(b, undeclared), nil, share.FileEmpty},
 		"larger than declared":                 {spec(b[:999]), b, share.SizeExceeded},
 		"smaller than declared":                {spec(large[:1001]), b, share.UploadIncomplete},
