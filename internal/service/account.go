@@ -5,6 +5,7 @@ import (
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -27,7 +28,7 @@ func (s *Server) GetCapabilities(ctx context.Context, req *lpfilesharev1.GetCapa
 	return &lpfilesharev1.GetCapabilitiesResponse{
 		MaxFileBytes:          l.MaxFileBytes,
 		FileTypes:             allowedTypes(l.Documents),
-		MaxPreviewChars:       maxPreviewChars - 1,
+		MaxPreviewChars:       upload.MaxPreviewChars - 1,
 		MaxImagePixels:        l.MaxImagePixels,
 		MaxChunkBytes:         MaxChunkBytes,
 		RecommendedChunkBytes: recommendedChunk,
@@ -103,7 +104,7 @@ func (s *Server) agentCredential(ctx context.Context, account, notAgent string) 
 			return c, g, err
 		}
 		session.Release()
-		return c, g, refuse(share.NotAllowed, "%s", notAgent)
+		return c, g, share.Reject(share.NotAllowed, "%s", notAgent)
 	}
 	if g, err = share.ParseAgentToken(c.Secret); err != nil {
 		return c, g, err

@@ -38,7 +38,7 @@ func (s agentSeal) open(token string) (string, error) {
 		b, err = s.aead.Open(nil, nil, b, nil)
 	}
 	if err != nil {
-		return "", refuse(share.TokenInvalid, "lp-agent-token is not one that this service gave out; sign in again")
+		return "", share.Reject(share.TokenInvalid, "lp-agent-token is not one that this service gave out; sign in again")
 	}
 	return string(b), nil
 }

@@ -1,22 +1,54 @@
 package service
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"log/slog"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/conversation"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // CreateConversation is the contract's CreateConversation.
 func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.CreateConversationRequest) (*lpfilesharev1.CreateConversationResponse, error) {
+	account, err := checkCreation(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.drain.Err(); err != nil {
+		return nil, err
+	}
+	session, err := s.session(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Release()
+	if session.Principal().Role != share.RoleConsumer {
+		return nil, share.Reject(share.NotAllowed, "only consumers create conversations")
+	}
+	if req.GetRequestId() == "" {
+		c, err := session.CreateConversation(ctx, newConversation(req))
+		if err != nil {
+			return nil, err
+		}
+		return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c)}, nil
+	}
+	bare := proto.CloneOf(req)
+	bare.RequestId = ""
+	c, replayed, err := s.conversations.Create(ctx, session, conversation.Request{
+		RequestID: req.GetRequestId(), Fingerprint: fingerprintOf(bare), Conversation: newConversation(req),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c), Replayed: replayed}, nil
+}
+
+// checkCreation validates a request, and returns the account.
+func checkCreation(req *lpfilesharev1.CreateConversationRequest) (string, error) {
 	var v violations
 	account, ok := parseAccountName(req.GetAccount())
 	if !ok {
@@ -43,147 +75,7 @@ func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.Crea
 			}
 		}
 	}
-	if err := v.err(); err != nil {
-		return nil, err
-	}
-	if err := s.checkDraining(); err != nil {
-		return nil, err
-	}
-	session, err := s.session(ctx, account)
-	if err != nil {
-		return nil, err
-	}
-	defer session.Release()
-	if session.Principal().Role != share.RoleConsumer {
-		return nil, refuse(share.NotAllowed, "conversations are opened by consumers")
-	}
-	if req.GetRequestId() == "" {
-		c, err := session.CreateConversation(ctx, newConversation(req))
-		if err != nil {
-			return nil, err
-		}
-		return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c)}, nil
-	}
-	return s.createOnce(ctx, session, account, req)
-}
-
-// createOnce makes the conversation of a request id, or finds the one that was made. The id is claimed before LivePerson is
-// asked, so that of two calls one waits for the other. When LivePerson's answer is lost, the conversation is the one that was not
-// there before. A server that dies in between may leave one behind that the repeat does not find; but where the session does not
-// see all, a repeat never asks LivePerson again.
-func (s *Server) createOnce(ctx context.Context, session Session, account string, req *lpfilesharev1.CreateConversationRequest) (*lpfilesharev1.CreateConversationResponse, error) {
-	key := createdKey(session.Principal(), strings.ToLower(req.GetRequestId()))
-	bare := proto.CloneOf(req)
-	bare.RequestId = ""
-	print := fingerprintOf(bare)
-	for {
-		rec, rev, err := s.load(ctx, key)
-		if err != nil {
-			return nil, err
-		}
-		if rev != 0 && s.Now().Before(rec.Expires) {
-			switch {
-			case !bytes.Equal(rec.Fingerprint, print):
-				return nil, refuse(share.RequestIDConflict, "the request_id was used with another request; use a new one")
-			case rec.ConversationID != "":
-				c, err := session.Conversation(ctx, rec.ConversationID)
-				if err != nil {
-					return nil, err
-				}
-				return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c), Replayed: true}, nil
-			case s.Now().Before(rec.PublishDeadline.Add(s.Settle)): // another call is at it, or looks for what became of it
-				if err := sleep(ctx, settlePoll); err != nil {
-					return nil, err
-				}
-				continue
-			case rec.State == share.Publishing: // it may be there unseen
-				c, found := s.newSince(ctx, session, rec)
-				if !found {
-					return nil, refuse(share.LPPublishUnconfirmed, "an earlier call may or may not have opened the conversation, and LivePerson has not told of "+
-						"it; no other is opened. Repeat later under the same request_id, or use a new one")
-				}
-				rec.ConversationID, rec.State, rec.Known = c.ID, "", nil
-				if _, err := s.ports.Ledger.Save(ctx, key, rec, rev); err != nil && !errors.Is(err, share.ErrStale) {
-					return nil, ledgerError(err)
-				}
-				continue
-			}
-		}
-		known, err := conversationIDs(ctx, session)
-		if err != nil {
-			return nil, err
-		}
-		rec = share.Record{Fingerprint: print, AttemptTime: s.Now(), Expires: s.Now().Add(s.RequestIDTTL), PublishDeadline: s.Now().Add(s.UnaryTimeout)}
-		if session.Sight() != share.SeesAll {
-			rec.State, rec.Known = share.Publishing, known
-		}
-		rev, err = s.ports.Ledger.Save(ctx, key, rec, rev)
-		if errors.Is(err, share.ErrStale) {
-			continue
-		} else if err != nil {
-			return nil, ledgerError(err)
-		}
-		c, err := session.CreateConversation(ctx, newConversation(req))
-		if share.Is(err, share.LPPublishUnconfirmed) {
-			if found, ok := s.newSince(ctx, session, share.Record{AttemptTime: rec.AttemptTime, Known: known}); ok {
-				c, err = found, nil
-			}
-		}
-		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
-		defer cancel()
-		if err != nil {
-			rec.PublishDeadline = time.Time{} // the next call need not wait
-		}
-		// Only a named condition says that there is no conversation.
-		if err == nil || share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed) {
-			rec.State, rec.Known = "", nil
-		}
-		rec.ConversationID = c.ID
-		if _, lerr := s.ports.Ledger.Save(after, key, rec, rev); lerr != nil { // the conversation is there, whatever the ledger says
-			s.Log.LogAttrs(ctx, slog.LevelWarn, "the end of a CreateConversation could not be recorded", slog.Any("error", lerr))
-		}
-		if err != nil {
-			return nil, err
-		}
-		return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c)}, nil
-	}
-}
-
-// maxKnown is how many conversations are looked at, and remembered: the newest ones.
-const maxKnown = 256
-
-// conversationIDs are those of the caller's newest conversations.
-func conversationIDs(ctx context.Context, session Session) ([]string, error) {
-	all, err := session.ListConversations(ctx)
-	ids := make([]string, min(len(all), maxKnown))
-	for i := range ids {
-		ids[i] = all[i].ID
-	}
-	return ids, err
-}
-
-// newSince looks for a conversation that was not there when a record's attempt began, and is not one that began long after, until
-// it can no longer appear. A session that sees nothing but its own could never find it.
-func (s *Server) newSince(ctx context.Context, session Session, rec share.Record) (share.Conversation, bool) {
-	if session.Sight() == share.SeesOwn {
-		return share.Conversation{}, false
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Settle)
-	defer cancel()
-	latest := rec.AttemptTime.Add(s.UnaryTimeout + s.Settle)
-	for {
-		now, err := session.ListConversations(ctx)
-		if err == nil {
-			for _, c := range now[:min(len(now), maxKnown)] {
-				if !slices.Contains(rec.Known, c.ID) && c.Start.Before(latest) {
-					return c, true
-				}
-			}
-		}
-		if sleep(ctx, settlePoll) != nil {
-			return share.Conversation{}, false
-		}
-	}
+	return account, v.err()
 }
 
 func newConversation(req *lpfilesharev1.CreateConversationRequest) share.NewConversation {

@@ -27,15 +27,15 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 	const ways = "give exactly one of lp-consumer-token, lp-agent-token and lp-external-consumer-id in the metadata"
 	switch {
 	case len(found) == 0:
-		return share.Credential{}, refuse(share.TokenInvalid, "the call carries no identity; %s", ways)
+		return share.Credential{}, share.Reject(share.TokenInvalid, "the call carries no identity; %s", ways)
 	case len(found) > 1:
-		return share.Credential{}, refuse(share.TokenInvalid, "the call carries more than one identity; %s", ways)
+		return share.Credential{}, share.Reject(share.TokenInvalid, "the call carries more than one identity; %s", ways)
 	}
 	c := found[0]
 	if c.Scheme == share.ExternalConsumerID {
 		caller, trusted := s.Caller(ctx)
 		if !trusted {
-			return share.Credential{}, refuse(share.CallerNotAuthenticated, "lp-external-consumer-id is taken only over a connection that proves who "+
+			return share.Credential{}, share.Reject(share.CallerNotAuthenticated, "lp-external-consumer-id is taken only over a connection that proves who "+
 				"calls: TLS with a client certificate, or loopback to a server that listens there; or call with lp-consumer-token")
 		}
 		c.Caller = caller
@@ -45,7 +45,7 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 		longest = maxExternalID
 	}
 	if c.Secret == "" || len(c.Secret) > longest || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return share.Credential{}, refuse(share.TokenInvalid, "%s is malformed", c.Scheme)
+		return share.Credential{}, share.Reject(share.TokenInvalid, "%s is malformed", c.Scheme)
 	}
 	if c.Scheme == share.AgentToken {
 		grant, err := s.seal.open(c.Secret)

@@ -51,15 +51,6 @@ func eventToProto(account string, e share.FileEvent) *lpfilesharev1.File {
 	}
 }
 
-// contentType returns the media type of a type as written in a message. Empty if the contract does not have the type.
-func contentType(lp string) string {
-	t, known := fileTypeFromProto(fileTypeToProto(lp))
-	if !known {
-		return ""
-	}
-	return t.MediaType()
-}
-
 func timeToProto(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -69,4 +60,40 @@ func timeToProto(t time.Time) *timestamppb.Timestamp {
 
 func roleToProto(r share.Role) lpfilesharev1.ParticipantRole {
 	return lpfilesharev1.ParticipantRole(lpfilesharev1.ParticipantRole_value["PARTICIPANT_ROLE_"+string(r)])
+}
+
+func checksumsFromProto(c *lpfilesharev1.Checksums) share.Checksums {
+	if c == nil {
+		return share.Checksums{}
+	}
+	return share.Checksums{CRC32C: c.Crc32C, SHA256: c.GetSha256()}
+}
+
+func checksumsToProto(c share.Checksums) *lpfilesharev1.Checksums {
+	if c.CRC32C == nil && len(c.SHA256) == 0 {
+		return nil
+	}
+	return &lpfilesharev1.Checksums{Crc32C: c.CRC32C, Sha256: c.SHA256}
+}
+
+// imageChangeToProto reports what was done to a file's image; nil: nothing.
+func imageChangeToProto(f *share.StoredFile) *lpfilesharev1.ImageChange {
+	c := f.Image
+	if c == nil {
+		return nil
+	}
+	p := &lpfilesharev1.ImageChange{
+		InputSizeBytes: c.InputSize, InputChecksums: checksumsToProto(c.InputChecksums),
+		InputWidth: int32(c.Input.Width), InputHeight: int32(c.Input.Height),
+		Width: int32(c.Stored.Width), Height: int32(c.Stored.Height),
+		Recoded: c.Recoded, Rotated: c.Rotated, Scaled: c.Scaled, JpegQuality: int32(c.JPEGQuality),
+		TrailingBytesRemoved: c.TrailingBytes,
+	}
+	if string(c.InputType) != f.File.FileType {
+		p.InputFileType = fileTypeToProto(string(c.InputType))
+	}
+	for _, kind := range c.Removed {
+		p.RemovedMetadata = append(p.RemovedMetadata, lpfilesharev1.ImageMetadata(lpfilesharev1.ImageMetadata_value["IMAGE_METADATA_"+string(kind)]))
+	}
+	return p
 }

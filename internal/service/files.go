@@ -34,29 +34,12 @@ func (s *Server) StatFile(ctx context.Context, req *lpfilesharev1.StatFileReques
 	if err != nil {
 		return nil, err
 	}
-	obj, err := s.head(ctx, session, ref)
+	stat, err := s.object(session, ref).Stat(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found.file.StoredSizeBytes, found.file.Etag = knownSize(obj), obj.ETag
+	found.file.StoredSizeBytes, found.file.Etag = knownSize(stat), stat.ETag
 	return &lpfilesharev1.StatFileResponse{File: found.file}, nil
-}
-
-// head asks the store for an object, again where it refuses the URL.
-func (s *Server) head(ctx context.Context, session Session, ref fileRef) (share.StoredObject, error) {
-	for try := 1; ; try++ {
-		url, err := session.DownloadURL(ctx, ref.storagePath)
-		if err != nil {
-			return share.StoredObject{}, err
-		}
-		obj, err := s.ports.Store.Head(ctx, ref.account, url)
-		if err == nil || try == maxRejections || !share.Is(err, share.StorageURLRejected, share.StorageUnavailable, share.StorageRateLimited) {
-			return obj, err
-		}
-		if err := sleep(ctx, pause(try, err)); err != nil {
-			return share.StoredObject{}, err
-		}
-	}
 }
 
 // ListFiles is the contract's ListFiles. The first page fixes the end of the listing. Later pages and the watch token keep to it,
@@ -66,7 +49,7 @@ func (s *Server) ListFiles(ctx context.Context, req *lpfilesharev1.ListFilesRequ
 	account, conversation := checkFilesParent(&v, req.GetParent())
 	size := pageSize(&v, req.GetPageSize())
 	if d := req.GetDialogId(); d != "" && !validID(d) {
-		v.add("dialog_id", "must have 1 to 64 letters, digits, '-' or '_'")
+		v.add("dialog_id", dialogIDRule)
 	}
 	if _, known := lpfilesharev1.ParticipantRole_name[int32(req.GetSenderRole())]; !known {
 		v.add("sender_role", "must be one of the ParticipantRole values, not %d", req.GetSenderRole())

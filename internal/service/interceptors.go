@@ -2,10 +2,7 @@ package service
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -16,8 +13,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// UnaryErrors turns what handlers return into the contract's statuses, and logs what the caller is not told. It is the
-// innermost interceptor, so that the others see the final status. It also bounds the call, except an UploadSmallFile, which has
+// UnaryErrors turns errors of handlers into the contract's statuses, and logs their causes, which the client does not see. It must
+// be the innermost interceptor, so that the others see the final status. It also bounds the call, except an UploadSmallFile, which has
 // the time limit of an Upload. A timeout of the server is reported as such, not as the caller's deadline.
 func UnaryErrors(log *slog.Logger, timeout time.Duration) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -37,7 +34,7 @@ func UnaryErrors(log *slog.Logger, timeout time.Duration) grpc.UnaryServerInterc
 	}
 }
 
-// StreamErrors is UnaryErrors for streams.
+// StreamErrors is UnaryErrors for streams, which have time limits of their own.
 func StreamErrors(log *slog.Logger) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if !ours(info.FullMethod) {
@@ -50,7 +47,7 @@ func StreamErrors(log *slog.Logger) grpc.StreamServerInterceptor {
 	}
 }
 
-// ours reports whether a method is of the contract. Health checks and reflection have statuses of their own.
+// ours reports whether a method belongs to the contract. Health checks and reflection have statuses of their own.
 func ours(method string) bool { return strings.HasPrefix(method, "/lpfileshare.v1.") }
 
 func mapError(ctx context.Context, log *slog.Logger, method string, err error) error {
@@ -66,20 +63,7 @@ func mapError(ctx context.Context, log *slog.Logger, method string, err error) e
 	return s.Err()
 }
 
-// Recovered is the status of a handler that panicked; the caller learns nothing of the panic.
+// Recovered returns the status of a handler that panicked. The client learns nothing of the panic.
 func Recovered(log *slog.Logger) func(ctx context.Context, p any) error {
-	return func(ctx context.Context, p any) error { return statusOfKind(panicked(ctx, log, p)).Err() }
-}
-
-// panicText says what a panic was, if Go itself raised it; any other value could hold anything, and only its type is told.
-func panicText(p any) string {
-	if e, ok := p.(runtime.Error); ok {
-		return e.Error()
-	}
-	return fmt.Sprintf("%T", p)
-}
-
-func panicked(ctx context.Context, log *slog.Logger, p any) *share.Error {
-	log.LogAttrs(ctx, slog.LevelError, "a handler panicked", slog.String("panic", panicText(p)), slog.String("stack", string(debug.Stack())))
-	return refuse(share.Internal, "internal error")
+	return func(ctx context.Context, p any) error { return statusOfKind(share.Panicked(ctx, log, p)).Err() }
 }

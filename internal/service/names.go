@@ -15,6 +15,9 @@ import (
 // anyConversation stands for all conversations of the caller, where that is allowed.
 const anyConversation = "-"
 
+// dialogIDRule describes a valid dialog id.
+const dialogIDRule = "must have 1 to 64 letters, digits, '-' or '_'"
+
 func accountName(account string) string { return "accounts/" + account }
 
 func conversationName(account, conversation string) string {
@@ -84,7 +87,7 @@ func parseFileName(v violations, name string) (fileRef, error) {
 	}
 	// Decoding lets line breaks and loose bits pass, so that alone does not make the spelling the one.
 	if err != nil || !cut || !validID(dialog) || fileName(account, conversation, dialog, path) != name {
-		return fileRef{}, refuse(share.StoragePathInvalid, "the {file} of the name is not one that this service gave out")
+		return fileRef{}, share.Reject(share.StoragePathInvalid, "the {file} of the name is not one that this service gave out")
 	}
 	if err := share.CheckStoragePath(account, path); err != nil {
 		return fileRef{}, err

@@ -3,68 +3,70 @@ package service
 import (
 	"context"
 	"log/slog"
-	"strconv"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/conversation"
+	"github.com/lpfileshare/lpfileshare/internal/drain"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-// Settings are what holds for one account. A call reads them once, at its beginning: they may change while the server runs.
+// Settings are the limits and rules of one account. A call reads them once, when it begins: they may change while the server runs.
 type Settings struct {
-	// MaxFileBytes is the largest file.
+	// MaxFileBytes is the maximum size of a file.
 	MaxFileBytes int64
-	// MaxImagePixels is the largest image. Images has a limit for all accounts, which is no less.
+	// MaxImagePixels is the maximum number of pixels of an image. Images has a limit for all accounts, which is no smaller.
 	MaxImagePixels int64
-	// Documents are the types that are allowed beside images: some of share.Documents.
+	// Documents are the types that are allowed in addition to images: some of share.Documents.
 	Documents []share.FileType
-	// MaxImageInputBytes is the largest image that is made to fit MaxFileBytes where a caller asks for it; 0: none is.
+	// MaxImageInputBytes is the maximum size of an image that is fitted to MaxFileBytes if the caller asks for it; 0: none is.
 	MaxImageInputBytes int64
-	// StripImages strips every image, whether asked for or not.
+	// StripImages strips every image, whether the caller asks for it or not.
 	StripImages bool
 	// CheckETag compares the store's ETag with the MD5 of what was sent.
 	CheckETag bool
-	// AcceptReceipts and AccessReceipts tell the sender when a file was delivered to a watcher, and when it was downloaded.
+	// AcceptReceipts and AccessReceipts report to the sender that a file was delivered to a watcher, and that it was downloaded.
 	AcceptReceipts, AccessReceipts bool
 }
 
-// Config is how the service behaves. Every field is required; cmd/server has the defaults.
+// Config is the behaviour of the service. Every field is required. cmd/server has the defaults.
 type Config struct {
-	// Serves tells whether an account is served at all; what is not is NotAllowed.
+	// Serves reports whether the server handles an account. Other accounts get NotAllowed.
 	Serves func(account string) bool
-	// Settings tells an account's.
+	// Settings returns an account's settings.
 	Settings func(account string) Settings
-	// Caller tells which service calls, where its connection proves it (else ""), and whether that connection is trusted with
-	// credentials that the server holds: see share.Credential.Caller.
+	// Caller returns the name of the calling service if its connection proves it (else ""), and whether that connection may use
+	// credentials that the server has: see share.Credential.Caller.
 	Caller func(ctx context.Context) (name string, trusted bool)
-	// MemoryBudget is how many bytes of files may be held at once, in all uploads together.
+	// MemoryBudget is the memory for the files of all uploads, in bytes.
 	MemoryBudget int64
-	// QueueLength is how many uploads may wait for room in the budget, QueueWait for how long.
+	// QueueLength is the maximum number of uploads that wait for memory, QueueWait how long each may wait.
 	QueueLength int
 	QueueWait   time.Duration
-	// MaxUploadsPerCaller is how many uploads one caller may have at once, with half of the budget; as many again may wait.
-	// MaxStreamsPerCaller is how many downloads and watches it may have, together.
+	// MaxUploadsPerCaller is the maximum number of uploads of one caller at once, which may use half of the budget; as many again may
+	// wait. MaxStreamsPerCaller is the maximum number of its downloads and watches.
 	MaxUploadsPerCaller, MaxStreamsPerCaller int
-	// IdleTimeout ends an upload from which no byte comes for so long, and any other call whose request does not come;
-	// UploadTimeout ends an upload that takes longer as a whole.
+	// IdleTimeout ends an upload from which no byte arrives for this long, and any other call whose request does not arrive.
+	// UploadTimeout ends an upload that takes longer in all.
 	IdleTimeout, UploadTimeout time.Duration
-	// MinUploadRate is how many bytes a second an upload must bring, on average over each IdleTimeout; 0: any number.
+	// MinUploadRate is the minimum average rate of an upload in bytes per second, measured over each IdleTimeout; 0: no minimum.
 	MinUploadRate int64
-	// UnaryTimeout bounds a unary call.
+	// UnaryTimeout limits the time of a unary call.
 	UnaryTimeout time.Duration
 	// RequestIDTTL is how long a request id is kept.
 	RequestIDTTL time.Duration
 	// PublishTimeout is how long LivePerson may take to confirm a message. Settle is how long after that the message may still
-	// turn up: the time after which LivePerson handles no frame any more.
+	// appear: the time after which LivePerson handles no frame any more.
 	PublishTimeout, Settle time.Duration
-	// Heartbeat is how often a watch says that it is alive.
+	// Heartbeat is the time between two heartbeats of a watch.
 	Heartbeat time.Duration
-	// ReadStall ends a download or a watch whose reader takes nothing for so long.
+	// ReadStall ends a download or a watch whose client reads nothing for this long.
 	ReadStall time.Duration
-	// AgentTokenKey seals the agent tokens that SignInAgent gives out. Servers that answer for each other must have the same.
+	// AgentTokenKey encrypts the agent tokens that SignInAgent returns. Servers that share a ledger must have the same key.
 	AgentTokenKey [32]byte
 	// Version is the server's version, for GetCapabilities.
 	Version string
@@ -76,7 +78,7 @@ type Config struct {
 // MinPingInterval is the shortest time between two HTTP/2 pings of a client: the gRPC server's enforcement policy must have it.
 const MinPingInterval = 15 * time.Second
 
-// Ports are what the service works with.
+// Ports are the adapters that the service uses.
 type Ports struct {
 	Messenger Messenger
 	Accounts  Accounts
@@ -85,7 +87,7 @@ type Ports struct {
 	Images    Images
 }
 
-// A Server is lpfileshare.v1. Make one with New, register it, and Close it after the gRPC server has stopped.
+// A Server implements lpfileshare.v1. Create it with New, register it, and Close it after the gRPC server has stopped.
 type Server struct {
 	lpfilesharev1.UnimplementedFileSharingServiceServer
 	lpfilesharev1.UnimplementedConversationServiceServer
@@ -93,34 +95,42 @@ type Server struct {
 	lpfilesharev1.UnimplementedAccountServiceServer
 
 	Config
-	ports Ports
+	ports         Ports
+	drain         *drain.Drain
+	memory        *admission.Memory
+	streams       *admission.Streams
+	uploads       *upload.Engine
+	conversations *conversation.Creator
 
-	admission  *admission
-	streams    *streams
-	courtesies chan struct{} // one for each receipt on its way
-	seal       agentSeal
-
-	// draining is closed when new work is refused, stopping when running work must end.
-	draining, stopping  chan struct{}
-	drainOnce, stopOnce sync.Once
-	goroutines          sync.WaitGroup
-	mu                  sync.Mutex
-	running             map[string]*attempt // by ledger key: the attempts of this process
+	receipts chan struct{} // one for each receipt in flight
+	seal     agentSeal
 }
 
-// New makes a Server.
+// New returns a Server.
 func New(c Config, p Ports) *Server {
-	return &Server{
-		Config:     c,
-		ports:      p,
-		admission:  newAdmission(c.MemoryBudget, c.MaxUploadsPerCaller, c.QueueLength, c.QueueWait, c.Now),
-		streams:    newStreams(c.MaxStreamsPerCaller),
-		seal:       newAgentSeal(c.AgentTokenKey),
-		courtesies: make(chan struct{}, maxCourtesies),
-		draining:   make(chan struct{}),
-		stopping:   make(chan struct{}),
-		running:    make(map[string]*attempt),
+	s := &Server{
+		Config: c,
+		ports:  p,
+		drain:  drain.New(),
+		memory: admission.NewMemory(admission.Limits{
+			Budget: c.MemoryBudget, UploadsPerCaller: c.MaxUploadsPerCaller, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
+		}),
+		streams:  admission.NewStreams(c.MaxStreamsPerCaller),
+		receipts: make(chan struct{}, maxReceipts),
+		seal:     newAgentSeal(c.AgentTokenKey),
+		conversations: &conversation.Creator{
+			Ledger: p.Ledger, CallTimeout: c.UnaryTimeout, Settle: c.Settle, RequestIDTTL: c.RequestIDTTL, Now: c.Now, Log: c.Log,
+		},
 	}
+	s.uploads = upload.New(upload.Config{
+		OpenSession: func(ctx context.Context, credential share.Credential) (upload.Session, error) {
+			return s.openSession(ctx, credential)
+		},
+		Store: p.Store, Ledger: p.Ledger, Images: p.Images, Memory: s.memory, Drain: s.drain,
+		IdleTimeout: c.IdleTimeout, Timeout: c.UploadTimeout, MinRate: c.MinUploadRate, RequestIDTTL: c.RequestIDTTL,
+		PublishTimeout: c.PublishTimeout, Settle: c.Settle, Now: c.Now, Log: c.Log,
+	})
+	return s
 }
 
 // Register adds the services to a gRPC server.
@@ -131,92 +141,75 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 	lpfilesharev1.RegisterAccountServiceServer(g, s)
 }
 
-// Drain refuses new uploads and ends watches, with SERVER_DRAINING; what runs goes on.
-func (s *Server) Drain() { s.drainOnce.Do(func() { close(s.draining) }) }
+// Drain rejects new uploads and ends watches, with SERVER_DRAINING. Running calls continue.
+func (s *Server) Drain() { s.drain.Begin() }
 
-// Stop ends what still runs with SERVER_DRAINING, but for messages that are being published.
-func (s *Server) Stop() {
-	s.Drain()
-	s.stopOnce.Do(func() { close(s.stopping) })
-}
+// Stop ends running calls with SERVER_DRAINING, except messages that are being published.
+func (s *Server) Stop() { s.drain.Stop() }
 
-// Close waits for the last goroutine. Call it after the gRPC server has stopped.
-func (s *Server) Close() {
-	s.Stop()
-	s.goroutines.Wait()
-}
+// Close waits for the last goroutine. Call it after the gRPC server has stopped, which must be configured with
+// grpc.WaitForHandlers.
+func (s *Server) Close() { s.drain.Wait() }
 
-func (s *Server) checkDraining() error {
-	select {
-	case <-s.draining:
-		return errDraining()
-	default:
-		return nil
-	}
-}
-
-// until is ctx, which also ends, with SERVER_DRAINING, when gone is closed: draining or stopping.
-func (s *Server) until(ctx context.Context, gone <-chan struct{}) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	s.goroutines.Go(func() { // ends with the call, which cancels
-		select {
-		case <-gone:
-			cancel(errDraining())
-		case <-ctx.Done():
-		}
-	})
-	return ctx, cancel
-}
-
-// ended is why ctx has ended, where it has: what broke because of that is no news. Else it is err.
-func ended(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-func errDraining() error {
-	return refuse(share.ServerDraining, "the server is going down; repeat under the same request_id on another")
-}
-
-// session opens the caller's LivePerson session for an account's resource: the identity is proved by that, and by nothing else.
+// session opens the caller's LivePerson session for an account's resource, which proves the identity. The caller of session
+// releases it.
 func (s *Server) session(ctx context.Context, account string) (Session, error) {
 	c, err := s.credential(ctx, account)
 	if err != nil {
 		return nil, err
 	}
+	return s.openSession(ctx, c)
+}
+
+// openSession opens the session of a credential, which must turn out to be of its account.
+func (s *Server) openSession(ctx context.Context, c share.Credential) (Session, error) {
 	session, err := s.ports.Messenger.Session(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	if session.Principal().Account != account {
+	if session.Principal().Account != c.Account {
 		session.Release()
 		return nil, errOtherAccount()
 	}
 	return session, nil
 }
 
-// checkServed refuses accounts that this server does not serve.
+// streamSession is session for a download or a watch, which counts as a stream of its caller: of the credential, and once that is
+// proved of the principal. The caller of streamSession calls done.
+func (s *Server) streamSession(ctx context.Context, account string) (session Session, done func(), err error) {
+	credential, err := s.credential(ctx, account)
+	if err != nil {
+		return nil, nil, err
+	}
+	releaseCredential, err := s.streams.Acquire(admission.ByCredential(credential))
+	if err != nil {
+		return nil, nil, err
+	}
+	if session, err = s.openSession(ctx, credential); err != nil {
+		releaseCredential()
+		return nil, nil, err
+	}
+	releasePrincipal, err := s.streams.Acquire(admission.ByPrincipal(session.Principal()))
+	if err != nil {
+		session.Release()
+		releaseCredential()
+		return nil, nil, err
+	}
+	return session, func() {
+		releasePrincipal()
+		session.Release()
+		releaseCredential()
+	}, nil
+}
+
+// checkServed rejects accounts that this server does not handle.
 func (s *Server) checkServed(account string) error {
 	if s.Serves(account) {
 		return nil
 	}
-	return refuse(share.NotAllowed, "this server does not serve account %s", account)
+	return share.Reject(share.NotAllowed, "this server does not handle account %s", account)
 }
 
-func errOtherAccount() error { return refuse(share.NotAllowed, "the token is of another account") }
-
-// sleep waits, or returns why it may not.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+func errOtherAccount() error {
+	return share.Reject(share.NotAllowed, "the token is of another account")
 }
-
-func itoa(n int64) string { return strconv.FormatInt(n, 10) }

@@ -2,7 +2,6 @@ package service
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,145 +13,134 @@ import (
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-// Bounds of an upload's texts.
+// Limits of an upload's texts, in characters.
 const (
-	maxDisplayName  = 255
-	maxCaption      = 5000
-	maxPreviewChars = 30 * 1024 // of the whole data URI; "under 30 KB"
+	maxDisplayName = 255
+	maxCaption     = 5000
 )
 
-// An uploadSpec is an UploadSpec that was checked.
-type uploadSpec struct {
-	account, conversation, dialog string
-	displayName, caption          string
-	fileType                      share.FileType
-	size                          int64 // -1: not declared
-	declared                      share.Checksums
-	preview                       string
-	makePreview                   bool
-	publish                       bool
-	requestID                     string
-	validateOnly                  bool
-	fit, strip                    bool  // what may be done to an image
-	limit                         int64 // the most bytes that may come: of the file, or of an image that is made to fit
-	wantSHA256                    bool  // declared or requested
-	fingerprint                   []byte
-	maxPixels                     int64
-}
-
-// changes reports whether the file may be changed before it is stored, and hence is received whole first.
-func (u uploadSpec) changes(settings Settings) bool {
-	return u.strip || u.fit && (u.size < 0 || u.size > settings.MaxFileBytes)
-}
-
-// room is how much memory the upload needs: for the file, and for what is made of it.
-func (u uploadSpec) room(settings Settings) int64 {
-	n := u.size
-	if n < 0 {
-		n = u.limit
-	}
-	if u.changes(settings) {
-		n = wholeBlocks(n) + settings.MaxFileBytes
-	}
-	return n
-}
-
-// checkSpec checks everything that a spec says by itself, all fields at once.
-func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (uploadSpec, error) {
+// checkSpec validates everything that a spec says by itself, and reports all invalid fields at once.
+func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (upload.Spec, error) {
 	var v violations
-	u := uploadSpec{
-		displayName:  spec.GetDisplayName(),
-		caption:      spec.GetCaption(),
-		size:         -1,
-		declared:     checksumsFromProto(spec.GetChecksums()),
-		publish:      spec.GetPublishMode() != lpfilesharev1.PublishMode_PUBLISH_MODE_STORE_ONLY,
-		validateOnly: spec.GetValidateOnly(),
-		limit:        settings.MaxFileBytes,
+	u := upload.Spec{
+		DisplayName:  spec.GetDisplayName(),
+		Caption:      spec.GetCaption(),
+		Size:         -1,
+		Declared:     checksumsFromProto(spec.GetChecksums()),
+		Publish:      spec.GetPublishMode() != lpfilesharev1.PublishMode_PUBLISH_MODE_STORE_ONLY,
+		ValidateOnly: spec.GetValidateOnly(),
+		Limits: upload.Limits{
+			MaxInputBytes: settings.MaxFileBytes, MaxFileBytes: settings.MaxFileBytes,
+			MaxImagePixels: settings.MaxImagePixels, CheckETag: settings.CheckETag,
+		},
 	}
-	var ok bool
-	if u.account, u.conversation, ok = parseConversationName(spec.GetConversation()); !ok || u.conversation == anyConversation {
-		v.add("spec.conversation", "must be accounts/{account}/conversations/{conversation}")
-	}
-	u.dialog = u.conversation
-	if d := spec.GetDialogId(); d != "" {
-		if u.dialog = d; !validID(d) {
-			v.add("spec.dialog_id", "must have 1 to 64 letters, digits, '-' or '_'")
-		}
-	}
-	if utf8.RuneCountInString(u.displayName) > maxDisplayName || strings.ContainsFunc(u.displayName, unicode.IsControl) {
-		v.add("spec.display_name", "must have at most %d characters, none of them a control character", maxDisplayName)
-	}
-	if utf8.RuneCountInString(u.caption) > maxCaption {
-		v.add("spec.caption", "must have at most %d characters", maxCaption)
-	}
+	checkPlace(&v, spec, &u)
+	checkTexts(&v, spec)
 	known := true
-	if u.fileType, known = fileTypeFromProto(spec.GetFileType()); !known {
+	if u.FileType, known = fileTypeFromProto(spec.GetFileType()); !known {
 		v.add("spec.file_type", "must be one of the FileType values, not %d", spec.GetFileType())
 	}
 	if spec.SizeBytes != nil {
-		if u.size = spec.GetSizeBytes(); u.size < 0 {
+		if u.Size = spec.GetSizeBytes(); u.Size < 0 {
 			v.add("spec.size_bytes", "must not be negative")
 		}
 	}
 	checkChecksums(&v, "spec.checksums", spec.GetChecksums())
-	switch p := spec.GetPreview().GetSource().(type) {
-	case *lpfilesharev1.Preview_DataUri:
-		u.preview = p.DataUri
-		if len(u.preview) < maxPreviewChars && !validDataURI(u.preview) {
-			v.add("spec.preview.data_uri", "must be data:image/jpeg;base64,... (or png, gif)")
-		}
-	case *lpfilesharev1.Preview_Generate:
-		if u.makePreview = p.Generate; p.Generate && known && !u.fileType.IsImage() {
-			v.add("spec.preview.generate", "only images have a preview that can be made")
-		}
-	}
-	fit, strip := spec.GetImage().GetFit(), spec.GetImage().GetStripMetadata()
-	if known && !u.fileType.IsImage() && (fit || strip) {
-		v.add("spec.image", "is for images; leave it out for a %s file", u.fileType)
-	}
-	if u.fileType.IsImage() {
-		u.strip = strip || settings.StripImages
-		if fit && settings.MaxImageInputBytes > settings.MaxFileBytes {
-			u.fit, u.limit = true, settings.MaxImageInputBytes
-		}
-	}
+	u.WantSHA256 = checkChecksumKinds(&v, "spec.want_checksums", spec.GetWantChecksums()) || len(u.Declared.SHA256) > 0
+	checkPreview(&v, spec, &u, known)
+	checkImage(&v, spec, &u, known, settings)
 	if _, known := lpfilesharev1.PublishMode_name[int32(spec.GetPublishMode())]; !known {
 		v.add("spec.publish_mode", "must be one of the PublishMode values, not %d", spec.GetPublishMode())
 	}
-	u.wantSHA256 = checkChecksumKinds(&v, "spec.want_checksums", spec.GetWantChecksums()) || len(u.declared.SHA256) > 0
-	u.requestID = checkRequestID(&v, "spec.request_id", spec.GetRequestId())
+	u.RequestID = checkRequestID(&v, "spec.request_id", spec.GetRequestId())
 	if err := v.err(); err != nil {
-		return uploadSpec{}, err
+		return upload.Spec{}, err
 	}
+	if err := checkLimits(&u, settings); err != nil {
+		return upload.Spec{}, err
+	}
+	u.Fingerprint = fingerprint(spec)
+	return u, nil
+}
 
-	if len(u.preview) >= maxPreviewChars {
-		return uploadSpec{}, with(refuse(share.PreviewTooLarge, "the preview must have fewer than %d characters as a data URI, not %d", maxPreviewChars, len(u.preview)),
-			"maxBytes", itoa(maxPreviewChars-1), "actualBytes", itoa(int64(len(u.preview))))
+// checkPlace validates where the file goes.
+func checkPlace(v *violations, spec *lpfilesharev1.UploadSpec, u *upload.Spec) {
+	var ok bool
+	if u.Account, u.Conversation, ok = parseConversationName(spec.GetConversation()); !ok || u.Conversation == anyConversation {
+		v.add("spec.conversation", "must be accounts/{account}/conversations/{conversation}")
 	}
-	if !u.fileType.IsImage() && !slices.Contains(settings.Documents, u.fileType) {
+	u.Dialog = u.Conversation
+	if d := spec.GetDialogId(); d != "" {
+		if u.Dialog = d; !validID(d) {
+			v.add("spec.dialog_id", dialogIDRule)
+		}
+	}
+}
+
+func checkTexts(v *violations, spec *lpfilesharev1.UploadSpec) {
+	if name := spec.GetDisplayName(); utf8.RuneCountInString(name) > maxDisplayName || strings.ContainsFunc(name, unicode.IsControl) {
+		v.add("spec.display_name", "must have at most %d characters, none of them a control character", maxDisplayName)
+	}
+	if utf8.RuneCountInString(spec.GetCaption()) > maxCaption {
+		v.add("spec.caption", "must have at most %d characters", maxCaption)
+	}
+}
+
+// checkPreview validates the preview. Its length is checked later, because it is an error of its own. knownType reports that the
+// file type is valid.
+func checkPreview(v *violations, spec *lpfilesharev1.UploadSpec, u *upload.Spec, knownType bool) {
+	switch p := spec.GetPreview().GetSource().(type) {
+	case *lpfilesharev1.Preview_DataUri:
+		u.Preview = p.DataUri
+		if len(u.Preview) < upload.MaxPreviewChars && !validDataURI(u.Preview) {
+			v.add("spec.preview.data_uri", "must be data:image/jpeg;base64,... (or png, gif)")
+		}
+	case *lpfilesharev1.Preview_Generate:
+		if u.GeneratePreview = p.Generate; p.Generate && knownType && !u.FileType.IsImage() {
+			v.add("spec.preview.generate", "a preview can be generated only for images")
+		}
+	}
+}
+
+// checkImage validates what may be done to an image.
+func checkImage(v *violations, spec *lpfilesharev1.UploadSpec, u *upload.Spec, knownType bool, settings Settings) {
+	fit, strip := spec.GetImage().GetFit(), spec.GetImage().GetStripMetadata()
+	if knownType && !u.FileType.IsImage() && (fit || strip) {
+		v.add("spec.image", "is for images; leave it out for a %s file", u.FileType)
+	}
+	if !u.FileType.IsImage() {
+		return
+	}
+	u.Strip = strip || settings.StripImages
+	if fit && settings.MaxImageInputBytes > settings.MaxFileBytes {
+		u.Fit, u.Limits.MaxInputBytes = true, settings.MaxImageInputBytes
+	}
+}
+
+// checkLimits holds a valid spec against the account's limits.
+func checkLimits(u *upload.Spec, settings Settings) error {
+	if len(u.Preview) >= upload.MaxPreviewChars {
+		return share.Reject(share.PreviewTooLarge, "the preview is %d characters as a data URI, the limit is %d; send a smaller one", len(u.Preview),
+			upload.MaxPreviewChars-1).With("maxBytes", share.Itoa(upload.MaxPreviewChars-1), "actualBytes", share.Itoa(int64(len(u.Preview))))
+	}
+	if !u.FileType.IsImage() && !slices.Contains(settings.Documents, u.FileType) {
 		var allowed []string
 		for _, t := range allowedTypes(settings.Documents) {
 			allowed = append(allowed, strings.TrimPrefix(t.String(), "FILE_TYPE_"))
 		}
-		return uploadSpec{}, with(refuse(share.UnsupportedFileType, "account %s takes %s, not %s", u.account, strings.Join(allowed, ", "), u.fileType),
-			"allowedTypes", strings.Join(allowed, ","))
+		return share.Reject(share.UnsupportedFileType, "account %s allows %s, not %s", u.Account, strings.Join(allowed, ", "), u.FileType).
+			With("allowedTypes", strings.Join(allowed, ","))
 	}
-	if u.size == 0 {
-		return uploadSpec{}, refuse(share.FileEmpty, "the file has no bytes")
+	if u.Size == 0 {
+		return share.Reject(share.FileEmpty, "the file is empty")
 	}
-	if u.size > u.limit {
-		return uploadSpec{}, tooLarge(u.limit, u.size)
+	if u.Size > u.Limits.MaxInputBytes {
+		return upload.TooLarge(u.Limits.MaxInputBytes, u.Size)
 	}
-	u.fingerprint = fingerprint(spec)
-	u.maxPixels = settings.MaxImagePixels
-	return u, nil
-}
-
-func tooLarge(limit, actual int64) error {
-	return with(refuse(share.FileTooLarge, "the file has %d bytes, and %d are allowed; resize or compress it", actual, limit),
-		"maxBytes", itoa(limit), "actualBytes", itoa(actual))
+	return nil
 }
 
 func checkChecksums(v *violations, field string, c *lpfilesharev1.Checksums) {
@@ -188,19 +176,8 @@ func checkRequestID(v *violations, field, id string) string {
 }
 
 func validDataURI(uri string) bool {
-	_, _, ok := splitDataURI(uri)
+	_, _, ok := share.SplitDataURI(uri)
 	return ok
-}
-
-// splitDataURI gives the type and the bytes of an image's data URI.
-func splitDataURI(uri string) (share.FileType, []byte, bool) {
-	for _, t := range []share.FileType{share.JPEG, share.PNG, share.GIF} {
-		if text, ok := strings.CutPrefix(uri, "data:"+t.MediaType()+";base64,"); ok {
-			data, err := base64.StdEncoding.DecodeString(text)
-			return t, data, err == nil && len(data) > 0 && !strings.ContainsAny(text, "\r\n") // which decoding lets pass
-		}
-	}
-	return "", nil, false
 }
 
 // fingerprint identifies what a request id stands for: the spec without the id, without validate_only and the requested kinds of

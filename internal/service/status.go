@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -83,7 +84,7 @@ var conditions = map[share.Kind]condition{
 	share.ConversationClosed:    {code: codes.FailedPrecondition, precondition: "CONVERSATION_STATE", resource: "lpfileshare.v1.Conversation"},
 
 	share.MessageTooLarge:    {code: codes.ResourceExhausted},
-	share.TooManyUploads:     {code: codes.ResourceExhausted, retryAfter: leastAway},
+	share.TooManyUploads:     {code: codes.ResourceExhausted, retryAfter: admission.MinRetryAfter},
 	share.LPRateLimited:      {code: codes.ResourceExhausted, retryAfter: time.Second},
 	share.StorageRateLimited: {code: codes.ResourceExhausted, retryAfter: time.Second},
 	share.StorageFull:        {code: codes.ResourceExhausted},
@@ -132,7 +133,7 @@ func statusOfKind(e *share.Error) *status.Status {
 	if !ok {
 		e, row = share.Errorf(share.Internal, "internal error", e), conditions[share.Internal]
 	}
-	message := clip(e.Message, maxMessage)
+	message := share.Clip(e.Message, maxMessage)
 	info := &errdetails.ErrorInfo{Reason: string(e.Kind), Domain: ErrorDomain, Metadata: maps.Clone(e.Metadata)}
 	details := []protoadapt.MessageV1{info}
 	if len(e.Violations) > 0 {
@@ -142,7 +143,7 @@ func statusOfKind(e *share.Error) *status.Status {
 				break
 			}
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: clip(v.Field, 100), Description: clip(v.Description, 160),
+				Field: share.Clip(v.Field, 100), Description: share.Clip(v.Description, 160),
 			})
 		}
 		details = append(details, bad)
@@ -155,11 +156,11 @@ func statusOfKind(e *share.Error) *status.Status {
 		subject = row.subject
 	}
 	if row.resource != "" {
-		details = append(details, &errdetails.ResourceInfo{ResourceType: row.resource, ResourceName: clip(subject, 300)})
+		details = append(details, &errdetails.ResourceInfo{ResourceType: row.resource, ResourceName: share.Clip(subject, 300)})
 	}
 	if row.precondition != "" {
 		details = append(details, &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
-			{Type: row.precondition, Subject: clip(subject, 300), Description: message},
+			{Type: row.precondition, Subject: share.Clip(subject, 300), Description: message},
 		}})
 	}
 	s, err := status.New(row.code, message).WithDetails(details...)
@@ -175,37 +176,9 @@ const (
 	maxViolations = 6
 )
 
-// clip shortens s to n bytes at the most, whole characters, with "..." where something is missing.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	cut := n - len("...")
-	for cut > 0 && s[cut]&0xC0 == 0x80 {
-		cut--
-	}
-	return s[:cut] + "..."
-}
-
 // errorReason is the contract's value for a condition.
 func errorReason(k share.Kind) lpfilesharev1.ErrorReason {
 	return lpfilesharev1.ErrorReason(lpfilesharev1.ErrorReason_value["ERROR_REASON_"+string(k)])
-}
-
-// refuse is an error with a formatted message, for the conditions that handlers find themselves.
-func refuse(kind share.Kind, format string, args ...any) *share.Error {
-	return &share.Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
-}
-
-// with adds metadata to an error: key, value, key, value.
-func with(e *share.Error, pairs ...string) *share.Error {
-	if e.Metadata == nil {
-		e.Metadata = make(map[string]string, len(pairs)/2)
-	}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		e.Metadata[pairs[i]] = pairs[i+1]
-	}
-	return e
 }
 
 // violations collects what is wrong with a request, so that all of it is said at once.
@@ -215,14 +188,10 @@ func (v *violations) add(field, format string, args ...any) {
 	*v = append(*v, share.Violation{Field: field, Description: fmt.Sprintf(format, args...)})
 }
 
-// err is InvalidField with all violations, or nil.
+// err returns InvalidField with all violations, or nil.
 func (v violations) err() error {
 	if len(v) == 0 {
 		return nil
 	}
-	msg := fmt.Sprintf("%s: %s", v[0].Field, v[0].Description)
-	if len(v) > 1 {
-		msg += fmt.Sprintf(" (and %d more)", len(v)-1)
-	}
-	return &share.Error{Kind: share.InvalidField, Message: msg, Violations: v}
+	return share.InvalidFields(v...)
 }

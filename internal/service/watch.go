@@ -10,14 +10,15 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/drain"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // WatchFiles is the contract's WatchFiles.
 func (s *Server) WatchFiles(req *lpfilesharev1.WatchFilesRequest, stream grpc.ServerStreamingServer[lpfilesharev1.WatchFilesResponse]) error {
-	ctx, cancel := s.until(stream.Context(), s.draining) // a watch ends when draining begins: there is nothing to finish
+	ctx, cancel := s.drain.UntilDraining(stream.Context()) // draining ends a watch, because there is nothing to finish
 	defer cancel(nil)
-	return ended(ctx, s.watchFiles(ctx, req, stream))
+	return drain.Cause(ctx, s.watchFiles(ctx, req, stream))
 }
 
 func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRequest, stream grpc.ServerStreamingServer[lpfilesharev1.WatchFilesResponse]) error {
@@ -54,8 +55,8 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	}
 	defer watch.Close()
 
-	// The first heartbeat tells the caller that the watch has begun, and where: what is published from now on will come, and the
-	// token goes on from here even if the connection breaks before the first file.
+	// The first heartbeat shows that the watch has begun, and where: files that are published from now on are sent, and its token
+	// continues here even if the connection breaks before the first file.
 	begun := false
 	for {
 		event, err := share.FileEvent{}, error(errHeartbeat)
@@ -79,26 +80,25 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 			return err
 		}
 		if resp.GetFile() != nil {
-			s.delivered(ctx, account, session, event)
+			s.reportDelivered(ctx, account, session, event)
 		}
 	}
 }
 
 // errWatchReset ends a watch that cannot continue without missing or repeating a file.
 func errWatchReset() error {
-	return refuse(share.WatchReset, "the watch cannot continue from its token; list the files again and watch from the listing's watch_token")
+	return share.Reject(share.WatchReset, "the watch cannot continue from its token; list the files again and watch from the listing's watch_token")
 }
 
-// knows reports whether LivePerson still tells of every dialog that a token remembers: where it does not, what came after the
-// token cannot be told.
+// knows reports whether LivePerson still has every dialog of a cursor. Otherwise what came after the cursor is not known.
 func knows(ctx context.Context, session Session, conversation string, after share.Cursor) (bool, error) {
-	var told []share.Conversation
+	var conversations []share.Conversation
 	var err error
 	if conversation == "" {
-		told, err = session.ListConversations(ctx)
+		conversations, err = session.ListConversations(ctx)
 	} else {
-		told = make([]share.Conversation, 1)
-		told[0], err = session.Conversation(ctx, conversation)
+		conversations = make([]share.Conversation, 1)
+		conversations[0], err = session.Conversation(ctx, conversation)
 	}
 	if err != nil {
 		return false, err
@@ -107,8 +107,8 @@ func knows(ctx context.Context, session Session, conversation string, after shar
 		if dialog == share.LogPlace {
 			continue
 		}
-		there := func(c share.Conversation) bool { _, ok := c.Dialog(dialog); return ok }
-		if !slices.ContainsFunc(told, there) {
+		has := func(c share.Conversation) bool { _, ok := c.Dialog(dialog); return ok }
+		if !slices.ContainsFunc(conversations, has) {
 			return false, nil
 		}
 	}
@@ -117,7 +117,7 @@ func knows(ctx context.Context, session Session, conversation string, after shar
 
 var errHeartbeat = errors.New("time for a heartbeat")
 
-// nextWithin waits for the next file, or until it is time to say that nothing came.
+// nextWithin waits for the next file, or returns errHeartbeat when it is time for a heartbeat.
 func (s *Server) nextWithin(ctx context.Context, watch FileWatch) (share.FileEvent, error) {
 	next, cancel := context.WithTimeout(ctx, s.Heartbeat)
 	defer cancel()
@@ -128,10 +128,10 @@ func (s *Server) nextWithin(ctx context.Context, watch FileWatch) (share.FileEve
 	return event, err
 }
 
-// delivered tells the sender that the file has reached the caller. It is a courtesy, like accessed.
-func (s *Server) delivered(ctx context.Context, account string, session Session, e share.FileEvent) {
+// reportDelivered reports to the sender that the file has reached the caller. Best effort.
+func (s *Server) reportDelivered(ctx context.Context, account string, session Session, e share.FileEvent) {
 	if s.Settings(account).AcceptReceipts && e.SenderID != session.Principal().ID {
-		s.courtesy(ctx, account, func(ctx context.Context, session Session) error {
+		s.sendReceipt(ctx, account, func(ctx context.Context, session Session) error {
 			return session.MarkAccepted(ctx, e.Conversation, e.Dialog, e.Sequence)
 		})
 	}

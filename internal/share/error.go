@@ -2,6 +2,7 @@ package share
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -135,4 +136,29 @@ func Is(err error, kinds ...Kind) bool {
 		}
 	}
 	return false
+}
+
+// Reject returns an Error with a formatted message.
+func Reject(kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// With adds metadata to e and returns it: key, value, key, value.
+func (e *Error) With(pairs ...string) *Error {
+	if e.Metadata == nil {
+		e.Metadata = make(map[string]string, len(pairs)/2)
+	}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		e.Metadata[pairs[i]] = pairs[i+1]
+	}
+	return e
+}
+
+// InvalidFields returns InvalidField with all violations.
+func InvalidFields(violations ...Violation) *Error {
+	message := violations[0].Field + ": " + violations[0].Description
+	if more := len(violations) - 1; more > 0 {
+		message += fmt.Sprintf(" (and %d more)", more)
+	}
+	return &Error{Kind: InvalidField, Message: message, Violations: violations}
 }

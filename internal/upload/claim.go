@@ -1,0 +1,179 @@
+package upload
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/lpfileshare/lpfileshare/internal/retry"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// claimUpload claims the request id of an upload for this call. If an earlier attempt has done the work (see finished), or only
+// the message is missing (the record has a file), the attempt's record says so.
+func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc, session Session, spec *Spec) (*attempt, error) {
+	key := uploadKey(session.Principal(), spec.RequestID)
+	return e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
+		if !found {
+			rec = share.Record{Fingerprint: spec.Fingerprint}
+		} else if err := sameRequest(rec, spec); err != nil {
+			return rec, false, err
+		} else if finished(rec, spec) {
+			return rec, true, nil
+		}
+		if rec.File == nil { // the bytes are needed, not only the message
+			rec.State = share.Receiving
+		}
+		if spec.Size >= 0 {
+			rec.DeclaredSize = &spec.Size
+		}
+		if spec.Declared.CRC32C != nil {
+			rec.Declared.CRC32C = spec.Declared.CRC32C
+		}
+		if len(spec.Declared.SHA256) > 0 {
+			rec.Declared.SHA256 = spec.Declared.SHA256
+		}
+		return rec, false, nil
+	})
+}
+
+// claimStored claims the request id of an upload whose file is to be published now.
+func (e *Engine) claimStored(ctx context.Context, cancel context.CancelCauseFunc, session Session, requestID string) (*attempt, error) {
+	key := uploadKey(session.Principal(), requestID)
+	return e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
+		switch {
+		case !found:
+			return rec, false, e.errNotFound()
+		case rec.File == nil:
+			return rec, false, share.Reject(share.UploadNotStored, "the upload has no stored file; retry the upload with the same request_id")
+		}
+		return rec, rec.State == share.Published, nil
+	})
+}
+
+// claim makes this call the one that works on a record. prepare gets the current record, and whether it exists and has not
+// expired. It returns the record to continue with, or done if there is nothing left to do.
+func (e *Engine) claim(ctx context.Context, cancel context.CancelCauseFunc, session Session, key string,
+	prepare func(rec share.Record, found bool) (next share.Record, done bool, err error)) (*attempt, error) {
+	for {
+		rec, rev, err := e.load(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		found := e.valid(rec, rev)
+		next, done, err := prepare(rec, found)
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			return &attempt{Engine: e, key: key, rec: next, rev: rev}, nil
+		}
+		if found && rec.State == share.Publishing {
+			if settled, err := e.settle(ctx, session, key, rec, rev); err != nil {
+				return nil, err
+			} else if !settled {
+				continue // another attempt is still at work: look again
+			}
+		}
+		a := &attempt{Engine: e, key: key, rec: next, rev: rev, cancel: cancel}
+		if !found {
+			a.rec.State = ""
+		} else {
+			a.rec.State = rec.State
+		}
+		err = a.to(ctx, next.State, func(r *share.Record) {
+			r.Attempt, r.AttemptTime = uuid.NewString(), e.Now()
+			r.Expires = e.Now().Add(e.RequestIDTTL)
+			r.Failure, r.FailureMessage = "", ""
+		})
+		if share.Is(err, share.UploadTakenOver) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		a.begun = a.rev
+		e.takeOver(a)
+		return a, nil
+	}
+}
+
+// sameRequest rejects an id that was used for something else.
+func sameRequest(rec share.Record, spec *Spec) error {
+	size, sums := rec.DeclaredSize, rec.Declared
+	if f := rec.File; f != nil {
+		if size, sums = &f.Size, f.Checksums; f.Image != nil { // the stored file is not the uploaded one
+			size, sums = &f.Image.InputSize, f.Image.InputChecksums
+		}
+	}
+	switch {
+	case !bytes.Equal(rec.Fingerprint, spec.Fingerprint):
+	case size != nil && spec.Size >= 0 && *size != spec.Size:
+	case Differ(sums, spec.Declared) != "":
+	default:
+		return nil
+	}
+	return share.Reject(share.RequestIDConflict, "the request_id was used with another spec or file; use a new one")
+}
+
+func finished(rec share.Record, spec *Spec) bool {
+	return rec.State == share.Published || rec.State == share.Stored && !spec.Publish
+}
+
+// takeOver ends this process's earlier attempt under the same id. One of another process finds out at its next step. Attempts can
+// get here in another order than they claimed the id in.
+func (e *Engine) takeOver(a *attempt) {
+	e.mu.Lock()
+	older := e.running[a.key]
+	if older != nil && older.begun > a.begun {
+		older = a
+	} else {
+		e.running[a.key] = a
+	}
+	e.mu.Unlock()
+	if older != nil {
+		older.cancel(errTakenOver())
+	}
+}
+
+func errTakenOver() error {
+	return share.Reject(share.UploadTakenOver, "a newer attempt with the same request_id took over")
+}
+
+// settle deals with an earlier attempt that was publishing: it finds its message, or waits until the message can no longer
+// appear. settled is true if the id may be taken over, false if the record must be read again. If the session does not see all of
+// the dialog the id is never taken over, because the message may exist unseen: LPPublishUnconfirmed until LivePerson reports it.
+func (e *Engine) settle(ctx context.Context, session Session, key string, rec share.Record, rev uint64) (settled bool, err error) {
+	left := rec.PublishDeadline.Add(e.Settle).Sub(e.Now()) // as of before looking: what is not found afterwards never appears
+	found, err := session.FindFile(ctx, rec.File.Conversation, rec.File.Dialog, rec.File.File.StoragePath)
+	switch {
+	case err == nil:
+		other := &attempt{Engine: e, key: key, rec: rec, rev: rev}
+		if err := other.published(ctx, found); err != nil && !share.Is(err, share.UploadTakenOver) {
+			return false, err
+		}
+		return false, nil
+	case !share.Is(err, share.FileNotFound):
+		return false, err
+	}
+	sight := session.Sight()
+	if sight == share.SeesOwn {
+		left -= e.Settle // nothing more will be seen; only the other attempt itself may still report
+	}
+	switch {
+	case left > 0:
+		return false, retry.Sleep(ctx, min(left, settlePoll))
+	case sight != share.SeesAll:
+		return false, errUnconfirmed()
+	}
+	return true, nil
+}
+
+func errUnconfirmed() error {
+	return share.Reject(share.LPPublishUnconfirmed, "an earlier attempt may or may not have published the message, and LivePerson has not reported "+
+		"it; it is not sent again. Retry later with the same request_id, or look into the conversation")
+}
+
+// settlePoll is how often another attempt's record, and LivePerson, are asked again.
+const settlePoll = 500 * time.Millisecond

@@ -1,0 +1,116 @@
+package upload
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/retry"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// publish sends the message of a stored file, exactly once. Its beginning is the commit point: a call that has ended by now
+// publishes nothing, and one that ends later makes no difference.
+//
+// LivePerson has no idempotency key. A message whose answer is lost is therefore looked for in the dialog before it is sent again,
+// and sent again only when LivePerson can no longer handle the first one: after Settle. If the session does not see all of the
+// dialog, not finding the message proves nothing, and it is never sent again.
+func (e *Engine) publish(ctx context.Context, session Session, a *attempt) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	ctx = context.WithoutCancel(ctx)
+	err := e.publishAndConfirm(ctx, session, a)
+	if err != nil && !share.Is(err, share.LPPublishUnconfirmed) { // it is stored, and GetUpload names it: let its uploader read it
+		if lerr := e.rememberStored(ctx, session.Principal(), a.rec, a.rec.File); lerr != nil {
+			e.Log.LogAttrs(ctx, slog.LevelWarn, "a stored file could not be recorded", slog.Any("error", lerr))
+		}
+	}
+	return err
+}
+
+func (e *Engine) publishAndConfirm(ctx context.Context, session Session, a *attempt) error {
+	for try := 1; ; try++ {
+		deadline := e.Now().Add(e.PublishTimeout).Round(0) // by the wall clock alone, as others read it in the record
+		if err := a.to(ctx, share.Publishing, func(r *share.Record) { r.PublishDeadline = deadline }); err != nil {
+			return err
+		}
+		seq, err := e.publishOnce(ctx, session, a)
+		if err == nil {
+			p := session.Principal()
+			a.recordPublished(ctx, share.FileEvent{Sequence: seq, SenderID: p.ID, SenderRole: p.Role, Time: e.Now(), File: a.rec.File.File})
+			return nil
+		}
+		if !share.Is(err, share.LPPublishUnconfirmed) {
+			// Nothing was sent: a retry may take the id over at once.
+			if lerr := a.to(ctx, share.Stored, func(r *share.Record) { r.PublishDeadline = time.Time{} }); lerr != nil {
+				return lerr
+			}
+			return err
+		}
+		event, lookErr := e.confirm(ctx, session, a)
+		if lookErr == nil {
+			a.recordPublished(ctx, event)
+			return nil
+		}
+		if try == maxPublishes || !share.Is(lookErr, share.FileNotFound) || session.Sight() != share.SeesAll {
+			return err
+		}
+		e.Log.LogAttrs(ctx, slog.LevelWarn, "a message whose answer was lost did not appear, and is sent again")
+	}
+}
+
+// maxPublishes is how often a message is sent if each time its answer is lost and it does not appear.
+const maxPublishes = 2
+
+// publishOnce sends the message. The deadline in the record is that of ctx too: the session checks it immediately before it
+// writes, because another attempt relies on it.
+func (e *Engine) publishOnce(ctx context.Context, session Session, a *attempt) (int64, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, a.rec.PublishDeadline,
+		share.Reject(share.LPPublishUnconfirmed, "LivePerson did not confirm the message in time; retry with the same request_id"))
+	defer cancel()
+	f := a.rec.File
+	seq, err := session.PublishFile(ctx, f.Conversation, f.Dialog, f.File)
+	if err != nil && share.KindOf(err) == "" { // not a named condition, which would prove that nothing was sent
+		err = share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the message; retry with the same request_id", err)
+	}
+	return seq, err
+}
+
+// confirm looks for a message whose answer was lost, for the last time when it can no longer appear. FileNotFound means that it
+// never will, if the session sees all. Any other error means that it is not known.
+func (e *Engine) confirm(ctx context.Context, session Session, a *attempt) (share.FileEvent, error) {
+	settled := a.rec.PublishDeadline.Add(e.Settle)
+	ctx, cancel := context.WithTimeout(ctx, max(settled.Sub(e.Now()), 0)+e.PublishTimeout) // 0 if this process was stopped meanwhile
+	defer cancel()
+	f := a.rec.File
+	for {
+		left := settled.Sub(e.Now())
+		event, err := session.FindFile(ctx, f.Conversation, f.Dialog, f.File.StoragePath)
+		if err == nil || left <= 0 || session.Sight() == share.SeesOwn {
+			return event, err
+		}
+		if err := retry.Sleep(ctx, min(left, settlePoll)); err != nil {
+			return share.FileEvent{}, err
+		}
+	}
+}
+
+// published moves the record to PUBLISHED, with what the message says.
+func (a *attempt) published(ctx context.Context, e share.FileEvent) error {
+	f := *a.rec.File
+	f.Sequence, f.Time, f.SenderID, f.SenderRole = &e.Sequence, e.Time, e.SenderID, e.SenderRole
+	f.File.Preview = "" // up to 30 KB that are not needed any more
+	return a.to(ctx, share.Published, func(r *share.Record) { r.File = &f })
+}
+
+// recordPublished records that the message exists. It does, whatever the ledger says: if the record cannot be written it stays
+// PUBLISHING, and a retry finds the message.
+func (a *attempt) recordPublished(ctx context.Context, e share.FileEvent) {
+	if err := a.published(ctx, e); err != nil {
+		a.Log.LogAttrs(ctx, slog.LevelWarn, "a published upload could not be recorded", slog.Any("error", err))
+		f := *a.rec.File
+		f.Sequence, f.Time, f.SenderID, f.SenderRole, f.File.Preview = &e.Sequence, e.Time, e.SenderID, e.SenderRole, ""
+		a.rec.File = &f
+	}
+}

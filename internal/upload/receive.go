@@ -1,0 +1,179 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// A transfer is one file on its way from the Source into the store.
+type transfer struct {
+	*Engine
+	session Session
+	spec    Spec // Size, FileType and Preview change with a transform
+	memory  *admission.Reservation
+	source  Source
+}
+
+// run receives, inspects, transforms and stores the file. The store gets the last byte only after every check has passed, and it
+// commits nothing before that. run returns when nothing refers to the bytes any more.
+func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
+	input := newSpool(t.Memory, t.spec.Size)
+	defer input.discard()
+	in := t.inspect(!t.spec.transforms() && t.spec.Limits.CheckETag)
+	var storing *storing
+	if !t.spec.transforms() { // store while the bytes arrive
+		storing = t.startStoring(ctx, input)
+		defer storing.stop()
+	}
+	if err := t.receive(ctx, input, in, storing); err != nil {
+		return nil, err
+	}
+
+	output, sums, image := input, in.sums, in.image.info
+	var fitted *share.FittedImage
+	if t.spec.transforms() {
+		result, err := t.transform(ctx, input, in)
+		if err != nil {
+			return nil, err
+		}
+		defer result.output.discard()
+		output, sums, image, fitted = result.output, result.sums, result.image, result.fitted
+		storing = t.startStoring(ctx, output)
+		defer storing.stop()
+	}
+	storing.etag = sums.MD5()
+	output.release()
+
+	file := t.newFile(output.len(), sums, image, fitted)
+	if t.spec.GeneratePreview && file.File.Preview == "" {
+		t.addPreview(ctx, file, output) // while the store writes
+	}
+	return storing.wait(ctx, file)
+}
+
+// newFile describes a file before it is stored.
+func (t *transfer) newFile(size int64, sums *Sums, image share.ImageInfo, fitted *share.FittedImage) *share.StoredFile {
+	p := t.session.Principal()
+	file := &share.StoredFile{
+		Conversation: t.spec.Conversation, Dialog: t.spec.Dialog, DisplayName: t.spec.DisplayName,
+		File: share.HostedFile{FileType: string(t.spec.FileType), Caption: t.spec.Caption, Preview: t.spec.Preview},
+		Size: size, Checksums: sums.Checksums(), Width: image.Width, Height: image.Height,
+		SenderID: p.ID, SenderRole: p.Role,
+	}
+	if fitted != nil {
+		file.Image = &fitted.Change
+		if t.spec.GeneratePreview {
+			file.File.Preview = fitted.Preview
+		}
+	}
+	return file
+}
+
+// receive takes the bytes into the spool until all have arrived and every inspector has passed them. A storing that runs at the
+// same time, and ends before the last byte, ends it too; nil: none runs.
+func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, storing *storing) error {
+	reader := t.startReader(spool)
+	idle := time.NewTimer(t.IdleTimeout)
+	defer idle.Stop()
+	pace := time.NewTicker(t.IdleTimeout)
+	defer pace.Stop()
+	paced := int64(0) // bytes at the latest tick
+	for {
+		more, err := in.advance(spool)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-more:
+		case err := <-reader.ended:
+			if err != nil {
+				return err
+			}
+			return in.finish(ctx, spool, t.source.Finish())
+		case <-storing.ended(): // before the last byte, so it cannot be a success
+			return storing.outcome.err
+		case <-idle.C:
+			left := t.IdleTimeout - reader.sinceLastByte()
+			if left <= 0 {
+				return share.Reject(share.UploadIdle, "no byte arrived for %s; retry with the same request_id from byte 0", t.IdleTimeout)
+			}
+			idle.Reset(left)
+		case <-pace.C:
+			arrived := spool.len()
+			if least := t.minBytes(); arrived-paced < least && arrived != t.spec.Size { // all there: only the finish is missing
+				return share.Reject(share.UploadIdle, "%d bytes arrived in %s, the minimum is %d; retry with the same request_id from byte 0",
+					arrived-paced, t.IdleTimeout, least)
+			}
+			paced = arrived
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// minBytes is what must arrive in each IdleTimeout.
+func (t *transfer) minBytes() int64 { return int64(float64(t.MinRate) * t.IdleTimeout.Seconds()) }
+
+// A reader copies the Source into a spool. It has a goroutine of its own, because Source.Next cannot be interrupted.
+type reader struct {
+	source   Source
+	spool    *spool
+	declared int64 // -1: not declared
+	limit    int64
+	ended    chan error // nil: the client has finished
+
+	now      func() time.Time
+	begun    time.Time
+	lastByte atomic.Int64 // when the latest byte arrived, in nanoseconds after begun: steps of the wall clock do not count
+}
+
+func (t *transfer) startReader(spool *spool) *reader {
+	r := &reader{
+		source: t.source, spool: spool, declared: t.spec.Size, limit: t.spec.Limits.MaxInputBytes,
+		ended: make(chan error, 1), now: t.Now, begun: t.Now(),
+	}
+	t.Drain.Go(func() { r.ended <- r.run() }) // ends with the call at the latest
+	return r
+}
+
+func (r *reader) run() error {
+	for n := int64(0); ; {
+		c, err := r.source.Next()
+		if errors.Is(err, io.EOF) {
+			r.spool.seal()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		size := int64(len(c.Bytes))
+		switch {
+		case r.declared >= 0 && n+size > r.declared:
+			return share.Reject(share.SizeExceeded, "more than the declared %d bytes arrived", r.declared).With("declaredBytes", share.Itoa(r.declared))
+		case n+size > r.limit:
+			return TooLarge(r.limit, n+size)
+		case c.Owned && n == 0:
+			r.spool.adopt(c.Bytes)
+		default:
+			r.spool.append(c.Bytes)
+		}
+		n += size
+		r.lastByte.Store(int64(r.now().Sub(r.begun)))
+	}
+}
+
+func (r *reader) sinceLastByte() time.Duration {
+	return r.now().Sub(r.begun) - time.Duration(r.lastByte.Load())
+}
+
+// TooLarge returns the error for a file of more than limit bytes.
+func TooLarge(limit, actual int64) *share.Error {
+	return share.Reject(share.FileTooLarge, "the file is %d bytes, the limit is %d; send a smaller file, or set image.fit if the account fits images",
+		actual, limit).With("maxBytes", share.Itoa(limit), "actualBytes", share.Itoa(actual))
+}

@@ -1,0 +1,132 @@
+package upload
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// allowed lists the moves between the states of an upload. The empty state is that of an id without a record.
+//
+//	RECEIVING -> STORED -> PUBLISHING -> PUBLISHED      FAILED after any but the last
+//
+// A retry takes RECEIVING and STORED over at once. It takes PUBLISHING over only when the message can no longer appear: after its
+// deadline, at which its publisher stops, plus the time after which LivePerson handles no frame any more.
+var allowed = map[share.UploadState][]share.UploadState{
+	"":               {share.Receiving},
+	share.Receiving:  {share.Receiving, share.Stored, share.Failed},
+	share.Stored:     {share.Stored, share.Publishing},
+	share.Publishing: {share.Publishing, share.Published, share.Stored}, // Stored: LivePerson certainly published nothing
+	share.Failed:     {share.Receiving},
+}
+
+// An attempt is one call's claim of a request id. The record in the ledger says which attempt has the id: every step is a
+// compare-and-set, so an attempt that lost the id notices at its next step and ends.
+type attempt struct {
+	*Engine
+	key    string
+	rec    share.Record
+	rev    uint64
+	begun  uint64                  // the revision at which it claimed the id: the later attempt has the greater one
+	cancel context.CancelCauseFunc // ends the call that makes the attempt
+}
+
+// to moves the record to the next state, if the id still is this attempt's. It is the only function that changes an upload's
+// state.
+func (a *attempt) to(ctx context.Context, next share.UploadState, change func(*share.Record)) error {
+	if !slices.Contains(allowed[a.rec.State], next) {
+		return share.Reject(share.Internal, "an upload cannot go from state %q to %q", a.rec.State, next)
+	}
+	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
+	defer cancel()
+	rec := a.rec
+	rec.State = next
+	change(&rec)
+	rev, err := a.Ledger.Save(ctx, a.key, rec, a.rev)
+	switch {
+	case errors.Is(err, share.ErrStale):
+		return errTakenOver()
+	case err != nil:
+		return ledgerError(err)
+	}
+	a.rec, a.rev = rec, rev
+	return nil
+}
+
+// end gives up the id. It records a failure for GetUpload. The caller's own end is not a failure, and a publication that is not
+// confirmed stays PUBLISHING, because it must be looked for before anything else.
+func (a *attempt) end(err error) {
+	a.mu.Lock()
+	if a.running[a.key] == a {
+		delete(a.running, a.key)
+	}
+	a.mu.Unlock()
+	kind := share.KindOf(err)
+	if kind == "" || kind == share.UploadTakenOver || a.rec.State == share.Publishing || a.rec.State == share.Published {
+		return
+	}
+	next := a.rec.State // a stored file stays known: a retry only publishes it
+	if next == share.Receiving {
+		next = share.Failed
+	}
+	ctx := context.Background()
+	message := err.Error()
+	if e, ok := errors.AsType[*share.Error](err); ok {
+		message = e.Message
+	}
+	err = a.to(ctx, next, func(r *share.Record) { r.Failure, r.FailureMessage = kind, share.Clip(message, maxFailureMessage) })
+	if err != nil && !share.Is(err, share.UploadTakenOver) {
+		a.Log.LogAttrs(ctx, slog.LevelWarn, "a failed upload could not be recorded", slog.Any("error", err))
+	}
+}
+
+// maxFailureMessage bounds the message of a failure in the ledger, in bytes.
+const maxFailureMessage = 400
+
+// ledgerTimeout bounds one step of the ledger. Some steps must be recorded although the caller has gone.
+const ledgerTimeout = 5 * time.Second
+
+// Keys are hashes, so they fit any ledger and reveal nothing.
+func uploadKey(p share.Principal, requestID string) string   { return key("upload", p, requestID) }
+func storedKey(p share.Principal, storagePath string) string { return key("stored", p, storagePath) }
+
+func key(what string, p share.Principal, id string) string {
+	sum := admission.Hash(what, p.Account, string(p.Role), p.ID, p.Caller, id)
+	return hex.EncodeToString(sum[:])
+}
+
+func (e *Engine) load(ctx context.Context, key string) (share.Record, uint64, error) {
+	rec, rev, err := e.Ledger.Load(ctx, key)
+	if err != nil {
+		return share.Record{}, 0, ledgerError(err)
+	}
+	return rec, rev, nil
+}
+
+// valid reports whether a loaded record exists and has not expired.
+func (e *Engine) valid(rec share.Record, rev uint64) bool {
+	return rev != 0 && e.Now().Before(rec.Expires)
+}
+
+func ledgerError(err error) error {
+	if share.KindOf(err) != "" {
+		return err
+	}
+	return share.Errorf(share.LedgerUnavailable, "the ledger of request ids cannot be reached; nothing was done", err)
+}
+
+// rememberStored lets the uploader download a file that is stored and not published.
+func (e *Engine) rememberStored(ctx context.Context, p share.Principal, rec share.Record, file *share.StoredFile) error {
+	rec.State, rec.File = share.Stored, file
+	_, err := e.Ledger.Save(ctx, storedKey(p, file.File.StoragePath), rec, 0)
+	if err != nil && !errors.Is(err, share.ErrStale) {
+		return ledgerError(err)
+	}
+	return nil
+}

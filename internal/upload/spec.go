@@ -1,0 +1,92 @@
+package upload
+
+import (
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// MaxPreviewChars is the length that a preview's data URI must stay under, in characters. LivePerson says "under 30 KB".
+const MaxPreviewChars = 30 * 1024
+
+// A Spec is a validated request to upload a file.
+type Spec struct {
+	Account, Conversation, Dialog string
+	DisplayName, Caption          string
+	FileType                      share.FileType
+	// Size is the declared size in bytes; -1: not declared.
+	Size int64
+	// Declared are the declared checksums of the uploaded bytes.
+	Declared share.Checksums
+	// WantSHA256 asks for the SHA-256 of the file: it was requested, or declared.
+	WantSHA256 bool
+	// Preview is a data URI; empty: none. GeneratePreview asks for one.
+	Preview         string
+	GeneratePreview bool
+	// Publish says whether the file is published once it is stored.
+	Publish bool
+	// RequestID is a UUID in its canonical spelling.
+	RequestID string
+	// ValidateOnly asks for checks without effects.
+	ValidateOnly bool
+	// Fit and Strip are what may be done to an image.
+	Fit, Strip bool
+	// Fingerprint identifies what RequestID stands for.
+	Fingerprint []byte
+	// Limits are those of the account when the call began.
+	Limits Limits
+}
+
+// Limits are an account's limits and rules for uploads.
+type Limits struct {
+	// MaxInputBytes is the maximum size of the uploaded file. MaxFileBytes is that of the stored file: it is smaller only for an
+	// image that may be fitted.
+	MaxInputBytes, MaxFileBytes int64
+	// MaxImagePixels is the maximum number of pixels of an image.
+	MaxImagePixels int64
+	// CheckETag compares the store's ETag with the MD5 of the stored bytes.
+	CheckETag bool
+}
+
+// transforms reports whether the file may be changed before it is stored. It is then received completely first.
+func (s *Spec) transforms() bool {
+	return s.Strip || s.Fit && (s.Size < 0 || s.Size > s.Limits.MaxFileBytes)
+}
+
+// memory returns the bytes of memory that the upload needs: for the file, and for a changed copy of it.
+func (s *Spec) memory() int64 {
+	n := s.Size
+	if n < 0 {
+		n = s.Limits.MaxInputBytes
+	}
+	if s.transforms() {
+		n = wholeBlocks(n) + s.Limits.MaxFileBytes
+	}
+	return n
+}
+
+// A Source is the bytes of one upload. Its methods are called from one goroutine at a time.
+type Source interface {
+	// Next returns the next bytes, or io.EOF after the client has finished. It may block until the call ends, and ends at the
+	// latest then. The bytes are valid until the next call of Next, unless they are Owned.
+	Next() (Chunk, error)
+	// Finish returns the checksums that the client declared at the end. It is called after io.EOF.
+	Finish() share.Checksums
+	// Accept reports to the client that the upload was accepted. It is called once, before Next, and not at all for a replay.
+	Accept() error
+	// QueuedBytes is the number of bytes that the source holds already, outside the memory budget.
+	QueuedBytes() int64
+}
+
+// A Chunk is a run of bytes of a file.
+type Chunk struct {
+	Bytes []byte
+	// Owned reports that the bytes never change, so that the upload may refer to them instead of copying them.
+	Owned bool
+}
+
+// A Result is a finished upload.
+type Result struct {
+	// File is the stored file; nil for ValidateOnly.
+	File *share.StoredFile
+	// Replayed reports that an earlier attempt with the same request id stored it.
+	Replayed bool
+}

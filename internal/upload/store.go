@@ -1,0 +1,164 @@
+package upload
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/retry"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// Attempts of the steps of storing, before the caller sees the error.
+const (
+	maxPuts        = 4 // that fail with passing errors
+	maxRejections  = 3 // with signed URLs that the store rejects: the first, and two fresh ones
+	maxCorruptions = 2
+	maxURLRequests = 3
+	// minURLLife is the life that a signed URL must have left for another PUT.
+	minURLLife = 5 * time.Second
+	firstPause = 200 * time.Millisecond
+)
+
+// A storing stores one spool.
+type storing struct {
+	*transfer
+	spool *spool
+	etag  string // what the store must answer; set before the spool is released; empty: not compared
+
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when nothing reads the spool any more
+	outcome struct {      // set then
+		object share.StoredObject
+		path   string
+		err    error
+	}
+}
+
+// startStoring begins to store a spool. The store commits nothing before the spool is released. The caller calls stop.
+func (t *transfer) startStoring(ctx context.Context, s *spool) *storing {
+	p := &storing{transfer: t, spool: s, done: make(chan struct{})}
+	ctx, p.cancel = context.WithCancel(ctx)
+	t.Drain.Go(func() {
+		defer close(p.done)
+		defer share.Recover(ctx, t.Log, &p.outcome.err) // a panic here would end the process
+		p.outcome.object, p.outcome.path, p.outcome.err = p.put(ctx)
+	})
+	return p
+}
+
+// ended returns a channel that is closed when storing has ended; of a nil storing it never is.
+func (p *storing) ended() <-chan struct{} {
+	if p == nil {
+		return nil
+	}
+	return p.done
+}
+
+// stop ends storing, and returns when nothing reads the spool any more.
+func (p *storing) stop() {
+	p.cancel()
+	<-p.done
+}
+
+// wait waits for the object and completes file with its place.
+func (p *storing) wait(ctx context.Context, file *share.StoredFile) (*share.StoredFile, error) {
+	select {
+	case <-p.done:
+		if p.outcome.err != nil {
+			return nil, p.outcome.err
+		}
+		file.File.StoragePath, file.ETag, file.Time = p.outcome.path, p.outcome.object.ETag, p.Now()
+		return file, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// put stores the spool, with retries, and returns the object and its path when nothing reads the spool any more.
+//
+// The first PUT runs while the bytes arrive. The store cannot confirm it before the spool is released, but it can reject it, or
+// report that it has something newer. Later PUTs wait for the whole file: repeating half of it gains nothing.
+func (p *storing) put(ctx context.Context) (share.StoredObject, string, error) {
+	size := p.spec.Size
+	if size < 0 { // the signed URL is for a size
+		if err := p.spool.awaitRelease(ctx); err != nil {
+			return share.StoredObject{}, "", err
+		}
+		size = p.spool.len()
+	}
+	attempts := retry.New(retry.Policy{
+		Attempts: maxPuts,
+		Kinds: map[share.Kind]retry.Limit{
+			share.StorageURLRejected: {Attempts: maxRejections},
+			share.StorageCorrupted:   {Attempts: maxCorruptions},
+		},
+		Backoff: retry.Backoff{First: firstPause},
+		Log:     p.Log, Operation: "PUT",
+	})
+	var url share.TempURL
+	for {
+		if url.Path == "" || url.ExpireTime.Sub(p.Now()) < minURLLife {
+			var err error
+			if url, err = p.requestURL(ctx, size); err != nil {
+				return share.StoredObject{}, "", err
+			}
+		}
+		object, superseded, err := p.putOnce(ctx, url, size)
+		if err == nil {
+			return object, url.Path, nil
+		}
+		if superseded || share.Is(err, share.StorageURLRejected) {
+			url = share.TempURL{} // a rejected URL is not used again, and what is newer under its path stays newer
+		}
+		if err := attempts.Wait(ctx, err); err != nil {
+			return share.StoredObject{}, "", err
+		}
+		if err := p.spool.awaitRelease(ctx); err != nil {
+			return share.StoredObject{}, "", err
+		}
+	}
+}
+
+// requestURL requests a signed URL. A repeated request has no effect.
+func (p *storing) requestURL(ctx context.Context, size int64) (url share.TempURL, err error) {
+	policy := retry.Policy{Attempts: maxURLRequests, Backoff: retry.Backoff{First: firstPause}, Log: p.Log, Operation: "upload URL request"}
+	err = retry.Do(ctx, policy, func(ctx context.Context) error {
+		url, err = p.session.UploadURL(ctx, size, p.spec.FileType)
+		return err
+	})
+	return url, err
+}
+
+// putOnce makes one PUT and verifies its result. superseded reports that the store had something newer under the path.
+func (p *storing) putOnce(ctx context.Context, url share.TempURL, size int64) (object share.StoredObject, superseded bool, err error) {
+	object, err = p.Store.Put(ctx, p.spec.Account, url, size, p.spec.FileType.MediaType(), p.spool.body(ctx))
+	switch {
+	case share.Is(err, share.FileTooLarge): // the store's own limit, which it does not report
+		return object, false, TooLarge(size-1, size)
+	case err != nil:
+		return object, false, err
+	case object.Superseded:
+		object, err = p.newer(ctx, url, size)
+		superseded = true
+	case !p.spool.isReleased():
+		err = share.Reject(share.StorageProtocolError, "the store acknowledged the upload before receiving the whole file")
+	}
+	if err == nil && p.etag != "" && !object.Large && object.ETag != "" && !strings.EqualFold(object.ETag, p.etag) {
+		err = share.Reject(share.StorageCorrupted, "the stored object's checksum differs from that of the uploaded bytes")
+	}
+	return object, superseded, err
+}
+
+// newer returns what the store has under the path instead of what was sent (202). Usually that is this upload's own earlier PUT,
+// whose answer was lost, sent through a proxy whose clock is ahead. Only a whole file can be compared.
+func (p *storing) newer(ctx context.Context, url share.TempURL, size int64) (share.StoredObject, error) {
+	if err := p.spool.awaitRelease(ctx); err != nil {
+		return share.StoredObject{}, err
+	}
+	object, err := p.Store.Head(ctx, p.spec.Account, url)
+	if share.Is(err, share.FileNotFound) || err == nil && object.Size != size {
+		return share.StoredObject{}, share.Errorf(share.StorageCorrupted, "the store has a newer object under the path, and it is not this file", err)
+	}
+	return object, err
+}
