@@ -3,10 +3,11 @@ package service
 import (
 	"context"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // recommendedChunk is a good size to send: large enough for speed, small enough for idle timers and progress.

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -21,13 +21,13 @@ func TestWhoIsNotAdmittedCostsNobodyAnything(t *testing.T) {
 			h := newHouse(t, func(c *Config) { c.QueueLength, c.QueueWait = places, 30*time.Millisecond })
 			room := h.fillUp()
 			_, err := h.upload(h.alice(), first(spec(picture(10))))
-			if limit := refused(t, err, share.TooManyUploads).GetMetadata()["limit"]; limit != map[int]string{0: limitQueue, 1: limitBudget}[places] {
+			if limit := refused(t, err, share.TooManyUploads).GetMetadata()["limit"]; limit != map[int]string{0: "queue", 1: "budget"}[places] {
 				t.Errorf("the limit is %q", limit)
 			}
 			if n := h.lp.count("Session") + h.book.count("Load", "Save") + h.store.count("Put"); n != 0 {
 				t.Errorf("%d calls were made", n)
 			}
-			room.release()
+			room.Release()
 			h.put(picture(10))
 		})
 	}
@@ -36,203 +36,10 @@ func TestWhoIsNotAdmittedCostsNobodyAnything(t *testing.T) {
 func TestWhoWaitsIsAdmittedWhenThereIsRoom(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.QueueWait = 10 * time.Second })
 	room := h.fillUp()
-	time.AfterFunc(30*time.Millisecond, room.release)
+	time.AfterFunc(30*time.Millisecond, room.Release)
 	b := picture(10)
 	h.put(b)
 	h.published(b)
-}
-
-// A door is an admission with patience, whose callers are single letters.
-type door struct {
-	t *testing.T
-	*admission
-	admitted chan string // who was let in, in that order
-	rooms    map[string]*reservation
-	wrong    chan error
-}
-
-func newDoor(t *testing.T, blocks int64, perCaller int) *door {
-	return &door{
-		t: t, admission: newAdmission(blocks*blockBytes, perCaller, 100, 10*time.Second, time.Now),
-		admitted: make(chan string, 100), rooms: make(map[string]*reservation), wrong: make(chan error, 100),
-	}
-}
-
-// come has an upload of so many blocks come to the door; its name begins with its caller's letter. It returns once the upload
-// is in or waits.
-func (d *door) come(name string, blocks int64) { d.comeFor(context.Background(), name, blocks) }
-
-// comeFor is come, for an upload that waits until ctx ends at the most.
-func (d *door) comeFor(ctx context.Context, name string, blocks int64) {
-	d.t.Helper()
-	before := d.waiters()
-	in := make(chan struct{})
-	go func() {
-		room, err := d.reserve(ctx, caller{name[0]}, blocks*blockBytes, true)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			d.wrong <- err
-			return
-		}
-		d.mu.Lock()
-		d.rooms[name] = room
-		d.mu.Unlock()
-		d.admitted <- name
-		close(in)
-	}()
-	for d.waiters() == before {
-		select {
-		case <-in:
-			return
-		case err := <-d.wrong:
-			d.t.Fatal(err)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
-// goes ends an upload.
-func (d *door) goes(name string) {
-	d.mu.Lock()
-	room := d.rooms[name]
-	d.mu.Unlock()
-	if room == nil {
-		d.t.Fatalf("%s is not in", name)
-	}
-	room.release()
-}
-
-// lets wants these to be let in now, and nobody else.
-func (d *door) lets(names ...string) {
-	d.t.Helper()
-	var came []string
-	for range names {
-		select {
-		case got := <-d.admitted:
-			came = append(came, got)
-		case <-time.After(5 * time.Second):
-			d.t.Fatalf("%v were let in, want %v", came, names)
-		}
-	}
-	slices.Sort(came)
-	if !slices.Equal(came, names) {
-		d.t.Errorf("%v were let in, want %v", came, names)
-	}
-	select {
-	case got := <-d.admitted:
-		d.t.Errorf("%s was let in too", got)
-	case <-time.After(20 * time.Millisecond):
-	}
-}
-
-func (d *door) empty() {
-	d.t.Helper()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.lines)+len(d.turns)+len(d.proven) != 0 || d.places != 100 {
-		d.t.Errorf("%d lines, %d turns, %d principals, %d places are left", len(d.lines), len(d.turns), len(d.proven), d.places)
-	}
-}
-
-func TestACallersLineIsFirstComeFirstServed(t *testing.T) {
-	d := newDoor(t, 4, 10)
-	d.come("z", 4)
-	d.lets("z")
-	d.come("a1", 4)
-	d.come("a2", 1) // a small one does not overtake a large one
-	d.come("b1", 1) // nor does another caller's
-	d.goes("z")
-	d.lets("a1")
-	d.goes("a1")
-	d.lets("a2", "b1")
-	d.goes("b1")
-	d.goes("a2")
-	d.empty()
-	if d.free != 4*blockBytes {
-		t.Error("not everything was given back")
-	}
-}
-
-func TestNobodyOvertakesWhoseTurnItIs(t *testing.T) {
-	d := newDoor(t, 4, 10)
-	d.come("z", 2)
-	d.lets("z")
-	ctx, cancel := context.WithCancel(t.Context())
-	d.comeFor(ctx, "a1", 4)
-	d.come("b1", 1)
-	d.lets() // there is room for it, but a was first
-	cancel()
-	d.lets("b1") // a has left
-	d.goes("z")
-	d.goes("b1")
-	d.empty()
-}
-
-func TestWhatCanNeverBeLetInHoldsNobodyUp(t *testing.T) {
-	d := newDoor(t, 4, 10)
-	if _, err := d.reserve(t.Context(), caller{'a'}, 5*blockBytes, true); !share.Is(err, share.TooManyUploads) {
-		t.Errorf("got %v", err)
-	}
-	d.come("b1", 1)
-	d.lets("b1")
-	d.goes("b1")
-	d.empty()
-}
-
-func TestWhoSendsMuchWaitsBehindItself(t *testing.T) {
-	d := newDoor(t, 2, 10)
-	d.come("a1", 1)
-	d.come("z", 1)
-	d.lets("a1", "z")
-	for _, name := range []string{"a2", "a3", "a4"} { // the flood
-		d.come(name, 1)
-	}
-	d.come("b1", 1)
-	d.come("c1", 1)
-	d.come("b2", 1)
-	d.goes("z")
-	// a has half of the budget, and waits for its own: b and c take turns.
-	d.lets("b1")
-	d.goes("b1")
-	d.lets("c1")
-	d.goes("a1")
-	d.lets("a2")
-	d.goes("a2")
-	d.lets("b2")
-	d.goes("c1")
-	d.lets("a3")
-	d.goes("b2")
-	d.lets() // what is free is free for others: a has its half
-	d.goes("a3")
-	d.lets("a4")
-	d.goes("a4")
-	d.empty()
-}
-
-func TestACallerMayHaveSoManyUploadsAndAsManyWait(t *testing.T) {
-	d := newDoor(t, 100, 2)
-	d.come("a1", 1)
-	d.come("a2", 1)
-	d.lets("a1", "a2")
-	d.come("a3", 1)
-	d.come("a4", 1)
-	d.lets()
-	_, err := d.reserve(t.Context(), caller{'a'}, 1, true)
-	if e, ok := errors.AsType[*share.Error](err); !ok || e.Kind != share.TooManyUploads || e.Metadata["limit"] != limitCaller {
-		t.Errorf("got %v", err)
-	}
-	d.come("b1", 1) // is not kept from what is free
-	d.lets("b1")
-	d.goes("a2")
-	d.lets("a3")
-	for _, name := range []string{"a1", "a3", "b1"} {
-		d.goes(name)
-	}
-	d.lets("a4")
-	d.goes("a4")
-	d.empty()
 }
 
 // Several tokens of one consumer are one caller, once that is known.
@@ -240,7 +47,7 @@ func TestAPrincipalIsOneCallerWhateverItsTokens(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.MaxUploadsPerCaller = 1 })
 	stream := h.begin(h.alice(), spec(picture(10)))
 	_, err := h.upload(h.as(renewedToken), first(spec(picture(10))))
-	if limit := refused(t, err, share.TooManyUploads).GetMetadata()["limit"]; limit != limitCaller {
+	if limit := refused(t, err, share.TooManyUploads).GetMetadata()["limit"]; limit != "caller" {
 		t.Errorf("the limit is %q", limit)
 	}
 	if n := h.book.count("Save"); n != 1 || h.lp.count("UploadURL") > 1 {
@@ -267,15 +74,15 @@ func TestAFloodKeepsNobodyElseOut(t *testing.T) {
 			_, _ = h.upload(flood, first(spec(picture(10), func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-bob") })))
 		})
 	}
-	h.eventually("as many wait as may", func() bool { return h.server.admission.waiters() == 4 })
+	h.eventually("as many wait as may", func() bool { return h.server.memory.Usage().Queued == 4 })
 	b := picture(1000)
 	done := make(chan error, 1)
 	go func() {
 		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
 		done <- err
 	}()
-	h.eventually("alice waits too", func() bool { return h.server.admission.waiters() == 5 })
-	room.release()
+	h.eventually("alice waits too", func() bool { return h.server.memory.Usage().Queued == 5 })
+	room.Release()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -283,59 +90,12 @@ func TestAFloodKeepsNobodyElseOut(t *testing.T) {
 	floods.Wait()
 }
 
-func TestWhoIsRefusedIsToldToComeBackLaterTheMoreThereAre(t *testing.T) {
-	now := time.Now()
-	told := func(others int) (mean time.Duration) {
-		c := crowd{}
-		for range 20 { // a door that lets ten a second in
-			now = now.Add(100 * time.Millisecond)
-			c.admitted(now)
-		}
-		for range others {
-			c.refused()
-		}
-		seen := map[time.Duration]bool{}
-		for range 100 {
-			d := c.refused()
-			if d < leastAway || d > mostAway {
-				t.Errorf("%s", d)
-			}
-			seen[d] = true
-			mean += d / 100
-		}
-		if len(seen) < 90 {
-			t.Errorf("100 callers are told %d times", len(seen))
-		}
-		return mean
-	}
-	few, many := told(0), told(200)
-	if many < 2*few {
-		t.Errorf("%s where there are few, and %s where there are many", few, many)
-	}
-	c := crowd{away: 5}
-	for range 10 {
-		c.admitted(now)
-	}
-	if c.away != 0 {
-		t.Errorf("%d are away, and ten came in", c.away)
-	}
-}
-
 func TestTheBudgetCountsBlocksNotBytes(t *testing.T) {
-	for size, blocks := range map[int64]int64{1: 1, blockBytes - 1: 1, blockBytes: 1, blockBytes + 1: 2, 300_000: 5} {
-		a := newAdmission(8*blockBytes, 1, 0, 0, time.Now)
-		if _, err := a.reserve(t.Context(), caller{}, size, true); err != nil {
-			t.Fatal(err)
-		}
-		if a.free != (8-blocks)*blockBytes {
-			t.Errorf("%d bytes do not take %d blocks", size, blocks)
-		}
-	}
 	h := newHouse(t)
-	for what, s := range map[string]*pb.UploadSpec{"declared": spec(picture(blockBytes + 1)), "undeclared": spec(nil, undeclared)} {
-		want := h.server.MemoryBudget - 2*blockBytes
+	for what, s := range map[string]*pb.UploadSpec{"declared": spec(picture(admission.BlockBytes + 1)), "undeclared": spec(nil, undeclared)} {
+		want := h.server.MemoryBudget - 2*admission.BlockBytes
 		if what == "undeclared" { // the limit, 300,000 bytes
-			want = h.server.MemoryBudget - 5*blockBytes
+			want = h.server.MemoryBudget - 5*admission.BlockBytes
 		}
 		ctx, cancel := context.WithCancel(h.alice())
 		h.begin(ctx, s)
@@ -356,13 +116,13 @@ func TestWhoLeavesTheQueueIsNotCounted(t *testing.T) {
 		_, err := h.upload(ctx, first(spec(picture(10))))
 		done <- err
 	}()
-	h.eventually("it waits", func() bool { return h.server.admission.waiters() == 1 })
+	h.eventually("it waits", func() bool { return h.server.memory.Usage().Queued == 1 })
 	cancel()
 	if err := <-done; status.Code(err) != codes.Canceled {
 		t.Errorf("got %v", err)
 	}
-	h.eventually("its place is free", func() bool { return h.server.admission.waiters() == 0 })
-	room.release()
+	h.eventually("its place is free", func() bool { return h.server.memory.Usage().Queued == 0 })
+	room.Release()
 }
 
 // Stop ends an upload wherever it is: nothing waits on.
@@ -374,7 +134,7 @@ func TestStopEndsWhatRunsWithDraining(t *testing.T) {
 		send    []*pb.UploadRequest
 	}{
 		"before its spec":      {send: []*pb.UploadRequest{}},
-		"in the queue":         {prepare: func(h *house) { h.t.Cleanup(h.fillUp().release) }},
+		"in the queue":         {prepare: func(h *house) { h.t.Cleanup(h.fillUp().Release) }},
 		"at LivePerson's door": {prepare: func(h *house) { h.lp.on("Session", hold) }},
 		"in the ledger":        {prepare: func(h *house) { h.book.on("Load", hold) }},
 		"in the ledger, nameless": {prepare: func(h *house) {
@@ -442,13 +202,13 @@ func TestDrainLetsRunningUploadsEndAndNoOthersBegin(t *testing.T) {
 
 func TestWhoWaitsWhenTheDrainBeginsIsSentAway(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.QueueWait = 10 * time.Second })
-	defer h.fillUp().release()
+	defer h.fillUp().Release()
 	done := make(chan error, 1)
 	go func() {
 		_, err := h.upload(h.alice(), first(spec(picture(10))))
 		done <- err
 	}()
-	h.eventually("it waits", func() bool { return h.server.admission.waiters() == 1 })
+	h.eventually("it waits", func() bool { return h.server.memory.Usage().Queued == 1 })
 	h.server.Drain()
 	select {
 	case err := <-done:

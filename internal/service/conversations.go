@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
-	"github.com/lpfileshare/lpfileshare/internal/conversation"
+	"github.com/lpfileshare/lpfileshare/internal/conversations"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -38,7 +38,7 @@ func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.Crea
 	}
 	bare := proto.CloneOf(req)
 	bare.RequestId = ""
-	c, replayed, err := s.conversations.Create(ctx, session, conversation.Request{
+	c, replayed, err := s.conversations.Create(ctx, session, conversations.Request{
 		RequestID: req.GetRequestId(), Fingerprint: fingerprintOf(bare), Conversation: newConversation(req),
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing/iotest"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
@@ -579,7 +580,7 @@ func (w *warehouse) Get(ctx context.Context, _ string, u share.TempURL, start, l
 		o.Start = max(0, o.Size+start)
 	}
 	if o.Start > o.Size || o.Start == o.Size && start > 0 {
-		return nil, with(refuse(share.RangeNotSatisfiable, "the range lies outside of the file"), "sizeBytes", itoa(o.Size))
+		return nil, share.Reject(share.RangeNotSatisfiable, "the range lies outside of the file").With("sizeBytes", share.Itoa(o.Size))
 	}
 	if o.End = o.Size; limit > 0 && limit < o.End-o.Start {
 		o.End = o.Start + limit
@@ -592,7 +593,7 @@ func (w *warehouse) Get(ctx context.Context, _ string, u share.TempURL, start, l
 		}
 		w.breaks = w.breaks[1:]
 	}
-	o.Body = io.NopCloser(io.MultiReader(bytes.NewReader(part), &failed{end}))
+	o.Body = io.NopCloser(io.MultiReader(bytes.NewReader(part), iotest.ErrReader(end)))
 	return o, nil
 }
 

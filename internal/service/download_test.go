@@ -163,7 +163,7 @@ func TestADownloadThatCannotGoOnSaysHowMuchWasSent(t *testing.T) {
 	h.store.breaks = []int{1500, 0, 0, 0, 0, 0, 0}
 	got, _, trailer, err := h.download(h.alice(), req)
 	info := refused(t, err, share.StorageTruncated)
-	if sent := info.GetMetadata()["sentBytes"]; sent != itoa(int64(len(got))) || trailer != nil {
+	if sent := info.GetMetadata()["sentBytes"]; sent != share.Itoa(int64(len(got))) || trailer != nil {
 		t.Errorf("it says that %s bytes were sent, and %d came", sent, len(got))
 	}
 	h.store.breaks = nil

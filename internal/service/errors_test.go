@@ -18,6 +18,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
 // An errorCase brings one condition about. Its function prepares the house and returns the call that fails. What the house
@@ -83,7 +84,7 @@ var errorCases = map[share.Kind]errorCase{
 	}},
 	share.PreviewTooLarge: {keys: []string{"actualBytes", "maxBytes"}, do: func(h *house) func() error {
 		return uploading(h, picture(10), func(s *pb.UploadSpec) {
-			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64," + strings.Repeat("A", maxPreviewChars)}}
+			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64," + strings.Repeat("A", upload.MaxPreviewChars)}}
 		})
 	}},
 	share.FileEmpty: {do: func(h *house) func() error { return uploading(h, nil) }},
@@ -146,7 +147,7 @@ var errorCases = map[share.Kind]errorCase{
 	}},
 	share.TooManyUploads: {keys: []string{"limit"}, do: func(h *house) func() error {
 		room := h.fillUp()
-		h.t.Cleanup(room.release)
+		h.t.Cleanup(room.Release)
 		return uploading(h, picture(10))
 	}},
 	share.ServerDraining: {do: func(h *house) func() error {
@@ -174,7 +175,7 @@ var errorCases = map[share.Kind]errorCase{
 		return uploading(h, picture(10), func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-closed") })
 	}},
 	share.LPRejectedFile: {keys: []string{"lpErrorCode", "step"}, do: func(h *house) func() error {
-		h.lp.failAlways("UploadURL", with(refuse(share.LPRejectedFile, "no"), "lpErrorCode", "400", "step", "url"))
+		h.lp.failAlways("UploadURL", share.Reject(share.LPRejectedFile, "no").With("lpErrorCode", "400", "step", "url"))
 		return uploading(h, picture(10))
 	}},
 	share.LPRateLimited:        portFails("UploadURL", share.LPRateLimited),
@@ -217,7 +218,7 @@ var errorCases = map[share.Kind]errorCase{
 		return uploading(h, picture(2000))
 	}},
 	share.ImageTooManyPixels: {keys: []string{"actualPixels", "maxPixels"}, do: func(h *house) func() error {
-		h.look.failAlways("Inspect", with(refuse(share.ImageTooManyPixels, "a bomb"), "maxPixels", "1000", "actualPixels", "1001"))
+		h.look.failAlways("Inspect", share.Reject(share.ImageTooManyPixels, "a bomb").With("maxPixels", "1000", "actualPixels", "1001"))
 		return uploading(h, picture(2000))
 	}},
 	share.PageTokenInvalid: {do: func(h *house) func() error {
@@ -231,7 +232,7 @@ var errorCases = map[share.Kind]errorCase{
 		return uploading(h, picture(10))
 	}},
 	share.ImageCannotFit: {keys: []string{"maxBytes", "why"}, config: fitting, do: func(h *house) func() error {
-		h.look.failAlways("Fit", with(refuse(share.ImageCannotFit, "a message"), "maxBytes", "300000", "why", "animated"))
+		h.look.failAlways("Fit", share.Reject(share.ImageCannotFit, "a message").With("maxBytes", "300000", "why", "animated"))
 		return uploading(h, picture(300_001), fit)
 	}},
 	share.WatchTooSlow: {do: func(h *house) func() error {
@@ -452,11 +453,11 @@ func retryDelay(s *status.Status) (time.Duration, bool) {
 }
 
 func TestTheWorstStatusFits3KiB(t *testing.T) {
-	e := refuse(share.FileSharingDisabled, "%s", strings.Repeat("é", 5000))
+	e := share.Reject(share.FileSharingDisabled, "%s", strings.Repeat("é", 5000))
 	for range 50 {
 		e.Violations = append(e.Violations, share.Violation{Field: strings.Repeat("f", 500), Description: strings.Repeat("ü", 500)})
 	}
-	s := statusOfKind(with(e, "requestId", strings.Repeat("0", 36)))
+	s := statusOfKind(e.With("requestId", strings.Repeat("0", 36)))
 	if n := proto.Size(s.Proto()); n >= 3<<10 {
 		t.Errorf("the status has %d bytes", n)
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -214,10 +215,10 @@ func TestAFittedUploadHoldsRoomForBoth(t *testing.T) {
 	h.look.on("Fit", func(ctx context.Context) error { fitting = h.server.MemoryBudget - h.budgetFree(); return nil })
 	h.store.on("Put", func(ctx context.Context) error { storing = h.server.MemoryBudget - h.budgetFree(); return nil })
 	h.put(b, fit)
-	if want := wholeBlocks(500_000) + wholeBlocks(300_000); fitting != want {
+	if want := admission.WholeBlocks(500_000) + admission.WholeBlocks(300_000); fitting != want {
 		t.Errorf("%d bytes were reserved while it was made to fit, want %d", fitting, want)
 	}
-	if want := wholeBlocks(250_000); storing != want {
+	if want := admission.WholeBlocks(250_000); storing != want {
 		t.Errorf("%d bytes were reserved while it was stored, want %d", storing, want)
 	}
 }

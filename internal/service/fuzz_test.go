@@ -17,8 +17,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
 func TestNamesGoThereAndBack(t *testing.T) {
@@ -114,20 +116,20 @@ func FuzzSpec(f *testing.F) {
 			return
 		}
 		switch {
-		case !validAccount(u.account) || !validID(u.conversation) || !validID(u.dialog):
-			t.Errorf("%v is taken for %s %s %s", s, u.account, u.conversation, u.dialog)
-		case u.size == 0 || u.size < -1 || u.size > settings.MaxFileBytes:
-			t.Errorf("%v is taken with %d bytes", s, u.size)
-		case strings.ContainsAny(u.displayName, "\x00\r\n\x7f"):
-			t.Errorf("%v is taken with the name %q", s, u.displayName)
-		case !u.fileType.IsImage() && (!documents || u.makePreview):
+		case !validAccount(u.Account) || !validID(u.Conversation) || !validID(u.Dialog):
+			t.Errorf("%v is taken for %s %s %s", s, u.Account, u.Conversation, u.Dialog)
+		case u.Size == 0 || u.Size < -1 || u.Size > settings.MaxFileBytes:
+			t.Errorf("%v is taken with %d bytes", s, u.Size)
+		case strings.ContainsAny(u.DisplayName, "\x00\r\n\x7f"):
+			t.Errorf("%v is taken with the name %q", s, u.DisplayName)
+		case !u.FileType.IsImage() && (!documents || u.GeneratePreview):
 			t.Errorf("%v is taken", s)
-		case u.preview != "" && (len(u.preview) >= maxPreviewChars || !strings.HasPrefix(u.preview, "data:image/")):
-			t.Errorf("%v is taken with the preview %q", s, u.preview)
+		case u.Preview != "" && (len(u.Preview) >= upload.MaxPreviewChars || !strings.HasPrefix(u.Preview, "data:image/")):
+			t.Errorf("%v is taken with the preview %q", s, u.Preview)
 		}
-		s.RequestId = u.requestID
+		s.RequestId = u.RequestID
 		again, err := checkSpec(s, settings)
-		if err != nil || again.requestID != u.requestID || !slices.Equal(again.fingerprint, u.fingerprint) {
+		if err != nil || again.RequestID != u.RequestID || !slices.Equal(again.Fingerprint, u.Fingerprint) {
 			t.Errorf("%v: read again it is %+v, %v", s, again, err)
 		}
 	})
@@ -248,7 +250,7 @@ func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.
 	}
 	msgs = []*pb.UploadRequest{first(s)}
 	finished := false
-	refuse := func(k share.Kind) {
+	reject := func(k share.Kind) {
 		if want == "" {
 			want = k
 		}
@@ -257,30 +259,30 @@ func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.
 		op, size := int(x)%ops, int(x)/ops%16+1
 		m := &pb.UploadRequest{}
 		if finished {
-			refuse(share.StreamProtocolViolation)
+			reject(share.StreamProtocolViolation)
 		}
 		switch op {
 		case opNothing:
-			refuse(share.StreamProtocolViolation)
+			reject(share.StreamProtocolViolation)
 		case opSpec:
 			m.FirstMessage, m.Chunk = first(s).FirstMessage, &pb.DataChunk{Offset: int64(n), Data: []byte("a")} // the chunk alone would be taken
-			refuse(share.StreamProtocolViolation)
+			reject(share.StreamProtocolViolation)
 		case opEmptyChunk:
 			m.Chunk = &pb.DataChunk{Offset: int64(n)}
-			refuse(share.StreamProtocolViolation)
+			reject(share.StreamProtocolViolation)
 		case opChunk, opChunkAndFinish, opWrongOffset, opWrongCRC:
 			m.Chunk = &pb.DataChunk{Offset: int64(n), Data: []byte(strings.Repeat("a", size))}
 			switch {
 			case op == opWrongOffset:
 				m.Chunk.Offset = int64(n + size)
-				refuse(share.OffsetMismatch)
+				reject(share.OffsetMismatch)
 			case op == opWrongCRC:
 				m.Chunk.Crc32C = proto.Uint32(0)
-				refuse(share.ChunkChecksumMismatch)
+				reject(share.ChunkChecksumMismatch)
 			case declared > 0 && n+size > declared:
-				refuse(share.SizeExceeded)
+				reject(share.SizeExceeded)
 			case n+size > fuzzLimit:
-				refuse(share.FileTooLarge)
+				reject(share.FileTooLarge)
 			}
 			n += size
 		}
@@ -292,11 +294,11 @@ func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.
 	}
 	switch {
 	case !finished:
-		refuse(share.UploadIncomplete)
+		reject(share.UploadIncomplete)
 	case n == 0:
-		refuse(share.FileEmpty)
+		reject(share.FileEmpty)
 	case n < declared:
-		refuse(share.UploadIncomplete)
+		reject(share.UploadIncomplete)
 	}
 	return msgs, want, n
 }
@@ -327,7 +329,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 		s := New(Config{
 			Settings: func(string) Settings {
 				return Settings{MaxFileBytes: fuzzLimit, Documents: share.Documents(), CheckETag: true}
-			}, MemoryBudget: blockBytes,
+			}, MemoryBudget: admission.BlockBytes,
 			MaxUploadsPerCaller: 1,
 			IdleTimeout:         time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler),
@@ -356,7 +358,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 				t.Errorf("the store got all %d bytes of a file that was refused", len(p.got))
 			}
 		}
-		if s.admission.free != blockBytes || len(s.admission.lines) != 0 || lp.sessions() != 0 {
+		if u := s.memory.Usage(); u.FreeBytes != admission.BlockBytes || u.Callers != 0 || lp.sessions() != 0 {
 			t.Error("something was not given back")
 		}
 	})

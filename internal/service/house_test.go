@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -101,7 +102,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 		Caller: func(ctx context.Context) (string, bool) { // as a certificate would tell
 			return strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), ""), true
 		},
-		MemoryBudget: 16 * blockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
+		MemoryBudget: 16 * admission.BlockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,
@@ -175,49 +176,26 @@ func (h *house) checkLeftovers() {
 	h.eventually("all sessions are released", func() bool { return h.lp.sessions() == 0 })
 	h.eventually("the whole budget is free again", func() bool { return h.budgetFree() == h.server.MemoryBudget })
 	h.eventually("no caller is counted any more", func() bool {
-		a, s := h.server.admission, h.server.streams
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(a.lines)+len(a.proven)+len(a.turns)+len(s.open) == 0 && a.places == h.server.QueueLength
+		u := h.server.memory.Usage()
+		return u.Callers+u.Queued+h.server.streams.Open() == 0
 	})
-	h.eventually("no attempt is left running", func() bool {
-		h.server.mu.Lock()
-		defer h.server.mu.Unlock()
-		return len(h.server.running) == 0
-	})
+	h.eventually("no attempt is left running", func() bool { return h.server.uploads.Running() == 0 })
 	if strings.Contains(h.log.String(), secret) {
 		h.t.Errorf("a secret was logged:\n%s", h.log)
 	}
 }
 
-// budgetFree is how much of the budget is free.
-func (h *house) budgetFree() int64 {
-	h.server.admission.mu.Lock()
-	defer h.server.admission.mu.Unlock()
-	return h.server.admission.free
-}
+// budgetFree returns how much of the budget is free.
+func (h *house) budgetFree() int64 { return h.server.memory.Usage().FreeBytes }
 
-// fillUp has somebody else take the whole budget.
-func (h *house) fillUp() *reservation {
+// fillUp reserves the whole budget for another caller.
+func (h *house) fillUp() *admission.Reservation {
 	h.t.Helper()
-	room, err := h.server.admission.reserve(context.Background(), caller{1}, h.server.MemoryBudget, false)
+	r, err := h.server.memory.Reserve(context.Background(), admission.Caller{1}, h.server.MemoryBudget, false)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return room
-}
-
-// waiting is how many uploads are in the queue.
-func (a *admission) waiters() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n := 0
-	for _, l := range a.turns {
-		n += len(l.waiting)
-	}
-	return n
+	return r
 }
 
 func (h *house) eventually(what string, ok func() bool) {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/conversations"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -419,7 +420,7 @@ func TestACreationIsNotRepeatedWhileItsConversationMayAppear(t *testing.T) {
 	bare := proto.CloneOf(req)
 	bare.RequestId = ""
 	over := time.Now()
-	_, err := h.book.Memory.Save(t.Context(), createdKey(h.lp.tokens[aliceToken], req.GetRequestId()), share.Record{
+	_, err := h.book.Memory.Save(t.Context(), conversations.Key(h.lp.tokens[aliceToken], req.GetRequestId()), share.Record{
 		Fingerprint: fingerprintOf(bare), Expires: over.Add(time.Hour), PublishDeadline: over,
 	}, 0)
 	if err != nil {

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"hash/crc32"
@@ -16,6 +15,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
 // Each of these streams is refused, with nothing stored or published, and with the last byte held back from the store.
@@ -56,9 +56,9 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		"a second finish":                     {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b), finish(), finish()}},
 		"an empty message after finish":       {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b), finish(), {}}},
 		"a spec after finish":                 {kind: share.StreamProtocolViolation, msgs: []*pb.UploadRequest{chunk(0, b), finish(), first(spec(b))}},
-		"a gap":                               {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(half+1, b[half+1:]), finish()}, meta: [2]string{"expectedOffset", itoa(int64(half))}},
-		"an overlap":                          {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(half-1, b[half-1:]), finish()}, meta: [2]string{"expectedOffset", itoa(int64(half))}},
-		"the same chunk twice":                {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(0, b[:half]), finish()}, meta: [2]string{"expectedOffset", itoa(int64(half))}},
+		"a gap":                               {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(half+1, b[half+1:]), finish()}, meta: [2]string{"expectedOffset", share.Itoa(int64(half))}},
+		"an overlap":                          {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(half-1, b[half-1:]), finish()}, meta: [2]string{"expectedOffset", share.Itoa(int64(half))}},
+		"the same chunk twice":                {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(0, b[:half]), finish()}, meta: [2]string{"expectedOffset", share.Itoa(int64(half))}},
 		"a negative offset":                   {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(-1, b), finish()}, meta: [2]string{"expectedOffset", "0"}},
 		"a wrong chunk CRC":                   {kind: share.ChunkChecksumMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), with(chunk(half, b[half:]), func(m *pb.UploadRequest) { m.Chunk.Crc32C = proto.Uint32(0) }), finish()}},
 		"a wrong SHA in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){says(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
@@ -69,19 +69,19 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		"right in spec, wrong in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){says(sumsOf(b))}, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongSHA)}},
 		"wrong in spec, right in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){says(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), sums(sumsOf(b))}},
 		"a SHA in finish that is too short":   {kind: share.InvalidField, msgs: []*pb.UploadRequest{chunk(0, b), sums(&pb.Checksums{Sha256: []byte{1}})}},
-		"a byte too few":                      {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b[:len(b)-1]), finish()}, meta: [2]string{"receivedBytes", itoa(int64(len(b) - 1))}},
+		"a byte too few":                      {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b[:len(b)-1]), finish()}, meta: [2]string{"receivedBytes", share.Itoa(int64(len(b) - 1))}},
 		"no byte at all":                      {kind: share.FileEmpty, msgs: []*pb.UploadRequest{finish()}},
 		"no byte at all, undeclared":          {kind: share.FileEmpty, spec: []func(*pb.UploadSpec){undeclared}, msgs: []*pb.UploadRequest{finish()}},
 		"size zero":                           {kind: share.FileEmpty, spec: []func(*pb.UploadSpec){func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(0) }}, msgs: []*pb.UploadRequest{finish()}},
 		"a negative size":                     {kind: share.InvalidField, spec: []func(*pb.UploadSpec){func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(-1) }}, msgs: []*pb.UploadRequest{finish()}},
-		"a byte too many":                     {kind: share.SizeExceeded, msgs: []*pb.UploadRequest{chunk(0, b), chunk(len(b), b[:1]), finish()}, meta: [2]string{"declaredBytes", itoa(int64(len(b)))}},
-		"a byte too many in the last chunk":   {kind: share.SizeExceeded, msgs: []*pb.UploadRequest{chunk(0, append(slices.Clone(b), 0)), finish()}, meta: [2]string{"declaredBytes", itoa(int64(len(b)))}},
+		"a byte too many":                     {kind: share.SizeExceeded, msgs: []*pb.UploadRequest{chunk(0, b), chunk(len(b), b[:1]), finish()}, meta: [2]string{"declaredBytes", share.Itoa(int64(len(b)))}},
+		"a byte too many in the last chunk":   {kind: share.SizeExceeded, msgs: []*pb.UploadRequest{chunk(0, append(slices.Clone(b), 0)), finish()}, meta: [2]string{"declaredBytes", share.Itoa(int64(len(b)))}},
 		"a byte over the limit, undeclared":   {kind: share.FileTooLarge, spec: []func(*pb.UploadSpec){undeclared}, msgs: []*pb.UploadRequest{chunk(0, picture(300_001)), finish()}, meta: [2]string{"maxBytes", "300000"}},
 		"half-close after the spec":           {kind: share.UploadIncomplete, meta: [2]string{"receivedBytes", "0"}},
-		"half-close in mid-file":              {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b[:half])}, meta: [2]string{"receivedBytes", itoa(int64(half))}},
-		"half-close without finish":           {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b)}, meta: [2]string{"receivedBytes", itoa(int64(len(b)))}},
-		"half-close without finish, any size": {kind: share.UploadIncomplete, spec: []func(*pb.UploadSpec){undeclared}, msgs: []*pb.UploadRequest{chunk(0, b)}, meta: [2]string{"receivedBytes", itoa(int64(len(b)))}},
-		"a chunk that is too large":           {kind: share.MessageTooLarge, msgs: []*pb.UploadRequest{chunk(0, make([]byte, MaxChunkBytes+1))}, meta: [2]string{"maxBytes", itoa(MaxChunkBytes)}},
+		"half-close in mid-file":              {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b[:half])}, meta: [2]string{"receivedBytes", share.Itoa(int64(half))}},
+		"half-close without finish":           {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b)}, meta: [2]string{"receivedBytes", share.Itoa(int64(len(b)))}},
+		"half-close without finish, any size": {kind: share.UploadIncomplete, spec: []func(*pb.UploadSpec){undeclared}, msgs: []*pb.UploadRequest{chunk(0, b)}, meta: [2]string{"receivedBytes", share.Itoa(int64(len(b)))}},
+		"a chunk that is too large":           {kind: share.MessageTooLarge, msgs: []*pb.UploadRequest{chunk(0, make([]byte, MaxChunkBytes+1))}, meta: [2]string{"maxBytes", share.Itoa(MaxChunkBytes)}},
 		"another type, told at 512 bytes":     {kind: share.FileTypeMismatch, spec: []func(*pb.UploadSpec){func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_GIF }}, msgs: []*pb.UploadRequest{chunk(0, b[:512])}, meta: [2]string{"detectedType", "JPG"}},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -350,39 +350,13 @@ func TestASpecIsCheckedAsAWhole(t *testing.T) {
 func TestTheBoundsOfASpecItself(t *testing.T) {
 	ok := spec(picture(10), func(s *pb.UploadSpec) {
 		s.DisplayName, s.Caption = strings.Repeat("ü", maxDisplayName), strings.Repeat("ü", maxCaption)
-		s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/gif;base64," + strings.Repeat("QUJD", (maxPreviewChars-23)/4)}}
+		s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/gif;base64," + strings.Repeat("QUJD", (upload.MaxPreviewChars-23)/4)}}
 	})
 	if _, err := checkSpec(ok, Settings{MaxFileBytes: 10}); err != nil {
 		t.Error(err)
 	}
 	if n := proto.Size(first(ok)) + MaxChunkBytes; n > MaxRecvMessageBytes-1000 {
 		t.Errorf("a spec and a chunk together have %d bytes, and a message may have %d", n, MaxRecvMessageBytes)
-	}
-}
-
-func TestFilesOfEveryTypeAreKnownByTheirFirstBytes(t *testing.T) {
-	heads := map[pb.FileType]string{
-		pb.FileType_FILE_TYPE_JPEG: "\xFF\xD8\xFF\xE0", pb.FileType_FILE_TYPE_PNG: "\x89PNG\r\n\x1A\n", pb.FileType_FILE_TYPE_GIF: "GIF89a",
-		pb.FileType_FILE_TYPE_PDF: "%PDF-1.7", pb.FileType_FILE_TYPE_TXT: "Grüße", pb.FileType_FILE_TYPE_DOCX: "PK\x03\x04",
-		pb.FileType_FILE_TYPE_XLSX: "PK\x03\x04", pb.FileType_FILE_TYPE_PPTX: "PK\x03\x04",
-	}
-	for declared := range heads {
-		for real, head := range heads {
-			lp, _ := fileTypeFromProto(declared)
-			want := declared == real || strings.HasPrefix(head, "PK") && strings.HasPrefix(heads[declared], "PK")
-			if got := agrees(lp, detect([]byte(head), false)); got != want {
-				t.Errorf("%q as %s: %t, want %t", head, lp, got, want)
-			}
-		}
-	}
-	// Text that is cut within a character is text; text that ends within one is not.
-	for _, s := range []string{"a\xc3", "a\xe2\x82", "a\xf0\x9f\x98"} {
-		if detect([]byte(s), true) != share.TXT || detect([]byte(s), false) == share.TXT {
-			t.Errorf("%q: a cut character is not told from a wrong one", s)
-		}
-	}
-	if detect([]byte("a\x00b"), true) == share.TXT {
-		t.Error("binary is taken for text")
 	}
 }
 
@@ -427,34 +401,4 @@ func TestAPreviewIsMadeWhenAskedFor(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-}
-
-func TestASpoolIsReadAsItFills(t *testing.T) {
-	a := newAdmission(16*blockBytes, 1, 0, 0, time.Now)
-	want := picture(3*blockBytes + 17)
-	s := newSpool(a, int64(len(want)))
-	body := s.body(t.Context())
-	got := make(chan []byte, 1)
-	go func() {
-		var b bytes.Buffer
-		if _, err := b.ReadFrom(body); err != nil {
-			t.Error(err)
-		}
-		got <- b.Bytes()
-	}()
-	for off := 0; off < len(want); {
-		n := min(1+off*3%9999, len(want)-off)
-		s.append(want[off : off+n])
-		off += n
-	}
-	s.seal()
-	s.release()
-	if !bytes.Equal(<-got, want) {
-		t.Error("the body is not what was appended")
-	}
-	s.discard()
-	s.append([]byte("late")) // the receiver may be at a chunk when its call ends
-	if len(s.blocks) != 0 {
-		t.Error("a discarded spool holds memory")
-	}
 }

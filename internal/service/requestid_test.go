@@ -18,6 +18,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
 // state asks what became of a request id.
@@ -227,31 +228,12 @@ func TestOfManyAttemptsAtOnceOneIsPublished(t *testing.T) {
 	}
 }
 
-// Two attempts may come to takeOver in another order than the ledger let them in: the one that the ledger has stays.
-func TestTheOrderOfTakingOverIsTheLedgers(t *testing.T) {
-	s := New(Config{MemoryBudget: 1}, Ports{})
-	attemptOf := func(rev uint64) (*attempt, context.Context) {
-		ctx, cancel := context.WithCancelCause(context.Background())
-		return &attempt{s: s, key: "k", begun: rev, cancel: cancel}, ctx
-	}
-	newer, newerCtx := attemptOf(2)
-	older, olderCtx := attemptOf(1)
-	s.takeOver(newer)
-	s.takeOver(older)
-	if newerCtx.Err() != nil || s.running["k"] != newer {
-		t.Error("the newer attempt was ended")
-	}
-	if !share.Is(context.Cause(olderCtx), share.UploadTakenOver) {
-		t.Error("the older attempt goes on")
-	}
-}
-
 func TestAnAttemptOfAnotherServerIsTakenOverAtItsNextStep(t *testing.T) {
 	h := newHouse(t)
 	b := picture(1000)
 	s := spec(b)
 	stream := h.begin(h.alice(), s)
-	key := uploadKey(h.lp.tokens[aliceToken], s.GetRequestId())
+	key := upload.Key(h.lp.tokens[aliceToken], s.GetRequestId())
 	rec, rev, _ := h.book.Memory.Load(t.Context(), key)
 	rec.Attempt = "elsewhere"
 	if _, err := h.book.Memory.Save(t.Context(), key, rec, rev); err != nil {
@@ -353,8 +335,8 @@ func (h *house) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (
 	}
 	path = "/v1/AUTH_async/" + account + "/alice/elsewhere"
 	h.store.keep(path, b)
-	_, err = h.book.Memory.Save(context.Background(), uploadKey(h.lp.tokens[aliceToken], s.GetRequestId()), share.Record{
-		Attempt: "elsewhere", AttemptTime: time.Now(), Expires: time.Now().Add(time.Hour), Fingerprint: u.fingerprint, State: share.Publishing,
+	_, err = h.book.Memory.Save(context.Background(), upload.Key(h.lp.tokens[aliceToken], s.GetRequestId()), share.Record{
+		Attempt: "elsewhere", AttemptTime: time.Now(), Expires: time.Now().Add(time.Hour), Fingerprint: u.Fingerprint, State: share.Publishing,
 		PublishDeadline: time.Now().Add(deadline),
 		File: &share.StoredFile{
 			Conversation: conversation, Dialog: conversation, Size: int64(len(b)), File: share.HostedFile{StoragePath: path, FileType: "JPG"},
@@ -720,14 +702,14 @@ func TestTheStoresTroubleIsToldWhenItLasts(t *testing.T) {
 		kind    share.Kind
 		puts    int
 	}{
-		"503":       {func(h *house) { h.store.failAlways("Put", kindError(share.StorageUnavailable)) }, share.StorageUnavailable, maxPuts},
-		"every URL": {func(h *house) { h.store.failAlways("Put", kindError(share.StorageURLRejected)) }, share.StorageURLRejected, maxRejections},
+		"503":       {func(h *house) { h.store.failAlways("Put", kindError(share.StorageUnavailable)) }, share.StorageUnavailable, 4},
+		"every URL": {func(h *house) { h.store.failAlways("Put", kindError(share.StorageURLRejected)) }, share.StorageURLRejected, 3},
 		"corrupted twice": {func(h *house) {
 			h.store.then("Put", func(context.Context) error { return kindError(share.StorageCorrupted) })
-		}, share.StorageCorrupted, maxCorruptions},
+		}, share.StorageCorrupted, 2},
 		"a wrong ETag": {func(h *house) {
 			h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
-		}, share.StorageCorrupted, maxCorruptions},
+		}, share.StorageCorrupted, 2},
 		"denied":               {func(h *house) { h.store.failAlways("Put", kindError(share.StorageDenied)) }, share.StorageDenied, 1},
 		"full":                 {func(h *house) { h.store.failAlways("Put", kindError(share.StorageFull)) }, share.StorageFull, 1},
 		"no named condition":   {func(h *house) { h.store.failAlways("Put", io.ErrUnexpectedEOF) }, share.Internal, 1},
@@ -764,7 +746,7 @@ func (s hasty) Put(_ context.Context, _ string, _ share.TempURL, size int64, _ s
 
 func TestAStoreThatConfirmsTooEarlyIsNotBelieved(t *testing.T) {
 	h := newHouse(t)
-	h.server.ports.Store = hasty{h.store}
+	h.server.uploads.Store = hasty{h.store}
 	stream := h.begin(h.alice(), spec(picture(1000)))
 	refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.StorageProtocolError)
 	h.nothingHappened(1000)

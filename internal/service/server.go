@@ -9,7 +9,7 @@ import (
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
-	"github.com/lpfileshare/lpfileshare/internal/conversation"
+	"github.com/lpfileshare/lpfileshare/internal/conversations"
 	"github.com/lpfileshare/lpfileshare/internal/drain"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
@@ -100,7 +100,7 @@ type Server struct {
 	memory        *admission.Memory
 	streams       *admission.Streams
 	uploads       *upload.Engine
-	conversations *conversation.Creator
+	conversations *conversations.Creator
 
 	receipts chan struct{} // one for each receipt in flight
 	seal     agentSeal
@@ -118,7 +118,7 @@ func New(c Config, p Ports) *Server {
 		streams:  admission.NewStreams(c.MaxStreamsPerCaller),
 		receipts: make(chan struct{}, maxReceipts),
 		seal:     newAgentSeal(c.AgentTokenKey),
-		conversations: &conversation.Creator{
+		conversations: &conversations.Creator{
 			Ledger: p.Ledger, CallTimeout: c.UnaryTimeout, Settle: c.Settle, RequestIDTTL: c.RequestIDTTL, Now: c.Now, Log: c.Log,
 		},
 	}

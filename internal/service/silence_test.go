@@ -79,7 +79,7 @@ func TestASenderWhoTricklesIsEnded(t *testing.T) {
 			}()
 			err := stream.RecvMsg(new(pb.UploadResponse))
 			refused(t, err, share.UploadIdle)
-			if !strings.Contains(err.Error(), "200 are the least") {
+			if !strings.Contains(err.Error(), "the minimum is 200") {
 				t.Errorf("it ended otherwise: %v", err)
 			}
 			h.nothingHappened(len(b))

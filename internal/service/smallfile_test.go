@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
 func (h *house) small(ctx context.Context, s *pb.UploadSpec, b []byte) (*pb.UploadResponse, error) {
@@ -129,7 +130,7 @@ func TestUploadSmallFile_LargestRequestFitsInAMessage(t *testing.T) {
 func withPreviewAndCaption(s *pb.UploadSpec) {
 	s.DisplayName = string(bytes.Repeat([]byte("\U0001F600"), maxDisplayName))
 	s.Caption = string(bytes.Repeat([]byte("\U0001F600"), maxCaption))
-	s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: string(make([]byte, maxPreviewChars))}}
+	s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: string(make([]byte, upload.MaxPreviewChars))}}
 }
 
 func TestUploadSmallFile_ValidateOnly(t *testing.T) {

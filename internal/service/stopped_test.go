@@ -7,6 +7,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
 // A process that was stopped before it wrote its message, and goes on behind the deadline, has published nothing: a repeat does.
@@ -20,7 +21,7 @@ func TestAMessageThatCouldNotBeSentInTimeIsTheRepeatsToSend(t *testing.T) {
 	if n := len(h.lp.messages()); n != 0 {
 		t.Errorf("%d messages", n)
 	}
-	rec, _, err := h.book.Load(context.Background(), uploadKey(h.lp.tokens[aliceToken], s.GetRequestId()))
+	rec, _, err := h.book.Load(context.Background(), upload.Key(h.lp.tokens[aliceToken], s.GetRequestId()))
 	if err != nil || rec.State != share.Stored || !rec.PublishDeadline.IsZero() {
 		t.Errorf("the record is %s until %s, %v; want one that may be taken over at once", rec.State, rec.PublishDeadline, err)
 	}
@@ -54,7 +55,7 @@ func TestThePublishDeadlineIsByTheWallClock(t *testing.T) {
 	s := spec(b)
 	h.lp.on("PublishFile", func(ctx context.Context) error {
 		deadline, ok := ctx.Deadline()
-		rec, _, err := h.book.Load(context.Background(), uploadKey(h.lp.tokens[aliceToken], s.GetRequestId()))
+		rec, _, err := h.book.Load(context.Background(), upload.Key(h.lp.tokens[aliceToken], s.GetRequestId()))
 		if !ok || err != nil || !deadline.Equal(rec.PublishDeadline) || deadline != deadline.Round(0) {
 			t.Errorf("the session has until %s (%v), and the record says %s, %v", deadline, ok, rec.PublishDeadline, err)
 		}

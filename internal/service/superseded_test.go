@@ -61,7 +61,7 @@ func TestAfterA202TheStoreIsAskedWhatItHas(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			h.server.ports.Store = &busy{warehouse: h.store, has: c.has}
+			h.server.uploads.Store = &busy{warehouse: h.store, has: c.has}
 			if c.trouble != nil {
 				c.trouble(h)
 			}
@@ -78,7 +78,7 @@ func TestAfterA202TheStoreIsAskedWhatItHas(t *testing.T) {
 	t.Run("something else each time", func(t *testing.T) {
 		t.Parallel()
 		h := newHouse(t)
-		h.server.ports.Store = &busy{warehouse: h.store, has: func(int) []byte { return other }}
+		h.server.uploads.Store = &busy{warehouse: h.store, has: func(int) []byte { return other }}
 		_, err := h.upload(h.alice(), whole(spec(b), b, 100)...)
 		refused(t, err, share.StorageCorrupted)
 		if len(h.lp.messages()) != 0 {
@@ -94,7 +94,7 @@ func TestA202ThatComesEarlyWaitsForTheFile(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			h.server.ports.Store = &busy{warehouse: h.store, has: func(put int) []byte {
+			h.server.uploads.Store = &busy{warehouse: h.store, has: func(put int) []byte {
 				if put == 1 {
 					return b
 				}

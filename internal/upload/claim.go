@@ -14,7 +14,7 @@ import (
 // claimUpload claims the request id of an upload for this call. If an earlier attempt has done the work (see finished), or only
 // the message is missing (the record has a file), the attempt's record says so.
 func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc, session Session, spec *Spec) (*attempt, error) {
-	key := uploadKey(session.Principal(), spec.RequestID)
+	key := Key(session.Principal(), spec.RequestID)
 	return e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
 		if !found {
 			rec = share.Record{Fingerprint: spec.Fingerprint}
@@ -41,7 +41,7 @@ func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc
 
 // claimStored claims the request id of an upload whose file is to be published now.
 func (e *Engine) claimStored(ctx context.Context, cancel context.CancelCauseFunc, session Session, requestID string) (*attempt, error) {
-	key := uploadKey(session.Principal(), requestID)
+	key := Key(session.Principal(), requestID)
 	return e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
 		switch {
 		case !found:

@@ -219,7 +219,7 @@ func (e *Engine) Publish(ctx context.Context, session Session, requestID string)
 
 // Find returns the record of a principal's upload; UploadNotFound if there is none or it has expired.
 func (e *Engine) Find(ctx context.Context, p share.Principal, requestID string) (share.Record, error) {
-	rec, rev, err := e.load(ctx, uploadKey(p, requestID))
+	rec, rev, err := e.load(ctx, Key(p, requestID))
 	if err == nil && !e.valid(rec, rev) {
 		err = e.errNotFound()
 	}

@@ -92,8 +92,9 @@ const maxFailureMessage = 400
 // ledgerTimeout bounds one step of the ledger. Some steps must be recorded although the caller has gone.
 const ledgerTimeout = 5 * time.Second
 
-// Keys are hashes, so they fit any ledger and reveal nothing.
-func uploadKey(p share.Principal, requestID string) string   { return key("upload", p, requestID) }
+// Key returns the ledger key of an upload. Keys are hashes, so they fit any ledger and reveal nothing.
+func Key(p share.Principal, requestID string) string { return key("upload", p, requestID) }
+
 func storedKey(p share.Principal, storagePath string) string { return key("stored", p, storagePath) }
 
 func key(what string, p share.Principal, id string) string {

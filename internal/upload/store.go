@@ -108,7 +108,7 @@ func (p *storing) put(ctx context.Context) (share.StoredObject, string, error) {
 		if err == nil {
 			return object, url.Path, nil
 		}
-		if superseded || share.Is(err, share.StorageURLRejected) {
+		if share.Is(err, share.StorageURLRejected) || superseded && share.Is(err, share.StorageCorrupted) {
 			url = share.TempURL{} // a rejected URL is not used again, and what is newer under its path stays newer
 		}
 		if err := attempts.Wait(ctx, err); err != nil {

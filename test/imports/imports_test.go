@@ -29,14 +29,25 @@ var everything = []string{"..."}
 // rules are the packages of nouns and rules that every adapter may import.
 var rules = []string{"internal/share", "internal/netrules", "internal/retry"}
 
+// transports must not be imported by the engines, which know no gRPC, no HTTP and no sockets.
+var transports = []string{"google.golang.org/grpc", "google.golang.org/protobuf", "net/http", "github.com/gorilla/websocket"}
+
 // table is the architecture. A name that ends in "/..." is a rule for all below it; the longest match counts.
 var table = map[string]rule{
-	"gen/go/...":        {},
-	"internal/accounts": {ours: rules},
-	"internal/share":    {stdlibOnly: true},
-	"internal/netrules": {stdlibOnly: true},
-	"internal/retry":    {ours: rules, stdlibOnly: true},
-	"internal/service":  {ours: append([]string{"gen/go/..."}, rules...), never: []string{"net/http", "github.com/gorilla/websocket"}},
+	"gen/go/...":             {},
+	"internal/accounts":      {ours: rules},
+	"internal/share":         {stdlibOnly: true},
+	"internal/netrules":      {stdlibOnly: true},
+	"internal/retry":         {ours: rules, stdlibOnly: true},
+	"internal/drain":         {ours: []string{"internal/share"}, stdlibOnly: true},
+	"internal/admission":     {ours: []string{"internal/share"}, stdlibOnly: true},
+	"internal/upload":        {ours: append([]string{"internal/admission", "internal/drain"}, rules...), never: transports},
+	"internal/download":      {ours: append([]string{"internal/drain"}, rules...), never: transports},
+	"internal/conversations": {ours: append([]string{"internal/admission"}, rules...), never: transports},
+	"internal/service": {
+		ours:  append([]string{"gen/go/...", "internal/admission", "internal/drain", "internal/upload", "internal/download", "internal/conversations"}, rules...),
+		never: []string{"net/http", "github.com/gorilla/websocket"},
+	},
 	"internal/lpwire":   {ours: rules},
 	"internal/lpws":     {ours: append([]string{"internal/lpwire"}, rules...)},
 	"internal/swift":    {ours: rules},

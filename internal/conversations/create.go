@@ -1,5 +1,5 @@
-// Package conversation creates LivePerson conversations, one for each request id. It knows no gRPC.
-package conversation
+// Package conversations creates LivePerson conversations, one for each request id. It knows no gRPC.
+package conversations
 
 import (
 	"bytes"
@@ -70,9 +70,7 @@ var errAgain = errors.New("read the record again")
 // did not exist before. A server that crashes in between can leave a conversation that the retry does not find. But if the session
 // does not see all, a retry never asks LivePerson again.
 func (c *Creator) Create(ctx context.Context, session Session, r Request) (_ share.Conversation, replayed bool, err error) {
-	sum := admission.Hash("conversation", session.Principal().Account, string(session.Principal().Role), session.Principal().ID,
-		session.Principal().Caller, strings.ToLower(r.RequestID))
-	key := hex.EncodeToString(sum[:])
+	key := Key(session.Principal(), strings.ToLower(r.RequestID))
 	for {
 		rec, rev, err := c.Ledger.Load(ctx, key)
 		if err != nil {
@@ -93,6 +91,12 @@ func (c *Creator) Create(ctx context.Context, session Session, r Request) (_ sha
 		}
 		return created, false, err
 	}
+}
+
+// Key returns the ledger key of a request id. Keys are hashes, so they fit any ledger and reveal nothing.
+func Key(p share.Principal, requestID string) string {
+	sum := admission.Hash("conversation", p.Account, string(p.Role), p.ID, p.Caller, requestID)
+	return hex.EncodeToString(sum[:])
 }
 
 // earlier deals with the record of an earlier call: it returns its conversation and done, or waits for the call and returns

@@ -1,0 +1,124 @@
+package upload
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7 + i>>8)
+	}
+	return b
+}
+
+func testMemory() *admission.Memory {
+	return admission.NewMemory(admission.Limits{Budget: 16 * blockBytes, UploadsPerCaller: 1, Now: time.Now})
+}
+
+func TestSpool_BodyFollowsTheWriter(t *testing.T) {
+	want := pattern(3*blockBytes + 17)
+	for name, fill := range map[string]func(*spool){
+		"append": func(s *spool) {
+			for off := 0; off < len(want); {
+				n := min(1+off*3%9999, len(want)-off)
+				s.append(want[off : off+n])
+				off += n
+			}
+		},
+		"adopt": func(s *spool) { s.adopt(want) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpool(testMemory(), int64(len(want)))
+			body := s.body(t.Context())
+			got := make(chan []byte, 1)
+			go func() {
+				var b bytes.Buffer
+				if _, err := b.ReadFrom(body); err != nil {
+					t.Error(err)
+				}
+				got <- b.Bytes()
+			}()
+			fill(s)
+			s.seal()
+			if _, end, _ := s.at(int64(len(want)-1), true); end || len(got) > 0 {
+				t.Error("the body ended before release")
+			}
+			if p, _, _ := s.at(int64(len(want)-1), true); len(p) != 0 {
+				t.Error("the last byte was readable before release")
+			}
+			s.release()
+			if !bytes.Equal(<-got, want) {
+				t.Error("the body differs from what was written")
+			}
+			s.discard()
+			s.append([]byte("late")) // the reader goroutine may have a chunk when its call ends
+			if s.len() != 0 || len(s.blocks) != 0 {
+				t.Error("a discarded spool holds memory")
+			}
+		})
+	}
+}
+
+// Attempts can get to takeOver in another order than they claimed the id in: the one that has the id stays.
+func TestTakeOver_OrderIsTheLedgers(t *testing.T) {
+	e := New(Config{})
+	attemptAt := func(rev uint64) (*attempt, context.Context) {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		return &attempt{Engine: e, key: "k", begun: rev, cancel: cancel}, ctx
+	}
+	newer, newerCtx := attemptAt(2)
+	older, olderCtx := attemptAt(1)
+	e.takeOver(newer)
+	e.takeOver(older)
+	if newerCtx.Err() != nil || e.running["k"] != newer {
+		t.Error("the newer attempt was ended")
+	}
+	if !share.Is(context.Cause(olderCtx), share.UploadTakenOver) {
+		t.Error("the older attempt continues")
+	}
+}
+
+type fakeLedger struct{ saved []share.UploadState }
+
+func (l *fakeLedger) Load(context.Context, string) (share.Record, uint64, error) {
+	return share.Record{}, 0, nil
+}
+
+func (l *fakeLedger) Save(_ context.Context, _ string, r share.Record, rev uint64) (uint64, error) {
+	l.saved = append(l.saved, r.State)
+	return rev + 1, nil
+}
+
+func TestAttempt_MovesOnlyAlongTheTable(t *testing.T) {
+	states := []share.UploadState{"", share.Receiving, share.Stored, share.Publishing, share.Published, share.Failed}
+	moves := 0
+	for _, from := range states {
+		for _, next := range states {
+			ledger := &fakeLedger{}
+			a := &attempt{Engine: New(Config{Ledger: ledger}), rec: share.Record{State: from}}
+			err := a.to(t.Context(), next, func(*share.Record) {})
+			switch {
+			case err == nil:
+				moves++
+				if len(ledger.saved) != 1 || a.rec.State != next {
+					t.Errorf("%q to %q: saved %v, state %q", from, next, ledger.saved, a.rec.State)
+				}
+			case len(ledger.saved) > 0:
+				t.Errorf("%q to %q was rejected and saved", from, next)
+			}
+		}
+	}
+	if moves != 10 {
+		t.Errorf("%d moves are allowed, want 10", moves)
+	}
+	for _, final := range allowed[share.Published] {
+		t.Errorf("a published upload can become %s", final)
+	}
+}
