@@ -191,7 +191,7 @@ func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining conte
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20*time.Second),
 		grpc.MaxHeaderListSize(16<<10),
-		grpc.InTapHandle(service.AwaitRequest(f.UploadIdleTimeout)),
+		grpc.InTapHandle(service.RequestTimeout(f.UploadIdleTimeout)),
 		grpc.WaitForHandlers(true),
 		// Both set, and generously: bounded memory for each stream, and as cheap as windows that grow (docs/adr/0005).
 		grpc.InitialWindowSize(1<<20),
@@ -203,13 +203,13 @@ func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining conte
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: service.MinPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
 			recovery.UnaryServerInterceptor(recovered),
-			service.UnaryRequestCame,
+			service.UnaryRequestReceived,
 			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(callLogger(log), opts...), ours),
 			service.UnaryErrors(log, 3*f.LPTimeout),
 		),
 		grpc.ChainStreamInterceptor(
 			recovery.StreamServerInterceptor(recovered),
-			service.StreamRequestCame,
+			service.StreamRequestReceived,
 			endHealthWatches(draining),
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(callLogger(log), opts...), ours),
 			service.StreamErrors(log),

@@ -10,7 +10,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-// recommendedChunk is a good size to send: large enough for speed, small enough for idle timers and progress.
+// recommendedChunk is a good chunk size for uploads: large enough for speed, small enough for idle timers and progress.
 const recommendedChunk = 64 << 10
 
 // GetCapabilities is the contract's GetCapabilities.
@@ -86,20 +86,20 @@ func (s *Server) SetFileSharing(ctx context.Context, req *lpfilesharev1.SetFileS
 	return &lpfilesharev1.SetFileSharingResponse{Enabled: req.GetEnabled()}, nil
 }
 
-// agent reads the caller's agent token, for services that LivePerson itself checks the bearer at: no session is needed, since
-// nothing is answered from memory.
+// agent reads the caller's agent token, for requests whose bearer LivePerson itself checks. No session is needed, because nothing is
+// answered from memory.
 func (s *Server) agent(ctx context.Context, account string) (share.AgentGrant, error) {
-	_, g, err := s.agentCredential(ctx, account, "account settings are an agent's: call with lp-agent-token")
+	_, g, err := s.agentCredential(ctx, account, "account settings need an agent: use lp-agent-token")
 	return g, err
 }
 
-// agentCredential is agent with the credential itself, and with what is said to one who is none.
+// agentCredential is agent, and also returns the credential. notAgent is the message for callers that are not agents.
 func (s *Server) agentCredential(ctx context.Context, account, notAgent string) (c share.Credential, g share.AgentGrant, err error) {
 	if c, err = s.credential(ctx, account); err != nil {
 		return c, g, err
 	}
 	if c.Scheme != share.AgentToken {
-		// Whoever has no valid token at all is told that, and nothing of what a valid one may not do.
+		// A caller without any valid token gets TokenInvalid first.
 		session, err := s.session(ctx, account)
 		if err != nil {
 			return c, g, err

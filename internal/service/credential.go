@@ -12,7 +12,7 @@ import (
 // maxToken bounds an identity in the metadata. LivePerson's consumer JWTs have at most 2,048 characters.
 const maxToken = 4096
 
-// maxExternalID bounds a consumer's id as the brand knows it, which goes into tokens.
+// maxExternalID is the maximum length of a consumer's id as the brand knows it, which becomes part of tokens.
 const maxExternalID = 256
 
 // credential reads the one identity that a call must carry. It proves nothing yet: see Messenger.Session.
@@ -35,8 +35,8 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 	if c.Scheme == share.ExternalConsumerID {
 		caller, trusted := s.Caller(ctx)
 		if !trusted {
-			return share.Credential{}, share.Reject(share.CallerNotAuthenticated, "lp-external-consumer-id is taken only over a connection that proves who "+
-				"calls: TLS with a client certificate, or loopback to a server that listens there; or call with lp-consumer-token")
+			return share.Credential{}, share.Reject(share.CallerNotAuthenticated, "lp-external-consumer-id is accepted only on connections that authenticate "+
+				"the caller: TLS with a client certificate, or loopback to a server that listens only there; or use lp-consumer-token")
 		}
 		c.Caller = caller
 	}

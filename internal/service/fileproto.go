@@ -9,8 +9,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// storedFileToProto is a file as its uploader is told of it. The preview is left out: the uploader gave it, or finds it with
-// StatFile.
+// storedFileToProto converts a file for its uploader. It has no preview: the uploader sent it, or can get it with StatFile.
 func storedFileToProto(account string, f *share.StoredFile) *lpfilesharev1.File {
 	return &lpfilesharev1.File{
 		Name:              fileName(account, f.Conversation, f.Dialog, f.File.StoragePath),
@@ -33,7 +32,7 @@ func storedFileToProto(account string, f *share.StoredFile) *lpfilesharev1.File 
 	}
 }
 
-// eventToProto is a file as it stands in a conversation.
+// eventToProto converts a file of a conversation.
 func eventToProto(account string, e share.FileEvent) *lpfilesharev1.File {
 	return &lpfilesharev1.File{
 		Name:            fileName(account, e.Conversation, e.Dialog, e.File.StoragePath),

@@ -15,7 +15,7 @@ import (
 const (
 	defaultPage = 50
 	maxPage     = 1000
-	// maxPageBytes ends a page early: previews make files large, and clients take messages of 4 MiB by default.
+	// maxPageBytes ends a page early: previews make files large, and most clients accept messages of up to 4 MiB.
 	maxPageBytes = 1 << 20
 )
 
@@ -117,7 +117,7 @@ func listingOf(req *lpfilesharev1.ListFilesRequest) string {
 	return fmt.Sprintf("%s?newest=%t&dialog=%s&role=%d", req.GetParent(), req.GetNewestFirst(), req.GetDialogId(), req.GetSenderRole())
 }
 
-// checkFilesParent reads the parent of a listing or a watch; conversation is empty for "-".
+// checkFilesParent validates the parent of a listing or a watch. conversation is empty for "-".
 func checkFilesParent(v *violations, name string) (account, conversation string) {
 	account, conversation, ok := parseConversationName(name)
 	if !ok {

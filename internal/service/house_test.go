@@ -139,11 +139,11 @@ func (h *house) serve(c Config) {
 	h.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
 		grpc.WaitForHandlers(true),
-		grpc.InTapHandle(AwaitRequest(c.IdleTimeout)),
+		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
 		grpc.InitialWindowSize(1<<20),
 		grpc.InitialConnWindowSize(4<<20),
-		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestCame, UnaryErrors(c.Log, c.UnaryTimeout)),
-		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestCame, StreamErrors(c.Log)),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestReceived, UnaryErrors(c.Log, c.UnaryTimeout)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestReceived, StreamErrors(c.Log)),
 	)
 	h.server.Register(h.grpc)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

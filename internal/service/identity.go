@@ -7,10 +7,10 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// maxSecret bounds a secret that comes in with a sign-in.
+// maxSecret is the maximum length of a secret in a sign-in, in bytes.
 const maxSecret = 16 << 10
 
-// SignInConsumer is the contract's SignInConsumer. Nothing of it is remembered or logged.
+// SignInConsumer is the contract's SignInConsumer. Nothing of it is stored or logged.
 func (s *Server) SignInConsumer(ctx context.Context, req *lpfilesharev1.SignInConsumerRequest) (*lpfilesharev1.SignInConsumerResponse, error) {
 	var v violations
 	account := checkAccount(&v, req.GetAccount())
@@ -30,7 +30,7 @@ func (s *Server) SignInConsumer(ctx context.Context, req *lpfilesharev1.SignInCo
 		checkSecret(&v, "auth_code", m.AuthCode)
 		signIn = func() (share.SignIn, error) { return s.ports.Accounts.Authenticate(ctx, account, m.AuthCode) }
 	default:
-		v.add("method", "must be one of anonymous, sign_up, customer_jwt and auth_code")
+		v.add("grant", "must be one of anonymous, sign_up, customer_jwt and auth_code")
 	}
 	if err := v.err(); err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (s *Server) SignOutAgent(ctx context.Context, req *lpfilesharev1.SignOutAge
 	if err != nil {
 		return nil, err
 	}
-	// At once, whatever LivePerson answers, and then once more for what was opened while it was asked.
+	// At once, whatever LivePerson answers, and then again for a session that was opened meanwhile.
 	s.ports.Messenger.End(c)
 	defer s.ports.Messenger.End(c)
 	if err := s.ports.Accounts.SignOutAgent(ctx, agent); err != nil {
@@ -135,7 +135,7 @@ func checkAccount(v *violations, name string) string {
 	return account
 }
 
-// checkSecret looks at a secret's size only, and never repeats it.
+// checkSecret checks a secret's length. The error never contains the secret.
 func checkSecret(v *violations, field, secret string) {
 	if secret == "" {
 		v.add(field, "is required")

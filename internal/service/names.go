@@ -12,7 +12,7 @@ import (
 // Resource names: accounts/{account}, accounts/{account}/conversations/{conversation},
 // accounts/{account}/conversations/{conversation}/files/{file}, accounts/{account}/uploads/{request_id}.
 
-// anyConversation stands for all conversations of the caller, where that is allowed.
+// anyConversation means all conversations of the caller, if the request allows it.
 const anyConversation = "-"
 
 // dialogIDRule describes a valid dialog id.
@@ -24,8 +24,8 @@ func conversationName(account, conversation string) string {
 	return accountName(account) + "/conversations/" + conversation
 }
 
-// fileName names a file so that any server resolves it without a table: {file} is dialog and storage path, in base64url. The
-// dialog is left out where it is the main one, whose id the conversation's is.
+// fileName returns a name that any server can resolve without a table: {file} is the dialog and the storage path in base64url. The
+// main dialog, whose id equals the conversation's, is left out.
 func fileName(account, conversation, dialog, storagePath string) string {
 	if dialog == conversation {
 		dialog = ""
@@ -62,13 +62,13 @@ func parseConversationName(name string) (account, conversation string, ok bool) 
 	return parts[1], parts[3], true
 }
 
-// A fileRef is where a file is: what its name, or a StorageRef, says. An empty dialog means any.
+// A fileRef is the place of a file, from its name or a StorageRef. An empty dialog means any.
 type fileRef struct {
 	account, conversation, dialog, storagePath string
 }
 
-// parseFileName reads a file's name. {file} is input like any path: it is checked like one, and must be spelled as fileName
-// spells it, so that one file has one name. v is what else is wrong with the request.
+// parseFileName reads a file's name. {file} is untrusted input: its path is checked, and it must be written as fileName writes it, so
+// that a file has only one name. v has the request's other invalid fields.
 func parseFileName(v violations, name string) (fileRef, error) {
 	parts := strings.Split(name, "/")
 	file := parts[len(parts)-1]
@@ -85,9 +85,9 @@ func parseFileName(v violations, name string) (fileRef, error) {
 	if dialog == "" {
 		dialog = conversation
 	}
-	// Decoding lets line breaks and loose bits pass, so that alone does not make the spelling the one.
+	// Decoding accepts line breaks and trailing bits, so a name that decodes can still be written differently.
 	if err != nil || !cut || !validID(dialog) || fileName(account, conversation, dialog, path) != name {
-		return fileRef{}, share.Reject(share.StoragePathInvalid, "the {file} of the name is not one that this service gave out")
+		return fileRef{}, share.Reject(share.StoragePathInvalid, "{file} in the name was not issued by this service")
 	}
 	if err := share.CheckStoragePath(account, path); err != nil {
 		return fileRef{}, err
@@ -100,14 +100,14 @@ func validAccount(s string) bool {
 	return len(s) >= 1 && len(s) <= 32 && strings.Trim(s, alphanumeric) == ""
 }
 
-// validID: conversation and dialog ids have 1 to 64 characters, of a UUID or of base64url (LivePerson's schemas).
+// validID reports whether s can be a conversation or dialog id: 1 to 64 characters of a UUID or of base64url (LivePerson's schemas).
 func validID(s string) bool {
 	return len(s) >= 1 && len(s) <= 64 && strings.Trim(s, alphanumeric+"-_.~") == "" && s != "." && s != ".."
 }
 
 const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-// accountOf is the account in a resource name, checked or not: limits are looked up by it before the name is checked.
+// accountOf returns the account in a resource name, valid or not: limits are looked up before the name is validated.
 func accountOf(name string) string {
 	parts := strings.SplitN(name, "/", 3)
 	if len(parts) < 2 {

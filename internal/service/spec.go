@@ -162,7 +162,7 @@ func checkChecksumKinds(v *violations, field string, kinds []lpfilesharev1.Check
 	return slices.Contains(kinds, lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256)
 }
 
-// checkRequestID gives the id in its usual spelling, a new one for none.
+// checkRequestID returns the id in its canonical spelling, or a new one if there is none.
 func checkRequestID(v *violations, field, id string) string {
 	if id == "" {
 		return uuid.NewString()
@@ -185,7 +185,7 @@ func validDataURI(uri string) bool {
 func fingerprint(spec *lpfilesharev1.UploadSpec) []byte {
 	s := proto.CloneOf(spec)
 	s.RequestId, s.ValidateOnly, s.SizeBytes, s.Checksums, s.WantChecksums = "", false, nil, nil, nil
-	// Two spellings of one thing are one thing.
+	// Different ways to write the same request have the same fingerprint.
 	if s.PublishMode == lpfilesharev1.PublishMode_PUBLISH_MODE_UNSPECIFIED {
 		s.PublishMode = lpfilesharev1.PublishMode_PUBLISH_MODE_PUBLISH
 	}
@@ -200,7 +200,7 @@ func fingerprint(spec *lpfilesharev1.UploadSpec) []byte {
 
 func fingerprintOf(m proto.Message) []byte {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil { // only invalid UTF-8 could do that, and gRPC has refused it
+	if err != nil { // only invalid UTF-8 causes it, which gRPC has rejected
 		panic(err)
 	}
 	sum := sha256.Sum256(b)

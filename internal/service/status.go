@@ -22,20 +22,20 @@ import (
 // (docs/adr/0018-contract-v1.md).
 const ErrorDomain = "lpfileshare"
 
-// A condition is a row of the error table: what a named condition is to a gRPC client.
+// A condition is a row of the error table: how a named condition is reported to a gRPC client.
 type condition struct {
 	code codes.Code
 	// retryAfter is the delay in RetryInfo unless the error asks for a longer one. 0: the status has no RetryInfo, whatever the
 	// error asks for, so this table alone decides which conditions clients retry.
 	retryAfter time.Duration
-	// precondition is the type of the PreconditionFailure violation, for FAILED_PRECONDITION, and subject what it is about where
-	// the error does not say.
+	// precondition is the type of the PreconditionFailure violation, for FAILED_PRECONDITION. subject is its subject if the error has
+	// none.
 	precondition, subject string
-	// resource is the type of the ResourceInfo, for what is not there or not in the right state.
+	// resource is the type of the ResourceInfo, for a resource that does not exist or is in the wrong state.
 	resource string
 }
 
-// conditions is the error table of the contract; ErrorReason's comments say the same in words.
+// conditions is the error table of the contract. The comments of ErrorReason say the same in words.
 var conditions = map[share.Kind]condition{
 	share.StreamProtocolViolation: {code: codes.InvalidArgument},
 	share.InvalidField:            {code: codes.InvalidArgument},
@@ -109,18 +109,18 @@ var conditions = map[share.Kind]condition{
 	share.MethodNotImplemented: {code: codes.Unimplemented},
 }
 
-// statusOf turns what a handler returned into the status that the caller sees. The second result is for the log: what the
-// caller is not told.
+// statusOf turns the error of a handler into the status that the client sees. The second result is for the log: it has causes that
+// the client must not see.
 func statusOf(ctx context.Context, err error) (*status.Status, error) {
-	// The caller's own end goes before whatever broke because of it.
+	// The client's own cancellation or deadline comes before any error that it caused.
 	if cause := ctx.Err(); cause != nil {
 		return status.FromContextError(cause), err
 	}
 	if e, ok := errors.AsType[*share.Error](err); ok {
 		return statusOfKind(e), e
 	}
-	if errors.Is(err, context.DeadlineExceeded) { // ours: the caller's was dealt with above
-		return statusOfKind(share.Errorf(share.LPTimeout, "the call took too long; repeat it", nil)), err
+	if errors.Is(err, context.DeadlineExceeded) { // the server's own timeout
+		return statusOfKind(share.Errorf(share.LPTimeout, "the call took too long; retry it", nil)), err
 	}
 	if s, ok := status.FromError(err); ok && s.Code() == codes.Unimplemented {
 		return statusOfKind(share.Errorf(share.MethodNotImplemented, "this server does not implement the method", nil)), err
@@ -164,24 +164,24 @@ func statusOfKind(e *share.Error) *status.Status {
 		}})
 	}
 	s, err := status.New(row.code, message).WithDetails(details...)
-	if err != nil { // only an OK code could do that, and the table has none
+	if err != nil { // only an OK code causes it, and the table has none
 		return status.New(codes.Internal, "internal error")
 	}
 	return s
 }
 
-// Bounds of a status: it travels in a header, its message twice, and peers stop at 8 KiB. Together these stay under 3 KiB.
+// Limits of a status. It is sent in a header, with its message twice, and peers stop at 8 KiB. Within these it stays under 3 KiB.
 const (
 	maxMessage    = 400
 	maxViolations = 6
 )
 
-// errorReason is the contract's value for a condition.
+// errorReason returns the contract's value of a condition.
 func errorReason(k share.Kind) lpfilesharev1.ErrorReason {
 	return lpfilesharev1.ErrorReason(lpfilesharev1.ErrorReason_value["ERROR_REASON_"+string(k)])
 }
 
-// violations collects what is wrong with a request, so that all of it is said at once.
+// violations collects the invalid fields of a request, so that all of them are reported at once.
 type violations []share.Violation
 
 func (v *violations) add(field, format string, args ...any) {

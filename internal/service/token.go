@@ -7,27 +7,27 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// A token is what page, watch and resume tokens hold. It is readable by any server and grants nothing: what it leads to is
-// checked against what the caller sees.
+// A token is the content of page, watch and resume tokens. Any server can read it. It grants nothing: every call is checked against
+// the caller's conversations.
 type token struct {
 	Kind   string `json:"k"`
 	Parent string `json:"p"`
-	// The last item of the page before.
+	// The last item of the previous page.
 	Conversation string `json:"c,omitempty"`
 	Dialog       string `json:"d,omitempty"`
 	Sequence     int64  `json:"s,omitempty"`
-	// The place up to which was listed, or seen.
+	// The end of the listing, or what the watch has sent.
 	Cursor share.Cursor `json:"u,omitempty"`
 }
 
-// What tokens are for. One kind is not taken for another.
+// Kinds of tokens. One is not accepted in place of another.
 const (
 	pageOfFiles         = "f"
 	pageOfConversations = "c"
 	placeOfWatch        = "w"
 )
 
-// maxTokenBytes bounds a token that comes in: some 20,000 dialogs, and room beside it in a message.
+// maxTokenBytes is the maximum length of a token in a request: some 20,000 dialogs, and well below the message limit.
 const maxTokenBytes = 2 << 20
 
 func (t token) write(kind, parent string) string {
@@ -36,7 +36,7 @@ func (t token) write(kind, parent string) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// readToken reads a token of that kind and parent; an empty one is the zero token.
+// readToken reads a token of a kind and parent. An empty text is the zero token.
 func readToken(text, kind, parent string) (token, error) {
 	field := "page_token"
 	if kind == placeOfWatch {
@@ -61,7 +61,7 @@ func readToken(text, kind, parent string) (token, error) {
 func errToken(field string) error {
 	return &share.Error{
 		Kind:       share.PageTokenInvalid,
-		Message:    field + " is malformed, or of another request; begin again without it",
-		Violations: []share.Violation{{Field: field, Description: "is malformed, or of another request"}},
+		Message:    field + " is malformed or belongs to another request; start again without it",
+		Violations: []share.Violation{{Field: field, Description: "is malformed or belongs to another request"}},
 	}
 }
