@@ -17,7 +17,8 @@ const (
 	// MaxChunkBytes is the largest data of a chunk.
 	MaxChunkBytes = 1 << 20
 	// MaxRecvMessageBytes is the receive limit that the gRPC server must have: the largest UploadSmallFileRequest fits in it. gRPC
-	// itself rejects larger messages, without an ErrorInfo.
+	// itself rejects larger messages, without an ErrorInfo. It holds for every method; internal/recvlimit bounds what the unfinished
+	// messages of all calls hold together.
 	MaxRecvMessageBytes = 5 << 20
 )
 
