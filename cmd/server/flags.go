@@ -63,6 +63,7 @@ type flags struct {
 	StripImages       bool          `group:"Limits:" help:"Remove metadata (EXIF with the place, XMP, comments) and trailing bytes from every image. Callers may ask for it without this."`
 	MemoryBudget      byteSize      `group:"Limits:" default:"256MiB" placeholder:"SIZE" help:"Memory for files on their way up, all together (${default})."`
 	PreviewMemory     byteSize      `group:"Limits:" default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, all together (${default}): for previews, and to make images fit. An image that would take more has no preview, and is not made to fit."`
+	ReceiveMemory     byteSize      `group:"Limits:" default:"48MiB" placeholder:"SIZE" help:"Memory for gRPC messages that are still arriving, all connections together (${default})."`
 	QueueLength       int           `group:"Limits:" default:"1024" help:"How many uploads may wait for memory."`
 	QueueTime         time.Duration `group:"Limits:" default:"5s" help:"How long an upload may wait for memory."`
 	UploadIdleTimeout time.Duration `group:"Limits:" default:"30s" help:"End an upload from which no byte comes for so long, and any other call whose request does not come."`
@@ -207,6 +208,9 @@ func (f *flags) check() error {
 		if v <= 0 {
 			bad("--%s must be more than 0", name)
 		}
+	}
+	if least := byteSize(4 * service.MaxRecvMessageBytes); f.ReceiveMemory < least {
+		bad("--receive-memory %d is too small for large messages; it must be at least %d", f.ReceiveMemory, least)
 	}
 	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.DrainNotice < 0 || f.Settle < 0 {
 		bad("--queue-length, --queue-time, --drain-time, --drain-notice and --settle must not be negative")

@@ -28,6 +28,7 @@ func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
 		{"nothing to fit", []string{"--fit-images", "--max-image-input=3MB"}, "fit as they are"},
 		{"no room to fit", []string{"--fit-images", "--memory-budget=25MiB"}, "no room for one image of 25000000 bytes"},
 		{"no room to strip", []string{"--memory-budget=4MB"}, "and for it stripped"},
+		{"receive memory for less than a few messages", []string{"--receive-memory=20971519"}, "it must be at least 20971520"},
 		{"nobody may connect", []string{"--max-connections=0"}, "--max-connections must be more than 0"},
 		{"no uploads for anybody", []string{"--max-uploads-per-caller=0"}, "--max-uploads-per-caller must be more than 0"},
 		{"a notice before the drain", []string{"--drain-notice=-1s"}, "must not be negative"},

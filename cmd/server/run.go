@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -28,6 +29,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
@@ -82,7 +84,8 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 
 	draining, watchersGo := context.WithCancel(context.Background())
 	defer watchersGo()
-	server := newGRPCServer(f, secure, log, draining)
+	messages := recvlimit.New(int64(f.ReceiveMemory), log)
+	server := newGRPCServer(f, messages.Credentials(secure.credentials()), log, draining)
 	h.service.Register(server)
 	serving := health.NewServer()
 	serving.SetServingStatus(lpfilesharev1.FileSharingService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
@@ -180,13 +183,14 @@ func drain(f *flags, h *house, server *grpc.Server, serving *health.Server, watc
 	log.Warn("stopped, and calls were cut off")
 }
 
-func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, creds credentials.TransportCredentials, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	opts := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(callLevel)}
 	ours := selector.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool { // probes come every few seconds
 		return strings.HasPrefix(c.Service, "lpfileshare.v1.")
 	})
-	return grpc.NewServer(append(secure.option(),
+	return grpc.NewServer(
+		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20*time.Second),
@@ -214,7 +218,7 @@ func newGRPCServer(f *flags, secure *serverTLS, log *slog.Logger, draining conte
 			selector.StreamServerInterceptor(logging.StreamServerInterceptor(callLogger(log), opts...), ours),
 			service.StreamErrors(log),
 		),
-	)...)
+	)
 }
 
 // callLogger lets the middleware log with slog; the levels have the same numbers. It logs calls, never messages.
@@ -265,11 +269,11 @@ func endHealthWatches(draining context.Context) grpc.StreamServerInterceptor {
 	}
 }
 
-// boundMemory makes the garbage collector keep the process near what it may hold: by the flags files, sessions and the rest,
-// and what the ledger has now. The sandbox keeps files of its own, so there it is left alone.
+// boundMemory makes the garbage collector keep the process near what it may hold: by the flags files, messages that are arriving,
+// sessions and the rest, and what the ledger has now. The sandbox keeps files of its own, so there it is left alone.
 func boundMemory(f *flags, ledger int64) {
 	const rest, session = 48 << 20, 16 << 10
 	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox {
-		debug.SetMemoryLimit(int64(f.MemoryBudget+f.PreviewMemory) + rest + int64(f.MaxSessions)*session + ledger)
+		debug.SetMemoryLimit(int64(f.MemoryBudget+f.PreviewMemory+f.ReceiveMemory) + rest + int64(f.MaxSessions)*session + ledger)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // tlsFlags say how gRPC is served by TLS.
@@ -93,15 +93,15 @@ func (s *serverTLS) reload(log *slog.Logger) {
 	log.Info("the TLS files were read again")
 }
 
-// option makes a gRPC server serve by TLS; none without it.
-func (s *serverTLS) option() []grpc.ServerOption {
+// credentials returns what gRPC is served with: TLS, or nothing if there are no files.
+func (s *serverTLS) credentials() credentials.TransportCredentials {
 	if s == nil {
-		return nil
+		return insecure.NewCredentials()
 	}
-	return []grpc.ServerOption{grpc.Creds(credentials.NewTLS(&tls.Config{
+	return credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.now.Load(), nil },
-	}))}
+	})
 }
 
 // certificateName is who a client certificate says its holder is; "" if it does not say.

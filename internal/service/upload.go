@@ -23,8 +23,8 @@ const (
 	MaxChunkBytes = 1 << 20
 	// MaxSmallFileBytes is the largest file that UploadSmallFile accepts. With the largest spec it fits in MaxRecvMessageBytes.
 	MaxSmallFileBytes = 5_000_000
-	// MaxRecvMessageBytes is the receive limit that the gRPC server must have. gRPC itself rejects larger messages, without an
-	// ErrorInfo.
+	// MaxRecvMessageBytes is the receive limit that the gRPC server must have, for all methods. gRPC itself rejects larger messages,
+	// without an ErrorInfo. Package recvlimit limits what the unfinished messages of all calls hold together.
 	MaxRecvMessageBytes = 5 << 20
 )
 

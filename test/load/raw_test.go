@@ -27,10 +27,12 @@ type rawConn struct {
 
 	write sync.Mutex // the framer's writing side: the reader acknowledges
 
-	mu    sync.Mutex
-	ended map[uint32]string // grpc-status by stream, or how else it ended
-	cause error             // why the connection ended
-	gone  chan struct{}     // closed when it has
+	mu      sync.Mutex
+	ended   map[uint32]string // grpc-status by stream, or how else it ended
+	windows map[uint32]int    // what the server granted a stream beyond its initial window
+	cause   error             // why the connection ended
+	gone    chan struct{}     // closed when it has
+	news    chan struct{}     // has a value after a change of ended or windows
 }
 
 // dialRaw connects, with so many bytes of window for each stream.
@@ -40,7 +42,8 @@ func dialRaw(tb testing.TB, addr string, window uint32) *rawConn {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c := &rawConn{Conn: conn, framer: http2.NewFramer(conn, conn), next: 1, ended: make(map[uint32]string), gone: make(chan struct{})}
+	c := &rawConn{Conn: conn, framer: http2.NewFramer(conn, conn), next: 1, ended: make(map[uint32]string), windows: make(map[uint32]int),
+		gone: make(chan struct{}), news: make(chan struct{}, 1)}
 	c.pack = hpack.NewEncoder(&c.block)
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	tb.Cleanup(func() { c.Close() })
@@ -92,6 +95,11 @@ func (c *rawConn) read() {
 			}
 		case *http2.RSTStreamFrame:
 			c.end(f.StreamID, f.ErrCode.String())
+		case *http2.WindowUpdateFrame:
+			c.mu.Lock()
+			c.windows[f.StreamID] += int(f.Increment)
+			c.mu.Unlock()
+			c.notify()
 		}
 	}
 }
@@ -102,6 +110,30 @@ func (c *rawConn) end(stream uint32, how string) {
 	if _, ok := c.ended[stream]; !ok {
 		c.ended[stream] = how
 	}
+	delete(c.windows, stream)
+	c.notify()
+}
+
+func (c *rawConn) notify() {
+	select {
+	case c.news <- struct{}{}:
+	default:
+	}
+}
+
+// over reports whether a stream has ended.
+func (c *rawConn) over(stream uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.ended[stream]
+	return ok
+}
+
+// window is how many bytes a stream may have sent by now, of a server whose initial window is 1 MiB.
+func (c *rawConn) window(stream uint32) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return mib + c.windows[stream]
 }
 
 // endings is how many of the streams have ended, and how.
