@@ -50,6 +50,10 @@ test: ## Run all tests, with the race detector where there is a C compiler
 test-swift: build ## Run the tests of the store over a real OpenStack Swift: wants Debian 12 and root
 	test/swift/run
 
+.PHONY: test-protoc
+test-protoc: ## Generate code for nine languages with plain protoc; needs Maven (mvn)
+	test/protoc/run
+
 .PHONY: test-faults
 test-faults: ## Run every case of the fault table, states by kinds of faults, over each messenger
 	$(GO) test -c -o $(BIN)/faults.test ./test/faults
@@ -117,9 +121,9 @@ lint-proto: ## buf lint and buf format
 	$(BUF) format -d --exit-code
 
 .PHONY: breaking
-breaking: ## Compare the contract with the last release
-	@if [ -e $(RELEASED) ]; then $(BUF) breaking --against $(RELEASED); \
-	else echo "breaking: nothing has been released yet, so there is nothing to compare with (make release-contract writes $(RELEASED))"; fi
+breaking: ## Fail if the contract breaks clients of the released one
+	@test -e $(RELEASED) || { echo "breaking: $(RELEASED) is missing; restore it from git (make release-contract writes it at a release)"; exit 1; }
+	$(BUF) breaking --against $(RELEASED)
 
 .PHONY: release-contract
 release-contract: ## Write the contract's descriptor image, to be committed with a release
