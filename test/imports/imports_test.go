@@ -26,21 +26,26 @@ type rule struct {
 
 var everything = []string{"..."}
 
+// rules are the packages of nouns and rules that every adapter may import.
+var rules = []string{"internal/share", "internal/netrules", "internal/retry"}
+
 // table is the architecture. A name that ends in "/..." is a rule for all below it; the longest match counts.
 var table = map[string]rule{
 	"gen/go/...":        {},
-	"internal/accounts": {},
+	"internal/accounts": {ours: rules},
 	"internal/share":    {stdlibOnly: true},
-	"internal/service":  {ours: []string{"gen/go/...", "internal/share"}, never: []string{"net/http", "github.com/gorilla/websocket"}},
-	"internal/lpwire":   {ours: []string{"internal/share"}},
-	"internal/lpws":     {ours: []string{"internal/lpwire", "internal/share"}},
-	"internal/swift":    {ours: []string{"internal/share"}},
-	"internal/images":   {ours: []string{"internal/share"}},
-	"internal/ledger":   {ours: []string{"internal/share"}},
-	"internal/lpapi":    {ours: []string{"internal/lpwire", "internal/share"}},
+	"internal/netrules": {stdlibOnly: true},
+	"internal/retry":    {ours: rules, stdlibOnly: true},
+	"internal/service":  {ours: append([]string{"gen/go/..."}, rules...), never: []string{"net/http", "github.com/gorilla/websocket"}},
+	"internal/lpwire":   {ours: rules},
+	"internal/lpws":     {ours: append([]string{"internal/lpwire"}, rules...)},
+	"internal/swift":    {ours: rules},
+	"internal/images":   {ours: rules},
+	"internal/ledger":   {ours: rules},
+	"internal/lpapi":    {ours: append([]string{"internal/lpwire"}, rules...)},
 	"internal/sandbox":  {},
-	"clients/go":        {ours: []string{"gen/go/..."}},
-	"cmd/client":        {ours: []string{"clients/go", "gen/go/..."}},
+	"clients/go":        {ours: []string{"gen/go/...", "internal/share", "internal/netrules"}},
+	"cmd/client":        {ours: []string{"clients/go", "gen/go/...", "internal/share", "internal/netrules"}},
 	"cmd/server":        {ours: everything},
 	"test/...":          {ours: everything},
 	"test/wire":         {},
@@ -88,7 +93,10 @@ func TestTableCatches(t *testing.T) {
 		{pkg{"internal/share", "share", []string{"log/slog"}}, ""},
 		{pkg{"internal/share", "share", []string{"golang.org/x/sync/errgroup"}}, "standard library"},
 		{pkg{"internal/sandbox", "sandbox", []string{module + "/internal/share"}}, "may not import internal/share"},
-		{pkg{"clients/go", "lpfileshare", []string{module + "/internal/share"}}, "may not import internal/share"},
+		{pkg{"clients/go", "lpfileshare", []string{module + "/internal/share"}}, ""},
+		{pkg{"clients/go", "lpfileshare", []string{module + "/internal/service"}}, "may not import internal/service"},
+		{pkg{"internal/retry", "retry", []string{module + "/internal/share"}}, ""},
+		{pkg{"internal/retry", "retry", []string{module + "/internal/swift"}}, "may not import internal/swift"},
 		{pkg{"cmd/client", "main", []string{module + "/clients/go", module + "/gen/go/lpfileshare/v1"}}, ""},
 		{pkg{"cmd/client", "main", []string{module + "/internal/sandbox"}}, "may not import internal/sandbox"},
 		{pkg{"cmd/server", "main", []string{module + "/internal/sandbox", module + "/internal/service"}}, ""},
