@@ -83,7 +83,7 @@ bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
 
 # The suites of tests in which there is a sandbox. Those in the second line want what .ci/run installs.
-SUITES    ?= server lpws lpapi sandbox load images faults crash demo \
+SUITES    ?= server lpws connector sandbox load images faults crash demo \
              readme tutorial node-agent-sdk swift
 .PHONY: check-wire
 check-wire: build ## Hold every frame of all suites against LivePerson's published schemas: SCHEMAS=folder

@@ -26,6 +26,10 @@ type AgentGrant struct {
 	Lifetime int64 `json:"t,omitempty"`
 }
 
+// MaxAgentGrant is the maximum length of AgentGrant.Token: encrypted by the service and encoded in base64 again, it must not be
+// longer than MaxToken.
+const MaxAgentGrant = (MaxToken - 64) * 3 / 4
+
 // Token writes the grant as an lp-agent-token.
 func (g AgentGrant) Token() string {
 	b, _ := json.Marshal(g) // strings and a number: cannot fail

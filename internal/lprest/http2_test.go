@@ -1,4 +1,4 @@
-package lpapi
+package lprest
 
 import (
 	"crypto/tls"
@@ -17,46 +17,30 @@ import (
 )
 
 // net/http repeats a request over HTTP/2 whose stream the peer resets with PROTOCOL_ERROR, whatever its method, and whatever the
-// peer has done by then. A message must not be sent twice for that.
-func TestAMessageIsNotRepeatedOverHTTP2(t *testing.T) {
+// peer did with it. Send must not: a message would be published twice, a wrong password would count twice.
+func TestSend_ResetHTTP2Stream(t *testing.T) {
 	t.Parallel()
-	for name, code := range map[string]http2.ErrCode{"a protocol error": http2.ErrCodeProtocol, "the stream's refusal": http2.ErrCodeRefusedStream} {
+	for name, code := range map[string]http2.ErrCode{"protocol error": http2.ErrCodeProtocol, "refused stream": http2.ErrCodeRefusedStream} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := &connectorHouse{t: t, log: newEventLog(t), app: ConnectorApp{ID: "app", Secret: "s"}}
-			at := httptest.NewTLSServer(nil) // for its certificate
-			t.Cleanup(at.Close)
+			server := httptest.NewTLSServer(nil) // for its certificate
+			t.Cleanup(server.Close)
 			roots := x509.NewCertPool()
-			roots.AddCert(at.Certificate())
-			url, streams := resettingServer(t, at.TLS.Certificates, code)
-			c := h.connector(newClient(t, Config{TLS: &tls.Config{RootCAs: roots}}))
-			got := c.roundTrip(t.Context(), url, "app", "jws", []byte(`{}`))
+			roots.AddCert(server.Certificate())
+			url, streams := resettingServer(t, server.TLS.Certificates, code)
+			c := newClient(t, Config{TLS: &tls.Config{RootCAs: roots}})
+			_, sent, err := c.Send(t.Context(), Request{Name: "publish", Service: ServiceConsumerWS, Method: http.MethodPost, URL: url, JSON: struct{}{}})
 			if n := streams.Load(); n != 1 {
 				t.Errorf("the request was sent %d times", n)
 			}
-			if got.err == nil || !got.open {
-				t.Errorf("%v, open %t; want that nobody knows what became of it", got.err, got.open)
+			if !share.Is(err, share.LPUnavailable) || !sent {
+				t.Errorf("%v, sent %t", err, sent)
 			}
 		})
 	}
 }
 
-// Nor must a password be tried twice for that.
-func TestASignInIsNotRepeatedOverHTTP2(t *testing.T) {
-	t.Parallel()
-	at := httptest.NewTLSServer(nil) // for its certificate
-	t.Cleanup(at.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(at.Certificate())
-	url, streams := resettingServer(t, at.TLS.Certificates, http2.ErrCodeProtocol)
-	c := newClient(t, Config{TLS: &tls.Config{RootCAs: roots}})
-	_, err := c.exchange(t.Context(), call{name: "log in", service: serviceLogin, method: http.MethodPost, url: url, body: struct{ Password string }{"x"}})
-	if n := streams.Load(); n != 1 || !share.Is(err, share.LPUnavailable) {
-		t.Errorf("the request was sent %d times: %v", n, err)
-	}
-}
-
-// resettingServer takes requests over HTTP/2 whole, and then resets their streams.
+// resettingServer reads whole requests over HTTP/2, and then resets their streams.
 func resettingServer(t *testing.T, certs []tls.Certificate, code http2.ErrCode) (url string, streams *atomic.Int64) {
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certs, NextProtos: []string{"h2"}})
 	if err != nil {
@@ -73,7 +57,7 @@ func resettingServer(t *testing.T, certs []tls.Certificate, code http2.ErrCode) 
 			serving.Go(func() { resetAll(conn, code, streams) })
 		}
 	})
-	t.Cleanup(func() { // after the client's: its connections are closed by then
+	t.Cleanup(func() { // runs after the client is closed
 		l.Close()
 		serving.Wait()
 	})

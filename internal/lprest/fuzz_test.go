@@ -1,4 +1,4 @@
-package lpapi
+package lprest
 
 import (
 	"fmt"
@@ -7,13 +7,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/lpfake"
 )
 
-// Whatever is taken for a renewal secret may go where its parts go: into a path and a body, of this account.
+// The parts of every accepted renewal secret are safe in a path and a body.
 func FuzzRenewal(f *testing.F) {
-	f.Add(renewal{Account: testAccount, Connector: "1-2_a", External: "token"}.secret())
-	f.Add(renewal{Account: testAccount, Connector: "../x", External: "token"}.secret())
+	f.Add(renewal{Account: lpfake.Account, Connector: "1-2_a", External: "token"}.secret())
+	f.Add(renewal{Account: lpfake.Account, Connector: "../x", External: "token"}.secret())
 	f.Add(renewal{}.secret())
 	f.Add("e30")
 	f.Fuzz(func(t *testing.T, secret string) {
@@ -22,29 +24,29 @@ func FuzzRenewal(f *testing.F) {
 			return
 		}
 		if strings.ContainsAny(r.Account+r.Connector, "/.?#% \n") || strings.ContainsAny(r.External, " \r\n\x00") {
-			t.Errorf("%q is taken: %+v", secret, r)
+			t.Errorf("%q is accepted: %+v", secret, r)
 		}
 		if again, ok := parseRenewal(r.secret()); !ok || again != r {
-			t.Errorf("%q: written again it is %+v, %t", secret, again, ok)
+			t.Errorf("%q: encoded again it is %+v, %t", secret, again, ok)
 		}
 	})
 }
 
-// A mouth is a LivePerson that answers everything but look-ups with the same.
-type mouth struct {
+// oneResponse is a LivePerson with one response to everything but look-ups.
+type oneResponse struct {
 	status     int
 	retryAfter string
 	body       []byte
 }
 
-func (m mouth) RoundTrip(r *http.Request) (*http.Response, error) {
+func (m oneResponse) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer := func(status int, body string) *http.Response {
 		return &http.Response{
 			StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r,
 		}
 	}
 	if service, isLookup := strings.CutSuffix(r.URL.Path, "/baseURI.json"); isLookup {
-		return answer(http.StatusOK, fmt.Sprintf(`{"service":%q,"account":%q,"baseURI":"127.0.0.1:1"}`, service[strings.LastIndex(service, "/")+1:], testAccount)), nil
+		return answer(http.StatusOK, fmt.Sprintf(`{"service":%q,"account":%q,"baseURI":"127.0.0.1:1"}`, service[strings.LastIndex(service, "/")+1:], lpfake.Account)), nil
 	}
 	resp := answer(m.status, string(m.body))
 	if m.retryAfter != "" {
@@ -53,10 +55,10 @@ func (m mouth) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// FuzzAnswer has LivePerson answer anything to each call: what is made of it is whole or a named condition, waits are bounded, and
-// LivePerson's own text is not passed on, since it could hold a secret.
+// FuzzAnswer has LivePerson respond to a call with anything: the result is complete or an error with a kind, waits are bounded, and
+// LivePerson's own text, which could contain a secret, is not in the error.
 func FuzzAnswer(f *testing.F) {
-	jwt := testJWT(map[string]any{"sub": "consumer", "exp": 2e9})
+	jwt := lpfake.JWT(map[string]any{"sub": "consumer", "exp": 2e9})
 	for call := range byte(6) {
 		f.Add(call, 200, "", []byte(fmt.Sprintf(`{"jwt":%q}`, jwt)))
 		f.Add(call, 200, "", []byte(`{"bearer":"b","csrf":"c","sessionTTl":"3600000","config":{"userId":"1","userPid":"2"}}`))
@@ -64,25 +66,25 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(call, 429, "5", []byte(`too many`))
 		f.Add(call, 503, "99999999999", []byte(`<html>`))
 	}
-	agent := share.AgentGrant{Account: testAccount, UserID: "1", UserPID: "2", Bearer: "b", Cookie: "c", CSRF: "d"}
+	agent := share.AgentGrant{Account: lpfake.Account, UserID: "1", UserPID: "2", Bearer: "b", Cookie: "c", CSRF: "d"}
 	f.Fuzz(func(t *testing.T, call byte, status int, retryAfter string, body []byte) {
 		if status < 100 || status > 999 || strings.ContainsAny(retryAfter, "\r\n") {
 			return
 		}
 		c := newClient(t, Config{DomainAPI: "http://127.0.0.1:1", PlainHTTP: true})
-		c.http.Transport = mouth{status, retryAfter, body}
+		c.http.Transport = oneResponse{status, retryAfter, body}
 		var in share.SignIn
 		var err error
 		signsIn := true
 		switch call % 6 {
 		case 0:
-			in, err = c.SignUp(t.Context(), testAccount)
+			in, err = c.SignUp(t.Context(), lpfake.Account)
 		case 1:
-			in, err = c.SignInAnonymous(t.Context(), testAccount, "connector")
+			in, err = c.SignInAnonymous(t.Context(), lpfake.Account, "connector")
 		case 2:
-			in, err = c.Authenticate(t.Context(), testAccount, "code")
+			in, err = c.Authenticate(t.Context(), lpfake.Account, "code")
 		case 3:
-			in, err = c.SignInAgent(t.Context(), testAccount, "name", "password")
+			in, err = c.SignInAgent(t.Context(), lpfake.Account, "name", "password")
 		case 4:
 			signsIn = false
 			_, err = c.FileSharing(t.Context(), agent)
@@ -94,15 +96,15 @@ func FuzzAnswer(f *testing.F) {
 			if share.KindOf(err) == "" {
 				t.Errorf("an error without a kind: %v", err)
 			}
-			if e, ok := err.(*share.Error); ok && (e.RetryAfter < 0 || e.RetryAfter > maxRetryAfter) {
+			if e, ok := err.(*share.Error); ok && (e.RetryAfter < 0 || e.RetryAfter > netrules.MaxRetryAfter) {
 				t.Errorf("a wait of %s", e.RetryAfter)
 			}
 			if len(body) > 12 && strings.Contains(err.Error(), string(body)) {
-				t.Errorf("the answer is passed on: %v", err)
+				t.Errorf("the error shows the response: %v", err)
 			}
 			return
 		}
-		if signsIn && (!isToken(in.Token) || in.ID == "") {
+		if signsIn && (!share.ValidToken(in.Token) || in.ID == "") {
 			t.Errorf("signed in as %q with a token of %d bytes", in.ID, len(in.Token))
 		}
 	})

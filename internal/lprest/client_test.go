@@ -1,4 +1,4 @@
-package lpapi
+package lprest
 
 import (
 	"strings"
@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/lpfake"
 )
 
-func TestNewChecksItsConfig(t *testing.T) {
+func TestNew_Config(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		cfg  Config
@@ -27,7 +28,7 @@ func TestNewChecksItsConfig(t *testing.T) {
 		{"a slash at the end", Config{DomainAPI: "https://api.liveperson.net/"}, ""},
 		{"no host", Config{DomainAPI: "https://"}, "not a host"},
 		{"an override", Config{Overrides: map[string]string{"swift": "https://files.example:8443"}}, ""},
-		{"an override of nothing", Config{Overrides: map[string]string{"sw/ift": "files.example"}}, "no service's name"},
+		{"an override of nothing", Config{Overrides: map[string]string{"sw/ift": "files.example"}}, "not a service name"},
 		{"an override that is no host", Config{Overrides: map[string]string{"swift": "files example"}}, "Overrides: swift"},
 		{"an override by plain HTTP", Config{Overrides: map[string]string{"swift": "http://files.example"}}, "use https"},
 		{"an override by plain HTTP on loopback", Config{Overrides: map[string]string{"swift": "http://127.0.0.1:99"}}, ""},
@@ -55,8 +56,8 @@ func TestNewChecksItsConfig(t *testing.T) {
 	}
 }
 
-func TestCloseEndsLookups(t *testing.T) {
-	f := newFakeLP(t)
+func TestClose_EndsLookups(t *testing.T) {
+	f := lpfake.New(t)
 	entered, release := hang(f, "idp")
 	defer close(release)
 	c, err := New(Config{DomainAPI: f.URL, PlainHTTP: true})
@@ -65,7 +66,7 @@ func TestCloseEndsLookups(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := c.BaseURL(t.Context(), testAccount, "idp")
+		_, err := c.BaseURL(t.Context(), lpfake.Account, "idp")
 		done <- err
 	}()
 	<-entered
@@ -73,7 +74,7 @@ func TestCloseEndsLookups(t *testing.T) {
 	if err := <-done; !share.Is(err, share.LPUnavailable) {
 		t.Errorf("the look-up under way: %v", err)
 	}
-	if _, err := c.BaseURL(t.Context(), testAccount, "idp"); !share.Is(err, share.LPUnavailable) {
+	if _, err := c.BaseURL(t.Context(), lpfake.Account, "idp"); !share.Is(err, share.LPUnavailable) {
 		t.Errorf("a look-up afterwards: %v", err)
 	}
 	c.Close()

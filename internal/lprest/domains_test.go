@@ -1,34 +1,33 @@
-package lpapi
+package lprest
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/lpfake"
 )
 
-// hang makes the look-up of a service wait until release is closed or the client goes away; entered hears of each.
-func hang(f *fakeLP, service string) (entered chan struct{}, release chan struct{}) {
+// hang makes the look-up of a service wait until release is closed or the client disconnects; each sends to entered.
+func hang(f *lpfake.Server, service string) (entered chan struct{}, release chan struct{}) {
 	entered, release = make(chan struct{}, 100), make(chan struct{})
-	f.on("/service/"+service+"/baseURI.json", func(w http.ResponseWriter, r *http.Request) {
+	f.On("/service/"+service+"/baseURI.json", func(w http.ResponseWriter, r *http.Request) {
 		entered <- struct{}{}
 		select {
 		case <-release:
-			fmt.Fprintf(w, `{"service":%q,"account":%q,"baseURI":%q}`, service, testAccount, f.host())
+			fmt.Fprintf(w, `{"service":%q,"account":%q,"baseURI":%q}`, service, lpfake.Account, f.Host())
 		case <-r.Context().Done():
 		}
 	})
 	return entered, release
 }
 
-// TestHostRule is what LivePerson may name and what it may not.
 func TestHostRule(t *testing.T) {
 	rule, err := newHostRule(append([]string{"exact.example.com", "127.0.0.9", "::1"}, defaultSuffixes...), false)
 	if err != nil {
@@ -114,21 +113,21 @@ func TestHostRule(t *testing.T) {
 	}
 }
 
-// TestHostileDomainAnswers is TestHostRule's point, seen from outside: nothing is asked of a host that may not be used.
-func TestHostileDomainAnswers(t *testing.T) {
-	evil := newFakeLP(t)
+// No request is sent to a host that may not be used.
+func TestBaseURL_HostileResponse(t *testing.T) {
+	evil := lpfake.New(t)
 	for name, answer := range map[string]http.HandlerFunc{
-		"another host":    says(200, `{"service":"idp","account":"12345678","baseURI":"evil.com"}`),
-		"with a path":     says(200, `{"service":"idp","account":"12345678","baseURI":"127.0.0.1/x?"}`),
-		"another account": says(200, `{"service":"idp","account":"87654321","baseURI":"127.0.0.1"}`),
-		"another service": says(200, `{"service":"swift","account":"12345678","baseURI":"127.0.0.1"}`),
-		"nothing":         says(200, ``),
-		"an empty object": says(200, `{}`),
-		"null":            says(200, `null`),
-		"HTML":            says(200, `<html>please log in`),
-		"numbers":         says(200, `{"service":"idp","account":"12345678","baseURI":7}`),
-		"cut off":         says(200, `{"baseURIs":[{"`),
-		"endless":         says(200, `{"service":"idp","baseURI":"`+strings.Repeat("a", 2<<20)+`"}`),
+		"another host":    lpfake.Says(200, `{"service":"idp","account":"12345678","baseURI":"evil.com"}`),
+		"with a path":     lpfake.Says(200, `{"service":"idp","account":"12345678","baseURI":"127.0.0.1/x?"}`),
+		"another account": lpfake.Says(200, `{"service":"idp","account":"87654321","baseURI":"127.0.0.1"}`),
+		"another service": lpfake.Says(200, `{"service":"swift","account":"12345678","baseURI":"127.0.0.1"}`),
+		"nothing":         lpfake.Says(200, ``),
+		"an empty object": lpfake.Says(200, `{}`),
+		"null":            lpfake.Says(200, `null`),
+		"HTML":            lpfake.Says(200, `<html>please log in`),
+		"numbers":         lpfake.Says(200, `{"service":"idp","account":"12345678","baseURI":7}`),
+		"cut off":         lpfake.Says(200, `{"baseURIs":[{"`),
+		"endless":         lpfake.Says(200, `{"service":"idp","baseURI":"`+strings.Repeat("a", 2<<20)+`"}`),
 		"a redirect": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, evil.URL+"/stolen", http.StatusFound)
 		},
@@ -137,29 +136,29 @@ func TestHostileDomainAnswers(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFakeLP(t)
-			f.on("/service/idp/baseURI.json", answer)
-			_, err := clientOf(t, f).SignUp(t.Context(), testAccount)
+			f := lpfake.New(t)
+			f.On("/service/idp/baseURI.json", answer)
+			_, err := clientOf(t, f).SignUp(t.Context(), lpfake.Account)
 			if !share.Is(err, share.LPProtocolError) {
 				t.Fatalf("err = %v", err)
 			}
 			e, _ := errors.AsType[*share.Error](err)
 			for _, bad := range []string{"evil", "stolen", "html", "87654321"} {
 				if strings.Contains(e.Message, bad) {
-					t.Errorf("the message shows the peer's words: %q", e.Message)
+					t.Errorf("the message shows the peer's text: %q", e.Message)
 				}
 			}
-			if asked := f.asked(); len(asked) > 0 {
-				t.Errorf("went on to ask %v", asked)
+			if asked := f.Requests(); len(asked) > 0 {
+				t.Errorf("the client continued with %v", asked)
 			}
 		})
 	}
-	if asked := evil.asked(); len(asked) > 0 {
+	if asked := evil.Requests(); len(asked) > 0 {
 		t.Errorf("redirects were followed: %v", asked)
 	}
 }
 
-func TestFormsOfDomainAnswers(t *testing.T) {
+func TestBaseURL_ResponseForms(t *testing.T) {
 	for name, answer := range map[string]string{
 		"one":             `{"service":"idp","account":"12345678","baseURI":"HOST"}`,
 		"one, bare":       `{"baseURI":"HOST"}`,
@@ -168,37 +167,37 @@ func TestFormsOfDomainAnswers(t *testing.T) {
 		"a list and more": `{"revision":7,"baseURIs":[{"service":"idp","baseURI":"HOST","x":[]}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFakeLP(t)
-			f.on("/service/idp/baseURI.json", says(200, strings.ReplaceAll(answer, "HOST", f.host())))
-			base, err := clientOf(t, f).BaseURL(t.Context(), testAccount, "idp")
+			f := lpfake.New(t)
+			f.On("/service/idp/baseURI.json", lpfake.Says(200, strings.ReplaceAll(answer, "HOST", f.Host())))
+			base, err := clientOf(t, f).BaseURL(t.Context(), lpfake.Account, "idp")
 			if err != nil || base != f.URL {
 				t.Errorf("%q, %v", base, err)
 			}
 		})
 	}
 	for name, answer := range map[string]http.HandlerFunc{
-		"an unknown account": says(401, `{}`), "an unknown service": says(404, `{}`), "a bad request": says(400, `{}`),
-		"a list without it": says(200, `{"baseURIs":[{"service":"swift","account":"12345678","baseURI":"127.0.0.1"}]}`),
-		"an empty array":    says(200, `[]`),
+		"an unknown account": lpfake.Says(401, `{}`), "an unknown service": lpfake.Says(404, `{}`), "a bad request": lpfake.Says(400, `{}`),
+		"a list without it": lpfake.Says(200, `{"baseURIs":[{"service":"swift","account":"12345678","baseURI":"127.0.0.1"}]}`),
+		"an empty array":    lpfake.Says(200, `[]`),
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFakeLP(t)
-			f.on("/service/idp/baseURI.json", answer)
+			f := lpfake.New(t)
+			f.On("/service/idp/baseURI.json", answer)
 			c := clientOf(t, f)
 			for range 3 {
-				if _, err := c.BaseURL(t.Context(), testAccount, "idp"); !share.Is(err, share.LPCredentialsRejected) || !errors.Is(err, errNoService) {
+				if _, err := c.BaseURL(t.Context(), lpfake.Account, "idp"); !share.Is(err, share.LPCredentialsRejected) || !errors.Is(err, errNoService) {
 					t.Errorf("err = %v", err)
 				}
 			}
-			if n := f.lookups("idp"); n != 1 {
-				t.Errorf("asked %d times, want once", n)
+			if n := f.Lookups("idp"); n != 1 {
+				t.Errorf("%d look-ups, want 1", n)
 			}
 		})
 	}
 }
 
-func TestAccountsAreChecked(t *testing.T) {
-	f := newFakeLP(t)
+func TestBaseURL_InvalidAccount(t *testing.T) {
+	f := lpfake.New(t)
 	c := clientOf(t, f)
 	for _, account := range []string{"", "..", "1/2", "1?x", "1#", "1%2f", "1 2", "1.2", "é", "1\n", strings.Repeat("1", 33)} {
 		if _, err := c.BaseURL(t.Context(), account, "idp"); !share.Is(err, share.InvalidField) {
@@ -208,24 +207,24 @@ func TestAccountsAreChecked(t *testing.T) {
 			t.Errorf("%q: %v", account, err)
 		}
 	}
-	if len(f.requests) > 0 {
-		t.Errorf("asked %v", f.requests)
+	if sent := f.Requests(); len(sent) > 0 || f.Lookups("idp") > 0 {
+		t.Errorf("requests were sent: %v", sent)
 	}
-	if _, err := c.BaseURL(t.Context(), testAccount, "../idp"); err == nil {
-		t.Error("a path was taken for a service")
+	if _, err := c.BaseURL(t.Context(), lpfake.Account, "../idp"); err == nil {
+		t.Error("a path was accepted as a service name")
 	}
 }
 
-func TestHostsAreRemembered(t *testing.T) {
-	f, clk := newFakeLP(t), newClock()
+func TestBaseURL_Cache(t *testing.T) {
+	f, clk := lpfake.New(t), newClock()
 	c := newClient(t, Config{DomainAPI: f.URL, PlainHTTP: true, CacheTTL: time.Minute, Now: clk.Now})
 	ask := func(wantLookups int) {
 		t.Helper()
-		base, err := c.BaseURL(t.Context(), testAccount, "idp")
+		base, err := c.BaseURL(t.Context(), lpfake.Account, "idp")
 		if err != nil || base != f.URL {
 			t.Fatalf("%q, %v", base, err)
 		}
-		if n := f.lookups("idp"); n != wantLookups {
+		if n := f.Lookups("idp"); n != wantLookups {
 			t.Fatalf("%d look-ups, want %d", n, wantLookups)
 		}
 	}
@@ -234,150 +233,150 @@ func TestHostsAreRemembered(t *testing.T) {
 	ask(1)
 	clk.pass(2 * time.Second)
 	ask(2)
-	c.Forget(testAccount, "idp") // too soon: it was looked up this instant
+	c.Forget(lpfake.Account, "idp") // too soon after the look-up: ignored
 	ask(2)
 	clk.pass(6 * time.Second)
-	c.Forget(testAccount, "swift")
+	c.Forget(lpfake.Account, "swift")
 	ask(2)
-	c.Forget(testAccount, "idp")
+	c.Forget(lpfake.Account, "idp")
 	ask(3)
 
-	// The Domain API goes down: the host from before serves, and the Domain API is left in peace for a while.
-	f.on("/service/idp/baseURI.json", says(503, ""))
+	// The Domain API fails: the last known host is used, and for a while the Domain API is not called.
+	f.On("/service/idp/baseURI.json", lpfake.Says(503, ""))
 	clk.pass(2 * time.Minute)
 	ask(4)
 	ask(4)
 	clk.pass(11 * time.Second)
 	ask(5)
-	// It gives a clear answer: no such service.
+	// The Domain API says that there is no such service.
 	clk.pass(11 * time.Second)
-	f.on("/service/idp/baseURI.json", says(404, "{}"))
-	if _, err := c.BaseURL(t.Context(), testAccount, "idp"); !share.Is(err, share.LPCredentialsRejected) {
+	f.On("/service/idp/baseURI.json", lpfake.Says(404, "{}"))
+	if _, err := c.BaseURL(t.Context(), lpfake.Account, "idp"); !share.Is(err, share.LPCredentialsRejected) {
 		t.Errorf("err = %v", err)
 	}
-	// And it comes back.
-	f.on("/service/idp/baseURI.json", nil)
+	// The service exists again.
+	f.On("/service/idp/baseURI.json", nil)
 	clk.pass(31 * time.Second)
 	ask(7)
 }
 
-func TestCallersShareALookup(t *testing.T) {
-	f := newFakeLP(t)
+func TestBaseURL_ConcurrentCalls(t *testing.T) {
+	f := lpfake.New(t)
 	entered, release := hang(f, "idp")
 	c := clientOf(t, f)
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
-			if base, err := c.BaseURL(t.Context(), testAccount, "idp"); err != nil || base != f.URL {
+			if base, err := c.BaseURL(t.Context(), lpfake.Account, "idp"); err != nil || base != f.URL {
 				t.Errorf("%q, %v", base, err)
 			}
 		})
 	}
 	<-entered
-	// One who gives up does not take the others' answer away.
+	// A caller that gives up does not end the look-up of the others.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := c.BaseURL(ctx, testAccount, "idp"); !errors.Is(err, context.DeadlineExceeded) || share.KindOf(err) != "" {
-		t.Errorf("the impatient one: %v", err)
+	if _, err := c.BaseURL(ctx, lpfake.Account, "idp"); !errors.Is(err, context.DeadlineExceeded) || share.KindOf(err) != "" {
+		t.Errorf("the caller with a deadline: %v", err)
 	}
 	close(release)
 	all.Wait()
-	if n := f.lookups("idp"); n != 1 {
+	if n := f.Lookups("idp"); n != 1 {
 		t.Errorf("%d look-ups, want 1", n)
 	}
 }
 
-func TestSocketAndStore(t *testing.T) {
-	f := newFakeLP(t)
+func TestSocketURL(t *testing.T) {
+	f := lpfake.New(t)
 	c := clientOf(t, f)
 	ws := "ws" + strings.TrimPrefix(f.URL, "http")
 	socket := func(c *Client, scheme share.Scheme, want string) {
 		t.Helper()
-		if got, err := c.SocketURL(t.Context(), testAccount, scheme); err != nil || got != want {
+		if got, err := c.SocketURL(t.Context(), lpfake.Account, scheme); err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", scheme, got, err, want)
 		}
 	}
 	socket(c, share.ConsumerToken, ws)
 	socket(c, share.AgentToken, ws)
-	if f.lookups("facadeMsg") != 1 || f.lookups("asyncMessagingEnt") != 1 {
-		t.Error("an agent's socket is not facadeMsg")
+	if f.Lookups("facadeMsg") != 1 || f.Lookups("asyncMessagingEnt") != 1 {
+		t.Error("facadeMsg was not looked up for an agent")
 	}
-	if _, err := c.SocketURL(t.Context(), testAccount, share.ExternalConsumerID); !share.Is(err, share.MethodNotImplemented) {
+	if _, err := c.SocketURL(t.Context(), lpfake.Account, share.ExternalConsumerID); !share.Is(err, share.MethodNotImplemented) {
 		t.Errorf("err = %v", err)
 	}
-	if got, err := c.SwiftURL(t.Context(), testAccount); err != nil || got != f.URL {
+	if got, err := c.SwiftURL(t.Context(), lpfake.Account); err != nil || got != f.URL {
 		t.Errorf("%q, %v", got, err)
 	}
 
-	f.on("/service/facadeMsg/baseURI.json", says(404, "{}"))
+	f.On("/service/facadeMsg/baseURI.json", lpfake.Says(404, "{}"))
 	c = newClient(t, Config{DomainAPI: f.URL, PlainHTTP: true, Overrides: map[string]string{"asyncMessagingEnt": "https://ums.example"}})
 	socket(c, share.AgentToken, "wss://ums.example")
 	socket(c, share.ConsumerToken, "wss://ums.example")
 
-	// But trouble is no reason to go elsewhere.
-	f.on("/service/facadeMsg/baseURI.json", says(500, ""))
+	// A failure is no reason to use another service.
+	f.On("/service/facadeMsg/baseURI.json", lpfake.Says(500, ""))
 	c = clientOf(t, f)
-	if _, err := c.SocketURL(t.Context(), testAccount, share.AgentToken); !share.Is(err, share.LPUnavailable) {
+	if _, err := c.SocketURL(t.Context(), lpfake.Account, share.AgentToken); !share.Is(err, share.LPUnavailable) {
 		t.Errorf("err = %v", err)
 	}
 }
 
 func TestForgetSocket(t *testing.T) {
-	f, clk := newFakeLP(t), newClock()
+	f, clk := lpfake.New(t), newClock()
 	c := newClient(t, Config{DomainAPI: f.URL, PlainHTTP: true, Now: clk.Now})
 	for range 2 {
 		for _, scheme := range []share.Scheme{share.AgentToken, share.ConsumerToken} {
-			if _, err := c.SocketURL(t.Context(), testAccount, scheme); err != nil {
+			if _, err := c.SocketURL(t.Context(), lpfake.Account, scheme); err != nil {
 				t.Fatal(err)
 			}
 		}
 		clk.pass(10 * time.Second)
-		c.ForgetSocket(testAccount, share.AgentToken)
+		c.ForgetSocket(lpfake.Account, share.AgentToken)
 	}
-	if f.lookups("facadeMsg") != 2 || f.lookups("asyncMessagingEnt") != 2 {
-		t.Errorf("%d and %d look-ups, want 2 each", f.lookups("facadeMsg"), f.lookups("asyncMessagingEnt"))
+	if f.Lookups("facadeMsg") != 2 || f.Lookups("asyncMessagingEnt") != 2 {
+		t.Errorf("%d and %d look-ups, want 2 each", f.Lookups("facadeMsg"), f.Lookups("asyncMessagingEnt"))
 	}
 }
 
-// TestAHostThatMovedIsFound moves the IDP away: the failing call makes the next one ask where it is.
-func TestAHostThatMovedIsFound(t *testing.T) {
-	f, clk := newFakeLP(t), newClock()
-	gone := newFakeLP(t)
-	f.on("/signup", says(200, `{"jwt":"`+testJWT(map[string]any{"sub": "s"})+`"}`))
-	f.on("/service/idp/baseURI.json", says(200, `{"baseURI":"`+gone.host()+`"}`))
+// A failing call makes the next one look up the host again.
+func TestForget_AfterFailedCall(t *testing.T) {
+	f, clk := lpfake.New(t), newClock()
+	gone := lpfake.New(t)
+	f.On("/signup", lpfake.Says(200, `{"jwt":"`+lpfake.JWT(map[string]any{"sub": "s"})+`"}`))
+	f.On("/service/idp/baseURI.json", lpfake.Says(200, `{"baseURI":"`+gone.Host()+`"}`))
 	c := newClient(t, Config{DomainAPI: f.URL, PlainHTTP: true, Now: clk.Now})
 	gone.Close()
-	if _, err := c.SignUp(t.Context(), testAccount); !share.Is(err, share.LPUnavailable) {
+	if _, err := c.SignUp(t.Context(), lpfake.Account); !share.Is(err, share.LPUnavailable) {
 		t.Fatalf("err = %v", err)
 	}
-	f.on("/service/idp/baseURI.json", nil)
+	f.On("/service/idp/baseURI.json", nil)
 	clk.pass(6 * time.Second)
-	if _, err := c.SignUp(t.Context(), testAccount); !share.Is(err, share.LPUnavailable) {
+	if _, err := c.SignUp(t.Context(), lpfake.Account); !share.Is(err, share.LPUnavailable) {
 		t.Fatalf("err = %v", err)
 	}
-	if _, err := c.SignUp(t.Context(), testAccount); err != nil {
-		t.Errorf("after it was asked for again: %v", err)
+	if _, err := c.SignUp(t.Context(), lpfake.Account); err != nil {
+		t.Errorf("after another look-up: %v", err)
 	}
 }
 
-func TestWhatWasLookedUpUnderOtherSettingsIsNotUsed(t *testing.T) {
-	f := newFakeLP(t)
+func TestBaseURL_ChangedSettings(t *testing.T) {
+	f := lpfake.New(t)
 	reach := Reach{Suffixes: []string{"127.0.0.1"}}
 	c := newClient(t, Config{DomainAPI: f.URL, PlainHTTP: true, Reach: func(account string) Reach {
-		if account != testAccount {
+		if account != lpfake.Account {
 			return Reach{}
 		}
 		return reach
 	}})
 	base := func() string {
 		t.Helper()
-		base, err := c.BaseURL(t.Context(), testAccount, "swift")
+		base, err := c.BaseURL(t.Context(), lpfake.Account, "swift")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return base
 	}
-	lookups := func() int { return f.lookups("swift") }
+	lookups := func() int { return f.Lookups("swift") }
 	base()
 	base()
 	if n := lookups(); n != 1 {
@@ -399,16 +398,14 @@ func TestWhatWasLookedUpUnderOtherSettingsIsNotUsed(t *testing.T) {
 }
 
 func TestASuffixThatWasTakenAwayHoldsAtOnce(t *testing.T) {
-	f := &fakeLP{answers: map[string]http.HandlerFunc{}}
-	f.Server = httptest.NewTLSServer(f)
-	defer f.Close()
+	f := lpfake.NewTLS(t)
 	reach := Reach{Suffixes: []string{"127.0.0.1"}}
 	c := newClient(t, Config{DomainAPI: f.URL, TLS: f.Client().Transport.(*http.Transport).TLSClientConfig, Reach: func(string) Reach { return reach }})
-	if _, err := c.BaseURL(t.Context(), testAccount, "swift"); err != nil {
+	if _, err := c.BaseURL(t.Context(), lpfake.Account, "swift"); err != nil {
 		t.Fatal(err)
 	}
 	reach = Reach{Suffixes: []string{".example.com"}}
-	if base, err := c.BaseURL(t.Context(), testAccount, "swift"); !share.Is(err, share.LPProtocolError) {
+	if base, err := c.BaseURL(t.Context(), lpfake.Account, "swift"); !share.Is(err, share.LPProtocolError) {
 		t.Errorf("got %s, %v", base, err)
 	}
 }

@@ -1,147 +1,30 @@
-package lpapi
+package connector
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
-	"github.com/lpfileshare/lpfileshare/test/wire"
+	"github.com/lpfileshare/lpfileshare/test/lpfake"
 )
 
-// A connectorHouse is a Connector between a sandbox, which plays LivePerson, and an event log in memory.
-type connectorHouse struct {
-	t    *testing.T
-	sb   *sandbox.Sandbox
-	log  *ledger.Events
-	c    *Connector
-	hook string // where its webhooks are
-
-	mu  sync.Mutex
-	app ConnectorApp
-}
-
-func newEventLog(t testing.TB) *ledger.Events {
-	t.Helper()
-	kv, err := ledger.Open(t.Context(), ledger.Config{
-		TTL: time.Hour, MaxBytes: 16 << 20, Timeout: 4 * time.Second, StartTimeout: 10 * time.Second, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = kv.Close() })
-	log := kv.Events(ledger.EventsConfig{TTL: time.Hour, MaxBytes: 64 << 20})
-	t.Cleanup(log.Close)
-	return log
-}
-
-func newConnectorHouse(t *testing.T, opts sandbox.Options, webhooks bool, change ...func(*ConnectorConfig)) *connectorHouse {
-	t.Helper()
-	tap, also := watched.Watch(t), opts.OnExchange
-	opts.OnExchange = func(x sandbox.Exchange) {
-		tap.CheckExchange(wire.Exchange(x))
-		if also != nil {
-			also(x)
-		}
-	}
-	sb, err := sandbox.Start(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = sb.Close() })
-	h := &connectorHouse{t: t, sb: sb, log: newEventLog(t), app: ConnectorApp{ID: sandbox.DefaultAppID, Secret: sandbox.DefaultAppSecret, Webhooks: webhooks}}
-	h.c = h.connector(newClient(t, Config{DomainAPI: sb.URL(), PlainHTTP: true, Timeout: 2 * time.Second, Now: opts.Now}), change...)
-	hooks := httptest.NewServer(h.c.Webhook())
-	t.Cleanup(hooks.Close)
-	h.hook = hooks.URL + "/webhooks"
-	if webhooks {
-		if err := sb.SetWebhooks("", "", sandbox.Webhooks{Endpoints: sandbox.AllEvents(h.hook), Retention: time.Minute}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return h
-}
-
-func (h *connectorHouse) connector(client *Client, change ...func(*ConnectorConfig)) *Connector {
-	h.t.Helper()
-	cfg := ConnectorConfig{
-		Client: client, Log: h.log, GapWait: 300 * time.Millisecond, KeepFor: time.Hour,
-		App: func(account string) (ConnectorApp, bool) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			return h.app, account == testAccount
-		},
-	}
-	for _, f := range change {
-		f(&cfg)
-	}
-	c, err := NewConnector(cfg)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return c
-}
-
-func external(id string) share.Credential {
-	return share.Credential{Scheme: share.ExternalConsumerID, Account: testAccount, Secret: id, Caller: "shop"}
-}
-
-func (h *connectorHouse) session(id string) *ConnectorSession {
-	h.t.Helper()
-	s, err := h.c.Session(h.t.Context(), external(id))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return s
-}
-
-func (h *connectorHouse) conversation(s *ConnectorSession) string {
-	h.t.Helper()
-	c, err := s.CreateConversation(h.t.Context(), share.NewConversation{})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return c.ID
-}
-
-// store puts an object into the sandbox's store, and returns its path.
-func (h *connectorHouse) store(s *ConnectorSession) string {
-	h.t.Helper()
-	u, err := s.UploadURL(h.t.Context(), 4, share.PNG)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	req, _ := http.NewRequest(http.MethodPut, h.sb.URL()+u.Path+"?temp_url_sig="+u.Sig+"&temp_url_expires="+u.Expires, strings.NewReader("data"))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	resp.Body.Close()
-	http.DefaultClient.CloseIdleConnections()
-	if resp.StatusCode != http.StatusCreated {
-		h.t.Fatal(resp.Status)
-	}
-	return u.Path
-}
-
-func TestConnectorSharesAFile(t *testing.T) {
+func TestSession(t *testing.T) {
 	for name, webhooks := range map[string]bool{"webhooks": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
-			h := newConnectorHouse(t, sandbox.Options{}, webhooks)
+			h := newEnv(t, sandbox.Options{}, webhooks)
 			s := h.session("anna")
 			who := s.Principal()
-			if who.ID == "" || who.ID == "anna" || who.Role != share.RoleConsumer || who.Caller != "shop" || who.Account != testAccount {
+			if who.ID == "" || who.ID == "anna" || who.Role != share.RoleConsumer || who.Caller != "shop" || who.Account != lpfake.Account {
 				t.Errorf("the principal is %+v", who)
 			}
 			if again := h.session("anna").Principal(); again != who {
@@ -163,9 +46,9 @@ func TestConnectorSharesAFile(t *testing.T) {
 			if err != nil || e.Sequence != seq || e.SenderID != who.ID || e.File.Caption != "c" || e.File.Preview == "" {
 				t.Errorf("%+v %v", e, err)
 			}
-			files, behind, err := s.ListFiles(t.Context(), conv.ID)
-			if err != nil || len(files) != 1 || files[0].File.StoragePath != path || behind[conv.ID] < seq {
-				t.Errorf("%+v %v %v", files, behind, err)
+			files, after, err := s.ListFiles(t.Context(), conv.ID)
+			if err != nil || len(files) != 1 || files[0].File.StoragePath != path || after[conv.ID] < seq {
+				t.Errorf("%+v %v %v", files, after, err)
 			}
 			if u, err := s.DownloadURL(t.Context(), path); err != nil || u.Path != path {
 				t.Errorf("%v %v", u, err)
@@ -200,8 +83,8 @@ func TestConnectorSharesAFile(t *testing.T) {
 	}
 }
 
-func TestConnectorWatchIsToldByWebhook(t *testing.T) {
-	h := newConnectorHouse(t, sandbox.Options{AutoAssign: true}, true)
+func TestWatch_Sandbox(t *testing.T) {
+	h := newEnv(t, sandbox.Options{AutoAssign: true}, true)
 	s := h.session("anna")
 	all, err := s.WatchFiles(t.Context(), "", share.Cursor{})
 	if err != nil {
@@ -218,7 +101,7 @@ func TestConnectorWatchIsToldByWebhook(t *testing.T) {
 	if _, err := s.PublishFile(t.Context(), conv, "", share.HostedFile{StoragePath: path, FileType: "PNG"}); err != nil {
 		t.Fatal(err)
 	}
-	for name, w := range map[string]*ConnectorWatch{"the conversation's": w, "of all": all} {
+	for name, w := range map[string]*Watch{"the conversation's": w, "of all": all} {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		e, err := w.Next(ctx)
 		cancel()
@@ -234,7 +117,7 @@ func TestConnectorWatchIsToldByWebhook(t *testing.T) {
 	}
 }
 
-func TestConnectorRenewsItsTokens(t *testing.T) {
+func TestSession_Tokens(t *testing.T) {
 	var calls sync.Map // by endpoint
 	count := func(endpoint string) int64 {
 		n, _ := calls.LoadOrStore(endpoint, new(atomic.Int64))
@@ -244,22 +127,21 @@ func TestConnectorRenewsItsTokens(t *testing.T) {
 		n, _ := calls.LoadOrStore(x.Endpoint, new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
 	}}
-	clk := newClock()
-	clk.now = time.Now()
+	clk := &clock{now: time.Now()}
 	opts.Now = clk.Now
-	h := newConnectorHouse(t, opts, false)
+	h := newEnv(t, opts, false)
 
 	var wg sync.WaitGroup
 	for i := range 40 {
 		wg.Go(func() {
-			if _, err := h.c.Session(t.Context(), external(fmt.Sprint("c", i%2))); err != nil {
+			if _, err := h.m.Session(t.Context(), external(fmt.Sprint("c", i%2))); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
 	if count("token") != 1 || count("consumer") != 2 {
-		t.Errorf("40 sessions of 2 consumers asked for %d AppJWTs and %d ConsumerJWSs", count("token"), count("consumer"))
+		t.Errorf("40 sessions of 2 consumers requested %d AppJWTs and %d ConsumerJWSs", count("token"), count("consumer"))
 	}
 	s := h.session("c0")
 	conv := h.conversation(s)
@@ -273,7 +155,7 @@ func TestConnectorRenewsItsTokens(t *testing.T) {
 	if count("token") != 2 {
 		t.Errorf("after more than 55 minutes there were %d AppJWTs", count("token"))
 	}
-	// LivePerson says which token it does not take.
+	// LivePerson says which token it rejects.
 	for _, x := range []struct {
 		code            int
 		token, consumer int64
@@ -298,30 +180,30 @@ func TestConnectorRenewsItsTokens(t *testing.T) {
 	if published != 5 {
 		t.Errorf("%d messages were published", published)
 	}
-	// Another secret is another install.
+	// Another secret means another install.
 	h.mu.Lock()
 	h.app.Secret = "wrong"
 	h.mu.Unlock()
-	_, err := h.c.Session(t.Context(), external("c0"))
+	_, err := h.m.Session(t.Context(), external("c0"))
 	wantKind(t, "a wrong secret", err, share.LPCredentialsRejected)
 	if err != nil && strings.Contains(err.Error(), "wrong") {
-		t.Errorf("the secret is told: %v", err)
+		t.Errorf("the error shows the secret: %v", err)
 	}
 	for name, cred := range map[string]share.Credential{
 		"another account": {Scheme: share.ExternalConsumerID, Account: "99", Secret: "x"},
-		"a token":         {Scheme: share.ConsumerToken, Account: testAccount, Secret: "x"},
+		"a token":         {Scheme: share.ConsumerToken, Account: lpfake.Account, Secret: "x"},
 	} {
-		_, err := h.c.Session(t.Context(), cred)
+		_, err := h.m.Session(t.Context(), cred)
 		wantKind(t, name, err, share.NotAllowed)
 	}
 }
 
-func TestConnectorNamesWhatWentWrong(t *testing.T) {
-	h := newConnectorHouse(t, sandbox.Options{}, false)
+func TestSession_Errors(t *testing.T) {
+	h := newEnv(t, sandbox.Options{}, false)
 	s := h.session("anna")
 	conv := h.conversation(s)
 	upload := func() error { _, err := s.UploadURL(t.Context(), 4, share.PNG); return err }
-	download := func() error { _, err := s.DownloadURL(t.Context(), "/v1/AUTH_x/"+testAccount+"/a"); return err }
+	download := func() error { _, err := s.DownloadURL(t.Context(), "/v1/AUTH_x/"+lpfake.Account+"/a"); return err }
 	published := func() error {
 		_, err := s.PublishFile(t.Context(), conv, "", share.HostedFile{StoragePath: h.store(s), FileType: "PNG"})
 		return err
@@ -364,34 +246,34 @@ func TestConnectorNamesWhatWentWrong(t *testing.T) {
 	}
 }
 
-// What came of a message whose answer was lost is never known by sending it again.
-func TestConnectorSendsAtMostOnce(t *testing.T) {
+// A request whose answer is lost is not sent again.
+func TestPublishFile_Unconfirmed(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
-		"closed without a word": func(w http.ResponseWriter, _ *http.Request) { hijack(w, "") },
-		"half a head":           func(w http.ResponseWriter, _ *http.Request) { hijack(w, "HTTP/1.1 200 O") },
+		"connection closed": func(w http.ResponseWriter, _ *http.Request) { hijack(w, "") },
+		"half a head":       func(w http.ResponseWriter, _ *http.Request) { hijack(w, "HTTP/1.1 200 O") },
 		"half a body": func(w http.ResponseWriter, _ *http.Request) {
 			hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"code\":\"OK\"")
 		},
-		"no JSON":              says(200, "<html>"),
-		"an empty answer":      says(200, ""),
-		"no sequence":          says(200, `{"code":"OK","reqId":"1","body":{}}`),
-		"a proxy's 502":        says(502, "bad gateway"),
-		"a proxy's 503":        says(503, "upstream connect error"),
-		"a proxy's 503, JSON":  says(503, `{"message":"no healthy upstream"}`),
-		"a proxy's 504":        says(504, ""),
-		"an OK of a proxy's":   says(200, `{"sequence":1,"conversationId":"x"}`),
-		"a time-out of theirs": says(408, ""),
+		"no JSON":              lpfake.Says(200, "<html>"),
+		"an empty answer":      lpfake.Says(200, ""),
+		"no sequence":          lpfake.Says(200, `{"code":"OK","reqId":"1","body":{}}`),
+		"a proxy's 502":        lpfake.Says(502, "bad gateway"),
+		"a proxy's 503":        lpfake.Says(503, "upstream connect error"),
+		"a proxy's 503, JSON":  lpfake.Says(503, `{"message":"no healthy upstream"}`),
+		"a proxy's 504":        lpfake.Says(504, ""),
+		"an OK of a proxy's":   lpfake.Says(200, `{"sequence":1,"conversationId":"x"}`),
+		"LivePerson's timeout": lpfake.Says(408, ""),
 		"too late":             func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFakeLP(t)
+			f := lpfake.New(t)
 			var sent atomic.Int64
-			f.on("/messaging/consumer/conversation/send", func(w http.ResponseWriter, r *http.Request) {
+			f.On("/messaging/consumer/conversation/send", func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				sent.Add(1)
 				answer(w, r)
 			})
-			f.on("/messaging/consumer/conversation", func(w http.ResponseWriter, r *http.Request) {
+			f.On("/messaging/consumer/conversation", func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				sent.Add(1)
 				answer(w, r)
@@ -399,7 +281,7 @@ func TestConnectorSendsAtMostOnce(t *testing.T) {
 			s := fakeSession(t, f)
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
-			_, err := s.PublishFile(ctx, "c", "", share.HostedFile{StoragePath: "/v1/AUTH_x/" + testAccount + "/a", FileType: "PNG"})
+			_, err := s.PublishFile(ctx, "c", "", share.HostedFile{StoragePath: "/v1/AUTH_x/" + lpfake.Account + "/a", FileType: "PNG"})
 			if !share.Is(err, share.LPPublishUnconfirmed) {
 				t.Errorf("publish: %v", err)
 			}
@@ -416,8 +298,8 @@ func TestConnectorSendsAtMostOnce(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nothing left", func(t *testing.T) {
-		f := newFakeLP(t)
+	t.Run("not sent", func(t *testing.T) {
+		f := lpfake.New(t)
 		s := fakeSession(t, f)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -425,10 +307,10 @@ func TestConnectorSendsAtMostOnce(t *testing.T) {
 		if !share.Is(err, share.LPTimeout) || !errors.Is(err, context.Canceled) {
 			t.Errorf("after the end: %v", err)
 		}
-		s.c.client.http.CloseIdleConnections() // of one that was open, nobody knows how far a request got
+		f.CloseClientConnections() // a request on an open connection could have arrived
 		f.Close()
 		_, err = s.PublishFile(t.Context(), "c", "", share.HostedFile{})
-		wantKind(t, "nobody there", err, share.LPUnavailable)
+		wantKind(t, "nothing listens", err, share.LPUnavailable)
 	})
 }
 
@@ -440,40 +322,35 @@ func hijack(w http.ResponseWriter, text string) {
 	}
 }
 
-// fakeSession is a session at a LivePerson that gives out tokens and what else the test has it answer.
-func fakeSession(t *testing.T, f *fakeLP) *ConnectorSession {
+// fakeSession returns a session with a LivePerson that issues tokens, and responds to other requests as the test sets it.
+func fakeSession(t *testing.T, f *lpfake.Server) *Session {
 	t.Helper()
-	app, consumer := testJWT(map[string]any{"aud": testAccount}), testJWT(map[string]any{"lp_consumer_id": "lp-1", "ext_consumer_id": "anna", "account_id": testAccount})
-	f.answers["/sentinel/api/account/"+testAccount+"/app/token"] = says(200, `{"access_token":"`+app+`","token_type":"Bearer"}`)
-	f.on("/consumer", says(201, `{"token":"`+consumer+`"}`))
+	app, consumer := lpfake.JWT(map[string]any{"aud": lpfake.Account}), lpfake.JWT(map[string]any{"lp_consumer_id": "lp-1", "ext_consumer_id": "anna", "account_id": lpfake.Account})
+	f.OnPath("/sentinel/api/account/"+lpfake.Account+"/app/token", lpfake.Says(200, `{"access_token":"`+app+`","token_type":"Bearer"}`))
+	f.On("/consumer", lpfake.Says(201, `{"token":"`+consumer+`"}`))
 	all := map[string]string{}
-	for _, service := range []string{serviceSentinel, serviceIDP, serviceConsumerWS} {
+	for _, service := range []string{lprest.ServiceSentinel, lprest.ServiceIDP, lprest.ServiceConsumerWS} {
 		all[service] = f.URL
 	}
-	h := &connectorHouse{t: t, log: newEventLog(t), app: ConnectorApp{ID: "app", Secret: "secret"}}
-	h.c = h.connector(newClient(t, Config{DomainAPI: f.URL, PlainHTTP: true, Overrides: all, Timeout: 2 * time.Second}))
+	h := &env{t: t, log: newEventLog(t), app: App{ID: "app", Secret: "secret"}}
+	h.m = h.messenger(newClient(t, lprest.Config{DomainAPI: f.URL, PlainHTTP: true, Overrides: all, Timeout: 2 * time.Second}))
 	s := h.session("anna")
 	if s.Principal().ID != "lp-1" {
 		t.Errorf("the principal is %+v", s.Principal())
 	}
-	for _, r := range f.requests {
-		if strings.HasPrefix(r.target, "/sentinel") && (r.body != "client_id=app&client_secret=secret" || !strings.HasSuffix(r.target, "?grant_type=client_credentials&v=1.0")) {
-			t.Errorf("the AppJWT was asked for with %s and %q", r.target, r.body)
+	for _, r := range f.Requests() {
+		if strings.HasPrefix(r.Target, "/sentinel") && (r.Body != "client_id=app&client_secret=secret" || !strings.HasSuffix(r.Target, "?grant_type=client_credentials&v=1.0")) {
+			t.Errorf("the request for an AppJWT has %s and %q", r.Target, r.Body)
 		}
-		if strings.Contains(r.target, "/consumer?") && r.header.Get("Authorization") != app {
-			t.Errorf("the ConsumerJWS was asked for with %q", r.header.Get("Authorization"))
+		if strings.Contains(r.Target, "/consumer?") && r.Header.Get("Authorization") != app {
+			t.Errorf("the request for a ConsumerJWS has %q", r.Header.Get("Authorization"))
 		}
 	}
 	return s
 }
 
-// A stopped context is that of a process that was stopped and goes on: its deadline has passed, and no timer has told it.
-type stopped struct{ context.Context }
-
-func (stopped) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), true }
-
-func TestConnectorPublishesNothingBehindItsDeadline(t *testing.T) {
-	h := newConnectorHouse(t, sandbox.Options{}, false)
+func TestPublishFile_AfterDeadline(t *testing.T) {
+	h := newEnv(t, sandbox.Options{}, false)
 	s := h.session("anna")
 	conv, path := h.conversation(s), h.store(s)
 	_, err := s.PublishFile(stopped{t.Context()}, conv, "", share.HostedFile{StoragePath: path, FileType: "PNG"})

@@ -1,4 +1,4 @@
-package lpapi
+package lprest
 
 import (
 	"errors"
@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
 var (
@@ -18,7 +20,7 @@ var (
 
 var defaultSuffixes = []string{".liveperson.net", ".lpsnmedia.net", ".liveperson.com"}
 
-// A hostRule says which hosts LivePerson may name.
+// A hostRule decides which hosts LivePerson may name.
 type hostRule struct {
 	below     []string // ".example.com"
 	exact     map[string]bool
@@ -40,24 +42,23 @@ func newHostRule(suffixes []string, plainHTTP bool) (hostRule, error) {
 		case !isSuffix && (err == nil || hostName.MatchString(host)):
 			rule.exact[host] = true
 		default:
-			return hostRule{}, fmt.Errorf(`%q is neither a suffix nor a host; give ".example.com" for every host below it, or one host, without scheme and port`, s)
+			return hostRule{}, fmt.Errorf(`%q is neither a suffix nor a host; use ".example.com" for every host below it, or one host, without scheme and port`, s)
 		}
 	}
 	return rule, nil
 }
 
-// errHostRefused says that a host may not be used.
-var errHostRefused = errors.New("outside the allowed suffixes")
+var errHostNotAllowed = errors.New("outside the allowed suffixes")
 
-// base checks a host that LivePerson named, host[:port] as its answers have it, and returns its base URL.
+// base checks a host that LivePerson named as host[:port], and returns its base URL.
 func (rule hostRule) base(named string) (string, error) {
 	hostport, host, err := splitHost(named)
 	if err != nil {
 		return "", err
 	}
 	if rule.plainHTTP {
-		if !loopback(host) {
-			return "", errors.New("not on loopback, and plain HTTP goes nowhere else")
+		if !netrules.IsLoopback(host) {
+			return "", errors.New("not on loopback; plain HTTP is for loopback only")
 		}
 		return "http://" + hostport, nil
 	}
@@ -65,19 +66,19 @@ func (rule hostRule) base(named string) (string, error) {
 		return "https://" + hostport, nil
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
-		return "", errHostRefused
+		return "", errHostNotAllowed
 	}
 	for _, suffix := range rule.below {
 		if len(host) > len(suffix) && strings.HasSuffix(host, suffix) {
 			return "https://" + hostport, nil
 		}
 	}
-	return "", errHostRefused
+	return "", errHostNotAllowed
 }
 
-// configuredBase reads a base URL or host[:port] that the operator gave.
+// configuredBase checks a base URL or host[:port] of the operator, and returns the base URL.
 func configuredBase(where string, plainHTTP bool) (string, error) {
-	const form = `give "https://host[:port]", without path, query and user`
+	const form = `use "https://host[:port]", without path, query and user`
 	scheme := "https"
 	if plainHTTP {
 		scheme = "http"
@@ -86,7 +87,7 @@ func configuredBase(where string, plainHTTP bool) (string, error) {
 	if strings.Contains(where, "://") {
 		u, err := url.Parse(where)
 		if err != nil || u.User != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" {
-			return "", errors.New(form) // where itself may hold a password
+			return "", errors.New(form) // where itself may contain a password
 		}
 		scheme, hostport = u.Scheme, u.Host
 	}
@@ -96,25 +97,25 @@ func configuredBase(where string, plainHTTP bool) (string, error) {
 		return "", fmt.Errorf("%w; %s", err, form)
 	case scheme != "http" && scheme != "https":
 		return "", fmt.Errorf("%q is neither http nor https; %s", scheme, form)
-	case scheme == "http" && !loopback(host):
-		return "", fmt.Errorf("tokens go over plain HTTP to loopback only, and %s is not there; use https", host)
+	case scheme == "http" && !netrules.IsLoopback(host):
+		return "", fmt.Errorf("%s is not on loopback, and tokens must not be sent over plain HTTP to other hosts; use https", host)
 	}
 	return scheme + "://" + hostport, nil
 }
 
-// CheckHost says what is wrong with a value of Config.Overrides.
+// CheckHost checks a value of Config.Overrides.
 func CheckHost(where string, plainHTTP bool) error {
 	_, err := configuredBase(where, plainHTTP)
 	return err
 }
 
-// CheckSuffix says what is wrong with one of Config.Suffixes.
+// CheckSuffix checks one of Config.Suffixes.
 func CheckSuffix(suffix string) error {
 	_, err := newHostRule([]string{suffix}, false)
 	return err
 }
 
-// splitHost checks the form host[:port], and returns it in lower case, and the host alone without an IPv6 address's brackets.
+// splitHost checks the form host[:port]. It returns both in lower case, and the host alone, without the brackets of an IPv6 address.
 func splitHost(s string) (hostport, host string, err error) {
 	if len(s) == 0 || len(s) > 260 {
 		return "", "", errors.New("not a host: empty or too long")
@@ -138,13 +139,4 @@ func splitHost(s string) (hostport, host string, err error) {
 		return "", "", errors.New("not a host name: brackets are for IPv6 addresses, which need them")
 	}
 	return s, host, nil
-}
-
-// loopback reports whether host, without port, is this machine by name or address.
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }
