@@ -74,7 +74,7 @@ func (f *flags) accounts() (*accounts.Set, error) {
 			CheckSuffix: lprest.CheckSuffix,
 			MaxBytes:    int64(f.MemoryBudget - oneBlock),
 			Documents:   documentTypes(),
-			CheckRoom:   f.checkRoom,
+			CheckMemory: f.checkRoom,
 		})
 		if err != nil {
 			return nil, err

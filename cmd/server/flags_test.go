@@ -45,7 +45,7 @@ func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
 		{"a domain API that is none", []string{"--domain-api=notaurl"}, "is no URL"},
 		{"plain HTTP to everybody", []string{"--lp-plain-http"}, "loopback only"},
 		{"two LivePersons", []string{"--sandbox", "--domain-api=http://127.0.0.1:1"}, "--domain-api"},
-		{"a size that is none", []string{"--memory-budget=lots"}, "is no size"},
+		{"a size that is none", []string{"--memory-budget=lots"}, "is not a size"},
 		{"a fault in no place", []string{"--sandbox", `--sandbox-fault={"on":"store:PTU","status":503}`}, "store:PUT"},
 		{"profiles for everybody", []string{"--debug-listen=0.0.0.0:0"}, "loopback"},
 		{"no key", []string{"--agent-token-key=/nowhere"}, "--agent-token-key"},
