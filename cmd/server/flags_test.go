@@ -33,7 +33,7 @@ func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
 		{"a notice before the drain", []string{"--drain-notice=-1s"}, "must not be negative"},
 		{"ids forgotten in mid-upload", []string{"--request-id-ttl=5m"}, "together 11m10s"},
 		{"no time", []string{"--upload-idle-timeout=0s"}, "--upload-idle-timeout must be more than 0"},
-		{"an account that is none", []string{"--account=12/34"}, "no account id"},
+		{"an account that is none", []string{"--account=12/34"}, "not an account id"},
 		{"half of TLS", []string{"--tls-cert=x"}, "--tls-cert and --tls-key go together"},
 		{"callers' certificates without TLS", []string{"--tls-client-ca=x"}, "--tls-client-ca wants TLS"},
 		{"TLS and plaintext", []string{"--tls-cert=x", "--tls-key=x", "--allow-plaintext"}, "exclude each other"},

@@ -1,5 +1,5 @@
 // Package lpwire holds LivePerson's JSON: the bodies of requests, answers and notifications, and what refusals mean. They are the
-// same over the messaging socket (package lpws), the Connector API and its webhooks (package lpapi), whatever envelope they come in.
+// same over the messaging socket (package lpws), the Connector API and its webhooks (package connector), whatever envelope they come in.
 //
 // LivePerson's own rule for readers is to accept unknown members, to take a bare element for an array of one, and to ignore
 // values that are not known. The types here go a little further: a member of the wrong shape counts as absent, so that one odd

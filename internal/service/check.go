@@ -28,7 +28,7 @@ func (c *checker) advance() (more <-chan struct{}, err error) {
 	for {
 		p, end, next := c.spool.at(c.off, false)
 		if len(p) == 0 {
-			if end || c.off >= sniffBytes {
+			if end || c.off >= share.SniffBytes {
 				err = c.sniff(!end)
 			}
 			return next, err
@@ -45,14 +45,13 @@ func (c *checker) sniff(cut bool) error {
 	}
 	c.sniffed = true
 	head, _, _ := c.spool.at(0, false)
-	if len(head) > sniffBytes {
-		head, cut = head[:sniffBytes], true
+	if len(head) > share.SniffBytes {
+		head, cut = head[:share.SniffBytes], true
 	}
-	found := detect(head, cut)
-	if agrees(c.spec.fileType, found) {
+	name := share.SniffFormat(head, cut)
+	if declared, _ := c.spec.fileType.Info(); name == declared.DetectedFormat() {
 		return nil
 	}
-	name := string(found)
 	if name == "" {
 		name = "unknown"
 	}

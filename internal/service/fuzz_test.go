@@ -114,7 +114,7 @@ func FuzzSpec(f *testing.F) {
 			return
 		}
 		switch {
-		case !validAccount(u.account) || !validID(u.conversation) || !validID(u.dialog):
+		case !share.ValidAccountID(u.account) || !validID(u.conversation) || !validID(u.dialog):
 			t.Errorf("%v is taken for %s %s %s", s, u.account, u.conversation, u.dialog)
 		case u.size == 0 || u.size < -1 || u.size > settings.MaxFileBytes:
 			t.Errorf("%v is taken with %d bytes", s, u.size)

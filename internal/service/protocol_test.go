@@ -360,32 +360,6 @@ func TestTheBoundsOfASpecItself(t *testing.T) {
 	}
 }
 
-func TestFilesOfEveryTypeAreKnownByTheirFirstBytes(t *testing.T) {
-	heads := map[pb.FileType]string{
-		pb.FileType_FILE_TYPE_JPEG: "\xFF\xD8\xFF\xE0", pb.FileType_FILE_TYPE_PNG: "\x89PNG\r\n\x1A\n", pb.FileType_FILE_TYPE_GIF: "GIF89a",
-		pb.FileType_FILE_TYPE_PDF: "%PDF-1.7", pb.FileType_FILE_TYPE_TXT: "Grüße", pb.FileType_FILE_TYPE_DOCX: "PK\x03\x04",
-		pb.FileType_FILE_TYPE_XLSX: "PK\x03\x04", pb.FileType_FILE_TYPE_PPTX: "PK\x03\x04",
-	}
-	for declared := range heads {
-		for real, head := range heads {
-			lp, _ := fileTypeFromProto(declared)
-			want := declared == real || strings.HasPrefix(head, "PK") && strings.HasPrefix(heads[declared], "PK")
-			if got := agrees(lp, detect([]byte(head), false)); got != want {
-				t.Errorf("%q as %s: %t, want %t", head, lp, got, want)
-			}
-		}
-	}
-	// Text that is cut within a character is text; text that ends within one is not.
-	for _, s := range []string{"a\xc3", "a\xe2\x82", "a\xf0\x9f\x98"} {
-		if detect([]byte(s), true) != share.TXT || detect([]byte(s), false) == share.TXT {
-			t.Errorf("%q: a cut character is not told from a wrong one", s)
-		}
-	}
-	if detect([]byte("a\x00b"), true) == share.TXT {
-		t.Error("binary is taken for text")
-	}
-}
-
 func TestADocumentGoesWhereItsAccountTakesDocuments(t *testing.T) {
 	h := newHouse(t, func(c *Config) {
 		c.Settings = func(string) Settings { return Settings{MaxFileBytes: 1000, Documents: share.Documents()} }

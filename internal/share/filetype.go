@@ -122,6 +122,19 @@ func FileTypeByExtension(extension string) (FileTypeInfo, bool) {
 	return findFileType(func(row *FileTypeInfo) bool { return slices.Contains(row.Extensions, strings.ToLower(extension)) })
 }
 
+// FileTypeByFormat finds the type whose files show a format; false if there is none, or more than one.
+func FileTypeByFormat(format string) (found FileTypeInfo, ok bool) {
+	for _, row := range fileTypes {
+		if row.DetectedFormat() == format {
+			if ok {
+				return FileTypeInfo{}, false
+			}
+			found, ok = row, true
+		}
+	}
+	return found, ok
+}
+
 func findFileType(match func(*FileTypeInfo) bool) (FileTypeInfo, bool) {
 	if i := slices.IndexFunc(fileTypes, func(row FileTypeInfo) bool { return match(&row) }); i >= 0 {
 		return fileTypes[i], true
