@@ -38,7 +38,7 @@ func (s *Session) Release() {}
 // what was done here.
 func (s *Session) Sight() share.Sight {
 	if s.app.Webhooks {
-		return share.SeesTold
+		return share.SeesReported
 	}
 	return share.SeesOwn
 }
@@ -452,7 +452,7 @@ func (s *Session) ListFiles(ctx context.Context, conversation string) ([]share.F
 	if err != nil {
 		return nil, nil, err
 	}
-	files, after := []share.FileEvent{}, share.Cursor{share.LogPlace: int64(last)}
+	files, after := []share.FileEvent{}, share.Cursor{share.LogPosition: int64(last)}
 	for _, c := range in {
 		events, err := s.m.events.Read(ctx, s.account, c.ID, 0, last)
 		if err != nil {

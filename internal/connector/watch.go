@@ -127,7 +127,7 @@ func (s *Session) WatchFiles(ctx context.Context, conversation string, after sha
 	if err := s.m.follow(ctx); err != nil {
 		return nil, err
 	}
-	since, known := after[share.LogPlace]
+	since, known := after[share.LogPosition]
 	if !known && len(after) > 0 {
 		return nil, share.ErrWatchReset // the cursor of another messenger
 	}
@@ -144,7 +144,7 @@ func (s *Session) WatchFiles(ctx context.Context, conversation string, after sha
 	}
 	for dialog, sequence := range after {
 		w.cursor[dialog] = sequence
-		if dialog != share.LogPlace {
+		if dialog != share.LogPosition {
 			w.dialogs[dialog] = &watchedDialog{sequence: sequence}
 		}
 	}
@@ -294,7 +294,7 @@ func (w *Watch) refresh(ctx context.Context) error {
 		w.updateCursor(dialog)
 	}
 	w.mu.Lock()
-	w.cursor[share.LogPlace] = int64(max(upTo, w.since))
+	w.cursor[share.LogPosition] = int64(max(upTo, w.since))
 	w.mu.Unlock()
 	return nil
 }
@@ -323,13 +323,13 @@ func (w *Watch) readUpTo(ctx context.Context, id string, upTo uint64) error {
 				d.held = make(map[int64]share.LoggedEvent)
 			}
 			d.held[e.Sequence] = e
-		case e.File != nil && e.Place > w.since:
+		case e.File != nil && e.Position > w.since:
 			w.s.m.counts.late.Add(1)
 			w.s.m.log.LogAttrs(ctx, slog.LevelInfo, "a file arrived after a watch had passed its sequence; the watch must list again",
 				slog.String("account", w.s.account), slog.Int64("sequence", e.Sequence), slog.Int64("passed", d.sequence))
 			return share.ErrWatchReset
 		}
-		w.read[id] = e.Place
+		w.read[id] = e.Position
 	}
 	w.read[id] = max(w.read[id], upTo)
 	return nil

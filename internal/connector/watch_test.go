@@ -153,8 +153,8 @@ func TestWatch_Cursor(t *testing.T) {
 	}
 	for name, cursor := range map[string]share.Cursor{
 		"of another messenger": {"c": 0},
-		"of a log with more":   {"c": 0, share.LogPlace: after[share.LogPlace] + 1},
-		"of an impossible log": {"c": 0, share.LogPlace: -1},
+		"of a log with more":   {"c": 0, share.LogPosition: after[share.LogPosition] + 1},
+		"of an impossible log": {"c": 0, share.LogPosition: -1},
 	} {
 		if _, err := s.WatchFiles(t.Context(), "c", cursor); !errors.Is(err, share.ErrWatchReset) {
 			t.Errorf("%s: %v", name, err)

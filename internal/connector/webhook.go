@@ -309,5 +309,5 @@ func updateTo(next share.LoggedConversation) func(share.LoggedConversation, bool
 
 // isID reports whether id can be used as an id here: 1 to 64 printable characters, without "/". LivePerson's ids are such.
 func isID(id lpwire.Text) bool {
-	return len(id) <= 64 && share.IsPrintableWord(string(id)) && !strings.Contains(string(id), "/") && id[0] != '~' // share.LogPlace
+	return len(id) <= 64 && share.IsPrintableWord(string(id)) && !strings.Contains(string(id), "/") && id[0] != '~' // share.LogPosition
 }
