@@ -15,16 +15,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-const (
-	// maxBody is the maximum length of a response body, in bytes.
-	maxBody = 1 << 20
-	// unavailableWait is the wait that LivePerson recommends after a failed call (retry-policy-recommendations: 5, 10, 15 s).
-	unavailableWait = 5 * time.Second
-)
+// maxBody is the maximum length of a response body, in bytes.
+const maxBody = 1 << 20
 
 // A Request is one HTTP request to a LivePerson service.
 type Request struct {
@@ -179,7 +176,7 @@ func (k Call) statusError(resp Response) error {
 		return share.Errorf(share.LPCredentialsRejected, "LivePerson ("+k.Service+") rejects the credentials", cause)
 	case status >= 500 || status == http.StatusRequestTimeout:
 		e := share.Errorf(share.LPUnavailable, "LivePerson ("+k.Service+") reports an internal failure; retry later", cause)
-		e.RetryAfter = max(unavailableWait, netrules.RetryAfter(resp.Header))
+		e.RetryAfter = max(lpwire.UnavailableWait, netrules.RetryAfter(resp.Header))
 		return e
 	default:
 		return share.Errorf(share.LPProtocolError, fmt.Sprintf("LivePerson (%s) returned the unexpected status %d", k.Service, status), nil)
@@ -212,7 +209,7 @@ func failed(parent context.Context, service string, err error) error {
 		kind, message = share.LPTimeout, "LivePerson ("+service+") did not respond in time; retry later"
 	}
 	e := share.Errorf(kind, message, netrules.SafeError(err))
-	e.RetryAfter = unavailableWait
+	e.RetryAfter = lpwire.UnavailableWait
 	return e
 }
 
