@@ -42,7 +42,7 @@ demo: build ## Show the whole path once; FILE=path sends a file of yours
 .PHONY: test
 test: ## Run all tests, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
-	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift)
+	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift -e /test/newtype)
 	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the rest wants a real Swift: make test-swift
 	$(GO) test -timeout 20m ./test/load ./test/images/...
 
@@ -73,6 +73,10 @@ DURATION ?= 10m
 .PHONY: soak
 soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
 	$(GO) run ./test/soak -duration $(DURATION) -out docs
+
+.PHONY: test-newtype
+test-newtype: ## Add a file type to a copy: one value of the contract, one row, one test
+	$(GO) test -count=1 -timeout 10m ./test/newtype
 
 .PHONY: test-mutants
 test-mutants: ## Break the code in many ways, each in a copy, and see the tests notice

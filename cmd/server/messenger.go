@@ -10,7 +10,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// messenger is the way into LivePerson that an account's callers take. It lets lpws and lpapi be a service.Messenger: Go wants the
+// messenger is the way into LivePerson that an account's callers take. It lets lpws and connector be a service.Messenger: Go wants the
 // interfaces' own types in the results, which they must not know.
 type messenger struct {
 	pool      *lpws.Pool
