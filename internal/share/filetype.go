@@ -146,7 +146,7 @@ func findFileType(match func(*FileTypeInfo) bool) (FileTypeInfo, bool) {
 const SniffBytes = 512
 
 // SniffFormat returns the format that a file's first bytes show: a FileTypeInfo's DetectedFormat, or "" if there is none. cut
-// reports that the file continues after head. Types that share a format cannot be told apart by their first bytes.
+// reports that the file continues after head. The first bytes do not distinguish types with the same format.
 func SniffFormat(head []byte, cut bool) string {
 	for _, row := range fileTypes {
 		if slices.ContainsFunc(row.Signatures, func(signature string) bool { return hasSignature(head, signature) }) {
