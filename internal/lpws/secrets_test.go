@@ -13,10 +13,10 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// TestSecretsStayInside makes all kinds of trouble, and looks through the log at its finest and through every error.
-func TestSecretsStayInside(t *testing.T) {
+// TestSecrets_NotInLogsOrErrors makes all kinds of trouble, and looks through the log at its finest and through every error.
+func TestSecrets_NotInLogsOrErrors(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.OpenTimeout, c.CallTimeout = 300*time.Millisecond, 100*time.Millisecond })
+	h := newHarness(t, sandbox.Options{}, func(c *Config) { c.OpenTimeout, c.CallTimeout = 300*time.Millisecond, 100*time.Millisecond })
 	consumer, agent := h.consumer(), h.agent("ann")
 	grant, err := share.ParseAgentToken(agent.Secret)
 	if err != nil {
@@ -78,12 +78,12 @@ func TestSecretsStayInside(t *testing.T) {
 				tell(err)
 				_, err = s.PublishFile(ctx, "c", "", hosted(u.Path, ""))
 				tell(err)
-				_, _, err = s.l.files(ctx, "c", "c")
+				_, _, err = s.s.files(ctx, "c", "c")
 				tell(err)
 			}
 		}
 		h.sb.ClearFaults()
-		if _, err := s.l.acquire(ctx); err != nil {
+		if _, err := s.s.acquire(ctx); err != nil {
 			t.Fatal(err)
 		}
 		h.sb.DropSockets(4401)

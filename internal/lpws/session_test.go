@@ -17,9 +17,9 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-func TestAFileGoesThroughAConversation(t *testing.T) {
+func TestSession_SharesAFile(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	if p := s.Principal(); p.Account != account || p.ID == "" || p.Role != share.RoleConsumer || p.Expires.IsZero() {
 		t.Errorf("principal is %+v", p)
@@ -70,9 +70,9 @@ func TestAFileGoesThroughAConversation(t *testing.T) {
 	want(t, err, share.ConversationNotFound)
 }
 
-func TestNewConversationsCarryWhatWasAskedFor(t *testing.T) {
+func TestCreateConversation_SendsOptions(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	c, err := s.CreateConversation(ctxOf(t), share.NewConversation{
 		SkillID: "42", CampaignID: "7", EngagementID: "8", Context: &share.ConversationContext{Language: "en-US", VisitorID: "v", SessionID: "s"},
@@ -87,9 +87,9 @@ func TestNewConversationsCarryWhatWasAskedFor(t *testing.T) {
 	}
 }
 
-func TestOthersSeeNothing(t *testing.T) {
+func TestSession_HidesConversationsFromOthers(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{SignAnyPath: true})
+	h := newHarness(t, sandbox.Options{SignAnyPath: true})
 	one, other := h.session(h.consumer()), h.session(h.consumer())
 	c := h.begin(one)
 	path, _ := h.send(one, c.ID, "")
@@ -120,9 +120,9 @@ func TestOthersSeeNothing(t *testing.T) {
 	want(t, err, share.FileNotFound)
 }
 
-func TestAConversationOfAnotherSessionIsFound(t *testing.T) {
+func TestConversation_FindsThoseOfAnotherServer(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	cred := h.consumer()
 	s := h.session(cred)
 	other := h.newPool() // as another replica
@@ -136,21 +136,18 @@ func TestAConversationOfAnotherSessionIsFound(t *testing.T) {
 		t.Error(err)
 	}
 	// Even if the news of it were lost: knowledge is refreshed.
-	o.l.mu.Lock()
-	clear(o.l.book.convs)
-	o.l.mu.Unlock()
+	o.s.book.mu.Lock()
+	clear(o.s.book.conversations.byID)
+	o.s.book.mu.Unlock()
 	if _, err := o.Conversation(ctxOf(t), c.ID); err != nil {
 		t.Error(err)
 	}
 	eventually(t, "the old subscription is given up", func() bool { return h.sent("UnsubscribeExConversations") >= 1 })
-	if got := o.l.book.subscription; got == "" {
-		t.Error("no subscription")
-	}
 }
 
-func TestFiftyCallersOpenOneSocket(t *testing.T) {
+func TestPoolSession_SharesOneSocket(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Delay: 50 * time.Millisecond})
 	cred := h.consumer()
 	var callers sync.WaitGroup
@@ -173,17 +170,17 @@ func TestFiftyCallersOpenOneSocket(t *testing.T) {
 		t.Errorf("%d sockets, %d sessions", h.sb.Sockets(), h.pool.Len())
 	}
 	h.pool.mu.Lock()
-	for _, l := range h.pool.links {
-		if l.refs != 0 {
-			t.Errorf("%d references are left", l.refs)
+	for _, s := range h.pool.sessions {
+		if s.refs != 0 {
+			t.Errorf("%d uses are left", s.refs)
 		}
 	}
 	h.pool.mu.Unlock()
 }
 
-func TestTheFirstCallersEndDoesNotEndTheOpening(t *testing.T) {
+func TestPoolSession_OpeningOutlivesItsFirstCaller(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Delay: 100 * time.Millisecond, Count: 1})
 	cred := h.consumer()
 	ctx, cancel := context.WithTimeout(ctxOf(t), 10*time.Millisecond)
@@ -199,9 +196,9 @@ func TestTheFirstCallersEndDoesNotEndTheOpening(t *testing.T) {
 	}
 }
 
-func TestAFailedOpeningIsSharedAndNotKept(t *testing.T) {
+func TestPoolSession_SharesAFailureOnce(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: 503, Delay: 50 * time.Millisecond, RetryAfter: 7, Count: 1})
 	cred := h.consumer()
 	var callers sync.WaitGroup
@@ -227,10 +224,10 @@ func forge(c share.Credential) share.Credential {
 	return c
 }
 
-func TestATokenProvesNothingByItself(t *testing.T) {
+func TestPoolSession_RejectsBadTokens(t *testing.T) {
 	t.Parallel()
 	now := clock{}
-	h := newHouse(t, sandbox.Options{TokenLifetime: time.Hour, Now: now.now}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
+	h := newHarness(t, sandbox.Options{TokenLifetime: time.Hour, Now: now.now}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
 	cred := h.consumer()
 	s := h.session(cred)
 	_, err := h.pool.Session(ctxOf(t), forge(cred))
@@ -283,10 +280,10 @@ func (c *clock) add(d time.Duration) {
 	c.off += d
 }
 
-func TestAnExpiredSessionIsClosedWithoutACall(t *testing.T) {
+func TestSession_EndsWhenTheTokenExpires(t *testing.T) {
 	t.Parallel()
 	now := clock{}
-	h := newHouse(t, sandbox.Options{TokenLifetime: 2 * time.Hour}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
+	h := newHarness(t, sandbox.Options{TokenLifetime: 2 * time.Hour}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
 	s := h.session(h.consumer())
 	now.add(3 * time.Hour)
 	eventually(t, "the session is gone", func() bool { return h.pool.Len() == 0 && h.sb.Sockets() == 0 })
@@ -294,9 +291,9 @@ func TestAnExpiredSessionIsClosedWithoutACall(t *testing.T) {
 	want(t, err, share.LPIdentityExpired)
 }
 
-func TestTheUpgradesAnswerIsTranslated(t *testing.T) {
+func TestPoolSession_UpgradeErrors(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	cred := h.consumer()
 	for status, kind := range map[int]share.Kind{
 		401: share.TokenInvalid, 403: share.TokenInvalid, 404: share.NotAllowed, 429: share.LPRateLimited, 500: share.LPUnavailable,
@@ -337,9 +334,9 @@ func TestTheUpgradesAnswerIsTranslated(t *testing.T) {
 	want(t, err, share.LPUnavailable)
 }
 
-func TestCloseCodes(t *testing.T) {
+func TestSession_CloseCodes(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	consumer, agent := h.consumer(), h.agent("ann")
 	for _, row := range []struct {
 		cred    share.Credential
@@ -388,9 +385,9 @@ func TestCloseCodes(t *testing.T) {
 	}
 }
 
-func TestAnswersAreTranslated(t *testing.T) {
+func TestSession_ErrorAnswers(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	ctx := ctxOf(t)
 	cred := h.consumer()
 	first := h.session(cred)
@@ -471,32 +468,33 @@ func TestAnswersAreTranslated(t *testing.T) {
 	}
 }
 
-func TestAClosedConversationIsToldApart(t *testing.T) {
+func TestPublishFile_ReportsAClosedConversation(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	c := h.begin(s)
 	path := h.store(s)
 	if _, err := s.CloseConversation(ctxOf(t), c.ID); err != nil {
 		t.Fatal(err)
 	}
-	s.l.mu.Lock() // as if the news had not come yet
-	s.l.book.convs[c.ID].Open, s.l.book.convs[c.ID].Dialogs[0].Open = true, true
-	s.l.mu.Unlock()
+	s.s.book.mu.Lock() // as if LivePerson had not reported the close yet
+	known := s.s.book.conversations.byID[c.ID]
+	known.Open, known.Dialogs[0].Open = true, true
+	s.s.book.mu.Unlock()
 	_, err := s.PublishFile(ctxOf(t), c.ID, "", hosted(path, ""))
 	want(t, err, share.ConversationClosed)
 }
 
-func TestACallEndsAndLeavesNoWaiter(t *testing.T) {
+func TestCall_LeavesNoPendingCall(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = 150 * time.Millisecond })
+	h := newHarness(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = 150 * time.Millisecond })
 	s := h.session(h.consumer())
 	waiters := func() int {
-		c, err := s.l.acquire(ctxOf(t))
+		c, err := s.s.acquire(ctxOf(t))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c.waiters()
+		return c.calls()
 	}
 	const on = "ms.GenerateURLForUploadFile"
 	h.sb.Inject(sandbox.Fault{On: on, Mute: true})
@@ -521,7 +519,7 @@ func TestACallEndsAndLeavesNoWaiter(t *testing.T) {
 	}
 
 	// Where the socket is opened anew meanwhile, a call waits for longer.
-	h = newHouse(t, sandbox.Options{})
+	h = newHarness(t, sandbox.Options{})
 	s = h.session(h.consumer())
 	h.sb.Inject(sandbox.Fault{On: on, Drop: true, Count: 1})
 	if _, err = s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
@@ -538,7 +536,7 @@ func TestACallEndsAndLeavesNoWaiter(t *testing.T) {
 	}
 }
 
-func TestAMessageIsSentAtMostOnce(t *testing.T) {
+func TestPublishFile_SendsAtMostOnce(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]sandbox.Fault{
 		"the answer is lost with the connection": {DropAfter: true},
@@ -550,7 +548,7 @@ func TestAMessageIsSentAtMostOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = 300 * time.Millisecond })
+			h := newHarness(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = 300 * time.Millisecond })
 			cred := h.consumer()
 			s := h.session(cred)
 			c := h.begin(s)
@@ -583,7 +581,7 @@ func TestAMessageIsSentAtMostOnce(t *testing.T) {
 	}
 	t.Run("the caller goes", func(t *testing.T) {
 		t.Parallel()
-		h := newHouse(t, sandbox.Options{})
+		h := newHarness(t, sandbox.Options{})
 		s := h.session(h.consumer())
 		c := h.begin(s)
 		path := h.store(s)
@@ -601,9 +599,9 @@ func TestAMessageIsSentAtMostOnce(t *testing.T) {
 	})
 }
 
-func TestInitConnection(t *testing.T) {
+func TestPoolSession_InitConnection(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.InitConnection = true })
+	h := newHarness(t, sandbox.Options{}, func(c *Config) { c.InitConnection = true })
 	cred := h.consumer()
 	s := h.session(cred)
 	h.send(s, h.begin(s).ID, "")
@@ -618,7 +616,7 @@ func TestInitConnection(t *testing.T) {
 	want(t, err, share.TokenInvalid)
 
 	for _, status := range []int{400, 431} { // something before LivePerson does not like the header
-		h := newHouse(t, sandbox.Options{})
+		h := newHarness(t, sandbox.Options{})
 		h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: status, Count: 1})
 		h.session(h.consumer())
 		if n := h.sent("InitConnection"); n != 1 {
@@ -627,9 +625,9 @@ func TestInitConnection(t *testing.T) {
 	}
 }
 
-func TestSessionLimitAndIdleClose(t *testing.T) {
+func TestPool_LimitAndIdleClose(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.MaxSessions, c.IdleClose = 2, 100*time.Millisecond })
+	h := newHarness(t, sandbox.Options{}, func(c *Config) { c.MaxSessions, c.IdleClose = 2, 100*time.Millisecond })
 	a, b := h.session(h.consumer()), h.session(h.consumer())
 	third := h.consumer()
 	_, err := h.pool.Session(ctxOf(t), third)
@@ -653,19 +651,19 @@ func TestSessionLimitAndIdleClose(t *testing.T) {
 	eventually(t, "the watched session is closed too", func() bool { return h.pool.Len() == 1 })
 }
 
-func TestASessionIsNotGivenOutUnderOtherSettings(t *testing.T) {
+func TestPool_OpensANewSessionForNewSettings(t *testing.T) {
 	t.Parallel()
 	var under atomic.Value
 	under.Store("first")
-	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.Under = func(string) string { return under.Load().(string) } })
+	h := newHarness(t, sandbox.Options{}, func(c *Config) { c.SettingsKey = func(string) string { return under.Load().(string) } })
 	cred := h.consumer()
 	first, same := h.session(cred), h.session(cred)
-	if h.sb.Sockets() != 1 || first.l != same.l {
+	if h.sb.Sockets() != 1 || first.s != same.s {
 		t.Errorf("%d sockets for one token", h.sb.Sockets())
 	}
 	under.Store("second")
 	other := h.session(cred)
-	if h.sb.Sockets() != 2 || other.l == first.l {
+	if h.sb.Sockets() != 2 || other.s == first.s {
 		t.Errorf("%d sockets after the settings changed, want a second", h.sb.Sockets())
 	}
 	if _, err := first.ListConversations(ctxOf(t)); err != nil {
@@ -676,11 +674,11 @@ func TestASessionIsNotGivenOutUnderOtherSettings(t *testing.T) {
 	eventually(t, "nobody can get it, and it is closed", func() bool { return h.sb.Sockets() == 1 && h.pool.Len() == 1 })
 }
 
-func TestAnIdentityThatEndsDoesSoUnderAllSettings(t *testing.T) {
+func TestPoolEnd_EndsSessionsOfAllSettings(t *testing.T) {
 	t.Parallel()
 	var under atomic.Value
 	under.Store("first")
-	h := newHouse(t, sandbox.Options{}, func(c *Config) { c.Under = func(string) string { return under.Load().(string) } })
+	h := newHarness(t, sandbox.Options{}, func(c *Config) { c.SettingsKey = func(string) string { return under.Load().(string) } })
 	cred := h.agent("ann")
 	before, other := h.session(cred), h.session(h.agent("ann"))
 	under.Store("second")
@@ -697,9 +695,9 @@ func TestAnIdentityThatEndsDoesSoUnderAllSettings(t *testing.T) {
 	}
 }
 
-func TestASilentPeerIsNoticed(t *testing.T) {
+func TestTransport_KeepAlive(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{IdleTimeout: 700 * time.Millisecond}, func(c *Config) { c.KeepAlive = 200 * time.Millisecond })
+	h := newHarness(t, sandbox.Options{IdleTimeout: 700 * time.Millisecond}, func(c *Config) { c.KeepAlive = 200 * time.Millisecond })
 	s := h.session(h.consumer())
 	time.Sleep(1500 * time.Millisecond)
 	if strings.Contains(h.logs.String(), "lost") {
@@ -712,9 +710,9 @@ func TestASilentPeerIsNoticed(t *testing.T) {
 	}
 }
 
-func TestCloseEndsEverything(t *testing.T) {
+func TestPoolClose_EndsEverything(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	w, err := s.WatchFiles(ctxOf(t), "", nil)
 	if err != nil {
@@ -750,10 +748,10 @@ func TestCloseEndsEverything(t *testing.T) {
 	eventually(t, "the sockets are gone", func() bool { return h.sb.Sockets() == 0 })
 }
 
-func TestTLS(t *testing.T) {
+func TestPoolSession_TLS(t *testing.T) {
 	t.Parallel()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	h := newHouse(t, sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
+	h := newHarness(t, sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
 	pem, err := os.ReadFile(ca)
 	if err != nil {
 		t.Fatal(err)
@@ -779,9 +777,9 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func TestASessionThatIsEnded(t *testing.T) {
+func TestPoolEnd_EndsCallsAndWatches(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	cred, other := h.agent("ann"), h.agent("ann")
 	s, also := h.session(cred), h.session(other)
 	w, err := s.WatchFiles(ctxOf(t), "", nil)

@@ -8,16 +8,16 @@ import (
 )
 
 // A history that is more than a watch may hold is given in parts: each ends behind what fitted, and the next goes on from there.
-func TestALongHistoryIsGivenInParts(t *testing.T) {
+func TestWatch_DeliversALongHistoryInParts(t *testing.T) {
 	const files = 2000
 	preview := strings.Repeat("p", 60<<10)
 	after := share.Cursor{}
 	seen, parts := int64(0), 0
 	for seen < files {
 		parts++
-		w := &Watch{l: &link{}, wake: make(chan struct{}, 1), cursor: after, tails: map[string]*item{}, places: map[string]resting{}}
+		w := newWatch(nil, nil, "", after)
 		for seq := seen; seq < files && w.err == nil; seq++ {
-			w.pass("d", seq, &share.FileEvent{Dialog: "d", Sequence: seq, File: share.HostedFile{Preview: preview}}, false)
+			w.push("d", seq, &share.FileEvent{Dialog: "d", Sequence: seq, File: share.HostedFile{Preview: preview}}, false)
 		}
 		if w.bytes > watchBytes+itemBytes+len(preview) {
 			t.Fatalf("the watch holds %d bytes", w.bytes)

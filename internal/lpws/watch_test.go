@@ -13,9 +13,9 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-func TestAWatchGivesWhatComesBehindItsPlace(t *testing.T) {
+func TestWatch_DeliversFilesBehindTheCursor(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	c := h.begin(s)
 	ctx := ctxOf(t)
@@ -101,12 +101,12 @@ func TestAWatchGivesWhatComesBehindItsPlace(t *testing.T) {
 	}
 }
 
-// TestNothingIsLostOverLostConnections cuts the connection once, at every frame of a watch in turn, before or after the frame has
+// TestWatch_LosesNothingOverLostConnections cuts the connection once, at every frame of a watch in turn, before or after the frame has
 // passed, and then again and again at every n-th frame.
-func TestNothingIsLostOverLostConnections(t *testing.T) {
+func TestWatch_LosesNothingOverLostConnections(t *testing.T) {
 	t.Parallel()
 	const files = 8
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	open := func(t *testing.T, cred share.Credential) *Session {
 		s, err := h.pool.Session(ctxOf(t), cred)
 		if err != nil {
@@ -204,9 +204,9 @@ func TestNothingIsLostOverLostConnections(t *testing.T) {
 	}
 }
 
-func TestASlowWatcherIsCutOff(t *testing.T) {
+func TestWatch_EndsASlowReader(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	c := h.begin(s)
 	path := h.store(s)
@@ -236,8 +236,8 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 	}
 	publish(1)
 	eventually(t, "the watch is ended", func() bool {
-		s.l.mu.Lock()
-		defer s.l.mu.Unlock()
+		slow.mu.Lock()
+		defer slow.mu.Unlock()
 		return slow.err != nil
 	})
 	at := slow.Cursor()
@@ -261,9 +261,9 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 	}
 }
 
-func TestAWatchEndsWithTheIdentity(t *testing.T) {
+func TestWatch_EndsWithTheIdentity(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	cred := h.consumer()
 	s := h.session(cred)
 	c := h.begin(s)
@@ -274,8 +274,8 @@ func TestAWatchEndsWithTheIdentity(t *testing.T) {
 	defer w.Close()
 	h.send(s, c.ID, "last")
 	eventually(t, "it has come", func() bool {
-		s.l.mu.Lock()
-		defer s.l.mu.Unlock()
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		return len(w.queue) == 1
 	})
 	h.sb.DropSockets(4407)
@@ -304,9 +304,9 @@ func TestAWatchEndsWithTheIdentity(t *testing.T) {
 	want(t, err, share.LPIdentityExpired) // found out by the reopening
 }
 
-func TestAWatchOutlastsAnOutage(t *testing.T) {
+func TestWatch_OutlastsAnOutage(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	cred := h.consumer()
 	s := h.session(cred)
 	c := h.begin(s)
@@ -320,9 +320,9 @@ func TestAWatchOutlastsAnOutage(t *testing.T) {
 	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", Status: 429, Count: 1})
 	h.sb.DropSockets(1001)
 	eventually(t, "it is noticed", func() bool {
-		s.l.mu.Lock()
-		defer s.l.mu.Unlock()
-		return s.l.conn == nil
+		s.s.mu.Lock()
+		defer s.s.mu.Unlock()
+		return s.s.transport == nil
 	})
 	if _, err := s.PublishFile(ctxOf(t), c.ID, "", hosted(path, "after")); err != nil {
 		t.Fatal(err)
@@ -341,9 +341,9 @@ func TestAWatchOutlastsAnOutage(t *testing.T) {
 	want(t, err, share.LPForbidden)
 }
 
-func TestAgents(t *testing.T) {
+func TestSession_OfAnAgent(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	consumer := h.session(h.consumer())
 	agent := h.session(h.agent("ann"))
 	if p := agent.Principal(); p.Account != account || p.ID == "" || p.Role != share.RoleAgent {

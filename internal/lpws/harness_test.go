@@ -36,7 +36,7 @@ const patience = 5 * time.Second
 const account = "12345678"
 
 // A house is a sandbox and a pool that knows it, with all that both said.
-type house struct {
+type harness struct {
 	t    *testing.T
 	sb   *sandbox.Sandbox
 	pool *Pool
@@ -46,10 +46,10 @@ type house struct {
 	frames []sandbox.Frame
 }
 
-// newHouse starts both; they end with the test. The pool waits less for everything than it does in life.
-func newHouse(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *house {
+// newHarness starts both; they end with the test. The pool waits less for everything than it does in life.
+func newHarness(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *harness {
 	t.Helper()
-	h := &house{t: t, logs: &logBook{}}
+	h := &harness{t: t, logs: &logBook{}}
 	tap := watched.Watch(t)
 	opts.OnFrame = func(f sandbox.Frame) {
 		tap.Check(wire.Frame(f))
@@ -67,7 +67,7 @@ func newHouse(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *hou
 	return h
 }
 
-func (h *house) newPool(changes ...func(*Config)) *Pool {
+func (h *harness) newPool(changes ...func(*Config)) *Pool {
 	cfg := Config{
 		SocketURL: func(context.Context, string, share.Scheme) (string, error) {
 			return "ws" + strings.TrimPrefix(h.sb.URL(), "http"), nil
@@ -110,7 +110,7 @@ func ctxOf(t *testing.T) context.Context {
 }
 
 // post sends JSON to the sandbox and reads JSON.
-func (h *house) post(path, body string) map[string]any {
+func (h *harness) post(path, body string) map[string]any {
 	h.t.Helper()
 	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.sb.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -134,14 +134,14 @@ func (h *house) post(path, body string) map[string]any {
 }
 
 // consumer signs a new consumer up.
-func (h *house) consumer() share.Credential {
+func (h *harness) consumer() share.Credential {
 	h.t.Helper()
 	token, _ := h.post("/api/account/"+account+"/signup", "")["jwt"].(string)
 	return share.Credential{Scheme: share.ConsumerToken, Account: account, Secret: token}
 }
 
 // agent logs an agent in.
-func (h *house) agent(name string) share.Credential {
+func (h *harness) agent(name string) share.Credential {
 	h.t.Helper()
 	d := h.post("/api/account/"+account+"/login?v=1.3", fmt.Sprintf(`{"username":%q,"password":"sandbox"}`, name))
 	config, _ := d["config"].(map[string]any)
@@ -153,7 +153,7 @@ func (h *house) agent(name string) share.Credential {
 }
 
 // session opens a session that is released with the test.
-func (h *house) session(cred share.Credential) *Session {
+func (h *harness) session(cred share.Credential) *Session {
 	h.t.Helper()
 	s, err := h.pool.Session(ctxOf(h.t), cred)
 	if err != nil {
@@ -164,7 +164,7 @@ func (h *house) session(cred share.Credential) *Session {
 }
 
 // begin opens a conversation.
-func (h *house) begin(s *Session) share.Conversation {
+func (h *harness) begin(s *Session) share.Conversation {
 	h.t.Helper()
 	c, err := s.CreateConversation(ctxOf(h.t), share.NewConversation{})
 	if err != nil {
@@ -174,7 +174,7 @@ func (h *house) begin(s *Session) share.Conversation {
 }
 
 // store uploads a small file and returns its path.
-func (h *house) store(s *Session) string {
+func (h *harness) store(s *Session) string {
 	h.t.Helper()
 	u, err := s.UploadURL(ctxOf(h.t), 5, share.PNG)
 	if err != nil {
@@ -202,7 +202,7 @@ func hosted(path, caption string) share.HostedFile {
 }
 
 // send stores and publishes a file, and returns its path and sequence.
-func (h *house) send(s *Session, conversation, caption string) (string, int64) {
+func (h *harness) send(s *Session, conversation, caption string) (string, int64) {
 	h.t.Helper()
 	path := h.store(s)
 	seq, err := s.PublishFile(ctxOf(h.t), conversation, "", hosted(path, caption))
@@ -213,31 +213,31 @@ func (h *house) send(s *Session, conversation, caption string) (string, int64) {
 }
 
 // say publishes what is no file.
-func (h *house) say(s *Session, conversation, words string) {
+func (h *harness) say(s *Session, conversation, words string) {
 	h.t.Helper()
 	event := map[string]string{"type": "ContentEvent", "contentType": "text/plain", "message": words}
-	if _, err := s.l.publish(ctxOf(h.t), lpwire.StepReceipt, conversation, "", event); err != nil {
+	if _, err := s.publish(ctxOf(h.t), lpwire.StepReceipt, conversation, "", event); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
 // join adds an agent to a conversation.
-func (h *house) join(s *Session, conversation, role string) {
+func (h *harness) join(s *Session, conversation, role string) {
 	h.participate(s, conversation, "ADD", role)
 }
 
-func (h *house) participate(s *Session, conversation, change, role string) {
+func (h *harness) participate(s *Session, conversation, change, role string) {
 	h.t.Helper()
 	body := map[string]any{"conversationId": conversation, "conversationField": []map[string]string{
-		{"field": "ParticipantsChange", "type": change, "role": role, "userId": s.l.d.(agent).oldID()},
+		{"field": "ParticipantsChange", "type": change, "role": role, "userId": s.s.dialect.(agent).oldID()},
 	}}
-	if _, err := s.l.ask(ctxOf(h.t), lpwire.StepClose, request{Type: reqUpdate, Body: body}); err != nil {
+	if _, err := s.s.call(ctxOf(h.t), lpwire.StepClose, request{Type: reqUpdate, Body: body}); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
 // sent counts the frames of a request type that the sandbox has got.
-func (h *house) sent(typ string) int {
+func (h *harness) sent(typ string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := 0

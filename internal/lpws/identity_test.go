@@ -15,7 +15,7 @@ import (
 
 // A vouching gets tokens for customers, as often as it is asked, and remembers what it was asked.
 type vouching struct {
-	h    *house
+	h    *harness
 	mu   sync.Mutex
 	gave []string // the tokens, in their order
 	not  []string // what each was to be instead of
@@ -51,9 +51,9 @@ func (v *vouching) count() int {
 	return len(v.gave)
 }
 
-func newVouching(t *testing.T, opts sandbox.Options) (*house, *vouching) {
+func newVouching(t *testing.T, opts sandbox.Options) (*harness, *vouching) {
 	v := &vouching{}
-	h := newHouse(t, opts, v.configure)
+	h := newHarness(t, opts, v.configure)
 	v.h = h
 	return h, v
 }
@@ -68,7 +68,7 @@ func customer(id, caller string) share.Credential {
 	return share.Credential{Scheme: share.ExternalConsumerID, Account: account, Secret: id, Caller: caller}
 }
 
-func TestAHeldIdentityOutlivesItsTokens(t *testing.T) {
+func TestIssuedConsumer_OutlivesItsTokens(t *testing.T) {
 	t.Parallel()
 	h, v := newVouching(t, sandbox.Options{TokenLifetime: 2 * time.Second})
 	s := h.session(customer("c-1", "orders"))
@@ -111,7 +111,7 @@ func TestAHeldIdentityOutlivesItsTokens(t *testing.T) {
 	fmt.Printf("held identity: %d calls and %d files in 9 s over %d tokens of 2 to 3 s, none failed or came twice\n", calls, len(sent), v.count())
 }
 
-func TestATokenThatIsNotAcceptedAnyMoreIsReplacedOnce(t *testing.T) {
+func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
@@ -170,7 +170,7 @@ func TestATokenThatIsNotAcceptedAnyMoreIsReplacedOnce(t *testing.T) {
 	}
 }
 
-func TestAWatchWhoseTokensAreNeverAcceptedForLongEnds(t *testing.T) {
+func TestIssuedConsumer_EndsAWatchAfterRepeatedRejections(t *testing.T) {
 	t.Parallel()
 	h, v := newVouching(t, sandbox.Options{})
 	s := h.session(customer("c-1", ""))
@@ -188,7 +188,7 @@ func TestAWatchWhoseTokensAreNeverAcceptedForLongEnds(t *testing.T) {
 	}
 }
 
-func TestCallersShareASocketAndNotTheirPrincipal(t *testing.T) {
+func TestIssuedConsumer_CallersKeepTheirPrincipal(t *testing.T) {
 	t.Parallel()
 	h, v := newVouching(t, sandbox.Options{})
 	a, b := h.session(customer("c-1", "spiffe://mesh/a")), h.session(customer("c-1", "spiffe://mesh/b"))
@@ -211,7 +211,7 @@ func TestCallersShareASocketAndNotTheirPrincipal(t *testing.T) {
 	}
 }
 
-func TestTokensThatCannotBeGot(t *testing.T) {
+func TestIssuedConsumer_TokenErrors(t *testing.T) {
 	t.Parallel()
 	h, v := newVouching(t, sandbox.Options{TokenLifetime: 2 * time.Second})
 	for err, kind := range map[error]share.Kind{
