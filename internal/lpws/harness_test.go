@@ -23,11 +23,11 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// watched are the frames of all tests: each is held against the schemas of test/wire.
-var watched = wire.NewSuite("lpws")
+// checked validates the frames of all tests against the schemas of test/wire.
+var checked = wire.NewSuite("lpws")
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(watched.Exit(code)) }))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(checked.Exit(code)) }))
 }
 
 // patience is how long a test waits for what must come.
@@ -50,7 +50,7 @@ type harness struct {
 func newHarness(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *harness {
 	t.Helper()
 	h := &harness{t: t, logs: &logBook{}}
-	tap := watched.Watch(t)
+	tap := checked.Watch(t)
 	opts.OnFrame = func(f sandbox.Frame) {
 		tap.Check(wire.Frame(f))
 		h.mu.Lock()

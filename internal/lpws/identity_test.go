@@ -1,114 +1,64 @@
 package lpws
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// A vouching gets tokens for customers, as often as it is asked, and remembers what it was asked.
-type vouching struct {
-	h    *harness
-	mu   sync.Mutex
-	gave []string // the tokens, in their order
-	not  []string // what each was to be instead of
-	fail error
-	as   string // the customer, if another than the credential says
+// sandboxIssuer obtains tokens for customers from the sandbox, and records the calls.
+type sandboxIssuer struct {
+	h      *harness
+	mu     sync.Mutex
+	issued []string // the tokens in order
+	not    []string // the argument instead of each call
 }
 
-func (v *vouching) token(_ context.Context, cred share.Credential, instead string) (share.SignIn, error) {
+func (v *sandboxIssuer) token(_ context.Context, cred share.Credential, instead string) (share.SignIn, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.fail != nil {
-		return share.SignIn{}, v.fail
-	}
-	customer := cred.Secret
-	if v.as != "" {
-		customer = v.as
-	}
-	claims := fmt.Sprintf(`{"sub":%q,"aud":"acc:%s","exp":%d}`, customer, cred.Account, time.Now().Add(time.Hour).Unix())
+	claims := fmt.Sprintf(`{"sub":%q,"aud":"acc:%s","exp":%d}`, cred.Secret, cred.Account, time.Now().Add(time.Hour).Unix())
 	d := v.h.post("/api/account/"+cred.Account+"/authenticate",
 		fmt.Sprintf(`{"authCode":"%s.%s.AAAA"}`, base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)), base64.RawURLEncoding.EncodeToString([]byte(claims))))
 	token, _ := d["jwt"].(string)
 	c, ok := readClaims(token)
 	if !ok {
-		v.h.t.Errorf("no token was given out: %v", d)
+		v.h.t.Errorf("no token was issued: %v", d)
 	}
-	v.gave, v.not = append(v.gave, token), append(v.not, instead)
+	v.issued, v.not = append(v.issued, token), append(v.not, instead)
 	return share.SignIn{Token: token, Expires: c.Expires, ID: c.Subject}, nil
 }
 
-func (v *vouching) count() int {
+func (v *sandboxIssuer) count() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return len(v.gave)
+	return len(v.issued)
 }
 
-func newVouching(t *testing.T, opts sandbox.Options) (*harness, *vouching) {
-	v := &vouching{}
+func newIssuerHarness(t *testing.T, opts sandbox.Options) (*harness, *sandboxIssuer) {
+	v := &sandboxIssuer{}
 	h := newHarness(t, opts, v.configure)
 	v.h = h
 	return h, v
 }
 
-func (v *vouching) configure(c *Config) {
+func (v *sandboxIssuer) configure(c *Config) {
 	c.Token = v.token
-	c.KeepAlive = 800 * time.Millisecond // and with it the keeper's looks
+	c.KeepAlive = 800 * time.Millisecond
 	c.BackoffMin, c.BackoffMax = 20*time.Millisecond, 100*time.Millisecond
 }
 
 func customer(id, caller string) share.Credential {
 	return share.Credential{Scheme: share.ExternalConsumerID, Account: account, Secret: id, Caller: caller}
-}
-
-func TestIssuedConsumer_OutlivesItsTokens(t *testing.T) {
-	t.Parallel()
-	h, v := newVouching(t, sandbox.Options{TokenLifetime: 2 * time.Second})
-	s := h.session(customer("c-1", "orders"))
-	conv := h.begin(s)
-	// The watch is on another server: what the first one does, it hears from LivePerson alone.
-	other, err := h.newPool(v.configure).Session(ctxOf(t), customer("c-1", "orders"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Release()
-	w, err := other.WatchFiles(ctxOf(t), "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-
-	var sent []string
-	calls := 0
-	for end := time.Now().Add(9 * time.Second); time.Now().Before(end); {
-		path, _ := h.send(s, conv.ID, "a caption") // fails the test if a call of it fails
-		sent = append(sent, path)
-		for range 5 {
-			if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
-				t.Fatalf("after %d calls: %v", calls, err)
-			}
-			calls++
-			time.Sleep(20 * time.Millisecond)
-		}
-	}
-	for i, path := range sent {
-		if e := next(t, w); e.File.StoragePath != path {
-			t.Fatalf("file %d of the watch is %s, want %s", i, e.File.StoragePath, path)
-		}
-	}
-	nothing(t, w)
-	if n := v.count(); n < 6 {
-		t.Errorf("%d tokens for two sessions in nine seconds, of which each lived two to three", n)
-	}
-	eventually(t, "the last connections are given up", func() bool { return h.sb.Sockets() == 2 })
-	fmt.Printf("held identity: %d calls and %d files in 9 s over %d tokens of 2 to 3 s, none failed or came twice\n", calls, len(sent), v.count())
 }
 
 func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
@@ -128,7 +78,7 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 		for _, count := range []int{1, 0} {
 			t.Run(fmt.Sprintf("%s, count %d", test.name, count), func(t *testing.T) {
 				t.Parallel()
-				h, v := newVouching(t, sandbox.Options{})
+				h, v := newIssuerHarness(t, sandbox.Options{})
 				test := test
 				test.fault.Count = count
 				var err error
@@ -149,10 +99,10 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 					if path == "" {
 						_, err = s.UploadURL(ctxOf(t), 1, share.PNG)
 					} else if _, err = s.PublishFile(ctxOf(t), conv.ID, "", hosted(path, "")); test.fault.CloseCode != 0 {
-						// Nobody knows whether it was published, so it is not sent again here.
+						// It may have been published, so it is not sent again.
 						want(t, err, share.LPPublishUnconfirmed)
 						if _, err := s.FindFile(ctxOf(t), conv.ID, "", path); !share.Is(err, share.FileNotFound) {
-							t.Errorf("looking for it over the next connection: %v", err)
+							t.Errorf("looking for it on the next connection: %v", err)
 						}
 						return
 					}
@@ -162,8 +112,8 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 				} else if err != nil {
 					t.Error(err)
 				}
-				if n := v.count(); n != 2 || v.not[1] != v.gave[0] {
-					t.Errorf("%d tokens, the second not to be the first: %v", n, v.not[1] == v.gave[0])
+				if n := v.count(); n != 2 || v.not[1] != v.issued[0] {
+					t.Errorf("%d tokens, the second not to be the first: %v", n, v.not[1] == v.issued[0])
 				}
 			})
 		}
@@ -172,7 +122,7 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 
 func TestIssuedConsumer_EndsAWatchAfterRepeatedRejections(t *testing.T) {
 	t.Parallel()
-	h, v := newVouching(t, sandbox.Options{})
+	h, v := newIssuerHarness(t, sandbox.Options{})
 	s := h.session(customer("c-1", ""))
 	h.begin(s)
 	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", CloseCode: 4401})
@@ -190,7 +140,7 @@ func TestIssuedConsumer_EndsAWatchAfterRepeatedRejections(t *testing.T) {
 
 func TestIssuedConsumer_CallersKeepTheirPrincipal(t *testing.T) {
 	t.Parallel()
-	h, v := newVouching(t, sandbox.Options{})
+	h, v := newIssuerHarness(t, sandbox.Options{})
 	a, b := h.session(customer("c-1", "spiffe://mesh/a")), h.session(customer("c-1", "spiffe://mesh/b"))
 	if a.Principal().ID != b.Principal().ID || a.Principal().Caller != "spiffe://mesh/a" || b.Principal().Caller != "spiffe://mesh/b" {
 		t.Errorf("%+v and %+v", a.Principal(), b.Principal())
@@ -211,40 +161,117 @@ func TestIssuedConsumer_CallersKeepTheirPrincipal(t *testing.T) {
 	}
 }
 
+// issuer obtains tokens for the peer's consumer, each valid for lifetime.
+type issuer struct {
+	lifetime time.Duration
+
+	mu      sync.Mutex
+	count   int
+	fail    error
+	subject string // instead of "me"
+}
+
+func (i *issuer) token(context.Context, share.Credential, string) (share.SignIn, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.fail != nil {
+		return share.SignIn{}, i.fail
+	}
+	i.count++
+	subject, expires := cmp.Or(i.subject, "me"), time.Now().Add(i.lifetime)
+	token := tokenOf(fmt.Sprintf(`{"sub":%q,"aud":"acc:12345678","exp":%d,"n":%d}`, subject, expires.Unix(), i.count)).Secret
+	return share.SignIn{Token: token, Expires: expires, ID: subject}, nil
+}
+
+func (i *issuer) set(fail error, subject string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.fail, i.subject = fail, subject
+}
+
+func TestIssuedConsumer_OutlivesItsTokens(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.expire = true
+		tokens := &issuer{lifetime: 10 * time.Minute}
+		configure := func(c *Config) { c.Token = tokens.token }
+		open := func() *Session {
+			s, err := p.pool(configure).Session(ctxOf(t), customer("me", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(s.Release)
+			return s
+		}
+		s := open()
+		w, err := open().WatchFiles(ctxOf(t), "c", nil) // of another server
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		const minutes = 3 * 60
+		for i := range minutes {
+			p.broadcast(fileEvent("c", i, fmt.Sprint(i)))
+			for range 6 {
+				if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
+					t.Fatalf("minute %d: %v", i, err)
+				}
+				time.Sleep(10 * time.Second)
+			}
+		}
+		for i := range minutes {
+			if e := next(t, w); e.Sequence != int64(i) {
+				t.Fatalf("file %d is %d", i, e.Sequence)
+			}
+		}
+		nothing(t, w)
+		if n := tokens.count; n < 2*minutes/10 {
+			t.Errorf("only %d tokens", n)
+		}
+	})
+}
+
 func TestIssuedConsumer_TokenErrors(t *testing.T) {
-	t.Parallel()
-	h, v := newVouching(t, sandbox.Options{TokenLifetime: 2 * time.Second})
-	for err, kind := range map[error]share.Kind{
-		share.Errorf(share.IdentityNotConfigured, "none", nil): share.IdentityNotConfigured,
-		share.Errorf(share.LPRateLimited, "slow", nil):         share.LPRateLimited,
-		errors.New("something"):                                share.LPUnavailable,
-	} {
-		v.fail = err
-		_, err := h.pool.Session(ctxOf(t), customer("c-1", ""))
-		want(t, err, kind)
-	}
-	v.fail = nil
-	s := h.session(customer("c-1", ""))
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.expire = true
+		tokens := &issuer{lifetime: 10 * time.Minute}
+		pool := p.pool(func(c *Config) { c.Token = tokens.token })
+		for err, kind := range map[error]share.Kind{
+			share.Errorf(share.IdentityNotConfigured, "none", nil): share.IdentityNotConfigured,
+			share.Errorf(share.LPRateLimited, "slow", nil):         share.LPRateLimited,
+			errors.New("something"):                                share.LPUnavailable,
+		} {
+			tokens.set(err, "")
+			_, err := pool.Session(ctxOf(t), customer("me", ""))
+			want(t, err, kind)
+		}
+		tokens.set(nil, "")
+		s, err := pool.Session(ctxOf(t), customer("me", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Release()
 
-	// LivePerson's identity service is away when the next token is due, and back before anybody notices.
-	v.mu.Lock()
-	v.fail = share.Errorf(share.LPUnavailable, "away", nil)
-	v.mu.Unlock()
-	time.Sleep(4 * time.Second)
-	v.mu.Lock()
-	v.fail = nil
-	v.mu.Unlock()
-	if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
-		t.Errorf("it is back, and %v", err)
-	}
+		// The identity service fails when the next token is due, and works again before the current token expires.
+		tokens.set(share.Errorf(share.LPUnavailable, "away", nil), "")
+		time.Sleep(9 * time.Minute)
+		tokens.set(nil, "")
+		for range 6 {
+			if _, err := s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(20 * time.Second)
+		}
+		if n := p.upgrades(); n != 2 {
+			t.Errorf("%d connections, want 2", n)
+		}
 
-	// Tokens of somebody else end the session rather than change whose it is.
-	v.mu.Lock()
-	v.as = "somebody-else"
-	v.mu.Unlock()
-	h.sb.DropSockets(0)
-	eventually(t, "the session ends", func() bool {
-		_, err := s.UploadURL(ctxOf(t), 1, share.PNG)
-		return share.Is(err, share.LPCredentialsRejected)
+		// A token of another consumer ends the session.
+		tokens.set(nil, "somebody-else")
+		p.socket().close(1001)
+		synctest.Wait()
+		_, err = s.UploadURL(ctxOf(t), 1, share.PNG)
+		want(t, err, share.LPCredentialsRejected)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -427,4 +428,42 @@ func TestSession_OfAnAgent(t *testing.T) {
 	other.Account = "87654321"
 	_, err = h.pool.Session(ctx, other)
 	want(t, err, share.NotAllowed)
+}
+
+func TestWatch_DeliversALongHistoryInParts(t *testing.T) {
+	const files = 2000
+	preview := strings.Repeat("p", 60<<10)
+	after := share.Cursor{}
+	seen, parts := int64(0), 0
+	for seen < files {
+		parts++
+		w := newWatch(nil, nil, "", after)
+		for seq := seen; seq < files && w.err == nil; seq++ {
+			w.push("d", seq, &share.FileEvent{Dialog: "d", Sequence: seq, File: share.HostedFile{Preview: preview}}, false)
+		}
+		if w.bytes > watchBytes+itemBytes+len(preview) {
+			t.Fatalf("the queue has %d bytes", w.bytes)
+		}
+		for {
+			e, err := w.Next(ctxOf(t))
+			if err != nil {
+				if !share.Is(err, share.WatchTooSlow) {
+					t.Fatal(err)
+				}
+				break
+			}
+			if e.Sequence != seen {
+				t.Fatalf("file %d, want %d", e.Sequence, seen)
+			}
+			if seen++; seen == files {
+				break
+			}
+		}
+		if after = w.Cursor(); after["d"] != seen-1 {
+			t.Fatalf("cursor %v after %d files", after, seen)
+		}
+	}
+	if parts < 3 {
+		t.Errorf("delivered in %d parts: the limit has no effect", parts)
+	}
 }

@@ -1,0 +1,124 @@
+package lpws
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// token returns one of several tokens of the peer's consumer.
+func token(n int) share.Credential {
+	return tokenOf(fmt.Sprintf(`{"sub":"me","aud":"acc:12345678","n":%d}`, n))
+}
+
+func TestPool_EvictsTheLongestIdleSession(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		pool := p.pool(func(c *Config) { c.MaxSessions, c.IdleClose = 2, time.Hour })
+		open := func(n int) *Session {
+			t.Helper()
+			s, err := pool.Session(ctxOf(t), token(n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		one, two := open(1), open(2)
+		two.Release()
+		time.Sleep(time.Minute)
+		one.Release()
+		three := open(3) // in place of 2
+		if n := pool.Len(); n != 2 {
+			t.Errorf("%d sessions", n)
+		}
+		before := p.upgrades()
+		one = open(1)
+		if n := p.upgrades() - before; n != 0 {
+			t.Error("the session that was idle for less time was closed")
+		}
+		_, err := pool.Session(ctxOf(t), token(2))
+		if e := want(t, err, share.SessionLimit); e.RetryAfter == 0 {
+			t.Error("no RetryAfter")
+		}
+		one.Release()
+		three.Release()
+		open(2).Release()
+	})
+}
+
+func TestPool_ClosesIdleSessions(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		pool := p.pool()
+		s, err := pool.Session(ctxOf(t), token(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.WatchFiles(ctxOf(t), "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Release()
+		time.Sleep(time.Hour)
+		if pool.Len() != 1 {
+			t.Error("the session of a watch was closed")
+		}
+		w.Close()
+		w.Close()
+		time.Sleep(4 * time.Minute)
+		if pool.Len() != 1 {
+			t.Error("the session was closed before IdleClose")
+		}
+		time.Sleep(2 * time.Minute)
+		if pool.Len() != 0 {
+			t.Error("the idle session was not closed")
+		}
+	})
+}
+
+func TestPoolClose_EndsEverything(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.answer = func(_ *peerSocket, typ, _ string, _ map[string]any) bool { return typ == reqUploadURL } // no answer
+		other := token(2)
+		p.upgrade = func(_ http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.Header.Get("Authorization"), other.Secret) {
+				return false
+			}
+			<-r.Context().Done()
+			return true
+		}
+		pool := p.pool(func(c *Config) { c.CallTimeout = time.Minute })
+		s, err := pool.Session(ctxOf(t), token(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.WatchFiles(ctxOf(t), "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 3)
+		go func() { _, err := s.UploadURL(ctxOf(t), 1, share.PNG); ended <- err }()
+		go func() { _, err := pool.Session(ctxOf(t), other); ended <- err }()
+		go func() { _, err := w.Next(ctxOf(t)); ended <- err }()
+		synctest.Wait()
+		begun := time.Now()
+		pool.Close()
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("closing took %v", took)
+		}
+		for range 3 {
+			want(t, <-ended, share.ServerDraining)
+		}
+		w.Close()
+		s.Release()
+		_, err = pool.Session(ctxOf(t), other)
+		want(t, err, share.ServerDraining)
+		pool.Close()
+	})
+}
