@@ -30,7 +30,7 @@ type book struct {
 	conversations conversations
 	listedBy      uint64        // id of the newest transport that has listed the conversations
 	subscription  string        // to conversations, of the transport in use
-	changed       chan struct{} // closed at the next change of a conversation; nil if nobody waits
+	changed       chan struct{} // closed at the next change of a conversation; nil if no caller waits
 	refreshing    *refresh
 	feeds         feeds
 }

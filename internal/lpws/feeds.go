@@ -92,7 +92,7 @@ func (fs *feeds) fileOf(f *feed, e *lpwire.Event) *share.FileEvent {
 	}
 }
 
-// pass passes an event to a watch, and reports whether the watch goes on.
+// pass passes an event to a watch, and reports whether the watch continues.
 func (fs *feeds) pass(w *Watch, dialog string, seq int64, file *share.FileEvent, live bool) bool {
 	if w.push(dialog, seq, file, live) {
 		return true
@@ -161,7 +161,7 @@ func (fs *feeds) advance(f *feed, r *fetch, current bool) {
 	}
 }
 
-// passAll passes the events of a fetch behind a position to its watch, and reports whether the watch goes on.
+// passAll passes the events of a fetch behind a position to its watch, and reports whether the watch continues.
 func (fs *feeds) passAll(w *Watch, f *feed, p *position, r *fetch, sequences []int64) bool {
 	for _, seq := range sequences {
 		if seq > p.sequence {

@@ -23,36 +23,36 @@ type sandboxIssuer struct {
 	not    []string // the argument instead of each call
 }
 
-func (v *sandboxIssuer) token(_ context.Context, cred share.Credential, instead string) (share.SignIn, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+func (i *sandboxIssuer) token(_ context.Context, cred share.Credential, instead string) (share.SignIn, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	claims := fmt.Sprintf(`{"sub":%q,"aud":"acc:%s","exp":%d}`, cred.Secret, cred.Account, time.Now().Add(time.Hour).Unix())
-	d := v.h.post("/api/account/"+cred.Account+"/authenticate",
+	d := i.h.post("/api/account/"+cred.Account+"/authenticate",
 		fmt.Sprintf(`{"authCode":"%s.%s.AAAA"}`, base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)), base64.RawURLEncoding.EncodeToString([]byte(claims))))
 	token, _ := d["jwt"].(string)
 	c, ok := readClaims(token)
 	if !ok {
-		v.h.t.Errorf("no token was issued: %v", d)
+		i.h.t.Errorf("no token was issued: %v", d)
 	}
-	v.issued, v.not = append(v.issued, token), append(v.not, instead)
+	i.issued, i.not = append(i.issued, token), append(i.not, instead)
 	return share.SignIn{Token: token, Expires: c.Expires, ID: c.Subject}, nil
 }
 
-func (v *sandboxIssuer) count() int {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return len(v.issued)
+func (i *sandboxIssuer) count() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.issued)
 }
 
 func newIssuerHarness(t *testing.T, opts sandbox.Options) (*harness, *sandboxIssuer) {
-	v := &sandboxIssuer{}
-	h := newHarness(t, opts, v.configure)
-	v.h = h
-	return h, v
+	i := &sandboxIssuer{}
+	h := newHarness(t, opts, i.configure)
+	i.h = h
+	return h, i
 }
 
-func (v *sandboxIssuer) configure(c *Config) {
-	c.Token = v.token
+func (i *sandboxIssuer) configure(c *Config) {
+	c.Token = i.token
 	c.KeepAlive = 800 * time.Millisecond
 	c.BackoffMin, c.BackoffMax = 20*time.Millisecond, 100*time.Millisecond
 }
@@ -78,7 +78,7 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 		for _, count := range []int{1, 0} {
 			t.Run(fmt.Sprintf("%s, count %d", test.name, count), func(t *testing.T) {
 				t.Parallel()
-				h, v := newIssuerHarness(t, sandbox.Options{})
+				h, tokens := newIssuerHarness(t, sandbox.Options{})
 				test := test
 				test.fault.Count = count
 				var err error
@@ -112,8 +112,8 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 				} else if err != nil {
 					t.Error(err)
 				}
-				if n := v.count(); n != 2 || v.not[1] != v.issued[0] {
-					t.Errorf("%d tokens, the second not to be the first: %v", n, v.not[1] == v.issued[0])
+				if n := tokens.count(); n != 2 || tokens.not[1] != tokens.issued[0] {
+					t.Errorf("%d tokens, the second not to be the first: %v", n, tokens.not[1] == tokens.issued[0])
 				}
 			})
 		}
@@ -122,7 +122,7 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 
 func TestIssuedConsumer_EndsAWatchAfterRepeatedRejections(t *testing.T) {
 	t.Parallel()
-	h, v := newIssuerHarness(t, sandbox.Options{})
+	h, tokens := newIssuerHarness(t, sandbox.Options{})
 	s := h.session(customer("c-1", ""))
 	h.begin(s)
 	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", CloseCode: 4401})
@@ -133,14 +133,14 @@ func TestIssuedConsumer_EndsAWatchAfterRepeatedRejections(t *testing.T) {
 	defer w.Close()
 	_, err = w.Next(ctxOf(t))
 	want(t, err, share.LPCredentialsRejected)
-	if n := v.count(); n != 2 {
+	if n := tokens.count(); n != 2 {
 		t.Errorf("%d tokens, want one more than the first", n)
 	}
 }
 
 func TestIssuedConsumer_CallersKeepTheirPrincipal(t *testing.T) {
 	t.Parallel()
-	h, v := newIssuerHarness(t, sandbox.Options{})
+	h, tokens := newIssuerHarness(t, sandbox.Options{})
 	a, b := h.session(customer("c-1", "spiffe://mesh/a")), h.session(customer("c-1", "spiffe://mesh/b"))
 	if a.Principal().ID != b.Principal().ID || a.Principal().Caller != "spiffe://mesh/a" || b.Principal().Caller != "spiffe://mesh/b" {
 		t.Errorf("%+v and %+v", a.Principal(), b.Principal())
@@ -148,8 +148,8 @@ func TestIssuedConsumer_CallersKeepTheirPrincipal(t *testing.T) {
 	if !a.Principal().Expires.IsZero() {
 		t.Error("a session that does not end has an expiry")
 	}
-	if h.sb.Sockets() != 1 || v.count() != 1 {
-		t.Errorf("%d sockets and %d tokens", h.sb.Sockets(), v.count())
+	if h.sb.Sockets() != 1 || tokens.count() != 1 {
+		t.Errorf("%d sockets and %d tokens", h.sb.Sockets(), tokens.count())
 	}
 	if other := h.session(customer("c-2", "spiffe://mesh/a")); other.Principal().ID == a.Principal().ID {
 		t.Error("two customers are the same")

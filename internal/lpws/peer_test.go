@@ -28,7 +28,7 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, test)
 }
 
-// peer is a LivePerson for tests that the sandbox cannot serve: it sends unusual forms, late and hidden events, and wrong data. It
+// peer imitates LivePerson for tests that the sandbox cannot serve: it sends unusual forms, late and hidden events, and wrong data. It
 // has one consumer, "me", and one conversation, "c". Connections to it are in memory, so it works with a fake clock.
 type peer struct {
 	t    *testing.T

@@ -1,9 +1,12 @@
 package lpws
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,64 @@ import (
 // token returns one of several tokens of the peer's consumer.
 func token(n int) share.Credential {
 	return tokenOf(fmt.Sprintf(`{"sub":"me","aud":"acc:12345678","n":%d}`, n))
+}
+
+func TestPoolSession_OpeningOutlivesItsFirstCaller(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.upgrade = func(http.ResponseWriter, *http.Request) bool {
+			time.Sleep(2 * time.Second)
+			return false
+		}
+		pool := p.pool()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := pool.Session(ctx, token(1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the first caller: %v", err)
+		}
+		s, err := pool.Session(ctxOf(t), token(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Release()
+		if n := p.upgrades(); n != 1 {
+			t.Errorf("%d upgrades", n)
+		}
+	})
+}
+
+func TestPoolSession_SharesAFailureOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.upgrade = func(w http.ResponseWriter, _ *http.Request) bool {
+			if p.upgrades() > 1 {
+				return false
+			}
+			time.Sleep(time.Second)
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		}
+		pool := p.pool()
+		var callers sync.WaitGroup
+		for range 5 {
+			callers.Go(func() {
+				_, err := pool.Session(ctxOf(t), token(1))
+				if e := want(t, err, share.LPUnavailable); e.RetryAfter != 7*time.Second {
+					t.Errorf("retry after %v", e.RetryAfter)
+				}
+			})
+		}
+		callers.Wait()
+		if pool.Len() != 0 {
+			t.Error("the failed session is still in the pool")
+		}
+		s, err := pool.Session(ctxOf(t), token(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Release()
+	})
 }
 
 func TestPool_EvictsTheLongestIdleSession(t *testing.T) {

@@ -64,13 +64,13 @@ func TestWatch_OrdersEvents(t *testing.T) {
 		p.mu.Lock()
 		k := p.sockets[0]
 		p.mu.Unlock()
-		for i := range 30 { // backwards in threes, each one twice
+		for i := range 30 { // in reverse order within groups of three, each one twice
 			e := events[i/3*3+2-i%3]
 			k.push(e, e)
 		}
 		for i := range 30 {
 			if e := next(t, w); e.Sequence != int64(i) {
-				t.Fatalf("%d came as %d", e.Sequence, i)
+				t.Fatalf("event %d is %d", i, e.Sequence)
 			}
 		}
 		nothing(t, w)
@@ -87,7 +87,7 @@ func TestFindFile_WaitsForLateEvents(t *testing.T) {
 		if e, err := s.FindFile(ctxOf(t), "c", "", folder+"a"); err != nil || e.Sequence != 1 {
 			t.Errorf("%+v %v", e, err)
 		}
-		unknown := newPeer(t) // old, and not said to have any messages
+		unknown := newPeer(t) // an old conversation without known messages
 		unknown.lag = 10 * time.Millisecond
 		unknown.add("c", textEvent(0), fileEvent("c", 1, "a"))
 		if e, err := unknown.session(func(c *Config) { c.Grace = time.Second }).FindFile(ctxOf(t), "c", "", folder+"a"); err != nil || e.Sequence != 1 {
@@ -119,7 +119,7 @@ func TestSession_AcceptsUnusualForms(t *testing.T) {
 				k.send(`{"kind":"resp","reqId":%q,"code":202,"body":{"subscriptionId":9}}`, id)
 				k.send(`{"kind":"notification","type":"unheard.Of","body":{}}`)
 				k.send(`{"kind":"other"}`)
-				k.send(`{"kind":"resp","reqId":"nobody's","code":200}`)
+				k.send(`{"kind":"resp","reqId":"unknown","code":200}`)
 				k.send(`{"kind":"notification","type":"ms.MessagingEventNotification","body":[]}`)
 				k.send(`{"kind":"notification","type":".ams.aam.ExConversationChangeNotification","body":{"changes":%s}}`, upsert("OPEN", 100, p.details, ""))
 			default:
@@ -156,9 +156,9 @@ func TestSession_AcceptsUnusualForms(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 		if files[0].File.Preview != "" {
-			t.Error("an endless preview is kept")
+			t.Error("a preview over the limit was kept")
 		}
-		// Old news changes nothing; a dialog that speaks before it is announced is believed.
+		// An outdated change is ignored. A dialog is known from its first event.
 		k.send(`{"kind":"notification","type":"cqm.ExConversationChangeNotification","body":{"subscriptionId":9,"changes":[%s]}}`, upsert("CLOSE", 99, p.details, ""))
 		p.add("second", fileEvent("second", 0, "t"))
 		k.push(fileEvent("second", 0, "t"))
@@ -167,7 +167,7 @@ func TestSession_AcceptsUnusualForms(t *testing.T) {
 			t.Errorf("dialogs are %v, %v", c.Dialogs, err)
 		}
 		if !c.Open {
-			t.Error("old news was believed")
+			t.Error("an outdated change was applied")
 		}
 		if e, err := s.FindFile(ctxOf(t), "c", "second", folder+"t"); err != nil || e.Sequence != 0 {
 			t.Errorf("%+v %v", e, err)
@@ -245,7 +245,7 @@ func TestPoolSession_ReadsIdentityAfterAcceptance(t *testing.T) {
 			t.Errorf("%+v", at)
 		}
 		s.Release()
-		// Accepted is: answered with success, and told.
+		// A credential is accepted when LivePerson has answered with success and listed the conversations.
 		for _, answer := range []string{`"code":401,"body":{"errorCode":40102}`, `"code":403,"body":"no"`, `"code":429`, `"code":500`, `"code":400`} {
 			kind := map[string]share.Kind{"1": share.TokenInvalid, "3": share.NotAllowed, "9": share.LPRateLimited, "0": share.LPUnavailable}[answer[9:10]]
 			if strings.HasSuffix(answer, "400") {
@@ -262,7 +262,7 @@ func TestPoolSession_ReadsIdentityAfterAcceptance(t *testing.T) {
 		p = newPeer(t)
 		p.answer = func(k *peerSocket, typ, id string, _ map[string]any) bool {
 			k.send(`{"kind":"resp","reqId":%q,"code":200,"body":{"subscriptionId":"s"}}`, id)
-			return true // and never told
+			return true // without a list
 		}
 		_, err = p.pool(func(c *Config) { c.OpenTimeout = 100 * time.Millisecond }).Session(ctxOf(t), tokenOf(mine))
 		want(t, err, share.LPUnavailable)
@@ -283,7 +283,7 @@ func TestSession_FramesOverTheLimit(t *testing.T) {
 		}
 		s := p.session(small)
 		if _, err := s.Conversation(ctxOf(t), "c"); err != nil {
-			t.Errorf("the open conversations are not known: %v", err)
+			t.Errorf("the open conversations are unknown: %v", err)
 		}
 		w, err := s.WatchFiles(ctxOf(t), "c", nil)
 		if err != nil {
@@ -297,7 +297,7 @@ func TestSession_FramesOverTheLimit(t *testing.T) {
 		_, err = w.Next(ctxOf(t))
 		want(t, err, share.LPProtocolError)
 		if _, err = s.Conversation(ctxOf(t), "c"); err != nil {
-			t.Errorf("the session is gone: %v", err)
+			t.Errorf("the session ended: %v", err)
 		}
 	})
 }
@@ -389,7 +389,7 @@ func TestSession_ShowsOwnConversationsOnly(t *testing.T) {
 		if err != nil || len(all) != 0 || p.requests(reqSubscribeEvents) != 0 {
 			t.Errorf("%v %v, asked %d times", all, err, p.requests(reqSubscribeEvents))
 		}
-		// Once let in, all of it.
+		// After joining, the consumer gets all files.
 		p.sockets[0].send(`{"kind":"notification","type":"cqm.ExConversationChangeNotification","body":{"changes":[%s]}}`,
 			upsert("OPEN", 101, `,"dialogs":[{"dialogId":"c","participantsDetails":[{"id":"me","role":"CONSUMER"}]}],"participants":[{"id":"me","role":"CONSUMER"}]`, ""))
 		if e := next(t, w); e.Sequence != 0 {

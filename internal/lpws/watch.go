@@ -186,7 +186,7 @@ func (w *Watch) note(dialog string, seq int64) {
 	}
 }
 
-// push adds the next event of a dialog; file is nil if it is not a file. It reports whether the watch goes on.
+// push adds the next event of a dialog; file is nil if it is not a file. It reports whether the watch continues.
 func (w *Watch) push(dialog string, seq int64, file *share.FileEvent, live bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
