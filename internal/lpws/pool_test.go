@@ -183,3 +183,26 @@ func TestPoolClose_EndsEverything(t *testing.T) {
 		pool.Close()
 	})
 }
+
+func TestSession_EndsWhenTheTokenExpires(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		pool := p.pool()
+		expires := time.Now().Add(2 * time.Hour)
+		s, err := pool.Session(ctxOf(t), tokenOf(fmt.Sprintf(`{"sub":"me","aud":"acc:12345678","exp":%d}`, expires.Unix())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Release()
+		time.Sleep(2*time.Hour - time.Second)
+		if pool.Len() != 1 {
+			t.Error("the session ended before its token")
+		}
+		time.Sleep(3 * time.Second)
+		if pool.Len() != 0 {
+			t.Error("the session outlived its token")
+		}
+		_, err = s.UploadURL(ctxOf(t), 1, share.PNG)
+		want(t, err, share.LPIdentityExpired)
+	})
+}

@@ -241,17 +241,6 @@ func (c *clock) add(d time.Duration) {
 	c.off += d
 }
 
-func TestSession_EndsWhenTheTokenExpires(t *testing.T) {
-	t.Parallel()
-	now := clock{}
-	h := newHarness(t, sandbox.Options{TokenLifetime: 2 * time.Hour}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
-	s := h.session(h.consumer())
-	now.add(3 * time.Hour)
-	eventually(t, "the session is closed", func() bool { return h.pool.Len() == 0 && h.sb.Sockets() == 0 })
-	_, err := s.UploadURL(ctxOf(t), 1, share.PNG)
-	want(t, err, share.LPIdentityExpired)
-}
-
 func TestPoolSession_UpgradeErrors(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, sandbox.Options{})
