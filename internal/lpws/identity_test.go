@@ -225,6 +225,8 @@ func TestIssuedConsumer_OutlivesItsTokens(t *testing.T) {
 			}
 		}
 		nothing(t, w)
+		tokens.mu.Lock()
+		defer tokens.mu.Unlock()
 		if n := tokens.count; n < 2*minutes/10 {
 			t.Errorf("only %d tokens", n)
 		}

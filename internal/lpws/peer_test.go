@@ -338,9 +338,12 @@ func (p *peer) socket() *peerSocket {
 	return p.sockets[len(p.sockets)-1]
 }
 
-// upgrades returns the number of upgrades, rejected ones included.
-func (p *peer) upgrades() int {
+// times returns the times of the upgrades, rejected ones included.
+func (p *peer) times() []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.opened)
+	return slices.Clone(p.opened)
 }
+
+// upgrades returns the number of upgrades, rejected ones included.
+func (p *peer) upgrades() int { return len(p.times()) }

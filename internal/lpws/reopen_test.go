@@ -2,6 +2,7 @@ package lpws
 
 import (
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,9 +32,10 @@ func defaultBackoff(c *Config) { c.BackoffMin, c.BackoffMax = time.Second, 30*ti
 func TestReopen_SlowsDownIfConnectionsDoNotLast(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPeer(t)
-		flapping := true
+		var flapping atomic.Bool
+		flapping.Store(true)
 		p.answer = func(k *peerSocket, typ, _ string, _ map[string]any) bool {
-			if typ == reqSubscribeConvs && flapping {
+			if typ == reqSubscribeConvs && flapping.Load() {
 				time.AfterFunc(100*time.Millisecond, func() { k.close(1001) }) // after the session is open
 			}
 			return false
@@ -54,7 +56,7 @@ func TestReopen_SlowsDownIfConnectionsDoNotLast(t *testing.T) {
 			t.Errorf("%d connections in 15 min, want one in 15 to 30 s", n)
 		}
 
-		flapping = false
+		flapping.Store(false)
 		time.Sleep(5 * time.Minute)
 		before = p.upgrades()
 		p.socket().close(1001)
@@ -71,9 +73,9 @@ func TestReopen_HonorsRetryAfter(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				p := newPeer(t)
 				s := p.session(defaultBackoff)
-				refused := 0
+				var upgrades atomic.Int64
 				p.upgrade = func(w http.ResponseWriter, _ *http.Request) bool {
-					if refused++; refused > 2 {
+					if upgrades.Add(1) > 2 {
 						return false
 					}
 					w.Header().Set("Retry-After", "60")
@@ -87,11 +89,12 @@ func TestReopen_HonorsRetryAfter(t *testing.T) {
 					t.Errorf("retry after %v, want the time until the next attempt", e.RetryAfter)
 				}
 				time.Sleep(5 * time.Minute)
-				if n := len(p.opened); n != 4 {
-					t.Fatalf("%d upgrades, want 4", n)
+				opened := p.times()
+				if len(opened) != 4 {
+					t.Fatalf("%d upgrades, want 4", len(opened))
 				}
 				for i := 2; i < 4; i++ {
-					if pause := p.opened[i].Sub(p.opened[i-1]); pause < time.Minute || pause > 65*time.Second {
+					if pause := opened[i].Sub(opened[i-1]); pause < time.Minute || pause > 65*time.Second {
 						t.Errorf("pause of %v after Retry-After: 60", pause)
 					}
 				}
