@@ -125,7 +125,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		SocketURL: func(ctx context.Context, account string, scheme share.Scheme) (string, error) {
 			return api.SocketURL(ctx, account, scheme)
 		},
-		Under: under(h.accounts, f.account()),
+		SettingsKey: under(h.accounts, f.account()),
 		Token: func(ctx context.Context, c share.Credential, instead string) (share.SignIn, error) {
 			return issued.Token(ctx, c.Account, c.Secret, instead)
 		},

@@ -11,30 +11,30 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// maxToken is the longest credential that is taken, in bytes. LivePerson's tokens stay well under 2,048.
+// maxToken is the maximum length of a credential, in bytes. LivePerson's tokens are shorter than 2,048.
 const maxToken = 8 << 10
 
-// checkToken refuses what cannot be a token at all, and what could break out of a header or a path.
+// checkToken rejects strings that cannot be a token. It prevents injection into headers and paths.
 func checkToken(secret string) error {
 	if secret == "" || len(secret) > maxToken {
 		return share.Errorf(share.TokenInvalid, "the token is empty or too long", nil)
 	}
 	for _, c := range []byte(secret) {
 		if c <= ' ' || c >= 0x7f {
-			return share.Errorf(share.TokenInvalid, "the token has characters that tokens do not have", nil)
+			return share.Errorf(share.TokenInvalid, "the token contains invalid characters", nil)
 		}
 	}
 	return nil
 }
 
-// claims are what a consumer's token says. Nothing checks its signature here: LivePerson does, by opening the socket.
+// claims are the claims of a consumer's token. The signature is not checked here: LivePerson checks it when the socket is opened.
 type claims struct {
 	Subject  string
 	Audience []string
-	Expires  time.Time // zero: not said
+	Expires  time.Time // zero if absent
 }
 
-// readClaims reads a token that LivePerson has accepted.
+// readClaims reads the claims of a token, and reports whether it is a JWT. It must not be used to decide whether to trust the token.
 func readClaims(token string) (claims, bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -62,15 +62,15 @@ func readClaims(token string) (claims, bool) {
 	return c, true
 }
 
-// of reports whether the token was issued for account.
-func (c claims) of(account string) bool { return slices.Contains(c.Audience, "acc:"+account) }
+// isFor reports whether the token was issued for account.
+func (c claims) isFor(account string) bool { return slices.Contains(c.Audience, "acc:"+account) }
 
-// errOtherAccount answers a credential that is good, if at all, for another account than the one that is asked for.
+// errOtherAccount returns the error for a credential of another account than the requested one.
 func errOtherAccount() error {
-	return share.Errorf(share.NotAllowed, "the identity belongs to another account than the resource that was named", nil)
+	return share.Errorf(share.NotAllowed, "the identity belongs to another account than the requested resource", nil)
 }
 
-// errExpired answers a credential whose time is up.
+// errExpired returns the error for an expired credential.
 func errExpired() error {
 	return share.Errorf(share.TokenInvalid, "the token has expired; renew it or sign in again", nil)
 }

@@ -23,34 +23,34 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// watched are the frames of all tests: each is held against the schemas of test/wire.
-var watched = wire.NewSuite("lpws")
+// checked validates the frames of all tests against the schemas of test/wire.
+var checked = wire.NewSuite("lpws")
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(watched.Exit(code)) }))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(checked.Exit(code)) }))
 }
 
-// patience is how long a test waits for what must come.
-const patience = 5 * time.Second
+// patience is how long a test waits for an event that must happen.
+const patience = 30 * time.Second
 
 const account = "12345678"
 
-// A house is a sandbox and a pool that knows it, with all that both said.
-type house struct {
+// harness is a sandbox and a pool that uses it, with the frames of the one and the log of the other.
+type harness struct {
 	t    *testing.T
 	sb   *sandbox.Sandbox
 	pool *Pool
-	logs *logBook
+	logs *logBuffer
 
 	mu     sync.Mutex
 	frames []sandbox.Frame
 }
 
-// newHouse starts both; they end with the test. The pool waits less for everything than it does in life.
-func newHouse(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *house {
+// newHarness starts both; they end with the test. The pool's timeouts are shorter than by default.
+func newHarness(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *harness {
 	t.Helper()
-	h := &house{t: t, logs: &logBook{}}
-	tap := watched.Watch(t)
+	h := &harness{t: t, logs: &logBuffer{}}
+	tap := checked.Watch(t)
 	opts.OnFrame = func(f sandbox.Frame) {
 		tap.Check(wire.Frame(f))
 		h.mu.Lock()
@@ -67,7 +67,7 @@ func newHouse(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *hou
 	return h
 }
 
-func (h *house) newPool(changes ...func(*Config)) *Pool {
+func (h *harness) newPool(changes ...func(*Config)) *Pool {
 	cfg := Config{
 		SocketURL: func(context.Context, string, share.Scheme) (string, error) {
 			return "ws" + strings.TrimPrefix(h.sb.URL(), "http"), nil
@@ -84,33 +84,33 @@ func (h *house) newPool(changes ...func(*Config)) *Pool {
 	return p
 }
 
-// A logBook collects log lines.
-type logBook struct {
+// logBuffer collects log lines.
+type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (b *logBook) Write(p []byte) (int, error) {
+func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
 }
 
-func (b *logBook) String() string {
+func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
 
-// ctx ends with the test, or when it has taken far too long.
+// ctxOf returns a context that ends with the test, or after a long time.
 func ctxOf(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// post sends JSON to the sandbox and reads JSON.
-func (h *house) post(path, body string) map[string]any {
+// post sends JSON to the sandbox and decodes the JSON answer.
+func (h *harness) post(path, body string) map[string]any {
 	h.t.Helper()
 	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.sb.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -133,15 +133,15 @@ func (h *house) post(path, body string) map[string]any {
 	return d
 }
 
-// consumer signs a new consumer up.
-func (h *house) consumer() share.Credential {
+// consumer signs up a new consumer.
+func (h *harness) consumer() share.Credential {
 	h.t.Helper()
 	token, _ := h.post("/api/account/"+account+"/signup", "")["jwt"].(string)
 	return share.Credential{Scheme: share.ConsumerToken, Account: account, Secret: token}
 }
 
-// agent logs an agent in.
-func (h *house) agent(name string) share.Credential {
+// agent logs in an agent.
+func (h *harness) agent(name string) share.Credential {
 	h.t.Helper()
 	d := h.post("/api/account/"+account+"/login?v=1.3", fmt.Sprintf(`{"username":%q,"password":"sandbox"}`, name))
 	config, _ := d["config"].(map[string]any)
@@ -152,8 +152,8 @@ func (h *house) agent(name string) share.Credential {
 	return share.Credential{Scheme: share.AgentToken, Account: account, Secret: g.Token()}
 }
 
-// session opens a session that is released with the test.
-func (h *house) session(cred share.Credential) *Session {
+// session opens a session and releases it at the end of the test.
+func (h *harness) session(cred share.Credential) *Session {
 	h.t.Helper()
 	s, err := h.pool.Session(ctxOf(h.t), cred)
 	if err != nil {
@@ -164,7 +164,7 @@ func (h *house) session(cred share.Credential) *Session {
 }
 
 // begin opens a conversation.
-func (h *house) begin(s *Session) share.Conversation {
+func (h *harness) begin(s *Session) share.Conversation {
 	h.t.Helper()
 	c, err := s.CreateConversation(ctxOf(h.t), share.NewConversation{})
 	if err != nil {
@@ -173,8 +173,8 @@ func (h *house) begin(s *Session) share.Conversation {
 	return c
 }
 
-// store uploads a small file and returns its path.
-func (h *house) store(s *Session) string {
+// store uploads a small file and returns its storage path.
+func (h *harness) store(s *Session) string {
 	h.t.Helper()
 	u, err := s.UploadURL(ctxOf(h.t), 5, share.PNG)
 	if err != nil {
@@ -201,8 +201,8 @@ func hosted(path, caption string) share.HostedFile {
 	return share.HostedFile{StoragePath: path, FileType: "PNG", Caption: caption}
 }
 
-// send stores and publishes a file, and returns its path and sequence.
-func (h *house) send(s *Session, conversation, caption string) (string, int64) {
+// send uploads and publishes a file, and returns its storage path and sequence.
+func (h *harness) send(s *Session, conversation, caption string) (string, int64) {
 	h.t.Helper()
 	path := h.store(s)
 	seq, err := s.PublishFile(ctxOf(h.t), conversation, "", hosted(path, caption))
@@ -212,32 +212,32 @@ func (h *house) send(s *Session, conversation, caption string) (string, int64) {
 	return path, seq
 }
 
-// say publishes what is no file.
-func (h *house) say(s *Session, conversation, words string) {
+// sendText publishes a message without a file.
+func (h *harness) sendText(s *Session, conversation, words string) {
 	h.t.Helper()
 	event := map[string]string{"type": "ContentEvent", "contentType": "text/plain", "message": words}
-	if _, err := s.l.publish(ctxOf(h.t), lpwire.StepReceipt, conversation, "", event); err != nil {
+	if _, err := s.publish(ctxOf(h.t), lpwire.StepReceipt, conversation, "", event); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
 // join adds an agent to a conversation.
-func (h *house) join(s *Session, conversation, role string) {
+func (h *harness) join(s *Session, conversation, role string) {
 	h.participate(s, conversation, "ADD", role)
 }
 
-func (h *house) participate(s *Session, conversation, change, role string) {
+func (h *harness) participate(s *Session, conversation, change, role string) {
 	h.t.Helper()
 	body := map[string]any{"conversationId": conversation, "conversationField": []map[string]string{
-		{"field": "ParticipantsChange", "type": change, "role": role, "userId": s.l.d.(agent).oldID()},
+		{"field": "ParticipantsChange", "type": change, "role": role, "userId": s.s.dialect.(agent).oldID()},
 	}}
-	if _, err := s.l.ask(ctxOf(h.t), lpwire.StepClose, request{Type: reqUpdate, Body: body}); err != nil {
+	if _, err := s.s.call(ctxOf(h.t), lpwire.StepClose, request{Type: reqUpdate, Body: body}); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
-// sent counts the frames of a request type that the sandbox has got.
-func (h *house) sent(typ string) int {
+// sent returns the number of requests of a type that the sandbox has received.
+func (h *harness) sent(typ string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := 0
@@ -261,7 +261,7 @@ func want(t *testing.T, err error, kind share.Kind) *share.Error {
 	return e
 }
 
-// eventually waits until something is so.
+// eventually polls until a condition holds. It is for conditions of the sandbox, which reports no events for them.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
@@ -269,10 +269,10 @@ func eventually(t *testing.T, what string, so func() bool) {
 			return
 		}
 	}
-	t.Fatalf("it never came about that %s", what)
+	t.Fatalf("timed out waiting until %s", what)
 }
 
-// next takes the next file of a watch.
+// next returns the next file of a watch.
 func next(t *testing.T, w *Watch) share.FileEvent {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -284,7 +284,7 @@ func next(t *testing.T, w *Watch) share.FileEvent {
 	return e
 }
 
-// nothing fails the test if a watch gives anything for a while.
+// nothing fails the test if a watch delivers a file within a short time.
 func nothing(t *testing.T, w *Watch) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
