@@ -44,11 +44,11 @@ func states(openOnly bool) []string {
 }
 
 func (d consumer) principal() (share.Principal, error) {
-	c, ok := readClaims(d.token)
-	if !ok || c.Subject == "" {
+	c, err := lpwire.ReadClaims(d.token)
+	if err != nil || c.Subject == "" {
 		return share.Principal{}, share.Errorf(share.TokenInvalid, "this is not a LivePerson consumer token", nil)
 	}
-	if !c.isFor(d.account) {
+	if !c.For(d.account) {
 		return share.Principal{}, errOtherAccount()
 	}
 	return share.Principal{Account: d.account, ID: c.Subject, Role: share.RoleConsumer, Expires: c.Expires}, nil
@@ -57,8 +57,8 @@ func (d consumer) principal() (share.Principal, error) {
 // rejected names a token of another account as such, since LivePerson rejects it like any other. The token is not trusted here: it
 // only selects the error text.
 func (d consumer) rejected() error {
-	c, ok := readClaims(d.token)
-	if ok && len(c.Audience) > 0 && !c.isFor(d.account) {
+	c, err := lpwire.ReadClaims(d.token)
+	if err == nil && len(c.Audience) > 0 && !c.For(d.account) {
 		return errOtherAccount()
 	}
 	return share.Errorf(share.TokenInvalid, "LivePerson does not accept the token; renew it or sign in again", nil)

@@ -1,18 +1,14 @@
 package lpws
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/url"
-	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -145,38 +141,10 @@ func (r *closeReason) callError() error {
 	return errUnavailable(r.cause)
 }
 
-// safeError is an error text without secrets.
-type safeError string
-
-func (e safeError) Error() string { return string(e) }
-
-// sanitize returns err without anything that could be secret. Errors of dialing, TLS and HTTP contain URLs and the peer's text, so
-// only known texts pass.
+// sanitize returns what may be logged of err: see netrules.SafeError.
 func sanitize(err error) error {
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err
-	}
-	if e, ok := errors.AsType[safeError](err); ok {
-		return e
-	}
 	if c, ok := errors.AsType[*websocket.CloseError](err); ok {
-		return safeError(fmt.Sprintf("closed with code %d", c.Code))
+		return netrules.NewSafe(fmt.Sprintf("closed with code %d", c.Code))
 	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return safeError("the host name cannot be resolved")
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return safeError("the host's certificate is not trusted")
-	}
-	if n, ok := errors.AsType[syscall.Errno](err); ok {
-		return safeError(n.Error())
-	}
-	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
-		return safeError("timed out")
-	}
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return safeError("the connection ended")
-	}
-	return safeError(fmt.Sprintf("%T", err))
+	return netrules.SafeError(err)
 }

@@ -103,7 +103,7 @@ func (r *renewal) obtain(ctx context.Context, instead string) error {
 	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if claims, ok := readClaims(in.Token); r.subject != "" && (!ok || claims.Subject != r.subject) {
+	if claims, err := lpwire.ReadClaims(in.Token); r.subject != "" && (err != nil || claims.Subject != r.subject) {
 		return share.Errorf(share.LPCredentialsRejected, "LivePerson issued a token of another consumer than before; retry the call", nil)
 	}
 	r.identity.token.Store(&in.Token)

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -30,8 +31,8 @@ func (i *sandboxIssuer) token(_ context.Context, cred share.Credential, instead 
 	d := i.h.post("/api/account/"+cred.Account+"/authenticate",
 		fmt.Sprintf(`{"authCode":"%s.%s.AAAA"}`, base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)), base64.RawURLEncoding.EncodeToString([]byte(claims))))
 	token, _ := d["jwt"].(string)
-	c, ok := readClaims(token)
-	if !ok {
+	c, err := lpwire.ReadClaims(token)
+	if err != nil {
 		i.h.t.Errorf("no token was issued: %v", d)
 	}
 	i.issued, i.not = append(i.issued, token), append(i.not, instead)

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,11 +14,9 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
-
-// maxRetryAfter is the longest Retry-After of an upgrade that is honored.
-const maxRetryAfter = time.Hour
 
 // opener opens the connections of one session. Only one goroutine may use it at a time.
 type opener struct {
@@ -248,9 +245,7 @@ func (o *opener) dial(ctx context.Context, base string) (*websocket.Conn, error)
 		return ws, nil
 	}
 	if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
-		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-		wait := time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
-		return nil, &refusedUpgrade{resp.StatusCode, wait}
+		return nil, &refusedUpgrade{resp.StatusCode, netrules.RetryAfter(resp.Header)}
 	}
 	return nil, sanitize(err)
 }

@@ -125,7 +125,7 @@ func (p *peer) serve(tap *wire.Tap, w http.ResponseWriter, r *http.Request) {
 	}
 	expires := time.Time{}
 	if p.expire {
-		c, _ := readClaims(strings.TrimPrefix(r.Header.Get("Authorization"), "jwt "))
+		c, _ := lpwire.ReadClaims(strings.TrimPrefix(r.Header.Get("Authorization"), "jwt "))
 		if expires = c.Expires; !time.Now().Before(expires) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return

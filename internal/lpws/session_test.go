@@ -194,7 +194,7 @@ func TestPoolSession_RejectsBadTokens(t *testing.T) {
 	_, err := h.pool.Session(ctxOf(t), forge(cred))
 	want(t, err, share.TokenInvalid)
 
-	for _, secret := range []string{"", "x", "a.b.c", "with space", "line\nbreak", strings.Repeat("x", maxToken+1)} {
+	for _, secret := range []string{"", "x", "a.b.c", "with space", "line\nbreak", strings.Repeat("x", share.MaxToken+1)} {
 		_, err := h.pool.Session(ctxOf(t), share.Credential{Scheme: share.ConsumerToken, Account: account, Secret: secret})
 		want(t, err, share.TokenInvalid)
 	}
