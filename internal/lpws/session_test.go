@@ -641,7 +641,7 @@ func TestPoolSession_TLS(t *testing.T) {
 		}
 	}
 	_, err = h.newPool(secure).Session(ctxOf(t), h.consumer())
-	if e := want(t, err, share.LPUnavailable); e.Cause == nil || !strings.Contains(e.Cause.Error(), "not trusted") {
+	if e := want(t, err, share.LPUnavailable); e.Cause == nil || !strings.Contains(e.Cause.Error(), "unknown authority") {
 		t.Errorf("the cause is %v", e.Cause)
 	}
 	s, err := h.newPool(secure, func(c *Config) { c.TLS = &tls.Config{RootCAs: roots} }).Session(ctxOf(t), h.agent("ann"))
