@@ -42,7 +42,7 @@ demo: build ## Show the whole path once; FILE=path sends a file of yours
 .PHONY: test
 test: ## Run all tests, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
-	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift)
+	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift -e /test/newtype)
 	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the rest wants a real Swift: make test-swift
 	$(GO) test -timeout 20m ./test/load ./test/images/...
 
@@ -78,6 +78,10 @@ DURATION ?= 10m
 soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
 	$(GO) run ./test/soak -duration $(DURATION) -out docs
 
+.PHONY: test-newtype
+test-newtype: ## Add a file type to a copy: one value of the contract, one row, one test
+	$(GO) test -count=1 -timeout 10m ./test/newtype
+
 .PHONY: test-mutants
 test-mutants: ## Break the code in many ways, each in a copy, and see the tests notice
 	$(GO) run ./test/mutants
@@ -87,7 +91,7 @@ bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
 
 # The suites of tests in which there is a sandbox. Those in the second line want what .ci/run installs.
-SUITES    ?= server lpws lpapi sandbox load images faults crash demo \
+SUITES    ?= server lpws connector sandbox load images faults crash demo \
              readme tutorial node-agent-sdk swift
 .PHONY: check-wire
 check-wire: build ## Hold every frame of all suites against LivePerson's published schemas: SCHEMAS=folder

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
 // serviceConfig is how calls wait and repeat by default. A method's entry replaces its service's whole entry.
@@ -251,8 +252,7 @@ func IsLoopback(target string) bool {
 	if err != nil {
 		host = strings.Trim(target, "[]")
 	}
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+	return netrules.IsLoopback(host)
 }
 
 // version is this module's version, as the program that uses it was built with.

@@ -15,6 +15,7 @@ import (
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 type downloadCmd struct {
@@ -103,12 +104,6 @@ func downloadFile(ctx context.Context, client *lpfileshare.Client, o lpfileshare
 	return result, nil
 }
 
-var extensions = map[pb.FileType]string{
-	pb.FileType_FILE_TYPE_JPEG: ".jpg", pb.FileType_FILE_TYPE_PNG: ".png", pb.FileType_FILE_TYPE_GIF: ".gif",
-	pb.FileType_FILE_TYPE_PDF: ".pdf", pb.FileType_FILE_TYPE_TXT: ".txt", pb.FileType_FILE_TYPE_DOCX: ".docx",
-	pb.FileType_FILE_TYPE_XLSX: ".xlsx", pb.FileType_FILE_TYPE_PPTX: ".pptx",
-}
-
 // fileName makes a name for a file here out of what others call it. It is one harmless path element, never hidden.
 func fileName(f *pb.File) string {
 	name := f.GetDisplayName()
@@ -129,7 +124,9 @@ func fileName(f *pb.File) string {
 		name = "file"
 	}
 	if path.Ext(name) == "" {
-		name += extensions[f.GetFileType()]
+		if row, ok := share.FileTypeByContractName(f.GetFileType().String()); ok {
+			name += row.Extensions[0]
+		}
 	}
 	if r := []rune(name); len(r) > 100 {
 		ext := path.Ext(name)

@@ -106,6 +106,7 @@ func runWith(ctx context.Context, a *app, line *cli, args []string) (code int) {
 	parser, err := kong.New(line,
 		kong.Name("lpfileshare"),
 		kong.Description("Share files in LivePerson conversations by way of an lpfileshare server."),
+		kong.Vars{"file_types": fileTypeNames()},
 		kong.Writers(out, a.stderr),
 		kong.Exit(func(code int) { panic(exitPanic(max(code, helped))) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),

@@ -17,6 +17,7 @@ import (
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // maxPreviewFileBytes bounds what is read of a preview: a data URI may have 30 KiB, and base64 makes four characters of three
@@ -29,7 +30,7 @@ type uploadCmd struct {
 	Dialog       string   `placeholder:"ID" help:"Dialog of the conversation. Default: the main dialog."`
 	Caption      string   `help:"Text that is shown with each file."`
 	Preview      string   `default:"auto" placeholder:"WHAT" help:"Small picture shown before a file is opened: auto (the server makes one of an image; other files have none), none, or a FILE. Default: auto."`
-	Type         fileType `placeholder:"TYPE" help:"Type of the files: jpeg, png, gif, pdf, txt, docx, xlsx, pptx. Default: what they look like."`
+	Type         fileType `placeholder:"TYPE" help:"Type of the files: ${file_types}. Default: by their first bytes and names."`
 	Fit          bool     `help:"Have images that are too large made to fit: turned upright, with less quality, then with fewer pixels."`
 	Strip        bool     `help:"Have metadata (EXIF with the place, XMP, comments) and trailing bytes removed from images."`
 	Name         string   `placeholder:"NAME" help:"Name for people, with one file. Default: the file's."`
@@ -43,10 +44,20 @@ type fileType string
 
 // UnmarshalText reads the name of a type.
 func (t *fileType) UnmarshalText(text []byte) error {
-	if *t = fileType(strings.ToLower(string(text))); *t != "unspecified" && pb.FileType_value["FILE_TYPE_"+strings.ToUpper(string(*t))] != 0 {
+	*t = fileType(strings.ToLower(string(text)))
+	if slices.ContainsFunc(share.FileTypes(), func(row share.FileTypeInfo) bool { return row.LowerName() == string(*t) }) {
 		return nil
 	}
-	return errors.New("must be one of jpeg, png, gif, pdf, txt, docx, xlsx, pptx")
+	return errors.New("must be one of " + fileTypeNames())
+}
+
+// fileTypeNames lists the types that the flag accepts.
+func fileTypeNames() string {
+	var names []string
+	for _, row := range share.FileTypes() {
+		names = append(names, row.LowerName())
+	}
+	return strings.Join(names, ", ")
 }
 
 func (cmd *uploadCmd) Run(ctx context.Context, a *app) error {
@@ -233,7 +244,8 @@ func autoPreview(t pb.FileType) *pb.Preview {
 }
 
 func isImage(t pb.FileType) bool {
-	return t == pb.FileType_FILE_TYPE_JPEG || t == pb.FileType_FILE_TYPE_PNG || t == pb.FileType_FILE_TYPE_GIF
+	row, _ := share.FileTypeByContractName(t.String())
+	return row.Image
 }
 
 // openFile opens a file, and says so if it is a folder.

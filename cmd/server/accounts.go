@@ -12,7 +12,8 @@ import (
 	"sync/atomic"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
-	"github.com/lpfileshare/lpfileshare/internal/lpapi"
+	"github.com/lpfileshare/lpfileshare/internal/connector"
+	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -69,11 +70,11 @@ func (f *flags) accounts() (*accounts.Set, error) {
 	if f.Accounts != "" {
 		s, err := accounts.Read(f.Accounts, accounts.Rules{
 			Flags: each, Services: services,
-			CheckDomain: func(host string) error { return lpapi.CheckHost(host, f.plainHTTP()) },
-			CheckSuffix: lpapi.CheckSuffix,
+			CheckDomain: func(host string) error { return lprest.CheckHost(host, f.plainHTTP()) },
+			CheckSuffix: lprest.CheckSuffix,
 			MaxBytes:    int64(f.MemoryBudget - oneBlock),
 			Documents:   documentTypes(),
-			CheckRoom:   f.checkRoom,
+			CheckMemory: f.checkRoom,
 		})
 		if err != nil {
 			return nil, err
@@ -153,13 +154,13 @@ func someOf(ids []string) string {
 }
 
 // reach is which hosts serve an account. One that is not served any more has those of the flags, for the calls that still run.
-func reach(r *accounts.Registry, flags accounts.Account) func(string) lpapi.Reach {
-	return func(id string) lpapi.Reach {
+func reach(r *accounts.Registry, flags accounts.Account) func(string) lprest.Reach {
+	return func(id string) lprest.Reach {
 		a, ok := r.Account(id)
 		if !ok {
 			a = flags
 		}
-		return lpapi.Reach{Overrides: a.Domains, Suffixes: a.DomainSuffixes}
+		return lprest.Reach{Overrides: a.Domains, Suffixes: a.DomainSuffixes}
 	}
 }
 
@@ -201,29 +202,29 @@ func sessionSettings(a accounts.Account) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
 }
 
-func issuerOf(a accounts.Account) lpapi.Issuer {
-	return lpapi.Issuer{Name: a.Issuer.Name, KeyID: a.Issuer.KeyID, Key: a.Issuer.Key, Lifetime: a.Issuer.Lifetime}
+func issuerOf(a accounts.Account) lprest.Issuer {
+	return lprest.Issuer{Name: a.Issuer.Name, KeyID: a.Issuer.KeyID, Key: a.Issuer.Key, Lifetime: a.Issuer.Lifetime}
 }
 
 // issuer is who vouches for an account's customers, if this server may.
-func issuer(r *accounts.Registry) func(string) (lpapi.Issuer, bool) {
-	return func(id string) (lpapi.Issuer, bool) {
+func issuer(r *accounts.Registry) func(string) (lprest.Issuer, bool) {
+	return func(id string) (lprest.Issuer, bool) {
 		a, ok := r.Account(id)
 		if !ok || a.Issuer == nil {
-			return lpapi.Issuer{}, false
+			return lprest.Issuer{}, false
 		}
 		return issuerOf(a), true
 	}
 }
 
 // connectorApp is the app install of an account that uses the Connector API.
-func connectorApp(r *accounts.Registry) func(string) (lpapi.ConnectorApp, bool) {
-	return func(id string) (lpapi.ConnectorApp, bool) {
+func connectorApp(r *accounts.Registry) func(string) (connector.App, bool) {
+	return func(id string) (connector.App, bool) {
 		a, ok := r.Account(id)
 		if !ok || a.Messenger != accounts.Connector || a.App == nil {
-			return lpapi.ConnectorApp{}, false
+			return connector.App{}, false
 		}
-		return lpapi.ConnectorApp{ID: a.App.ID, Secret: a.App.Secret, Webhooks: a.App.Webhooks}, true
+		return connector.App{ID: a.App.ID, Secret: a.App.Secret, Webhooks: a.App.Webhooks}, true
 	}
 }
 

@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
+	"github.com/lpfileshare/lpfileshare/internal/connector"
 	"github.com/lpfileshare/lpfileshare/internal/images"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
-	"github.com/lpfileshare/lpfileshare/internal/lpapi"
+	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
@@ -23,10 +24,10 @@ import (
 
 // What the adapters promise to the service.
 var (
-	_ service.Accounts = (*lpapi.Client)(nil)
-	_ service.Ledger   = (*ledger.KV)(nil)
-	_ lpapi.EventLog   = (*ledger.Events)(nil)
-	_ service.Images   = (*images.Processor)(nil)
+	_ service.Accounts   = (*lprest.Client)(nil)
+	_ service.Ledger     = (*ledger.KV)(nil)
+	_ connector.EventLog = (*ledger.Events)(nil)
+	_ service.Images     = (*images.Processor)(nil)
 )
 
 // house is the server's parts, in the order in which they are closed.
@@ -35,7 +36,7 @@ type house struct {
 	accounts  *accounts.Registry
 	sandbox   *sandbox.Sandbox // nil without --sandbox
 	ledger    *ledger.KV
-	connector *lpapi.Connector
+	connector *connector.Messenger
 	kept      string         // where the ledger has its records
 	debug     string         // address of the debug server, "" for none
 	webhooks  *webhookServer // nil without --webhook-listen
@@ -67,7 +68,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	if err != nil {
 		return nil, err
 	}
-	at := lpapi.Config{
+	at := lprest.Config{
 		DomainAPI: f.DomainAPI, Overrides: f.Domain, Suffixes: f.DomainSuffix, Reach: reach(h.accounts, f.account()), PlainHTTP: f.plainHTTP(),
 		TLS: trust, Timeout: f.LPTimeout, Logger: log,
 	}
@@ -107,12 +108,12 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		}
 		at.DomainAPI = h.sandbox.URL()
 	}
-	api, err := lpapi.New(at)
+	api, err := lprest.New(at)
 	if err != nil {
 		return nil, err
 	}
 	closeLast(api.Close)
-	issued, err := lpapi.NewIssuedTokens(api, issuer(h.accounts))
+	issued, err := lprest.NewIssuedTokens(api, issuer(h.accounts))
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 		SocketURL: func(ctx context.Context, account string, scheme share.Scheme) (string, error) {
 			return api.SocketURL(ctx, account, scheme)
 		},
-		Under: under(h.accounts, f.account()),
+		SettingsKey: under(h.accounts, f.account()),
 		Token: func(ctx context.Context, c share.Credential, instead string) (share.SignIn, error) {
 			return issued.Token(ctx, c.Account, c.Secret, instead)
 		},
@@ -169,7 +170,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error
 	if told && f.WebhookListen == "" {
 		log.Warn("the accounts file says that LivePerson delivers events to this server, and without --webhook-listen another one must take them")
 	}
-	h.connector, err = lpapi.NewConnector(lpapi.ConnectorConfig{
+	h.connector, err = connector.New(connector.Config{
 		Client: api, App: connectorApp(h.accounts), Log: events, GapWait: f.EventGap, KeepFor: f.EventTTL, MaxConsumers: f.MaxSessions,
 	})
 	if err != nil {

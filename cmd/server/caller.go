@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
 // caller tells which service calls, and whether its connection proves that it may use credentials that the server holds: by a
@@ -24,7 +26,7 @@ func (f *flags) caller(ctx context.Context) (name string, trusted bool) {
 
 func (f *flags) listensOnLoopback() bool {
 	host, _, err := net.SplitHostPort(f.Listen)
-	return err == nil && loopback(host)
+	return err == nil && netrules.IsLoopback(host)
 }
 
 func onLoopback(a net.Addr) bool {

@@ -12,7 +12,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/lpfileshare/lpfileshare/internal/lpapi"
+	"github.com/lpfileshare/lpfileshare/internal/connector"
 )
 
 // debugServer serves Go's profiles and counters on loopback. They hold no tokens, but a heap dump does: hence loopback alone.
@@ -22,7 +22,7 @@ type debugServer struct {
 	ended    chan struct{}
 }
 
-func startDebug(addr string, connector *lpapi.Connector, log *slog.Logger) (*debugServer, error) {
+func startDebug(addr string, messenger *connector.Messenger, log *slog.Logger) (*debugServer, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("--debug-listen: %w", err)
@@ -33,7 +33,7 @@ func startDebug(addr string, connector *lpapi.Connector, log *slog.Logger) (*deb
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.Handle("/debug/vars", expvar.Handler())
 	mux.HandleFunc("/debug/webhooks", func(w http.ResponseWriter, _ *http.Request) { // what has come by webhook
-		_ = json.NewEncoder(w).Encode(connector.Counts())
+		_ = json.NewEncoder(w).Encode(messenger.Counts())
 	})
 	mux.HandleFunc("/debug/gc", func(w http.ResponseWriter, _ *http.Request) { // so that what is measured is in use
 		runtime.GC()

@@ -19,7 +19,9 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/service"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // flags are the settings of the server. Each can be given as an environment variable too: LPFILESHARE_ and the flag's name.
@@ -56,7 +58,7 @@ type flags struct {
 	AccessReceipts bool              `group:"LivePerson:" default:"true" negatable:"" help:"Tell senders when a file was downloaded (ACCESS)."`
 
 	MaxFileBytes      byteSize      `group:"Limits:" default:"3000000" placeholder:"SIZE" help:"Largest file (${default}). LivePerson says 3 MB for the Messaging Window, 5 MB elsewhere."`
-	Documents         bool          `group:"Limits:" help:"Allow PDF, TXT, DOCX, XLSX and PPTX beside images."`
+	Documents         bool          `group:"Limits:" help:"Allow documents (${documents}) besides images."`
 	MaxImagePixels    int64         `group:"Limits:" default:"50000000" placeholder:"N" help:"Largest image, in pixels (${default})."`
 	FitImages         bool          `group:"Limits:" help:"Let callers have images that are over --max-file-bytes made to fit."`
 	MaxImageInput     byteSize      `group:"Limits:" default:"25000000" placeholder:"SIZE" help:"Largest image that is made to fit (${default})."`
@@ -104,7 +106,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	k, err := kong.New(f,
 		kong.Name("lpfileshare-server"),
 		kong.Description(description),
-		kong.Vars{"version": version()},
+		kong.Vars{"version": version(), "documents": strings.Join(documentTypes(), ", ")},
 		kong.Writers(stdout, stderr),
 		kong.DefaultEnvars("LPFILESHARE"),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
@@ -155,13 +157,13 @@ func (f *flags) check() error {
 
 	if host, _, err := net.SplitHostPort(f.Listen); err != nil {
 		bad("--listen %q is no address; give HOST:PORT, for example 127.0.0.1:50051", f.Listen)
-	} else if !loopback(host) && !f.AllowPlaintext && f.TLSCert == "" {
+	} else if !netrules.IsLoopback(host) && !f.AllowPlaintext && f.TLSCert == "" {
 		bad("--listen %s is not loopback, and tokens would pass in the clear; serve by TLS with --tls-cert and --tls-key, listen on 127.0.0.1, or say "+
 			"--allow-plaintext if something in front adds TLS", f.Listen)
 	}
 	f.tlsFlags.check(f.AllowPlaintext, bad)
 	if f.DebugListen != "" {
-		if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !loopback(host) {
+		if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !netrules.IsLoopback(host) {
 			bad("--debug-listen %s is not an address on loopback; a heap profile is nobody else's business", f.DebugListen)
 		}
 	}
@@ -180,8 +182,8 @@ func (f *flags) check() error {
 			bad("--lp-plain-http reaches loopback only; say with --domain-api=http://127.0.0.1:PORT where the sandbox is")
 		}
 		for _, a := range f.Account {
-			if a == "" || len(a) > 32 || strings.Trim(a, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != "" {
-				bad("--account %q is no account id, which has up to 32 letters and digits", a)
+			if !share.ValidAccountID(a) {
+				bad("--account %q is not an account id; use %s", a, share.AccountIDRule)
 			}
 		}
 	}
@@ -229,11 +231,6 @@ func (f *flags) check() error {
 
 // plainHTTP tells that LivePerson is spoken to without TLS.
 func (f *flags) plainHTTP() bool { return f.LPPlainHTTP || f.Sandbox }
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
 
 // agentTokenKey reads --agent-token-key, or makes a key up.
 func (f *flags) agentTokenKey() (key [32]byte, err error) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
 // ledgerFlags say where request ids are remembered; docs/ledger.md says what to choose.
@@ -85,7 +86,7 @@ func (f *ledgerFlags) check(bad func(format string, args ...any)) {
 		bad("--ledger-cert and --ledger-key belong together")
 	}
 	for _, s := range servers {
-		if u, err := url.Parse(s); f.LedgerUser != "" && f.LedgerCA == "" && f.LedgerCert == "" && err == nil && u.Scheme != "tls" && !loopback(u.Hostname()) {
+		if u, err := url.Parse(s); f.LedgerUser != "" && f.LedgerCA == "" && f.LedgerCert == "" && err == nil && u.Scheme != "tls" && !netrules.IsLoopback(u.Hostname()) {
 			bad("--ledger-user would send its password to %s in the clear; say tls:// instead of nats://", u.Host)
 		}
 	}

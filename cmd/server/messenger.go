@@ -4,17 +4,17 @@ import (
 	"context"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
-	"github.com/lpfileshare/lpfileshare/internal/lpapi"
+	"github.com/lpfileshare/lpfileshare/internal/connector"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// messenger is the way into LivePerson that an account's callers take. It lets lpws and lpapi be a service.Messenger: Go wants the
+// messenger is the way into LivePerson that an account's callers take. It lets lpws and connector be a service.Messenger: Go wants the
 // interfaces' own types in the results, which they must not know.
 type messenger struct {
 	pool      *lpws.Pool
-	connector *lpapi.Connector
+	connector *connector.Messenger
 	accounts  *accounts.Registry
 }
 
@@ -45,10 +45,10 @@ func (m messenger) Session(ctx context.Context, c share.Credential) (service.Ses
 	return session{s}, nil
 }
 
-type connectorSession struct{ *lpapi.ConnectorSession }
+type connectorSession struct{ *connector.Session }
 
 func (s connectorSession) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (service.FileWatch, error) {
-	w, err := s.ConnectorSession.WatchFiles(ctx, conversation, after)
+	w, err := s.Session.WatchFiles(ctx, conversation, after)
 	if err != nil {
 		return nil, err
 	}

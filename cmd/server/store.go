@@ -4,7 +4,7 @@ import (
 	"context"
 	"io"
 
-	"github.com/lpfileshare/lpfileshare/internal/lpapi"
+	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/swift"
@@ -13,7 +13,7 @@ import (
 // store has the store's host looked up anew when it stops answering: package swift knows no Domain API.
 type store struct {
 	*swift.Client
-	api *lpapi.Client
+	api *lprest.Client
 }
 
 var _ service.Store = store{}

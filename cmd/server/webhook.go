@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
 // connectorFlags say how the accounts that use the Connector API are told of; docs/connector.md has the rest.
@@ -35,7 +37,7 @@ func (f *flags) checkConnector(bad func(format string, args ...any)) {
 		}
 	} else if host, _, err := net.SplitHostPort(f.WebhookListen); err != nil {
 		bad("--webhook-listen %q is no address; give HOST:PORT", f.WebhookListen)
-	} else if !loopback(host) && f.WebhookCert == "" && !f.WebhookPlaintext {
+	} else if !netrules.IsLoopback(host) && f.WebhookCert == "" && !f.WebhookPlaintext {
 		bad("--webhook-listen %s is not loopback, and LivePerson delivers by TLS alone; give --webhook-cert and --webhook-key, or say --webhook-plaintext if "+
 			"something in front adds TLS", f.WebhookListen)
 	}

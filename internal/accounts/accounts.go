@@ -1,5 +1,5 @@
-// Package accounts holds what the operator says of each LivePerson account: how it is reached, whose credentials are used, what
-// its callers may send. It knows nothing of how any of that is done.
+// Package accounts holds the operator's settings for each LivePerson account: how it is reached, whose credentials are used, what
+// its callers may send. It reads them from the accounts file; other packages act on them.
 package accounts
 
 import (
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A Messenger is a way into LivePerson.
+// A Messenger is one of LivePerson's messaging APIs.
 type Messenger string
 
 // The messengers.
@@ -19,52 +19,51 @@ const (
 	Connector Messenger = "connector"
 )
 
-// An Account is one LivePerson account, as the operator wants it. It is read-only.
+// An Account has the operator's settings for one LivePerson account. It must not be modified.
 type Account struct {
 	// ID is LivePerson's account id.
 	ID string
-	// Messenger is how its callers are connected.
+	// Messenger is the API that its callers use.
 	Messenger Messenger
-	// Domains pin hosts of LivePerson's services: by service name, host[:port] or a base URL. What is missing is looked up.
+	// Domains sets hosts of LivePerson's services: by service name, host[:port] or a base URL. Other hosts are looked up.
 	Domains map[string]string
-	// DomainSuffixes are those that looked-up hosts must have.
+	// DomainSuffixes are the suffixes that looked-up hosts must have.
 	DomainSuffixes []string
-	// Issuer lets this server sign consumers in by their lp-external-consumer-id over the messaging socket; nil: every call brings
-	// a token of its own.
+	// Issuer lets this server sign in consumers by their lp-external-consumer-id over the messaging socket. nil means that every
+	// call needs a token.
 	Issuer *Issuer
-	// App is the app install that the Connector API is used as; nil for Messaging.
+	// App is the app install for the Connector API; nil for Messaging.
 	App *App
 
-	// MaxFileBytes is the largest file that LivePerson takes.
+	// MaxFileBytes is the size of the largest file that LivePerson accepts.
 	MaxFileBytes int64
-	// MaxImagePixels is the largest image.
+	// MaxImagePixels is the number of pixels of the largest image.
 	MaxImagePixels int64
-	// Documents are the types that are allowed beside images, in LivePerson's spelling: PDF, TXT, DOCX, XLSX, PPTX.
+	// Documents are the allowed types other than images, in LivePerson's spelling: see share.Documents.
 	Documents []string
-	// CheckETag compares the store's ETag with the MD5 of what was sent.
+	// CheckETag compares the store's ETag with the MD5 of the uploaded bytes.
 	CheckETag bool
-	// AcceptReceipts and AccessReceipts tell senders when a file was delivered to a watcher, and when it was downloaded.
+	// AcceptReceipts and AccessReceipts notify senders when a file was delivered to a watcher, and when it was downloaded.
 	AcceptReceipts, AccessReceipts bool
-	// FitImages lets callers ask for images to be made to fit, up to MaxImageInputBytes of what is sent.
+	// FitImages allows callers to have images reduced to MaxFileBytes, if they send at most MaxImageInputBytes.
 	FitImages          bool
 	MaxImageInputBytes int64
 	// StripImages removes metadata from every image.
 	StripImages bool
 }
 
-// HoldsCredentials reports whether the server itself can speak for consumers of the account.
+// HoldsCredentials reports whether the server itself can act for consumers of the account.
 func (a Account) HoldsCredentials() bool { return a.Issuer != nil || a.App != nil }
 
-// An Issuer makes the JWTs by which a brand vouches for its customers (LivePerson: consumer authentication, implicit flow). It
-// never prints its key.
+// An Issuer signs JWTs for a brand's customers (LivePerson: consumer authentication, implicit flow). It never prints its key.
 type Issuer struct {
-	// Name is the "iss" claim, as the brand registered it at LivePerson.
+	// Name is the "iss" claim, as the brand registered it with LivePerson.
 	Name string
-	// KeyID is the "kid" header; empty: none.
+	// KeyID is the "kid" header; empty means none.
 	KeyID string
-	// Key signs by RS256.
+	// Key is an RSA key, for RS256.
 	Key crypto.Signer
-	// Lifetime is how long a JWT is good for, and with it LivePerson's token.
+	// Lifetime is the lifetime of a JWT, and with it of LivePerson's token.
 	Lifetime time.Duration
 }
 
@@ -77,16 +76,16 @@ func (i *Issuer) GoString() string { return i.String() }
 // LogValue hides the key from slog.
 func (i *Issuer) LogValue() slog.Value { return slog.StringValue(i.String()) }
 
-// MarshalText hides the key from JSON, and so from slog where an Account is logged as a whole.
+// MarshalText hides the key from JSON, and so from slog when a whole Account is logged.
 func (i *Issuer) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
 
 // An App is an app install of the Connector API. It never prints its secret.
 type App struct {
 	// ID is the install's id, which LivePerson calls client_id.
 	ID string
-	// Secret is its client_secret, with which webhooks are signed too.
+	// Secret is its client_secret, which also signs webhooks.
 	Secret string
-	// Webhooks tells that LivePerson delivers the account's events to this server.
+	// Webhooks reports whether LivePerson delivers the account's events to this server.
 	Webhooks bool
 }
 
@@ -99,5 +98,5 @@ func (a *App) GoString() string { return a.String() }
 // LogValue hides the secret from slog.
 func (a *App) LogValue() slog.Value { return slog.StringValue(a.String()) }
 
-// MarshalText hides the secret from JSON, and so from slog where an Account is logged as a whole.
+// MarshalText hides the secret from JSON, and so from slog when a whole Account is logged.
 func (a *App) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// A Change tells how one Set differs from another, by account id. Nothing of what they hold is in it.
+// A Change lists the differences between two Sets by account id. It does not show their contents.
 type Change struct {
 	Added, Removed, Changed []string
-	// Others tells that something else holds now for the accounts that are not named.
+	// Others reports whether the settings of the accounts that are not named differ.
 	Others bool
 }
 
-// Since says what has changed from old to s.
+// Since returns the changes from old to s.
 func (s *Set) Since(old *Set) Change {
 	var c Change
 	for _, id := range slices.Sorted(maps.Keys(s.Named)) {
@@ -35,7 +35,7 @@ func (s *Set) Since(old *Set) Change {
 	return c
 }
 
-// equal reports whether two accounts are the same, secrets included.
+// equal reports whether two accounts have the same settings, secrets included.
 func (a Account) equal(b Account) bool {
 	if !a.Issuer.equal(b.Issuer) {
 		return false
@@ -51,7 +51,7 @@ func (i *Issuer) equal(o *Issuer) bool {
 	return i.Name == o.Name && i.KeyID == o.KeyID && i.Lifetime == o.Lifetime && sameKey(i.Key, o.Key)
 }
 
-// sameKey compares public halves; every key of Go's has Equal.
+// sameKey compares the public keys; every key type of Go has Equal.
 func sameKey(a, b crypto.Signer) bool {
 	public, ok := a.Public().(interface{ Equal(crypto.PublicKey) bool })
 	return ok && public.Equal(b.Public())

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// A Fault is one thing that is wrong with an accounts file. It never shows a secret, nor what stands where one was to be named.
+// A Fault is one error in an accounts file. It never shows a secret, nor a value in the place of a secret's name.
 type Fault struct {
 	File string
-	// Line counts from 1; 0: it is about the file as a whole.
+	// Line counts from 1; 0 means the file as a whole.
 	Line int
-	// Text says what is wrong, and what to do.
+	// Text says what is wrong and what to do.
 	Text string
 }
 
-// String is FILE:LINE: and the text.
+// String returns "FILE:LINE: TEXT".
 func (f Fault) String() string {
 	if f.Line == 0 {
 		return f.File + ": " + f.Text
@@ -24,21 +24,21 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s:%d: %s", f.File, f.Line, f.Text)
 }
 
-// Faults are all that is wrong with an accounts file, by line.
+// Faults are all errors in an accounts file, by line.
 type Faults []Fault
 
-// Error gives each fault a line of its own.
+// Error returns one line for each fault.
 func (f Faults) Error() string { return f.join("\n") }
 
-// OneLine is Error for a log.
+// OneLine returns all faults on one line, for a log.
 func (f Faults) OneLine() string { return f.join("; ") }
 
-func (f Faults) join(between string) string {
+func (f Faults) join(separator string) string {
 	texts := make([]string, len(f))
 	for i, fault := range f {
 		texts[i] = fault.String()
 	}
-	return strings.Join(texts, between)
+	return strings.Join(texts, separator)
 }
 
 func (f Faults) sort() {

@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -16,36 +15,38 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Rules say what an accounts file is held against. Services, CheckDomain and CheckSuffix are required.
+// Rules are what an accounts file is checked against. Services, CheckDomain and CheckSuffix are required.
 type Rules struct {
-	// Flags is what holds where neither the account nor the file's defaults say anything.
+	// Flags has the settings for what neither the account nor the file's defaults set.
 	Flags Account
-	// Services are the names that domains may have.
+	// Services are the service names that domains may set.
 	Services []string
-	// CheckDomain and CheckSuffix say what is wrong with a host that is pinned, and with a suffix.
+	// CheckDomain checks a host in domains, CheckSuffix a suffix in domain_suffixes.
 	CheckDomain, CheckSuffix func(string) error
-	// Documents are the types that documents may have, all together.
+	// Documents are all types that documents may list.
 	Documents []string
-	// MaxBytes is the largest file that there is memory for; 0: no limit.
+	// MaxBytes is the size of the largest file that the memory budget allows; 0 means no limit.
 	MaxBytes int64
-	// CheckRoom says what an account's limits take that there is no memory for. Default: there is.
-	CheckRoom func(Account) error
-	// LookupEnv reads the environment. Default: os.LookupEnv.
+	// CheckMemory checks an account's limits against the memory budgets. nil means no check.
+	CheckMemory func(Account) error
+	// LookupEnv reads an environment variable. Default os.LookupEnv.
 	LookupEnv func(string) (string, bool)
 }
 
 const (
-	// maxFile bounds the file: some 10,000 accounts.
+	// maxFile is the maximum size of the file, in bytes: about 10,000 accounts.
 	maxFile = 4 << 20
-	// defaultLifetime is how long an issuer's JWT is good for.
+	// defaultLifetime is the lifetime of an issuer's JWT.
 	defaultLifetime = time.Hour
-	// defaultImageInput is the most that is taken of an image that is to be made to fit.
+	// defaultImageInput is the maximum size of an image that is to be reduced.
 	defaultImageInput = 25_000_000
 )
 
-// Read reads an accounts file and every secret that it names. The error is Faults: all that is wrong, each with its line.
+// Read reads an accounts file and every secret that it names. The error is of type Faults: all errors, each with its line.
 func Read(file string, rules Rules) (*Set, error) {
 	if rules.LookupEnv == nil {
 		rules.LookupEnv = os.LookupEnv
@@ -70,7 +71,7 @@ func (r *reader) read() *Set {
 	}
 	tree, err := parse(data)
 	if err != nil {
-		// What the error prints shows lines of the file, and somebody may have written a secret there.
+		// The error's own text quotes the file, which may contain a secret by mistake.
 		if at, ok := errors.AsType[yaml.Error](err); ok && at.GetToken() != nil {
 			r.badLine(at.GetToken().Position.Line, "not YAML: %s", at.GetMessage())
 		} else {
@@ -85,45 +86,45 @@ func (r *reader) read() *Set {
 		}
 	}
 	if len(bodies) == 0 {
-		r.badLine(0, "holds nothing; it needs accounts, with an account id below it")
+		r.badLine(0, "is empty; it needs accounts, with an account id below it")
 		return nil
 	}
 	if len(bodies) > 1 {
-		r.bad(bodies[1], "a second document begins here; put everything into one")
+		r.bad(bodies[1], "a second document starts here; put everything into one")
 	}
 	return r.set(bodies[0])
 }
 
-// parse makes a file's syntax tree. A parser that breaks must not take a running server with it.
+// parse returns a file's syntax tree. A panic of the parser must not end a running server.
 func parse(data []byte) (tree *ast.File, err error) {
 	defer func() {
 		if recover() != nil {
 			err = errors.New("not YAML")
 		}
 	}()
-	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // keys that come twice are told with the other faults
+	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // duplicate keys are reported with the other faults
 }
 
-// set reads the whole file. The defaults come first, wherever they stand.
+// set reads the whole file. The defaults are read first, wherever they are.
 func (r *reader) set(body ast.Node) *Set {
 	var defaults, named ast.Node
-	serveOthers := false
+	allowOthers := false
 	r.mapping(body, "the file", keys{
 		"defaults": func(n ast.Node) { defaults = n },
-		"others":   r.others(&serveOthers),
+		"others":   r.others(&allowOthers),
 		"accounts": func(n ast.Node) { named = n },
 	})
 	each := r.rules.Flags
 	if defaults != nil {
 		known := r.accountKeys("defaults", &each)
 		own := func(n ast.Node) {
-			r.bad(n, "defaults: identity and app hold one account's credentials; put them below that account")
+			r.bad(n, "defaults: identity and app are the credentials of one account; put them below that account")
 		}
 		known["identity"], known["app"] = own, own
 		r.mapping(defaults, "defaults", known)
 	}
 	s := &Set{Named: map[string]Account{}}
-	if serveOthers {
+	if allowOthers {
 		at := body
 		if defaults != nil {
 			at = defaults
@@ -133,26 +134,24 @@ func (r *reader) set(body ast.Node) *Set {
 	}
 	if named != nil {
 		r.eachKey(named, "accounts", func(id string, key, value ast.Node) {
-			if !accountID.MatchString(id) {
-				r.bad(key, "accounts: %.64q is no account id, which has up to 32 letters and digits", id)
+			if !share.ValidAccountID(id) {
+				r.bad(key, "accounts: %.64q is not an account id; use %s", id, share.AccountIDRule)
 				return
 			}
 			s.Named[id] = r.account(id, key, value, each)
 		})
 	}
 	if len(s.Named) == 0 && s.Others == nil && len(r.faults) == 0 {
-		r.badLine(0, "names no account, so that nobody would be served; put an id under accounts, or say others: allow")
+		r.badLine(0, "names no account, so no call would be handled; put an id under accounts, or set others: allow")
 	}
 	return s
 }
 
-var accountID = regexp.MustCompile(`^[A-Za-z0-9]{1,32}$`)
-
-func (r *reader) others(serve *bool) func(ast.Node) {
+func (r *reader) others(allow *bool) func(ast.Node) {
 	return func(n ast.Node) {
 		switch s, _ := scalar(n); s {
 		case "allow":
-			*serve = true
+			*allow = true
 		case "refuse":
 		default:
 			r.wrongType(n, "others", "allow or refuse")
@@ -160,7 +159,7 @@ func (r *reader) others(serve *bool) func(ast.Node) {
 	}
 }
 
-// account reads one account, which begins as the defaults.
+// account reads one account. a has the defaults.
 func (r *reader) account(id string, key, body ast.Node, a Account) Account {
 	where := "account " + id
 	a.ID = id
@@ -174,7 +173,7 @@ func (r *reader) account(id string, key, body ast.Node, a Account) Account {
 	return r.completed(key, where, a, len(r.faults) > before)
 }
 
-// accountKeys are the keys that accounts and defaults have in common.
+// accountKeys returns the keys that both accounts and defaults have.
 func (r *reader) accountKeys(where string, a *Account) keys {
 	at := func(key string) string { return where + ": " + key }
 	return keys{
@@ -201,7 +200,7 @@ func (r *reader) accountKeys(where string, a *Account) keys {
 	}
 }
 
-// documents reads which types are allowed beside images: true for all, false for none, or a list of them.
+// documents reads the allowed types other than images: true for all, false for none, or a list.
 func (r *reader) documents(where string, to *[]string) func(ast.Node) {
 	known := func(t string) error {
 		if !slices.Contains(r.rules.Documents, t) {
@@ -236,7 +235,7 @@ func (r *reader) messenger(where string, to *Messenger) func(ast.Node) {
 	}
 }
 
-// domains adds to what holds already.
+// domains adds hosts to those of the defaults.
 func (r *reader) domains(where string, a *Account) func(ast.Node) {
 	return func(n ast.Node) {
 		all := map[string]string{}
@@ -259,8 +258,8 @@ func (r *reader) domains(where string, a *Account) func(ast.Node) {
 	}
 }
 
-// completed checks what the parts of an account must be to each other. Where its own lines were faulty already, a part may be
-// missing for that reason alone, and nothing is said of it.
+// completed checks that the settings of an account agree with each other. It does not if the account already has faults, which may
+// be the reason that a setting is missing.
 func (r *reader) completed(at ast.Node, where string, a Account, faulty bool) Account {
 	if a.FitImages {
 		a.MaxImageInputBytes = cmp.Or(a.MaxImageInputBytes, min(defaultImageInput, r.rules.MaxBytes))
@@ -270,18 +269,18 @@ func (r *reader) completed(at ast.Node, where string, a Account, faulty bool) Ac
 	}
 	switch {
 	case a.Messenger == Connector && a.ID == "":
-		r.bad(at, "%s: the Connector API needs an app install of each account, so that others: allow cannot be served by it; say messenger: connector "+
-			"for each account that is named, or others: refuse", where)
+		r.bad(at, "%s: the Connector API needs an app install for each account, so others: allow cannot use it; set messenger: connector "+
+			"for each named account, or others: refuse", where)
 	case a.Messenger == Connector && a.App == nil:
 		r.bad(at, "%s: messenger: connector needs app, with the install's id and its secret_file or secret_env", where)
 	case a.Messenger == Messaging && a.App != nil:
-		r.bad(at, "%s: app is for the Connector API; say messenger: connector, or leave app out", where)
+		r.bad(at, "%s: app is for the Connector API; set messenger: connector, or remove app", where)
 	}
 	if a.Messenger == Connector && a.Issuer != nil {
-		r.bad(at, "%s: identity.issuer signs consumers in over the messaging socket; the Connector API has none: leave identity out, or say messenger: messaging", where)
+		r.bad(at, "%s: identity.issuer signs in consumers over the messaging socket, which the Connector API does not use; remove identity, or set messenger: messaging", where)
 	}
-	if r.rules.CheckRoom != nil {
-		if err := r.rules.CheckRoom(a); err != nil {
+	if r.rules.CheckMemory != nil {
+		if err := r.rules.CheckMemory(a); err != nil {
 			r.bad(at, "%s: %v", where, err)
 		}
 	}
@@ -310,7 +309,7 @@ func (r *reader) issuer(n ast.Node, where string) *Issuer {
 		}
 	}
 	if i.Name == "" && len(r.faults) == before {
-		r.bad(n, "%s needs name: the \"iss\" claim, as the brand registered it at LivePerson", where)
+		r.bad(n, "%s needs name: the \"iss\" claim, as the brand registered it with LivePerson", where)
 	}
 	return i
 }
@@ -328,7 +327,7 @@ func (r *reader) app(n ast.Node, where string) *App {
 	})
 	if text, ok := r.secret(n, where, "secret", secret); ok {
 		a.Secret = strings.TrimSpace(string(text))
-		if a.Secret == "" || strings.ContainsFunc(a.Secret, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		if !share.IsPrintableWord(a.Secret) {
 			r.bad(secret.at(n), "%s: the secret must be one word of printable ASCII", where)
 		}
 	}
@@ -338,7 +337,7 @@ func (r *reader) app(n ast.Node, where string) *App {
 	return a
 }
 
-// inFolder makes a path that is relative one of the file's own folder.
+// inFolder resolves a relative path against the file's folder.
 func (r *reader) inFolder(path string) string {
 	if filepath.IsAbs(path) {
 		return path

@@ -23,16 +23,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// theSecret must never be seen outside of an App.
+// theSecret must not appear outside of an App.
 const theSecret = "hunter2-hunter2"
 
-// A folder holds an accounts file and secrets of every kind.
+// A folder contains an accounts file and secrets of every kind.
 type folder struct {
 	t   *testing.T
 	dir string
 }
 
-// keyPEM makes a key once, since that takes long.
+// keyPEM generates a key once, since that takes long.
 var keyPEM = sync.OnceValue(func() []byte {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -121,7 +121,7 @@ func testRules() Rules {
 	}
 }
 
-func TestAnAccountIsTheFlagsThenTheDefaultsThenItsOwnWords(t *testing.T) {
+func TestRead(t *testing.T) {
 	f := newFolder(t)
 	s, err := f.read(`
 accounts:
@@ -143,7 +143,7 @@ accounts:
     access_receipts: false
     images: {fit: true, max_input_bytes: 10MiB}
   0099:
-defaults: # wherever they stand
+defaults: # in any place
   check_etag: false
   domains: {agentVep: login.example.com}
   limits: {max_file_bytes: 4000000, max_image_pixels: 20000000}
@@ -152,7 +152,7 @@ defaults: # wherever they stand
 		t.Fatal(err)
 	}
 	if s.Others != nil {
-		t.Error("accounts that are not named are served, though nothing says so")
+		t.Error("other accounts are handled by default")
 	}
 	base := testRules().Flags
 	base.CheckETag, base.MaxFileBytes, base.MaxImagePixels = false, 4_000_000, 20_000_000
@@ -183,7 +183,7 @@ defaults: # wherever they stand
 	}
 }
 
-func TestOthersAreServedOnlyIfTheFileSaysSo(t *testing.T) {
+func TestRead_Others(t *testing.T) {
 	f := newFolder(t)
 	s, err := f.read("others: allow\ndefaults: {limits: {documents: true}}\n")
 	if err != nil {
@@ -197,34 +197,34 @@ func TestOthersAreServedOnlyIfTheFileSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, ok := NewRegistry(s).Account("1"); ok {
-		t.Error("others: refuse, and one is served")
+		t.Error("others: refuse, but another account is handled")
 	}
 }
 
-func TestEverythingWrongIsToldAtOnceWithItsLineAndWhatToDo(t *testing.T) {
+func TestRead_Faults(t *testing.T) {
 	f := newFolder(t)
 	const account = "accounts:\n  \"12345678\":\n" // its keys begin in line 3
 	for _, test := range []struct {
 		name, text string
-		want       []string // "LINE what", in their order; the whole of what is told
+		want       []string // "LINE start of the text", all faults in order
 	}{
-		{"nothing", "", []string{"0 holds nothing"}},
-		{"nobody", "others: refuse\n", []string{"0 names no account"}},
+		{"nothing", "", []string{"0 is empty"}},
+		{"no account", "others: refuse\n", []string{"0 names no account"}},
 		{"no YAML", "accounts: [1,\nsecret: hunter2-hunter2\n", []string{"1 not YAML"}},
 		{"two documents", "others: allow\n---\nothers: allow\n", []string{"3 a second document"}},
 		{"no mapping", "- 12345678\n", []string{"1 the file must be a mapping"}},
-		{"unknown keys", "acounts:\n  \"1\":\nfoo: 1\nothers: allow\n", []string{`1 the file has no key "acounts"; did you mean accounts?`, `3 the file has no key "foo"; there are accounts, defaults, others`}},
-		{"an id that is none", "accounts:\n  12/34:\n  12345678:\n", []string{`2 accounts: "12/34" is no account id`}},
-		{"an id twice", "accounts:\n  12345678:\n  \"12345678\":\n", []string{`3 accounts: "12345678" stands here for the second time, after line 2`}},
+		{"unknown keys", "acounts:\n  \"1\":\nfoo: 1\nothers: allow\n", []string{`1 the file has no key "acounts"; did you mean accounts?`, `3 the file has no key "foo"; the keys are accounts, defaults, others`}},
+		{"an id that is none", "accounts:\n  12/34:\n  12345678:\n", []string{`2 accounts: "12/34" is not an account id; use 1 to 32 letters and digits`}},
+		{"an id twice", "accounts:\n  12345678:\n  \"12345678\":\n", []string{`3 accounts: "12345678" is a duplicate of line 2`}},
 		{"anchors", "defaults: &d\n  check_etag: true\naccounts:\n  1: *d\n", []string{"1 defaults: anchors and aliases", "4 account 1: anchors and aliases"}},
-		{"tags", account + "    check_etag: !!bool true\n", []string{"3 account 12345678: check_etag: tags are not read"}},
+		{"tags", account + "    check_etag: !!bool true\n", []string{"3 account 12345678: check_etag: tags are not supported"}},
 		{
 			"wrong types", account + "    messenger: mesaging\n    domains: [a]\n    domain_suffixes: {a: b}\n    check_etag: yes\n    limits:\n      max_file_bytes: 1.5MB\n" +
 				"      max_image_pixels: many\n      documents: 1\n    images: true\n",
 			[]string{
 				"3 account 12345678: messenger must be messaging or connector", "4 account 12345678: domains must be a mapping",
 				"5 account 12345678: domain_suffixes must be a list", "6 account 12345678: check_etag must be true or false",
-				"8 account 12345678: limits.max_file_bytes: \"1.5MB\" is no size", "9 account 12345678: limits.max_image_pixels must be a whole number",
+				"8 account 12345678: limits.max_file_bytes: \"1.5MB\" is not a size", "9 account 12345678: limits.max_image_pixels must be a whole number",
 				"10 account 12345678: limits.documents must be true, false, or a list of types", "11 account 12345678: images must be a mapping",
 			},
 		},
@@ -233,23 +233,23 @@ func TestEverythingWrongIsToldAtOnceWithItsLineAndWhatToDo(t *testing.T) {
 			[]string{
 				"3 account 12345678: domains.swift: not a host name", `3 account 12345678: domains has no key "Swift"; did you mean swift?`,
 				"4 account 12345678: domain_suffixes: neither", "5 account 12345678: limits.max_file_bytes must be more than 0",
-				"5 account 12345678: limits.max_image_pixels: the server takes no image of 50000001 pixels",
+				"5 account 12345678: limits.max_image_pixels: 50000001 pixels exceed",
 				`5 account 12345678: limits.documents: there is no document type "JPEG"; there are PDF, TXT, DOCX`,
-				"6 account 12345678: images.max_input_bytes: the server's --memory-budget has no room",
+				"6 account 12345678: images.max_input_bytes: 1000000000 bytes exceed the server's --memory-budget",
 			},
 		},
 		{"credentials for all", "defaults:\n  app: {id: a}\n  identity: {}\nothers: allow\n", []string{"2 defaults: identity and app", "3 defaults: identity and app"}},
 		{"connector without app", account + "    messenger: connector\n", []string{"2 account 12345678: messenger: connector needs app"}},
 		{"app without connector", account + "    app: {id: a, secret_file: secret}\n", []string{"2 account 12345678: app is for the Connector API"}},
-		{"connector for all", "defaults: {messenger: connector}\nothers: allow\n", []string{"1 defaults: the Connector API needs an app install of each account"}},
+		{"connector for all", "defaults: {messenger: connector}\nothers: allow\n", []string{"1 defaults: the Connector API needs an app install for each account"}},
 		{
 			"an issuer of the Connector API", account + "    messenger: connector\n    app: {id: a, secret_file: secret}\n    identity: {issuer: {name: b, key_file: key.pem}}\n",
-			[]string{"2 account 12345678: identity.issuer signs consumers in over the messaging socket"},
+			[]string{"2 account 12345678: identity.issuer signs in consumers over the messaging socket"},
 		},
 		{"nothing in an app", account + "    messenger: connector\n    app:\n", []string{"4 account 12345678: app needs secret_file or secret_env"}},
 		{"an app without id", account + "    messenger: connector\n    app: {secret_env: APP_SECRET}\n", []string{"4 account 12345678: app needs id"}},
 		{"the secret itself", account + "    messenger: connector\n    app:\n      id: a\n      secret: hunter2-hunter2\n", []string{
-			"5 account 12345678: app needs secret_file or secret_env", "6 account 12345678: app: a secret must not stand in this file",
+			"5 account 12345678: app needs secret_file or secret_env", "6 account 12345678: app: this file must not contain secrets",
 		}},
 		{"the secret as a variable's name", account + "    messenger: connector\n    app: {id: a, secret_env: hunter2-hunter2}\n", []string{"4 account 12345678: app.secret_env must be the name of"}},
 		{"the secret as a file's name", account + "    messenger: connector\n    app: {id: a, secret_file: hunter2-hunter2}\n", []string{"4 account 12345678: app.secret_file cannot be used: no such file"}},
@@ -258,28 +258,28 @@ func TestEverythingWrongIsToldAtOnceWithItsLineAndWhatToDo(t *testing.T) {
 		{"a secret of two words", account + "    messenger: connector\n    app: {id: a, secret_file: two-words}\n", []string{"4 account 12345678: app: the secret must be one word"}},
 		{"a secret that is a folder", account + "    messenger: connector\n    app: {id: a, secret_file: .}\n", []string{"4 account 12345678: app.secret_file cannot be used: "}},
 		{"two secrets", account + "    messenger: connector\n    app: {id: a, secret_file: secret, secret_env: APP_SECRET}\n", []string{"4 account 12345678: app has both secret_file and secret_env"}},
-		{"a secret that everybody may read", account + "    messenger: connector\n    app: {id: a, secret_file: open}\n", []string{"4 account 12345678: app.secret_file cannot be used: everybody on this machine may use it (mode 0604)"}},
+		{"a secret that every user may read", account + "    messenger: connector\n    app: {id: a, secret_file: open}\n", []string{"4 account 12345678: app.secret_file cannot be used: every user of this machine can access it (mode 0604)"}},
 		{"no key", account + "    identity: {issuer: {name: b}}\n", []string{"3 account 12345678: identity.issuer needs key_file or key_env"}},
 		{"the key itself", account + "    identity:\n      issuer:\n        name: b\n        private_key: hunter2-hunter2\n", []string{
-			"5 account 12345678: identity.issuer needs key_file", "6 account 12345678: identity.issuer: a secret must not stand in this file",
+			"5 account 12345678: identity.issuer needs key_file", "6 account 12345678: identity.issuer: this file must not contain secrets",
 		}},
 		{"an issuer without name", account + "    identity: {issuer: {key_file: key.pem}}\n", []string{"3 account 12345678: identity.issuer needs name"}},
 		{"an issuer for too long", account + "    identity: {issuer: {name: b, key_file: key.pem, lifetime: 48h}}\n", []string{"3 account 12345678: identity.issuer.lifetime must be a time from 1m0s to 24h0m0s"}},
 		{"a key that is no PEM", account + "    identity: {issuer: {name: b, key_file: secret}}\n", []string{"3 account 12345678: identity.issuer: the key is not PEM"}},
-		{"a public key", account + "    identity: {issuer: {name: b, key_file: public.pem}}\n", []string{"3 account 12345678: identity.issuer: the PEM holds no private key"}},
+		{"a public key", account + "    identity: {issuer: {name: b, key_file: public.pem}}\n", []string{"3 account 12345678: identity.issuer: the PEM has no private key"}},
 		{"a key that is damaged", account + "    identity: {issuer: {name: b, key_file: damaged.pem}}\n", []string{"3 account 12345678: identity.issuer: the private key cannot be read"}},
 		{"a key that is not RSA", account + "    identity: {issuer: {name: b, key_file: ec.pem}}\n", []string{"3 account 12345678: identity.issuer: the key must be RSA"}},
 		{"a key that is encrypted", account + "    identity: {issuer: {name: b, key_file: encrypted.pem}}\n", []string{"3 account 12345678: identity.issuer: the key is encrypted"}},
-		{"a key that is too short", account + "    identity: {issuer: {name: b, key_file: short.pem}}\n", []string{"3 account 12345678: identity.issuer: the key has 1024 bits, and needs 2048"}},
+		{"a key that is too short", account + "    identity: {issuer: {name: b, key_file: short.pem}}\n", []string{"3 account 12345678: identity.issuer: the key has 1024 bits, the minimum is 2048"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if strings.Contains(test.name, "everybody") && runtime.GOOS == "windows" {
-				t.Skip("Windows has no such bits")
+			if strings.Contains(test.name, "every user") && runtime.GOOS == "windows" {
+				t.Skip("Windows does not have these permissions")
 			}
 			s, err := f.read(test.text)
 			faults, ok := errors.AsType[Faults](err)
 			if !ok || s != nil {
-				t.Fatalf("it was taken: %v, %v", s, err)
+				t.Fatalf("it was accepted: %v, %v", s, err)
 			}
 			var got []string
 			for _, fault := range faults {
@@ -306,7 +306,7 @@ func TestEverythingWrongIsToldAtOnceWithItsLineAndWhatToDo(t *testing.T) {
 	}
 }
 
-func TestChangesAreToldByIDAndNotByContent(t *testing.T) {
+func TestSince(t *testing.T) {
 	f := newFolder(t)
 	read := func(text string) *Set {
 		s, err := f.read(text)
@@ -326,7 +326,7 @@ accounts:
 	if c := read(before).Since(old); !cmp.Equal(c, Change{}) {
 		t.Errorf("the same file changes %+v", c)
 	}
-	f.write("secret", "another-secret", 0o600) // the file itself is as it was
+	f.write("secret", "another-secret", 0o600) // the file itself is unchanged
 	if c := read(before).Since(old); !cmp.Equal(c, Change{Changed: []string{"2"}}) {
 		t.Errorf("another secret changes %+v", c)
 	}
@@ -349,7 +349,7 @@ accounts:
 	}
 }
 
-func TestSecretsNeverPrint(t *testing.T) {
+func TestAccount_Secrets(t *testing.T) {
 	f := newFolder(t)
 	s, err := f.read(`
 accounts:
@@ -367,7 +367,7 @@ accounts:
 			fmt.Fprintf(&out, verb+"\n"+verb+"\n"+verb+"\n", a, a.App, a.Issuer)
 		}
 	}
-	// An RSA key as Go prints it shows its numbers; the modulus alone stands for all of them.
+	// Printed by Go, an RSA key shows its numbers.
 	block, _ := pem.Decode(keyPEM())
 	key, _ := x509.ParsePKCS1PrivateKey(block.Bytes)
 	for _, secret := range []string{theSecret, key.D.String(), key.Primes[0].String()} {

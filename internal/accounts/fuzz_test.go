@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// FuzzRead: whatever a file holds, it is a Set or Faults of it, each on a line that there is, and nothing panics.
+// FuzzRead: every file gives a Set or Faults, each on an existing line, and nothing panics.
 func FuzzRead(f *testing.F) {
 	for _, text := range []string{
 		"", "accounts: {1: }", "others: allow\ndefaults: {limits: {max_file_bytes: 5MB}}\naccounts:\n  \"1\":\n    domains: {idp: a}\n",

@@ -2,34 +2,34 @@ package accounts
 
 import "sync/atomic"
 
-// A Registry tells what holds for an account now. It is safe for concurrent use; Replace takes effect for the calls that begin
+// A Registry has the current settings of all accounts. It is safe for concurrent use. Replace takes effect for calls that begin
 // afterwards.
-type Registry struct{ now atomic.Pointer[Set] }
+type Registry struct{ current atomic.Pointer[Set] }
 
-// A Set is what was said of all accounts together. It is read-only.
+// A Set has the settings of all accounts. It must not be modified.
 type Set struct {
-	// Named are the accounts that were named, by id.
+	// Named are the accounts with settings of their own, by id.
 	Named map[string]Account
-	// Others is what holds for every other account, but for its ID; nil: there are no others.
+	// Others has the settings of every other account, without its ID; nil means that the server handles no others.
 	Others *Account
 }
 
-// NewRegistry makes a Registry of a Set.
+// NewRegistry returns a Registry with a Set.
 func NewRegistry(s *Set) *Registry {
 	r := &Registry{}
 	r.Replace(s)
 	return r
 }
 
-// Replace puts another Set in the place of the one that held.
-func (r *Registry) Replace(s *Set) { r.now.Store(s) }
+// Replace replaces the current Set.
+func (r *Registry) Replace(s *Set) { r.current.Store(s) }
 
-// Set is the one that holds.
-func (r *Registry) Set() *Set { return r.now.Load() }
+// Set returns the current Set.
+func (r *Registry) Set() *Set { return r.current.Load() }
 
-// Account is what holds for an account; false if this server does not serve it.
+// Account returns the settings of an account; false if this server does not handle it.
 func (r *Registry) Account(id string) (Account, bool) {
-	s := r.now.Load()
+	s := r.current.Load()
 	if a, ok := s.Named[id]; ok {
 		return a, true
 	}

@@ -16,32 +16,32 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// maxSecret bounds a secret: a key of 16,384 bits in PEM has some 13 KB.
+// maxSecret is the maximum size of a secret, in bytes: a key of 16,384 bits in PEM has about 13 KB.
 const maxSecret = 64 << 10
 
-// minKeyBits is the shortest RSA key that signs for a brand.
+// minKeyBits is the length of the shortest RSA key that is accepted.
 const minKeyBits = 2048
 
-// A secretSource says where a secret is. What stands there is never shown, since people write the secret itself there.
+// A secretSource names the place of a secret. The name is never shown, since people write the secret itself in its place.
 type secretSource struct{ fileNode, envNode ast.Node }
 
 func (s *secretSource) file(n ast.Node) { s.fileNode = n }
 func (s *secretSource) env(n ast.Node)  { s.envNode = n }
 
-// at is the node that names the secret, or else the one that should.
-func (s *secretSource) at(otherwise ast.Node) ast.Node {
+// at returns the node that names the secret, or fallback if there is none.
+func (s *secretSource) at(fallback ast.Node) ast.Node {
 	if s.fileNode != nil {
 		return s.fileNode
 	}
 	if s.envNode != nil {
 		return s.envNode
 	}
-	return otherwise
+	return fallback
 }
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// secret reads one from its file or the environment. stem is "key" or "secret".
+// secret reads a secret from its file or the environment. stem is "key" or "secret".
 func (r *reader) secret(n ast.Node, where, stem string, from secretSource) ([]byte, bool) {
 	switch {
 	case from.fileNode != nil && from.envNode != nil:
@@ -62,28 +62,28 @@ func (r *reader) secret(n ast.Node, where, stem string, from secretSource) ([]by
 	case from.envNode != nil:
 		name, ok := scalar(from.envNode)
 		if !ok || !envName.MatchString(name) {
-			r.bad(from.envNode, "%s.%s_env must be the name of an environment variable, not what is in it", where, stem)
+			r.bad(from.envNode, "%s.%s_env must be the name of an environment variable, not its value", where, stem)
 			return nil, false
 		}
 		value, ok := r.rules.LookupEnv(name)
 		if !ok || value == "" {
-			r.bad(from.envNode, "%s.%s_env: the server's environment has no such variable, or it is empty; set it and start the server again", where, stem)
+			r.bad(from.envNode, "%s.%s_env: the server's environment has no such variable, or it is empty; set it and restart the server", where, stem)
 			return nil, false
 		}
 		return []byte(value), true
 	}
-	r.bad(n, "%s needs %s_file or %s_env: where its secret is", where, stem, stem)
+	r.bad(n, "%s needs %s_file or %s_env, the place of its secret", where, stem, stem)
 	return nil, false
 }
 
-// readSecret reads a file that nobody but its owner and group may use.
+// readSecret reads a file that only its owner and group may access.
 func readSecret(path string) ([]byte, error) {
-	info, err := os.Stat(path) // before it is opened, which would wait at a pipe
+	info, err := os.Stat(path) // before opening it, which would block for a named pipe
 	if err != nil {
 		return nil, withoutPath(err)
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 { // there the bits say nothing
-		return nil, fmt.Errorf("everybody on this machine may use it (mode %04o); take that away: chmod o-rwx, in Kubernetes defaultMode: 0440", info.Mode().Perm())
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 { // Windows does not have these permissions
+		return nil, fmt.Errorf("every user of this machine can access it (mode %04o); restrict it with chmod o-rwx, in Kubernetes with defaultMode: 0440", info.Mode().Perm())
 	}
 	data, err := readBounded(path, maxSecret)
 	if err == nil && len(data) == 0 {
@@ -92,26 +92,26 @@ func readSecret(path string) ([]byte, error) {
 	return data, err
 }
 
-// readBounded reads a regular file of at most so many bytes. Its errors do not show the path.
-func readBounded(path string, most int64) ([]byte, error) {
+// readBounded reads a regular file of at most limit bytes. Its errors do not show the path.
+func readBounded(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, withoutPath(err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
+		return nil, errors.New("it is not a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, withoutPath(err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, withoutPath(err)
 	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("it has more than %d bytes", most)
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("it has more than %d bytes", limit)
 	}
 	return data, nil
 }
@@ -125,7 +125,7 @@ func withoutPath(err error) error {
 
 // parseKey reads an RSA private key in PEM, PKCS #1 or PKCS #8.
 func parseKey(text []byte) (crypto.Signer, error) {
-	const howTo = "; make one with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`"
+	const howTo = "; create one with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`"
 	block, _ := pem.Decode(text)
 	if block == nil {
 		return nil, errors.New("the key is not PEM" + howTo)
@@ -135,17 +135,17 @@ func parseKey(text []byte) (crypto.Signer, error) {
 	switch block.Type {
 	case "RSA PRIVATE KEY":
 		if block.Headers["DEK-Info"] != "" {
-			return nil, errors.New("the key is encrypted; give it without a passphrase")
+			return nil, errors.New("the key is encrypted; store it without a passphrase")
 		}
 		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	case "PRIVATE KEY":
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	case "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("the key is encrypted; give it without a passphrase")
+		return nil, errors.New("the key is encrypted; store it without a passphrase")
 	case "EC PRIVATE KEY":
 		return nil, errors.New("the key must be RSA, for RS256" + howTo)
 	default:
-		return nil, errors.New("the PEM holds no private key" + howTo)
+		return nil, errors.New("the PEM has no private key" + howTo)
 	}
 	if err != nil {
 		return nil, errors.New("the private key cannot be read; it may be damaged" + howTo)
@@ -155,7 +155,7 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		return nil, errors.New("the key must be RSA, for RS256" + howTo)
 	}
 	if signer.N.BitLen() < minKeyBits {
-		return nil, fmt.Errorf("the key has %d bits, and needs %d"+howTo, signer.N.BitLen(), minKeyBits)
+		return nil, fmt.Errorf("the key has %d bits, the minimum is %d"+howTo, signer.N.BitLen(), minKeyBits)
 	}
 	return signer, nil
 }

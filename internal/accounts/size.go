@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ParseSize reads a number of bytes: plain, or with KB, MB, GB (thousands) or KiB, MiB, GiB (1024s) behind it.
+// ParseSize parses a number of bytes, with an optional unit: KB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024).
 func ParseSize(text string) (int64, error) {
 	number, unit := text, int64(1)
 	for _, u := range []struct {
@@ -21,7 +21,7 @@ func ParseSize(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 0 || n > math.MaxInt64/unit {
-		return 0, fmt.Errorf("%q is no size; give bytes, or a number with KB, MB, KiB or MiB", text)
+		return 0, fmt.Errorf("%q is not a size; use a number of bytes, or a number with KB, MB, GB, KiB, MiB or GiB", text)
 	}
 	return n * unit, nil
 }

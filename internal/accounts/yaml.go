@@ -12,14 +12,14 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// A reader goes through the nodes of a file and gathers every fault, so that an operator mends all at once.
+// A reader reads the nodes of a file and collects all faults, so that the operator can correct them together.
 type reader struct {
 	file   string
 	rules  Rules
 	faults Faults
 }
 
-// bad notes a fault at a node.
+// bad adds a fault at a node.
 func (r *reader) bad(at ast.Node, format string, args ...any) {
 	r.badLine(lineOf(at), format, args...)
 }
@@ -28,7 +28,7 @@ func (r *reader) badLine(line int, format string, args ...any) {
 	r.faults = append(r.faults, Fault{File: r.file, Line: line, Text: fmt.Sprintf(format, args...)})
 }
 
-// lineOf is where a node begins; 0 for one that stands nowhere.
+// lineOf returns the line where a node begins; 0 if it has no position.
 func lineOf(n ast.Node) int {
 	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
 		return 0
@@ -36,10 +36,10 @@ func lineOf(n ast.Node) int {
 	return n.GetToken().Position.Line
 }
 
-// keys are those that a mapping may have, and what reads the value of each.
+// keys are the keys that a mapping may have, each with the function that reads its value.
 type keys map[string]func(ast.Node)
 
-// mapping reads a mapping; where names it in faults. One without content (null) is empty.
+// mapping reads a mapping; where names it in faults. null is an empty mapping.
 func (r *reader) mapping(n ast.Node, where string, known keys) {
 	r.eachKey(n, where, func(name string, key, value ast.Node) {
 		if read, ok := known[name]; ok {
@@ -50,14 +50,14 @@ func (r *reader) mapping(n ast.Node, where string, known keys) {
 	})
 }
 
-// eachKey gives the entries of a mapping in their order. Faults: what is no mapping, and keys that come twice.
+// eachKey calls entry for the entries of a mapping in order. Duplicate keys are faults.
 func (r *reader) eachKey(n ast.Node, where string, entry func(name string, key, value ast.Node)) {
 	if _, empty := n.(*ast.NullNode); empty {
 		return
 	}
 	m, ok := n.(*ast.MappingNode)
 	if !ok {
-		r.wrongType(n, where, "a mapping, that is lines of \"key: value\" below it")
+		r.wrongType(n, where, "a mapping: lines of \"key: value\" below it")
 		return
 	}
 	lines := map[string]int{}
@@ -66,11 +66,11 @@ func (r *reader) eachKey(n ast.Node, where string, entry func(name string, key, 
 		switch v.Key.(type) {
 		case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
 		default:
-			r.bad(v.Key, "%s has a key that is no plain word; what all accounts share goes under defaults", where)
+			r.bad(v.Key, "%s has a key that is not a plain word; put settings that all accounts share under defaults", where)
 			continue
 		}
 		if first, twice := lines[name]; twice {
-			r.bad(v.Key, "%s: %q stands here for the second time, after line %d; keep one", where, name, first)
+			r.bad(v.Key, "%s: %q is a duplicate of line %d; keep one", where, name, first)
 			continue
 		}
 		lines[name] = line
@@ -84,12 +84,12 @@ var pastedSecrets = map[string]string{
 	"key": "key", "private_key": "key", "pem": "key",
 }
 
-// unknown says what might have been meant.
+// unknown adds a fault for an unknown key, with a suggestion.
 func (r *reader) unknown(key ast.Node, name, where string, known []string) {
 	for word, stem := range pastedSecrets {
 		if name == word && slices.Contains(known, stem+"_file") {
-			r.bad(key, "%s: a secret must not stand in this file; put it in a file of its own and name that as %s_file, or in an environment "+
-				"variable and name that as %s_env", where, stem, stem)
+			r.bad(key, "%s: this file must not contain secrets; put the secret into a file of its own and name it in %s_file, or into an environment "+
+				"variable and name it in %s_env", where, stem, stem)
 			return
 		}
 	}
@@ -103,21 +103,21 @@ func (r *reader) unknown(key ast.Node, name, where string, known []string) {
 		r.bad(key, "%s has no key %.64q; did you mean %s?", where, name, best)
 		return
 	}
-	r.bad(key, "%s has no key %.64q; there are %s", where, name, strings.Join(known, ", "))
+	r.bad(key, "%s has no key %.64q; the keys are %s", where, name, strings.Join(known, ", "))
 }
 
 func (r *reader) wrongType(n ast.Node, where, want string) {
 	switch n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode:
-		r.bad(n, "%s: anchors and aliases are not read here; what all accounts share goes under defaults", where)
+		r.bad(n, "%s: anchors and aliases are not supported; put settings that all accounts share under defaults", where)
 	case *ast.TagNode:
-		r.bad(n, "%s: tags are not read here; leave the word with the exclamation mark out", where)
+		r.bad(n, "%s: tags are not supported; remove the word with the exclamation mark", where)
 	default:
 		r.bad(n, "%s must be %s", where, want)
 	}
 }
 
-// scalar is a value's text as it stands in the file.
+// scalar returns a value as it is written in the file.
 func scalar(n ast.Node) (string, bool) {
 	switch v := n.(type) {
 	case *ast.StringNode:
@@ -128,7 +128,7 @@ func scalar(n ast.Node) (string, bool) {
 	return "", false
 }
 
-// word reads a text that is not empty and has no line breaks.
+// word reads a non-empty text on one line.
 func (r *reader) word(where string, to *string) func(ast.Node) {
 	return func(n ast.Node) {
 		s, ok := scalar(n)
@@ -136,14 +136,14 @@ func (r *reader) word(where string, to *string) func(ast.Node) {
 		case !ok:
 			r.wrongType(n, where, "a text")
 		case s == "" || len(s) > 1024 || strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }):
-			r.bad(n, "%s must be a text on one line, and not empty", where)
+			r.bad(n, "%s must be a non-empty text on one line", where)
 		default:
 			*to = s
 		}
 	}
 }
 
-// list reads texts; one alone may stand without brackets.
+// list reads texts. The brackets around a single text may be omitted.
 func (r *reader) list(where string, check func(string) error, to *[]string) func(ast.Node) {
 	return func(n ast.Node) {
 		values := []ast.Node{n}
@@ -164,7 +164,7 @@ func (r *reader) list(where string, check func(string) error, to *[]string) func
 			all = append(all, s)
 		}
 		if len(all) == 0 {
-			r.bad(n, "%s is empty; name at least one, or leave the key out", where)
+			r.bad(n, "%s is empty; list at least one, or remove the key", where)
 			return
 		}
 		*to = all
@@ -182,7 +182,7 @@ func (r *reader) boolean(where string, to *bool) func(ast.Node) {
 	}
 }
 
-// size reads a number of bytes as the flags take it.
+// size reads a number of bytes in the syntax of the flags.
 func (r *reader) size(where string, to *int64) func(ast.Node) {
 	return func(n ast.Node) {
 		s, ok := scalar(n)
@@ -197,14 +197,14 @@ func (r *reader) size(where string, to *int64) func(ast.Node) {
 		case bytes == 0:
 			r.bad(n, "%s must be more than 0", where)
 		case bytes > r.rules.MaxBytes:
-			r.bad(n, "%s: the server's --memory-budget has no room for %d bytes; %d is the most", where, bytes, r.rules.MaxBytes)
+			r.bad(n, "%s: %d bytes exceed the server's --memory-budget, which allows %d", where, bytes, r.rules.MaxBytes)
 		default:
 			*to = bytes
 		}
 	}
 }
 
-// pixels reads a count of pixels, of which the server has a limit of its own.
+// pixels reads a number of pixels, at most the server's own limit.
 func (r *reader) pixels(where string, to *int64) func(ast.Node) {
 	return func(n ast.Node) {
 		s, ok := scalar(n)
@@ -213,20 +213,20 @@ func (r *reader) pixels(where string, to *int64) func(ast.Node) {
 			r.wrongType(n, where, "a whole number more than 0")
 			return
 		}
-		if most := r.rules.Flags.MaxImagePixels; count > most {
-			r.bad(n, "%s: the server takes no image of %d pixels; raise its --max-image-pixels, which is %d", where, count, most)
+		if limit := r.rules.Flags.MaxImagePixels; count > limit {
+			r.bad(n, "%s: %d pixels exceed the server's --max-image-pixels of %d; raise the flag or lower this value", where, count, limit)
 			return
 		}
 		*to = count
 	}
 }
 
-func (r *reader) duration(where string, least, most time.Duration, to *time.Duration) func(ast.Node) {
+func (r *reader) duration(where string, shortest, longest time.Duration, to *time.Duration) func(ast.Node) {
 	return func(n ast.Node) {
 		s, _ := scalar(n)
 		d, err := time.ParseDuration(s)
-		if err != nil || d < least || d > most {
-			r.wrongType(n, where, fmt.Sprintf("a time from %s to %s, for example 1h", least, most))
+		if err != nil || d < shortest || d > longest {
+			r.wrongType(n, where, fmt.Sprintf("a time from %s to %s, for example 1h", shortest, longest))
 			return
 		}
 		*to = d

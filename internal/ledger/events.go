@@ -336,7 +336,7 @@ func (e *Events) readEvent(m *jetstream.RawStreamMsg) (share.LoggedEvent, bool) 
 		e.l.log.Error("an event in the log cannot be read, and is passed over", "place", m.Sequence)
 		return share.LoggedEvent{}, false
 	}
-	r.Event.Place, r.Event.Added = m.Sequence, m.Time
+	r.Event.Position, r.Event.Added = m.Sequence, m.Time
 	return r.Event, true
 }
 

@@ -109,7 +109,7 @@ func TestAnEventIsKeptOnceHoweverOftenItComes(t *testing.T) {
 		}
 		seen := map[int64]bool{}
 		for i, ev := range got {
-			if seen[ev.Sequence] || i > 0 && ev.Place <= got[i-1].Place || ev.Added.IsZero() {
+			if seen[ev.Sequence] || i > 0 && ev.Position <= got[i-1].Position || ev.Added.IsZero() {
 				t.Errorf("event %+v after %+v", ev, got[max(i-1, 0)])
 			}
 			seen[ev.Sequence] = true

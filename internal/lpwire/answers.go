@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// UnavailableWait is what LivePerson asks callers to wait before the first repeat.
+	// UnavailableWait is the wait that LivePerson asks for before the first retry.
 	UnavailableWait = 5 * time.Second
-	// ThrottledWait is the least wait after a 429.
+	// ThrottledWait is the minimum wait after a 429.
 	ThrottledWait = time.Second
 )
 
-// A Step is what was asked of LivePerson. Where it fails, that decides what the failure means. Its text is the metadata "step".
+// Step is the kind of a request to LivePerson. It decides what an error answer means. Its text is the error metadata "step".
 type Step string
 
-// The steps.
+// All steps.
 const (
 	StepOpen        Step = "open"
 	StepUploadURL   Step = "upload_url"
@@ -31,8 +31,8 @@ const (
 	StepSubscribe   Step = "subscribe"
 )
 
-// Failure is the condition that an answer with a status over 399 stands for; number is its ErrorNumber. LivePerson's own words go
-// nowhere. Of a 401 it says that the caller's own identity is over.
+// Failure returns the error for an answer with a status over 399; number is its [ErrorNumber]. LivePerson's own text is dropped.
+// A 401 means that LivePerson no longer accepts the caller's identity.
 func Failure(s Step, status, number int) *share.Error {
 	cause := fmt.Errorf("liveperson answered %s with %d (%d)", s, status, number)
 	e := func(kind share.Kind, message string) *share.Error { return share.Errorf(kind, message, cause) }
@@ -44,50 +44,50 @@ func Failure(s Step, status, number int) *share.Error {
 	case status == 401 || number/100 == 401:
 		return e(share.LPIdentityExpired, "LivePerson no longer accepts the identity; renew the token or sign in again")
 	case status == 403 && s == StepUploadURL:
-		return e(share.FileSharingDisabled, "file sharing is switched off for the account; an administrator switches it on by setting the site "+
+		return e(share.FileSharingDisabled, "file sharing is disabled for the account; an administrator enables it by setting the site "+
 			"property messaging.file.sharing.enabled to true (AccountService.SetFileSharing)")
 	case status == 403:
-		return e(share.LPForbidden, "LivePerson forbids this to the identity")
+		return e(share.LPForbidden, "LivePerson does not permit this request for the identity")
 	case status == 404 && s == StepDownloadURL:
-		return e(share.FileNotFound, "LivePerson has no such file for this identity")
+		return e(share.FileNotFound, "LivePerson found no such file for the identity")
 	case status == 404 && s != StepUploadURL:
-		return e(share.ConversationNotFound, "LivePerson knows no such conversation or dialog")
+		return e(share.ConversationNotFound, "LivePerson found no such conversation or dialog")
 	case status == 429:
-		err := e(share.LPRateLimited, "LivePerson asks for fewer requests")
+		err := e(share.LPRateLimited, "LivePerson's request limit is reached; send fewer requests")
 		err.RetryAfter = ThrottledWait
 		return err
 	case status >= 500 && s == StepPublish && status != 501 && status != 503:
-		// These say that something broke or took too long somewhere behind LivePerson's door, not that nothing was done, or they say
-		// nothing that is known; and what may have been published must never be published again unseen, or be called refused.
-		err := e(share.LPPublishUnconfirmed, "LivePerson reported trouble of its own, and may or may not have published the message; repeat under the "+
+		// These statuses do not say that nothing was done, so the message may have been published. It must not be published again
+		// without looking for it first, and must not be reported as rejected.
+		err := e(share.LPPublishUnconfirmed, "LivePerson reported an internal error and may or may not have published the message; retry with the "+
 			"same request_id")
 		err.RetryAfter = UnavailableWait
 		return err
 	case status >= 500 && status <= 599:
-		err := e(share.LPUnavailable, "LivePerson reports trouble of its own")
+		err := e(share.LPUnavailable, "LivePerson reported an internal error; retry later")
 		err.RetryAfter = UnavailableWait
 		return err
 	case (status == 400 || status == 413) && (s == StepUploadURL || s == StepDownloadURL || s == StepPublish):
-		return withCode(e(share.LPRejectedFile, "LivePerson refuses the file; check its size and type against the account's limits"))
+		return withCode(e(share.LPRejectedFile, "LivePerson rejected the file; check its size and type against the account's limits"))
 	case status == 400 && s == StepCreate:
-		return withCode(e(share.InvalidField, "LivePerson refuses the conversation as it was asked for; check skill, campaign, engagement and context"))
+		return withCode(e(share.InvalidField, "LivePerson rejected the new conversation; check skill, campaign, engagement and context"))
 	}
-	return withCode(e(share.LPProtocolError, "LivePerson refused a request for no reason that is known here; please report it"))
+	return withCode(e(share.LPProtocolError, "LivePerson rejected a request for an unknown reason; please report it"))
 }
 
-// Unreadable says that an answer of LivePerson does not hold what it must.
+// Unreadable returns the error for an answer that lacks a required value, named by what.
 func Unreadable(what string) *share.Error {
-	return share.Errorf(share.LPProtocolError, "LivePerson's answer cannot be read: "+what+"; please report it", nil)
+	return share.Errorf(share.LPProtocolError, "LivePerson's answer is malformed: "+what+"; please report it", nil)
 }
 
-// Unconfirmed says that a message may have been published, and why that is not known.
+// Unconfirmed returns the error for a message that may or may not have been published. cause is the reason for the doubt.
 func Unconfirmed(cause error) *share.Error {
-	return share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the message, which may or may not have been published; repeat under the "+
-		"same request_id: that never publishes twice", cause)
+	return share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the message, which may or may not have been published; retry with the "+
+		"same request_id, which never publishes twice", cause)
 }
 
-// ReadTempURL reads the answer to either request for a signed URL. asked is the path that a download was asked for; empty for an
-// upload.
+// ReadTempURL reads the answer to a request for a signed URL. asked is the requested path of a download; empty for an upload.
+// It returns LPProtocolError for an answer that leads outside the account's container.
 func ReadTempURL(body json.RawMessage, account, asked string) (share.TempURL, error) {
 	var answer struct {
 		RelativePath Text `json:"relativePath"`
@@ -104,7 +104,7 @@ func ReadTempURL(body json.RawMessage, account, asked string) (share.TempURL, er
 	if err != nil || seconds <= 0 || !isHex(u.Sig) {
 		return share.TempURL{}, Unreadable("the signature of a URL")
 	}
-	// What LivePerson says is where bytes are sent to: it must not lead out of the account's own container.
+	// File content is sent to this path, so it must stay in the account's own container.
 	if share.CheckStoragePath(account, u.Path) != nil {
 		return share.TempURL{}, Unreadable("the path of a signed URL")
 	}
@@ -115,7 +115,7 @@ func ReadTempURL(body json.RawMessage, account, asked string) (share.TempURL, er
 	return u, nil
 }
 
-// isHex reports whether a signature is what Swift's are, so that nothing else gets into a URL.
+// isHex reports whether sig has the form of a Swift signature. Anything else must not get into a URL.
 func isHex(sig string) bool {
 	for _, c := range []byte(sig) {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
@@ -125,7 +125,7 @@ func isHex(sig string) bool {
 	return len(sig) >= 32 && len(sig) <= 128
 }
 
-// ReadSequence reads the answer to ms.PublishEvent; false where it does not tell the message's sequence.
+// ReadSequence reads the sequence in the answer to ms.PublishEvent, and reports whether there is one.
 func ReadSequence(body json.RawMessage) (int64, bool) {
 	var answer struct {
 		Sequence Number `json:"sequence"`
@@ -136,7 +136,7 @@ func ReadSequence(body json.RawMessage) (int64, bool) {
 	return answer.Sequence.N, true
 }
 
-// ReadConversationID reads the answer to cm.ConsumerRequestConversation; false where it has none.
+// ReadConversationID reads the id in the answer to cm.ConsumerRequestConversation, and reports whether there is one.
 func ReadConversationID(body json.RawMessage) (string, bool) {
 	var answer struct {
 		ID Text `json:"conversationId"`

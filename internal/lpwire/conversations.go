@@ -14,13 +14,13 @@ type ConversationChanges struct {
 	Changes        List[ConversationChange] `json:"changes"`
 }
 
-// A ConversationChange tells that a conversation is there as it says (UPSERT), or no longer the reader's (DELETE).
+// ConversationChange is the new state of a conversation (type UPSERT), or its removal from the reader's list (DELETE).
 type ConversationChange struct {
 	Type   Text                 `json:"type"`
 	Result Object[Conversation] `json:"result"`
 }
 
-// A Conversation is a conversation as LivePerson tells it.
+// Conversation is LivePerson's form of a conversation.
 type Conversation struct {
 	ConvID         Text            `json:"convId"`
 	LastUpdateTime Number          `json:"lastUpdateTime"`
@@ -28,7 +28,7 @@ type Conversation struct {
 	LastContent    Object[Event]   `json:"lastContentEventNotification"`
 }
 
-// Details are what is told of a conversation.
+// Details are the conversationDetails of a Conversation.
 type Details struct {
 	SkillID         Text         `json:"skillId"`
 	BrandID         Text         `json:"brandId"`
@@ -41,7 +41,7 @@ type Details struct {
 	Dialogs         List[Dialog] `json:"dialogs"`
 }
 
-// A Dialog is a part of a conversation.
+// Dialog is a part of a conversation with its own sequence numbers.
 type Dialog struct {
 	DialogID     Text              `json:"dialogId"`
 	DialogType   Text              `json:"dialogType"`
@@ -49,17 +49,17 @@ type Dialog struct {
 	Participants List[Participant] `json:"participantsDetails"`
 }
 
-// A Participant is somebody who takes part, or did.
+// Participant is a current or former participant.
 type Participant struct {
 	ID    Text `json:"id"`
 	Role  Text `json:"role"`
 	State Text `json:"state"`
 }
 
-// Participants come as a list of ids with roles, or as an object with a list of ids for each role.
+// Participants is a list of ids with roles. LivePerson sends it as such a list, or as an object with a list of ids for each role.
 type Participants []share.Participant
 
-// UnmarshalJSON takes both forms and never fails.
+// UnmarshalJSON accepts both forms and never fails.
 func (p *Participants) UnmarshalJSON(data []byte) error {
 	*p = nil
 	var byRole map[string]List[Text]
@@ -81,7 +81,7 @@ func (p *Participants) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Read is the conversation in our words. members is every id of every participant: agents have two.
+// Read converts the conversation. members has every id of every participant: agents have two.
 func (w *Conversation) Read() (c share.Conversation, members []string) {
 	details := &w.Details.V
 	c = share.Conversation{
@@ -102,7 +102,7 @@ func (w *Conversation) Read() (c share.Conversation, members []string) {
 		if len(details.Participants)+len(details.ParticipantsPID) > 0 {
 			continue
 		}
-		for _, p := range d.Participants { // the third form
+		for _, p := range d.Participants { // the third form of participants
 			if p.ID != "" && (p.State == "" || p.State == "ACTIVE") && !slices.Contains(members, string(p.ID)) {
 				members = append(members, string(p.ID))
 				c.Participants = append(c.Participants, share.Participant{ID: string(p.ID), Role: share.Role(p.Role)})

@@ -1,8 +1,8 @@
-// Package lpwire holds LivePerson's JSON: the bodies of requests, answers and notifications, and what refusals mean. They are the
-// same over the messaging socket (package lpws), the Connector API and its webhooks (package lpapi), whatever envelope they come in.
+// Package lpwire defines LivePerson's JSON: the bodies of requests, answers and notifications, and the meaning of error answers.
+// The messaging socket (package lpws) and the Connector API with its webhooks (package connector) share them; only the envelopes differ.
 //
-// LivePerson's own rule for readers is to accept unknown members, to take a bare element for an array of one, and to ignore
-// values that are not known. The types here go a little further: a member of the wrong shape counts as absent, so that one odd
-// event does not cost the others of its notification. What is sent is written to the letter of LivePerson's schemas where they
-// are right: ids and fileSize as strings, lists as arrays, a caption always.
+// LivePerson asks readers to ignore unknown members and unknown values, and to accept a bare element in place of an array of one.
+// The types here also treat a member of the wrong shape as absent, so that one malformed event does not lose the other events of
+// its notification. Requests follow LivePerson's schemas exactly where those are correct: ids and fileSize are strings, lists are
+// arrays, and a caption is always present.
 package lpwire

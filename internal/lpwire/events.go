@@ -11,7 +11,7 @@ type EventChanges struct {
 	Changes List[Event] `json:"changes"`
 }
 
-// An Event is one event of a dialog.
+// Event is one event of a dialog.
 type Event struct {
 	Sequence       Number          `json:"sequence"`
 	OriginatorID   Text            `json:"originatorId"`
@@ -24,13 +24,13 @@ type Event struct {
 	Event          Object[Content] `json:"event"`
 }
 
-// A Sender is an event's originatorMetadata.
+// Sender is the originatorMetadata of an event.
 type Sender struct {
 	ID   Text `json:"id"`
 	Role Text `json:"role"`
 }
 
-// A Content is what happened.
+// Content is the content of an event.
 type Content struct {
 	Type        Text            `json:"type"`
 	ContentType Text            `json:"contentType"`
@@ -44,11 +44,11 @@ type hostedFile struct {
 	Preview      Text `json:"preview"`
 }
 
-// MaxPreview is the longest preview that is kept of a message. LivePerson's own limit is 30 KB.
+// MaxPreview is the maximum length of a message's preview, in bytes; longer ones are dropped. LivePerson's own limit is 30 KB.
 const MaxPreview = 64 << 10
 
-// File returns the hosted file that the event shows. There is none in most events, nor in one whose path is no plain path of
-// the account's own container: nobody could download that.
+// File returns the hosted file of the event, and reports whether there is one. A file whose path is outside the account's own
+// container is ignored, because it could not be downloaded.
 func (e *Event) File(account string) (share.HostedFile, bool) {
 	content := &e.Event.V
 	if content.ContentType != "hosted/file" || content.Type != "" && content.Type != "ContentEvent" {
@@ -66,7 +66,8 @@ func (e *Event) File(account string) (share.HostedFile, bool) {
 	}, true
 }
 
-// SenderID is who sent the event. Agents' old ids come first in the brand's dialect, their ids of today beside them.
+// SenderID returns the id of the sender: the current id where there is one, otherwise the old one. In the brand dialect, events
+// of agents have both.
 func (e *Event) SenderID() string {
 	switch {
 	case e.OriginatorPID != "":

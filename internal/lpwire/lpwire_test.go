@@ -10,7 +10,7 @@ import (
 
 const account = "12345678"
 
-func TestOddMembersCountAsAbsent(t *testing.T) {
+func TestValues_MalformedMembersAreAbsent(t *testing.T) {
 	for text, want := range map[string]struct {
 		text   Text
 		number Number
@@ -37,7 +37,7 @@ func TestOddMembersCountAsAbsent(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 		if text == "null" {
-			got.Code = 200 // encoding/json itself passes it by
+			got.Code = 200 // encoding/json does not call UnmarshalJSON for null
 		}
 		if got.Text != want.text || got.Number != want.number || got.Code != want.code || len(got.List) != want.list {
 			t.Errorf("%s: %+v, want %+v", text, got, want)
@@ -45,7 +45,7 @@ func TestOddMembersCountAsAbsent(t *testing.T) {
 	}
 }
 
-func TestParticipantsComeInThreeForms(t *testing.T) {
+func TestConversationRead_AcceptsThreeFormsOfParticipants(t *testing.T) {
 	want := []share.Participant{{ID: "a", Role: "ASSIGNED_AGENT"}, {ID: "c", Role: "CONSUMER"}}
 	for name, details := range map[string]string{
 		"a list":      `"participants":[{"id":"c","role":"CONSUMER"},{"id":"a","role":"ASSIGNED_AGENT"}]`,
@@ -63,7 +63,7 @@ func TestParticipantsComeInThreeForms(t *testing.T) {
 	}
 }
 
-func TestASignedURLStaysInItsAccount(t *testing.T) {
+func TestReadTempURL_RejectsOtherAccountsAndMalformedAnswers(t *testing.T) {
 	const sig = "0cff08d2d5618d100bc1353f32872c002180711f"
 	url := func(path, sig, expires string) json.RawMessage {
 		return json.RawMessage(`{"relativePath":"` + path + `","queryParams":{"temp_url_sig":"` + sig + `","temp_url_expires":` + expires + `}}`)
@@ -75,7 +75,7 @@ func TestASignedURLStaysInItsAccount(t *testing.T) {
 	for name, body := range map[string]json.RawMessage{
 		"another account": url("/v1/AUTH_x/99/a.PNG", sig, `"1"`), "a step up": url("/v1/AUTH_x/"+account+"/../99/a", sig, `"1"`),
 		"another file": url("/v1/AUTH_x/"+account+"/b", sig, `"1"`), "no signature": url(good, "", `"1"`),
-		"a signature that is more": url(good, sig+"&x=1", `"1"`), "no expiry": url(good, sig, `""`), "an odd expiry": url(good, sig, `"1&x"`), "nothing": nil,
+		"a signature with a parameter": url(good, sig+"&x=1", `"1"`), "no expiry": url(good, sig, `""`), "an odd expiry": url(good, sig, `"1&x"`), "nothing": nil,
 	} {
 		if u, err := ReadTempURL(body, account, good); !share.Is(err, share.LPProtocolError) {
 			t.Errorf("%s: %v %v", name, u, err)
@@ -83,7 +83,7 @@ func TestASignedURLStaysInItsAccount(t *testing.T) {
 	}
 }
 
-func TestWhatARefusalMeansDependsOnTheStep(t *testing.T) {
+func TestFailure_DependsOnStep(t *testing.T) {
 	for _, x := range []struct {
 		step           Step
 		status, number int

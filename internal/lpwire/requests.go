@@ -6,18 +6,18 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// ClientProperties tell LivePerson what the caller's side can do: agents' tools go by it when they offer to attach files.
+// ClientProperties lists the features of the client. Agent tools offer file attachments according to it.
 type ClientProperties struct {
 	Type     string   `json:"type"`
 	Features []string `json:"features"`
 }
 
-// NewClientProperties are those of this gateway. The type is .ClientProperties in a header, and another one in a frame.
+// NewClientProperties returns the ClientProperties of this server. typ differs between a header and a frame.
 func NewClientProperties(typ string) ClientProperties {
 	return ClientProperties{Type: typ, Features: []string{"PHOTO_SHARING", "FILE_SHARING"}}
 }
 
-// A NewConversation is the body of cm.ConsumerRequestConversation.
+// NewConversation is the body of cm.ConsumerRequestConversation.
 type NewConversation struct {
 	BrandID     string        `json:"brandId"`
 	ChannelType string        `json:"channelType"`
@@ -39,7 +39,7 @@ type sharkContext struct {
 	InteractionContextID string `json:"interactionContextId,omitempty"`
 }
 
-// NewConversationBody is a NewConversation of an account.
+// NewConversationBody converts n to a request body for the account.
 func NewConversationBody(account string, n share.NewConversation) NewConversation {
 	body := NewConversation{BrandID: account, ChannelType: "MESSAGING", SkillID: n.SkillID}
 	if n.CampaignID != "" || n.EngagementID != "" {
@@ -51,7 +51,7 @@ func NewConversationBody(account string, n share.NewConversation) NewConversatio
 	return body
 }
 
-// An UpdateConversation is the body of cm.UpdateConversationField.
+// UpdateConversation is the body of cm.UpdateConversationField.
 type UpdateConversation struct {
 	ConversationID string              `json:"conversationId"`
 	Fields         []conversationField `json:"conversationField"`
@@ -62,35 +62,35 @@ type conversationField struct {
 	State string `json:"conversationState"`
 }
 
-// CloseBody closes a conversation with all its dialogs.
+// CloseBody returns the body that closes a conversation with all its dialogs.
 func CloseBody(conversation string) UpdateConversation {
 	return UpdateConversation{conversation, []conversationField{{"ConversationStateField", "CLOSE"}}}
 }
 
-// An UploadURLBody is the body of ms.GenerateURLForUploadFile.
+// UploadURLBody is the body of ms.GenerateURLForUploadFile.
 type UploadURLBody struct {
 	FileSize string `json:"fileSize"`
 	FileType string `json:"fileType"`
 }
 
-// NewUploadURLBody asks for leave to store so many bytes.
+// NewUploadURLBody returns the body that requests a signed URL to upload size bytes.
 func NewUploadURLBody(size int64, t share.FileType) UploadURLBody {
 	return UploadURLBody{strconv.FormatInt(size, 10), string(t)}
 }
 
-// A DownloadURLBody is the body of ms.GenerateURLForDownloadFile.
+// DownloadURLBody is the body of ms.GenerateURLForDownloadFile.
 type DownloadURLBody struct {
 	RelativePath string `json:"relativePath"`
 }
 
-// A Publish is the body of ms.PublishEvent.
+// Publish is the body of ms.PublishEvent.
 type Publish struct {
 	DialogID       string `json:"dialogId"`
 	ConversationID string `json:"conversationId,omitempty"`
 	Event          any    `json:"event"`
 }
 
-// A FileEvent is the event that shows a hosted file.
+// FileEvent is the event of a hosted file.
 type FileEvent struct {
 	Type        string      `json:"type"`
 	ContentType string      `json:"contentType"`
@@ -104,19 +104,19 @@ type fileMessage struct {
 	Preview      string `json:"preview,omitempty"`
 }
 
-// NewFileEvent shows a file.
+// NewFileEvent returns the event that publishes f.
 func NewFileEvent(f share.HostedFile) FileEvent {
 	return FileEvent{"ContentEvent", "hosted/file", fileMessage{f.Caption, f.StoragePath, f.FileType, f.Preview}}
 }
 
-// An AcceptStatus is the event of a receipt.
+// AcceptStatus is the event of a receipt.
 type AcceptStatus struct {
 	Type      string  `json:"type"`
 	Status    string  `json:"status"`
 	Sequences []int64 `json:"sequenceList"`
 }
 
-// NewReceipt tells what became of a message: ACCEPT, READ, ACCESS.
+// NewReceipt returns the receipt for the message with that sequence. status is ACCEPT, READ or ACCESS.
 func NewReceipt(status string, sequence int64) AcceptStatus {
 	return AcceptStatus{"AcceptStatusEvent", status, []int64{sequence}}
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A Text is a string that may also come as a number.
+// Text is a string that LivePerson may also send as a number.
 type Text string
 
-// UnmarshalJSON takes strings and numbers; anything else is "".
+// UnmarshalJSON accepts strings and numbers; anything else becomes "". It never fails.
 func (t *Text) UnmarshalJSON(data []byte) error {
 	*t = ""
 	if len(data) == 0 {
@@ -28,15 +28,15 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// A Number is a whole number that may also come as a string.
+// Number is an integer that LivePerson may also send as a string.
 type Number struct {
-	// N is the number; 0 where there is none.
+	// N is the number; 0 if it is absent.
 	N int64
-	// OK tells that there is one.
+	// OK reports whether the number is present.
 	OK bool
 }
 
-// UnmarshalJSON takes whole numbers, as such or in a string; anything else is absent.
+// UnmarshalJSON accepts integers, also in a string; anything else is absent. It never fails.
 func (v *Number) UnmarshalJSON(data []byte) error {
 	var t Text
 	_ = t.UnmarshalJSON(data)
@@ -56,7 +56,7 @@ func (v *Number) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Time reads LivePerson's milliseconds; zero if there are none.
+// Time converts milliseconds since the epoch; it returns the zero time if the number is absent.
 func (v Number) Time() time.Time {
 	if !v.OK || v.N <= 0 {
 		return time.Time{}
@@ -64,8 +64,8 @@ func (v Number) Time() time.Time {
 	return time.UnixMilli(v.N).UTC()
 }
 
-// A Code is an answer's status: a number, the same in a string, or "OK". Absent and unreadable count as success, as they do for
-// LivePerson's own client: failure is a number over 399.
+// Code is the status of an answer: a number, a number in a string, or "OK". A number over 399 is a failure. Absent and malformed
+// statuses are successes, as in LivePerson's own client.
 type Code int
 
 // UnmarshalJSON never fails.
@@ -79,7 +79,7 @@ func (c *Code) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// A List is an array, or one bare element that stands for an array of one. Elements of the wrong shape are left out.
+// List is an array, or a bare element in place of an array of one. Elements of the wrong shape are left out.
 type List[T any] []T
 
 // UnmarshalJSON never fails.
@@ -100,9 +100,9 @@ func (l *List[T]) UnmarshalJSON(data []byte) error {
 
 func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
 
-// An Object is a T, or its zero value where what came is none.
+// Object is a T, or its zero value if the JSON has another shape.
 type Object[T any] struct {
-	// V is what came.
+	// V is the value.
 	V T
 }
 
@@ -115,7 +115,7 @@ func (o *Object[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// ErrorNumber is the number that the body of an error answer gives for programs: the status, then two digits; else the status.
+// ErrorNumber returns the errorCode in the body of an error answer (the status and two more digits), or else status.
 func ErrorNumber(status int, body json.RawMessage) int {
 	var b struct {
 		ErrorCode Number `json:"errorCode"`

@@ -1,21 +1,27 @@
-// Package lpws speaks LivePerson's messaging protocol: JSON frames over a WebSocket, in the dialect of consumers
-// (".../messaging/consumer?v=3") and in that of agents and bots (".../messaging/brand/{bearer}?v=2.1").
+// Package lpws implements LivePerson's messaging protocol: JSON frames over a WebSocket, in the dialect of consumers
+// (".../messaging/consumer?v=3") and in the dialect of agents and bots (".../messaging/brand/{bearer}?v=2.1").
 //
-// A [Pool] keeps one socket per credential, however many callers share it. [Pool.Session] hands out a [Session]: LivePerson as
-// that caller sees it. It asks for signed URLs, publishes messages, and knows the conversations and the files in them. A
-// [Watch] is files as they come, in order, without gap or repeat, over lost connections too.
+// A [Pool] keeps one LivePerson session for each credential, shared by all callers with that credential. [Pool.Session] returns a
+// [Session], the view of one caller: it requests signed URLs, publishes messages, and reads conversations and the files in them.
+// A [Watch] delivers files in order as they are published, without gaps or repeats, across lost connections.
 //
-// A credential proves nothing by itself. It counts as accepted when LivePerson has upgraded its socket, has answered the first
-// request on it with success, and has told its conversations; only then is a token read for who it is of.
+// A credential alone proves nothing. It is accepted when LivePerson has upgraded its WebSocket, has answered the first request
+// with success, and has listed its conversations. Only then does the package read the identity from the token.
 //
-// The package moves no file bytes, knows neither gRPC nor the store, remembers nothing on disk, and never renews a caller's credential:
-// one that ends takes its session with it. Only an identity for which the server vouches itself gets another token (held.go), from
-// [Config].Token. Its errors are [*share.Error], or the caller's own context's; no error and no line
-// of its log holds a token, a bearer, a signed URL or a socket's URL.
+// The package transfers no file content, does not depend on gRPC or the store, and writes nothing to disk. It never renews a
+// caller's credential: a session ends with its credential. The exception is an identity whose tokens the server obtains itself,
+// from [Config].Token. Errors are [*share.Error] or the cause of the caller's context. No error and no log line contains a token, a
+// bearer, a signed URL or a socket URL.
 //
-// Who gets a Session releases it, who gets a Watch closes it, who makes a Pool closes it; Pool.Close waits for every goroutine.
+// Callers must Release each Session and Close each Watch and Pool. Pool.Close waits for every goroutine.
 //
-// Files: pool.go (who shares what), session.go (a session's life: open, lose, reopen, end), calls.go (what callers may ask),
-// conn.go (one socket), frames.go and requests.go (what is on the wire), consumer.go and brand.go (the dialects),
-// conversations.go, events.go and watch.go (what is known), errors.go and token.go.
+// Each layer calls only those below it:
+//
+//   - calls.go, lookup.go: the methods of Session.
+//   - pool.go: the sessions of all credentials.
+//   - session.go, fetch.go: one session: opening, reopening, ending, and reading the events of dialogs.
+//   - opener.go, identity.go: opening a connection; tokens and logins that the server renews.
+//   - transport.go: one connection.
+//   - book.go, feed.go, conversations.go, watch.go: the state that frames build up. No I/O.
+//   - dialect.go, consumer.go, agent.go, frames.go, requests.go, token.go, errors.go, backoff.go: protocol details and small types.
 package lpws

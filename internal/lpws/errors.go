@@ -1,43 +1,39 @@
 package lpws
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/url"
-	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// answerError is the condition that an answer with a code over 399 stands for.
+// answerError returns the error for an answer with a code over 399.
 func answerError(s lpwire.Step, f *frame) error { return lpwire.Failure(s, int(f.Code), f.errorCode()) }
 
-// errUnavailable says that LivePerson cannot be reached, or not for long enough.
+// errUnavailable returns the error for a LivePerson that is unreachable, or that lost the connection.
 func errUnavailable(cause error) *share.Error {
 	return &share.Error{
-		Kind: share.LPUnavailable, Message: "LivePerson cannot be reached; try again later", RetryAfter: lpwire.UnavailableWait, Cause: cause,
+		Kind: share.LPUnavailable, Message: "LivePerson is unreachable; retry later", RetryAfter: lpwire.UnavailableWait, Cause: cause,
 	}
 }
 
-// errTimeout is why a call ends that LivePerson did not answer in time.
+// errTimeout ends a call that LivePerson did not answer within Config.CallTimeout.
 var errTimeout error = share.Errorf(share.LPTimeout, "LivePerson did not answer in time", nil)
 
-// errTooLate is why a call ends whose time was over before its frame could be written.
-var errTooLate error = share.Errorf(share.LPTimeout, "LivePerson could not be told in time; nothing was sent to it", nil)
+// errTooLate ends a call whose deadline passed before its frame was written.
+var errTooLate error = share.Errorf(share.LPTimeout, "timed out before the request could be sent; nothing was sent to LivePerson", nil)
 
-// errOpenTimeout is why opening ends that takes too long.
+// errOpenTimeout ends an opening that exceeds Config.OpenTimeout.
 var errOpenTimeout error = &share.Error{
-	Kind: share.LPUnavailable, Message: "LivePerson did not open the session in time; try again later", RetryAfter: lpwire.UnavailableWait,
+	Kind: share.LPUnavailable, Message: "LivePerson did not open the session in time; retry later", RetryAfter: lpwire.UnavailableWait,
 }
 
-// errIdentityEnded ends a session whose credential LivePerson no longer accepts, or whose time is up.
+// errIdentityEnded ends a session whose credential has expired or is no longer accepted by LivePerson.
 func errIdentityEnded(cause error) error {
 	return share.Errorf(share.LPIdentityExpired, "LivePerson ended the session because the identity expired; renew the token or sign in again", cause)
 }
@@ -46,90 +42,109 @@ func errIdentityEnded(cause error) error {
 var errSignedOut error = share.Errorf(share.LPIdentityExpired, "the agent has signed out; sign in again", nil)
 
 // errDraining ends everything when the pool is closed.
-var errDraining error = &share.Error{Kind: share.ServerDraining, Message: "the server is going down; repeat on another", RetryAfter: time.Second}
+var errDraining error = &share.Error{Kind: share.ServerDraining, Message: "the server is shutting down; retry on another server", RetryAfter: time.Second}
 
-// errReplaced ends a connection that another has taken the place of.
-var errReplaced = errors.New("the session goes on over another connection")
+// errTokensRejected means that LivePerson does not accept tokens that it has just issued. Callers cannot fix that.
+var errTokensRejected error = share.Errorf(share.LPCredentialsRejected, "LivePerson rejects the tokens that it issues for the server's own credentials; "+
+	"the operator must check the account's identity settings, in LivePerson and on this server", nil)
 
-// errIdle ends a session that nobody holds.
-var errIdle = errors.New("nobody holds the session")
+// errReplaced closes a connection after another one has replaced it.
+var errReplaced = errors.New("another connection replaced this one")
 
-// A death is why a connection ended.
-type death struct {
-	kind deathKind
-	code int   // close code, if LivePerson sent one
-	text error // for the log; free of secrets
+// errIdle ends a session that no caller uses.
+var errIdle = errors.New("the session is idle")
+
+// errNoConnection is why a call ends that waited for a lost connection.
+var errNoConnection = errors.New("the connection was lost and is not open again yet")
+
+func errSessionLimit() error {
+	return &share.Error{
+		Kind: share.SessionLimit, Message: "the server has reached its limit of LivePerson sessions; retry later", RetryAfter: time.Second,
+	}
 }
 
-type deathKind int
+func errNoConversation() error {
+	return share.Errorf(share.ConversationNotFound, "no such conversation or dialog among those of the identity", nil)
+}
+
+func errClosed() error {
+	return share.Errorf(share.ConversationClosed, "the conversation or dialog is closed; start a new one", nil)
+}
+
+func errTooSlow() error {
+	return share.Errorf(share.WatchTooSlow, "the reader of the watch is too slow; start a new watch with the last resume token", nil)
+}
+
+// errWatchClosed is the error of a watch after Close.
+var errWatchClosed error = share.Errorf(share.Internal, "the watch is closed", nil)
+
+// transient reports whether a retry may succeed after err.
+func transient(err error) bool {
+	return share.Is(err, share.LPUnavailable, share.LPTimeout, share.LPRateLimited)
+}
+
+// retryAfter returns the wait that err asks for; 0 if it asks for none.
+func retryAfter(err error) time.Duration {
+	if e, ok := errors.AsType[*share.Error](err); ok {
+		return e.RetryAfter
+	}
+	return 0
+}
+
+// withKind returns err if it names a condition, and LPUnavailable otherwise.
+func withKind(err error) error {
+	if share.KindOf(err) == "" {
+		return errUnavailable(err)
+	}
+	return err
+}
+
+// closeReason is why a connection ended.
+type closeReason struct {
+	kind  closeKind
+	code  int   // LivePerson's close code; 0 if there is none
+	cause error // for the log; free of secrets
+}
+
+type closeKind int
 
 const (
-	deathLost     deathKind = iota // the network, or LivePerson, let go of it: another one may work
-	deathIdentity                  // LivePerson does not accept the credential any more
-	deathGarbage                   // something came that cannot be read
-	deathTooBig                    // a frame over the limit came
-	deathOurs                      // closed by us, as text says
-	deathReplaced                  // closed by us, and there is another one, or will be
+	closedByPeer     closeKind = iota // the network or LivePerson ended it; another connection may work
+	closedIdentity                    // LivePerson no longer accepts the credential
+	closedUnreadable                  // a frame was malformed
+	closedTooLarge                    // a frame exceeded Config.MaxFrame
+	closedLocally                     // this server closed it; cause says why
+	closedReplaced                    // this server closed it, and there is or will be another connection
 )
 
-// ours reports whether it was we who closed the connection.
-func (d *death) ours() bool { return d.kind == deathOurs || d.kind == deathReplaced }
+// local reports whether this server closed the connection.
+func (r *closeReason) local() bool { return r.kind == closedLocally || r.kind == closedReplaced }
 
-// again reports whether another connection may do what this one did not.
-func (d *death) again() bool { return d.kind == deathLost || d.kind == deathReplaced }
+// retryable reports whether a call may succeed on another connection.
+func (r *closeReason) retryable() bool { return r.kind == closedByPeer || r.kind == closedReplaced }
 
-func (d *death) Error() string { return d.text.Error() }
-func (d *death) Unwrap() error { return d.text }
+func (r *closeReason) Error() string { return r.cause.Error() }
+func (r *closeReason) Unwrap() error { return r.cause }
 
-// asError is d for the caller of a call that it ended.
-func (d *death) asError() error {
-	switch d.kind {
-	case deathIdentity:
-		return errIdentityEnded(d.text)
-	case deathGarbage:
-		return share.Errorf(share.LPProtocolError, "LivePerson sent something that cannot be read; please report it", d.text)
-	case deathTooBig:
-		return share.Errorf(share.LPProtocolError, "LivePerson sent more at once than the server takes; its limit for frames is too low", d.text)
-	case deathOurs:
-		if share.KindOf(d.text) != "" {
-			return d.text
-		}
+// callError returns the error for a call that was pending when the connection ended.
+func (r *closeReason) callError() error {
+	switch r.kind {
+	case closedIdentity:
+		return errIdentityEnded(r.cause)
+	case closedUnreadable:
+		return share.Errorf(share.LPProtocolError, "LivePerson sent a malformed frame; please report it", r.cause)
+	case closedTooLarge:
+		return share.Errorf(share.LPProtocolError, "LivePerson sent a frame over the server's size limit; please report it", r.cause)
+	case closedLocally:
+		return withKind(r.cause)
 	}
-	return errUnavailable(d.text)
+	return errUnavailable(r.cause)
 }
 
-// A harmless is the text of an error that may be shown.
-type harmless string
-
-func (h harmless) Error() string { return string(h) }
-
-// plain is err without anything that could be secret: the errors of dialling, of TLS and of HTTP hold URLs and whatever the peer
-// said, so only what is known to be harmless passes.
-func plain(err error) error {
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err
-	}
-	if h, ok := errors.AsType[harmless](err); ok {
-		return h
-	}
+// sanitize returns what may be logged of err: see netrules.SafeError.
+func sanitize(err error) error {
 	if c, ok := errors.AsType[*websocket.CloseError](err); ok {
-		return harmless(fmt.Sprintf("closed with code %d", c.Code))
+		return netrules.NewSafe(fmt.Sprintf("closed with code %d", c.Code))
 	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return harmless("the host's name cannot be resolved")
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return harmless("the host's certificate is not trusted")
-	}
-	if n, ok := errors.AsType[syscall.Errno](err); ok {
-		return harmless(n.Error())
-	}
-	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
-		return harmless("timed out")
-	}
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return harmless("the connection ended")
-	}
-	return harmless(fmt.Sprintf("%T", err))
+	return netrules.SafeError(err)
 }

@@ -9,19 +9,21 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 )
 
-// A frame is what came from LivePerson: an answer or a notification.
+// frame is an answer or a notification from LivePerson.
 type frame struct {
 	Kind  lpwire.Text     `json:"kind"`
 	ReqID lpwire.Text     `json:"reqId"`
 	Code  lpwire.Code     `json:"code"`
 	Type  lpwire.Text     `json:"type"`
 	Body  json.RawMessage `json:"body"`
+
+	connection uint64 // id of the transport that received it
 }
 
-// errFrame says that a frame cannot be read. What stood in it stays out of logs: it may hold anything.
-var errFrame = errors.New("a frame that is no JSON object")
+// errFrame is the error for a malformed frame. It has nothing of the frame, which may contain secrets.
+var errFrame = errors.New("the frame is not a JSON object")
 
-// parseFrame reads one frame. It keeps nothing of data.
+// parseFrame decodes a frame. The result does not refer to data.
 func parseFrame(data []byte) (frame, error) {
 	var f frame
 	data = bytes.TrimSpace(data)
@@ -31,17 +33,17 @@ func parseFrame(data []byte) (frame, error) {
 	return f, nil
 }
 
-// isAnswer reports whether f answers a request. Some answers lack their kind.
+// isAnswer reports whether f answers a request. Some answers have no kind.
 func (f *frame) isAnswer() bool { return f.Kind == "resp" || f.Kind == "" && f.ReqID != "" }
 
-// name is the type without the prefixes that differ between dialects: "ExConversationChangeNotification".
+// name returns the type without the prefix, which differs between dialects: "ExConversationChangeNotification".
 func (f *frame) name() string {
 	s := string(f.Type)
 	return s[strings.LastIndexByte(s, '.')+1:]
 }
 
-// failed reports whether an answer says that its request failed.
+// failed reports whether an answer means that its request failed.
 func (f *frame) failed() bool { return f.Code > 399 }
 
-// errorCode is the number that an error answer gives for programs.
+// errorCode returns LivePerson's error code of an answer that failed.
 func (f *frame) errorCode() int { return lpwire.ErrorNumber(int(f.Code), f.Body) }

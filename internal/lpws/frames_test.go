@@ -12,7 +12,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// The frames in testdata/frames are LivePerson's own examples, from its pages and schemas.
+// examples returns the frames in testdata/frames: LivePerson's own examples, from its documentation and schemas.
 func examples(t testing.TB) map[string][]byte {
 	t.Helper()
 	files, err := filepath.Glob("testdata/frames/*.json")
@@ -30,7 +30,7 @@ func examples(t testing.TB) map[string][]byte {
 	return all
 }
 
-func TestLivePersonsOwnExamplesAreRead(t *testing.T) {
+func TestParseFrame_Examples(t *testing.T) {
 	t.Parallel()
 	for name, data := range examples(t) {
 		f, err := parseFrame(data)
@@ -77,7 +77,7 @@ func TestLivePersonsOwnExamplesAreRead(t *testing.T) {
 	}
 }
 
-func TestRequestsAreWrittenToTheLetter(t *testing.T) {
+func TestRequest_Encoding(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]request{
 		`{"kind":"req","id":"1","type":"GetClock"}`:                                                                                  {Type: reqClock},
@@ -86,9 +86,9 @@ func TestRequestsAreWrittenToTheLetter(t *testing.T) {
 		`{"kind":"req","id":"1","type":"ms.GenerateURLForDownloadFile","body":{"relativePath":"/v1/x"}}`:                             {Type: reqDownloadURL, Body: lpwire.DownloadURLBody{RelativePath: "/v1/x"}},
 		`{"kind":"req","id":"1","type":"cqm.SubscribeExConversations","body":{"minLastUpdatedTime":0,"convState":["OPEN","CLOSE"]}}`: {Type: reqSubscribeConvs, Body: consumer{}.subscription(false)},
 		`{"kind":"req","id":"1","type":"ms.SubscribeMessagingEvents","body":{"dialogId":"d","conversationId":"c","fromSeq":0}}`:      {Type: reqSubscribeEvents, Body: subscribeEvents{"d", "c", 0}},
-		`{"kind":"req","id":"1","type":".ams.ms.QueryMessages","body":{"dialogId":"d","newerThanSequence":0,"fromSeq":0}}`:           {Type: agent{}.name(reqQueryMessages), Body: queryMessages{"d", 0, 0}},
+		`{"kind":"req","id":"1","type":".ams.ms.QueryMessages","body":{"dialogId":"d","newerThanSequence":0,"fromSeq":0}}`:           {Type: agent{}.requestType(reqQueryMessages), Body: queryMessages{"d", 0, 0}},
 		`{"kind":"req","id":"1","type":".ams.aam.SubscribeExConversations","body":{"minLastUpdatedTime":0,"convState":["OPEN"],"agentIds":["1.2"]}}`: {
-			Type: agent{}.name(reqSubscribeConvs), Body: agent{share.AgentGrant{Account: "1", UserID: "2"}}.subscription(true)},
+			Type: agent{}.requestType(reqSubscribeConvs), Body: agent{share.AgentGrant{Account: "1", UserID: "2"}}.subscription(true)},
 		`{"kind":"req","id":"1","type":"cm.UpdateConversationField","body":{"conversationId":"c","conversationField":[{"field":"ConversationStateField","conversationState":"CLOSE"}]}}`: {
 			Type: reqUpdate, Body: lpwire.CloseBody("c")},
 		`{"kind":"req","id":"1","type":"ms.PublishEvent","body":{"dialogId":"d","conversationId":"c","event":{"type":"ContentEvent","contentType":"hosted/file","message":{"caption":"","relativePath":"/v1/x","fileType":"JPG"}}}}`: {
@@ -103,7 +103,7 @@ func TestRequestsAreWrittenToTheLetter(t *testing.T) {
 	}
 }
 
-// FuzzFrame reads anything as a frame and as each body that there is: nothing may panic, and what is read twice is the same.
+// FuzzFrame decodes any input as a frame and as each kind of body. Nothing may panic, and decoding must be deterministic.
 func FuzzFrame(f *testing.F) {
 	for _, data := range examples(f) {
 		f.Add(data)
@@ -142,13 +142,11 @@ func FuzzFrame(f *testing.F) {
 		_, _ = lpwire.ReadTempURL(fr.Body, "12345678", "")
 		subscriptionID(&fr)
 
-		p := &Pool{links: map[[32]byte]*link{}}
-		p.cfg.MaxConversations = 5
-		l := &link{p: p, d: consumer{"12345678", "t"}, who: share.Principal{ID: "me", Account: "12345678", Role: share.RoleConsumer}}
-		c := &conn{p: p, snapshot: make(chan struct{})}
-		l.notified(c, &fr)
-		l.notified(c, &fr)
-		if len(l.book.convs) > 5 {
+		b := newTestBook(5)
+		fr.connection = 1
+		b.apply(&fr)
+		b.apply(&fr)
+		if len(b.conversations.byID) > 5 {
 			t.Fatal("too many conversations")
 		}
 	})

@@ -6,8 +6,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,74 +15,81 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Config says how a Pool behaves. Only SocketURL is required.
+// maxSessionAttempts is how often a session may end between its opening and its first use before Pool.Session fails.
+const maxSessionAttempts = 3
+
+// Config configures a Pool. Only SocketURL is required.
 type Config struct {
-	// SocketURL returns where an account's sockets are: "wss://host" or "ws://host", without a path. It is asked before each
-	// opening. Its errors are passed on if they are *share.Error, and are LPUnavailable otherwise.
+	// SocketURL returns the base URL of an account's sockets: "wss://host" or "ws://host", without a path. It is called before each
+	// connection is opened. Errors that are *share.Error are returned to callers; others become LPUnavailable.
 	SocketURL func(ctx context.Context, account string, scheme share.Scheme) (base string, err error)
-	// Under names the settings that sessions of an account are opened under now, if they can change. A session that was opened under
-	// others goes on for those who hold it, is given to nobody else, and is closed as soon as nobody holds it. It is asked often.
-	// Default: they never change.
-	Under func(account string) string
-	// Unreachable is told when a host that SocketURL gave does not answer, so that it can be looked up anew. Default: nothing.
+	// SettingsKey identifies the current settings of an account, if they can change. A session that was opened with other settings is
+	// kept for the callers that use it, is not given to further ones, and is closed when it is idle. It is called often. Default: the
+	// settings never change.
+	SettingsKey func(account string) string
+	// Unreachable is called if a host from SocketURL does not answer, so that the host can be looked up again. Default: no call.
 	Unreachable func(account string, scheme share.Scheme)
-	// Token gets a consumer token for an lp-external-consumer-id: of a consumer for whom the server's own credentials vouch. One that
-	// lives will do, but for instead, which is not wanted any more, or is empty. Such sessions get the next token before it ends, and
-	// outlive it. Default: there are none, and the identity is MethodNotImplemented.
+	// Token obtains a consumer token for an lp-external-consumer-id, with the server's own credentials. It may return a valid token
+	// again, but not instead, which LivePerson has rejected; instead may be empty. Sessions with such tokens obtain the next one before
+	// the current one expires. Default: such identities fail with MethodNotImplemented.
 	Token func(ctx context.Context, cred share.Credential, instead string) (share.SignIn, error)
-	// RefreshAgent keeps an agent's login alive; it is called every RefreshEvery (default 10 min) for each agent's session that is
-	// open, and ends the session by TokenInvalid. Default: logins end when they end.
+	// RefreshAgent keeps an agent's login valid. It is called every RefreshEvery (10 min) for each open session of an agent. If it
+	// fails with TokenInvalid, the session ends. Default: logins are not refreshed.
 	RefreshAgent func(ctx context.Context, grant share.AgentGrant) error
 	RefreshEvery time.Duration
-	// TLS is for "wss"; nil: the system's roots.
+	// TLS configures "wss" connections. Default: the system's root certificates.
 	TLS *tls.Config
-	// Logger hears of sessions by a short hash and their account. Default: silent.
+	// Logger logs sessions, by a short hash and their account. Default: no log.
 	Logger *slog.Logger
-	// CallTimeout bounds each question to LivePerson, waiting for a lost connection included. Default 10 s.
+	// CallTimeout bounds each request to LivePerson, including the wait for a lost connection (10 s).
 	CallTimeout time.Duration
-	// OpenTimeout bounds the opening of a session. Default 15 s.
+	// OpenTimeout bounds the opening of a connection (15 s).
 	OpenTimeout time.Duration
-	// KeepAlive is how often a socket is pinged. A peer that is silent for two and a half times as long is given up. Default 30 s.
+	// KeepAlive is the interval between pings. A peer that sends nothing for 2.5 intervals counts as lost (30 s).
 	KeepAlive time.Duration
-	// IdleClose is how long a session stays open that nobody holds. Default 5 min.
+	// IdleClose is how long an idle session stays open: one that no caller uses (5 min).
 	IdleClose time.Duration
-	// MaxSessions is how many sessions there may be, idle ones included; beyond it there is SessionLimit. Default 10,000.
+	// MaxSessions is the maximum number of sessions (10,000). For a further one, the session that has been idle longest is closed; if
+	// none is idle, Pool.Session fails with SessionLimit.
 	MaxSessions int
-	// BackoffMin and BackoffMax bound the wait before a lost connection is opened again: the first wait is between half of
-	// BackoffMin and BackoffMin, and it doubles with each failure. Defaults 1 s and 30 s.
+	// BackoffMin and BackoffMax bound the pause before a lost connection is reopened (1 s, 30 s). The first pause is between half of
+	// BackoffMin and BackoffMin. It doubles each time, until a connection has lasted for BackoffMax. A longer Retry-After of
+	// LivePerson takes precedence.
 	BackoffMin, BackoffMax time.Duration
-	// MaxFrame is the largest frame that LivePerson may send, in bytes; a larger one ends the connection. LivePerson sends the
-	// messages of a dialog in one frame, with previews of up to 30 KB each, so this bounds how long a dialog can be listed.
-	// Default 4 MiB.
+	// MaxFrame is the maximum size of a frame from LivePerson, in bytes (4 MiB). A larger one ends the connection. LivePerson sends
+	// all messages of a dialog in one frame, with previews of up to 30 KB each, so MaxFrame limits how long a readable dialog can be.
 	MaxFrame int64
-	// MaxConversations is how many conversations are known of each session, the newest first. Default 2,000.
+	// MaxConversations is the maximum number of conversations that a session knows (2,000). The newest ones are kept.
 	MaxConversations int
-	// Grace is how long the messages of a dialog may lag behind the answer that announces them. It is waited only where messages
-	// are known to be missing, so that it costs time only where some are hidden from the caller. Default 400 ms.
+	// Grace is how long the events of a dialog may follow the answer that announces them (400 ms). The wait ends as soon as all known
+	// events have arrived, so it is used only if some are hidden from the caller.
 	Grace time.Duration
-	// InitConnection sends a consumer's token in the first frame rather than in a header. Without it that is done only where
-	// the opening is answered 400 or 431, as by proxies that do not pass such a header.
+	// InitConnection sends a consumer's token in the first frame instead of a header. By default, that is done only if the upgrade
+	// fails with 400 or 431, with which proxies reject long headers.
 	InitConnection bool
-	// Now is the clock for expiries. Default time.Now.
+	// Now is the clock for expiries. Default: time.Now.
 	Now func() time.Time
+
+	dial func(ctx context.Context, network, addr string) (net.Conn, error) // set by tests
 }
 
-// A Pool keeps the sessions of all callers. It is safe for concurrent use.
+// Pool keeps the sessions of all callers. It is safe for concurrent use.
 type Pool struct {
 	cfg    Config
 	log    *slog.Logger
-	ctx    context.Context // ends with Close; the parent of everything that no caller waits for
+	ctx    context.Context // canceled by Close; parent of all work that no single caller waits for
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	// Buffers are shared by all sockets, since most are idle.
+	// All sockets share buffers, since most are idle.
 	writeBuffers, readBuffers sync.Pool
+	lastTransport             atomic.Uint64 // id of the newest transport
 
-	mu     sync.Mutex // a link's may be held when it is taken, never the other way round
-	closed bool
-	links  map[[sha256.Size]byte]*link
+	mu       sync.Mutex // may be locked with a session's mu held, not the other way round
+	closed   bool
+	sessions map[[sha256.Size]byte]*sharedSession
 }
 
-// New returns a Pool without sessions. Who makes one closes it.
+// New returns a Pool without sessions. The caller must close it.
 func New(cfg Config) *Pool {
 	cfg.RefreshEvery = cmp.Or(cfg.RefreshEvery, 10*time.Minute)
 	cfg.CallTimeout = cmp.Or(cfg.CallTimeout, 10*time.Second)
@@ -101,160 +108,178 @@ func New(cfg Config) *Pool {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Under == nil {
-		cfg.Under = func(string) string { return "" }
+	if cfg.SettingsKey == nil {
+		cfg.SettingsKey = func(string) string { return "" }
 	}
-	p := &Pool{cfg: cfg, log: cfg.Logger, links: make(map[[sha256.Size]byte]*link)}
+	if cfg.dial == nil {
+		cfg.dial = (&net.Dialer{}).DialContext
+	}
+	p := &Pool{cfg: cfg, log: cfg.Logger, sessions: make(map[[sha256.Size]byte]*sharedSession)}
 	p.readBuffers.New = func() any { return new(bytes.Buffer) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.wg.Go(p.keep)
+	p.wg.Go(p.maintain)
 	return p
 }
 
-// Session returns the session of a credential, opening it if need be; callers with the same credential share one, and one
-// opening however many come at once. It returns when LivePerson has accepted the credential. ctx bounds the wait, not the
-// session. The caller releases what it gets.
+// Session returns the session of a credential, and opens it if necessary. Callers with the same credential share one session, and
+// concurrent callers one opening. It returns when LivePerson has accepted the credential. ctx bounds the wait, not the session. The
+// caller must release the session.
 //
-// It fails with TokenInvalid where LivePerson does not accept the credential, or where that has expired since; NotAllowed where it
-// is of another account; SessionLimit, LPUnavailable, LPRateLimited, LPProtocolError, ServerDraining, and with ctx's cause.
-// A failure is shared by those who waited for it, and the next caller tries anew.
+// It fails with TokenInvalid if LivePerson does not accept the credential or if it has expired, with NotAllowed for a credential of
+// another account, with SessionLimit, LPUnavailable, LPRateLimited, LPProtocolError or ServerDraining, or with the cause of ctx's
+// end. All callers that waited for an opening share its failure; the next caller tries again.
 func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, error) {
 	d, err := newDialect(cred)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := d.(*held); ok && p.cfg.Token == nil {
-		return nil, share.Errorf(share.MethodNotImplemented, "this server gets no tokens for consumers by their ids; call with lp-consumer-token", nil)
+	if _, ok := d.(*issuedConsumer); ok && p.cfg.Token == nil {
+		return nil, share.Errorf(share.MethodNotImplemented, "this server cannot obtain consumer tokens; call with lp-consumer-token", nil)
 	}
-	under := p.cfg.Under(cred.Account)
-	key := keyOf(cred, under)
-	for try := 1; ; try++ {
-		l, err := p.hold(key, cred, d, under)
+	settings := p.cfg.SettingsKey(cred.Account)
+	key := keyOf(cred, settings)
+	for attempt := 1; ; attempt++ {
+		s, err := p.use(key, cred, d, settings)
 		if err != nil {
 			return nil, err
 		}
 		select {
-		case <-l.opened:
+		case <-s.opened:
 		case <-ctx.Done():
-			p.release(l)
+			p.release(s)
 			return nil, context.Cause(ctx)
 		}
-		again, err := l.usable()
+		replaceable, err := s.usable()
 		if err == nil {
-			return &Session{l: l, caller: cred.Caller}, nil
+			return &Session{s: s, caller: cred.Caller}, nil
 		}
-		p.release(l)
-		if !again || try == maxSessionTries {
+		p.release(s)
+		if !replaceable || attempt == maxSessionAttempts {
 			if share.Is(err, share.LPIdentityExpired) {
-				err = d.refused()
+				err = d.rejected()
 			}
 			return nil, err
 		}
-		// It ended between two calls. It has left the pool, so the next round begins a new one.
+		// The session ended between two calls. It is no longer in the pool, so the next attempt opens another one.
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-func keyOf(cred share.Credential, under string) [sha256.Size]byte {
-	return sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + under))
+func keyOf(cred share.Credential, settings string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + settings))
 }
 
-// End ends the session of a credential, if there is one, with all that runs on it: calls and watches fail with LPIdentityExpired.
-// Sessions that were opened under earlier settings are ended too.
+// End ends the session of a credential, if there is one. Its calls and watches fail with LPIdentityExpired. Sessions with earlier
+// settings end too.
 func (p *Pool) End(cred share.Credential) {
-	var ending []*link
+	var ending []*sharedSession
 	p.mu.Lock()
-	for _, l := range p.links {
-		if c := &l.cred; c.Scheme == cred.Scheme && c.Account == cred.Account && c.Secret == cred.Secret {
-			ending = append(ending, l)
+	for _, s := range p.sessions {
+		if c := &s.cred; c.Scheme == cred.Scheme && c.Account == cred.Account && c.Secret == cred.Secret {
+			ending = append(ending, s)
 		}
 	}
 	p.mu.Unlock()
-	for _, l := range ending {
-		l.end(errSignedOut)
+	for _, s := range ending {
+		s.end(errSignedOut)
 	}
 }
 
-// maxSessionTries is how often a session may end between its opening and its use before the caller is told.
-const maxSessionTries = 3
-
-// hold returns the link of key, held once more, and begins one if there is none.
-func (p *Pool) hold(key [sha256.Size]byte, cred share.Credential, d dialect, under string) (*link, error) {
+// use returns the session with that key, and creates it if there is none. The caller must release it.
+func (p *Pool) use(key [sha256.Size]byte, cred share.Credential, d dialect, settings string) (*sharedSession, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, errDraining
 	}
-	l := p.links[key]
-	if l == nil {
-		if len(p.links) >= p.cfg.MaxSessions {
-			return nil, &share.Error{
-				Kind: share.SessionLimit, Message: "the server holds as many sessions with LivePerson as it may", RetryAfter: time.Second,
-			}
+	s := p.sessions[key]
+	if s == nil {
+		if len(p.sessions) >= p.cfg.MaxSessions && !p.evict() {
+			return nil, errSessionLimit()
 		}
-		l = &link{
-			p: p, key: key, cred: cred, d: d, under: under, tag: hex.EncodeToString(key[:4]),
-			opened: make(chan struct{}), ended: make(chan struct{}), up: make(chan struct{}),
+		s = newSession(p, key, cred, d, settings)
+		p.sessions[key] = s
+		p.wg.Go(s.open)
+	}
+	s.refs++
+	return s, nil
+}
+
+// evict removes the session that has been idle longest, and reports whether there was one. It must be called with mu held.
+func (p *Pool) evict() bool {
+	var oldest *sharedSession
+	for _, s := range p.sessions {
+		if s.refs == 0 && !s.idleSince.IsZero() && (oldest == nil || s.idleSince.Before(oldest.idleSince)) {
+			oldest = s
 		}
-		l.inFrame = p.cfg.InitConnection
-		p.links[key] = l
-		p.wg.Go(l.open)
 	}
-	l.refs++
-	return l, nil
-}
-
-// release gives a link back.
-func (p *Pool) release(l *link) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.refs--; l.refs == 0 {
-		l.idleSince = p.cfg.Now()
+	if oldest == nil {
+		return false
 	}
+	p.removeLocked(oldest)
+	p.wg.Go(func() { oldest.end(errIdle) })
+	return true
 }
 
-// retain holds a link that the caller holds already.
-func (p *Pool) retain(l *link) {
+// release ends the use of a session by one caller.
+func (p *Pool) release(s *sharedSession) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.refs++
-}
-
-// isHeld reports whether anybody holds the link.
-func (p *Pool) isHeld(l *link) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return l.refs > 0
-}
-
-// wanted reports whether anybody holds the link; if nobody does, it leaves the pool.
-func (p *Pool) wanted(l *link) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.refs > 0 && !p.closed {
-		return true
-	}
-	p.drop(l)
-	return false
-}
-
-// forget takes a link out of the pool.
-func (p *Pool) forget(l *link) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.drop(l)
-}
-
-// drop is forget under mu.
-func (p *Pool) drop(l *link) {
-	if p.links[l.key] == l {
-		delete(p.links, l.key)
+	if s.refs--; s.refs == 0 {
+		s.idleSince = p.cfg.Now()
 	}
 }
 
-// spawn runs f in a goroutine that Close waits for, unless the pool is closed.
+// retain adds a use of a session that the caller uses already.
+func (p *Pool) retain(s *sharedSession) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.refs++
+}
+
+// inUse reports whether a caller uses the session.
+func (p *Pool) inUse(s *sharedSession) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return s.refs > 0
+}
+
+// markIfUnused starts the idle time of a session that was just opened, if its callers have given up meanwhile.
+func (p *Pool) markIfUnused(s *sharedSession) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.refs == 0 {
+		s.idleSince = p.cfg.Now()
+	}
+}
+
+// removeUnused removes the session if no caller uses it or the pool is closed, and reports whether it did.
+func (p *Pool) removeUnused(s *sharedSession) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.refs > 0 && !p.closed {
+		return false
+	}
+	p.removeLocked(s)
+	return true
+}
+
+// remove removes a session, so that no further caller gets it.
+func (p *Pool) remove(s *sharedSession) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.removeLocked(s)
+}
+
+func (p *Pool) removeLocked(s *sharedSession) {
+	if p.sessions[s.key] == s {
+		delete(p.sessions, s.key)
+	}
+}
+
+// spawn runs f on a goroutine that Close waits for. It reports false if the pool is closed.
 func (p *Pool) spawn(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -265,41 +290,42 @@ func (p *Pool) spawn(f func()) bool {
 	return true
 }
 
-// Len is how many sessions there are, those that are being opened included.
+// Len returns the number of sessions, including those that are being opened.
 func (p *Pool) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.links)
+	return len(p.sessions)
 }
 
-// Close ends all sessions and watches with ServerDraining, and returns when nothing of the pool runs any more: within about a
-// second, unless Config.SocketURL does not heed its context. It may be called more than once.
+// Close ends all sessions and watches with ServerDraining, and waits for all goroutines of the pool. That takes about a second at
+// most, unless a function of Config ignores its context. It may be called more than once.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
-	all := p.appendLinks(nil)
+	all := p.appendSessions(nil)
 	p.mu.Unlock()
-	for _, l := range all {
-		l.end(errDraining)
+	for _, s := range all {
+		s.end(errDraining)
 	}
 	p.cancel()
 	p.wg.Wait()
 }
 
-func (p *Pool) appendLinks(to []*link) []*link {
-	for _, l := range p.links {
-		to = append(to, l)
+// appendSessions must be called with mu held.
+func (p *Pool) appendSessions(to []*sharedSession) []*sharedSession {
+	for _, s := range p.sessions {
+		to = append(to, s)
 	}
 	return to
 }
 
-// keep is the keeper: it pings sockets, ends sessions that are idle or have expired, and forgets what was cached. One goroutine
-// for all sessions is a few kilobytes less for each.
-func (p *Pool) keep() {
+// maintain pings connections, renews tokens, ends idle and expired sessions, and drops cached state. One goroutine for all sessions
+// saves several kilobytes for each.
+func (p *Pool) maintain() {
 	period := min(max(min(p.cfg.KeepAlive, p.cfg.IdleClose)/8, time.Millisecond), time.Second)
 	tick := time.NewTicker(period)
 	defer tick.Stop()
-	var all []*link
+	var all []*sharedSession
 	for {
 		select {
 		case <-p.ctx.Done():
@@ -308,53 +334,30 @@ func (p *Pool) keep() {
 		}
 		now := p.cfg.Now()
 		p.mu.Lock()
-		all = p.appendLinks(all[:0])
+		all = p.appendSessions(all[:0])
 		p.mu.Unlock()
-		for _, l := range all {
-			if p.endIdle(l, now) {
-				l.end(errIdle)
+		for _, s := range all {
+			if p.removeIdle(s, now) {
+				s.end(errIdle)
 				continue
 			}
-			l.inspect(now, time.Now())
+			s.maintain(now, time.Now())
 		}
 		clear(all)
 	}
 }
 
-// endIdle takes a link out of the pool that nobody has held for long enough, or that nobody can get any more.
-func (p *Pool) endIdle(l *link, now time.Time) bool {
+// removeIdle removes a session that has been idle for IdleClose, or that is idle and has outdated settings. It reports whether it
+// did.
+func (p *Pool) removeIdle(s *sharedSession, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l.refs > 0 || l.idleSince.IsZero() {
+	if s.refs > 0 || s.idleSince.IsZero() {
 		return false
 	}
-	if now.Sub(l.idleSince) < p.cfg.IdleClose && l.under == p.cfg.Under(l.cred.Account) {
+	if now.Sub(s.idleSince) < p.cfg.IdleClose && s.settingsKey == p.cfg.SettingsKey(s.cred.Account) {
 		return false
 	}
-	p.drop(l)
+	p.removeLocked(s)
 	return true
-}
-
-// A Session is LivePerson as one caller sees it. It is safe for concurrent use; each call ends on its answer, its context, the
-// call time-out, or the end of the session. Its errors are *share.Error, or the cause of the context's end.
-type Session struct {
-	l        *link
-	caller   string
-	released atomic.Bool
-}
-
-// Principal is who LivePerson accepted.
-func (s *Session) Principal() share.Principal {
-	who := s.l.who
-	if s.l.cred.Scheme == share.ExternalConsumerID {
-		who.Caller = s.caller
-	}
-	return who
-}
-
-// Release gives the session back. No call may follow; another Release has no effect.
-func (s *Session) Release() {
-	if !s.released.Swap(true) {
-		s.l.p.release(s.l)
-	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// A proxy stands between a pool and the sandbox and cuts the connection at chosen WebSocket frames, counted over both
-// directions and all connections.
+// proxy forwards connections to the sandbox, and cuts them at chosen WebSocket frames, counted over both directions and all
+// connections.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -22,7 +22,7 @@ type proxy struct {
 
 	mu     sync.Mutex
 	frames int
-	cutAt  func(frame int) (cut, deliver bool) // deliver: the frame still passes
+	cutAt  func(frame int) (cut, deliver bool) // deliver: forward the frame first
 	cuts   int
 	conns  map[net.Conn]bool
 }
@@ -48,7 +48,7 @@ func newProxy(t *testing.T, target string, cutAt func(int) (bool, bool)) *proxy 
 	return p
 }
 
-// socketURL leads a pool through the proxy.
+// socketURL is a Config.SocketURL that returns the proxy.
 func (p *proxy) socketURL(context.Context, string, share.Scheme) (string, error) {
 	return "ws://" + p.listener.Addr().String(), nil
 }
@@ -78,7 +78,7 @@ func (p *proxy) serve() {
 	}
 }
 
-// pass copies one direction: the HTTP head as it is, then frame by frame.
+// pass forwards one direction: the HTTP header, then frame by frame.
 func (p *proxy) pass(from, to net.Conn) {
 	defer from.Close()
 	defer to.Close()
@@ -118,7 +118,7 @@ func (p *proxy) pass(from, to net.Conn) {
 	}
 }
 
-// readRawFrame reads one frame with its head.
+// readRawFrame reads one frame with its header.
 func readRawFrame(in *bufio.Reader) ([]byte, error) {
 	head := make([]byte, 2, 14)
 	if _, err := io.ReadFull(in, head); err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// The requests, by their names in the consumers' dialect.
+// Types of requests, in the consumer dialect.
 const (
 	reqInit            = "InitConnection"
 	reqClock           = "GetClock"
@@ -22,7 +22,7 @@ const (
 	reqDownloadURL     = "ms.GenerateURLForDownloadFile"
 )
 
-// A request is one frame to LivePerson.
+// request is a frame to LivePerson.
 type request struct {
 	Kind    string `json:"kind"`
 	ID      string `json:"id"`
@@ -30,7 +30,7 @@ type request struct {
 	Headers []any  `json:"headers,omitempty"`
 	Body    any    `json:"body,omitempty"`
 
-	until time.Time // from when on it must not be written any more, by the wall clock; zero: there is no such time
+	deadline time.Time // the frame must not be written at or after it, by the wall clock; zero: no deadline
 }
 
 type consumerAuthentication struct {
@@ -48,7 +48,7 @@ type unsubscribe struct {
 	SubscriptionID string `json:"subscriptionId"`
 }
 
-// newConversationBody is the body of a request for a conversation: none where the caller leaves everything to LivePerson.
+// newConversationBody returns the body of a request for a conversation: nil if n is empty, which leaves everything to LivePerson.
 func newConversationBody(account string, n share.NewConversation) any {
 	if n.SkillID == "" && n.CampaignID == "" && n.EngagementID == "" && n.Context == nil {
 		return nil

@@ -3,631 +3,492 @@ package lpws
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
-	"net/http"
-	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// A link is a session as all of its callers share it: one credential, and one connection after another. It is opened once. A
-// connection that is lost is replaced while anybody holds the link; otherwise the link leaves the pool with it.
-type link struct {
-	p    *Pool
-	key  [sha256.Size]byte
-	cred share.Credential
-	d    dialect
-	// under names the settings that it was opened under.
-	under string
-	tag   string // names the session in the log
+const (
+	// retireTime is the minimum time that a replaced connection stays open, for calls that have just chosen it.
+	retireTime = time.Second
+	// concurrentFetches is how many dialogs of one session are read at the same time. LivePerson limits concurrent requests.
+	concurrentFetches = 8
+)
 
-	refs      int       // guarded by Pool.mu
-	idleSince time.Time // guarded by Pool.mu
+// sharedSession is the session of one credential, shared by all callers with that credential. It is opened once, and then has one
+// connection after another. A lost connection is replaced while a caller uses the session; otherwise the session ends.
+type sharedSession struct {
+	p           *Pool
+	key         [sha256.Size]byte
+	cred        share.Credential
+	dialect     dialect
+	settingsKey string // Config.SettingsKey when the session was created
+	tag         string // identifies the session in the log
 
-	opened   chan struct{}   // closed when the first opening has succeeded or failed
-	ended    chan struct{}   // closed when the link has ended
-	accepted bool            // the first opening has succeeded; set before opened is closed
-	who      share.Principal // likewise; written once, under mu
+	refs      int       // callers that use the session; guarded by Pool.mu
+	idleSince time.Time // when refs became 0; zero while it is being opened; guarded by Pool.mu
 
-	nextRefresh time.Time // touched only by the keeper
+	opened    chan struct{}   // closed when the first opening has succeeded or failed
+	accepted  bool            // the first opening succeeded; set before opened is closed
+	principal share.Principal // likewise
+	ended     chan struct{}   // closed when the session has ended
 
-	inFrame  bool        // the credential goes in a frame; touched only by the goroutine that opens
-	openOnly atomic.Bool // all conversations would be more than a frame holds
+	renewal *renewal     // nil for a credential with its own token
+	login   loginRefresh // of an agent
+	book    book
+	fetches chan struct{} // limits concurrent fetches
 
-	opening sync.Mutex // held by who opens a connection once the link is open; taken before mu
+	opening sync.Mutex // held while a connection is opened after the first one; locked before mu
+	opener  opener     // used by the first opening, and then with opening locked
 
-	mu   sync.Mutex    // may be held when Pool.mu is taken
-	err  error         // why it ended
-	conn *conn         // nil: there is none now
-	up   chan struct{} // closed when there is a conn, or will never be
-	book book
-
-	renewal renewal // of a held identity
+	mu        sync.Mutex    // may be held when the locks of Pool and book are taken
+	err       error         // why the session ended
+	transport *transport    // nil while there is no connection
+	connected chan struct{} // closed when transport is set or the session has ended
+	backoff   backoff       // of reopening; kept over short-lived connections
+	retryAt   time.Time     // when the next attempt to reopen begins
 }
 
-// open opens the link for the first time.
-func (l *link) open() {
-	ctx, cancel := context.WithTimeoutCause(l.p.ctx, l.p.cfg.OpenTimeout, errOpenTimeout)
+// newSession returns a session that is not open yet.
+func newSession(p *Pool, key [sha256.Size]byte, cred share.Credential, d dialect, settingsKey string) *sharedSession {
+	s := &sharedSession{
+		p: p, key: key, cred: cred, dialect: d, settingsKey: settingsKey, tag: hex.EncodeToString(key[:4]),
+		opened: make(chan struct{}), ended: make(chan struct{}), connected: make(chan struct{}),
+		renewal: newRenewal(d, cred, &p.cfg), fetches: make(chan struct{}, concurrentFetches),
+		backoff: backoff{min: p.cfg.BackoffMin, max: p.cfg.BackoffMax},
+	}
+	s.book.init(p.cfg.MaxConversations, s.opener.openOnly.Load, p.cfg.Now)
+	s.opener.p, s.opener.cred, s.opener.dialect, s.opener.renewal = p, cred, d, s.renewal
+	s.opener.inFrame, s.opener.start = p.cfg.InitConnection, s.start
+	s.opener.log = func(message string) { s.log(message) }
+	return s
+}
+
+// open opens the session for the first time.
+func (s *sharedSession) open() {
+	ctx, cancel := context.WithTimeoutCause(s.p.ctx, s.p.cfg.OpenTimeout, errOpenTimeout)
 	defer cancel()
-	c, err := l.connect(ctx)
+	t, err := s.opener.open(ctx)
 	if err == nil {
-		// Now LivePerson has accepted the credential, and what it says is true.
-		var who share.Principal
-		if who, err = l.d.principal(); err == nil {
-			l.mu.Lock()
-			l.who = who
-			l.mu.Unlock()
-			if l.expired(l.p.cfg.Now()) {
-				err = errExpired()
-			}
-		}
-		if err != nil {
-			l.discard(c, err)
+		if err = s.identify(); err != nil {
+			s.discard(t, err)
 		}
 	}
 	if err != nil {
-		l.p.forget(l)
-		l.log("a session could not be opened", slog.Any("error", err))
-		l.finish(err)
-		close(l.opened)
+		s.p.remove(s)
+		s.log("could not open a session", slog.Any("error", err))
+		s.finish(err)
+		close(s.opened)
 		return
 	}
-	l.p.mu.Lock()
-	if l.refs == 0 {
-		l.idleSince = l.p.cfg.Now() // all who waited have gone
-	}
-	l.p.mu.Unlock()
-	l.accepted = true
-	l.adopt(c)
-	l.log("a session was opened")
-	close(l.opened)
+	s.p.markIfUnused(s)
+	s.accepted = true
+	s.adopt(t)
+	s.log("opened a session")
+	close(s.opened)
 }
 
-// adopt makes c the link's connection, unless the link has ended or c has died already.
-func (l *link) adopt(c *conn) bool {
-	l.mu.Lock()
-	if l.err != nil {
-		l.mu.Unlock()
-		l.discard(c, l.err)
+// identify reads the identity from the credential, which LivePerson has accepted.
+func (s *sharedSession) identify() error {
+	who, err := s.dialect.principal()
+	if err != nil {
+		return err
+	}
+	s.principal = who
+	s.book.identify(who, s.dialect.ids(who))
+	if s.renewal != nil {
+		s.renewal.bind(who.ID)
+	}
+	if s.expired(s.p.cfg.Now()) {
+		return errExpired()
+	}
+	return nil
+}
+
+// start starts the reader of a transport. Frames go to the book.
+func (s *sharedSession) start(t *transport) {
+	s.p.wg.Go(func() {
+		t.read(func(f *frame) {
+			e := s.book.apply(f)
+			if e.listed {
+				close(t.listed)
+			}
+			s.startFetches(e.fetches)
+		})
+		s.mu.Lock()
+		current := s.transport == t
+		s.mu.Unlock()
+		if current { // otherwise it was not adopted, and the goroutine that opened it notices
+			s.lost(t)
+		}
+		close(t.done)
+	})
+}
+
+// adopt makes t the session's connection, unless the session or t has ended.
+func (s *sharedSession) adopt(t *transport) bool {
+	s.mu.Lock()
+	if err := s.err; err != nil {
+		s.mu.Unlock()
+		s.discard(t, err)
 		return false
 	}
 	select {
-	case <-c.dying:
-		// Its reader has buried it, or is about to, and has not found it here.
-		l.mu.Unlock()
-		<-c.done
-		l.lost(c)
+	case <-t.closing:
+		// Its reader did not find it to be the session's.
+		s.mu.Unlock()
+		<-t.done
+		s.lost(t)
 		return false
 	default:
 	}
-	l.conn = c
-	close(l.up)
-	l.book.connected(l)
-	l.mu.Unlock()
+	s.transport = t
+	close(s.connected)
+	fetches := s.book.connect(t.id, t.subscription)
+	s.mu.Unlock()
+	s.startFetches(fetches)
 	return true
 }
 
-// discard closes a connection that is not the link's.
-func (l *link) discard(c *conn, why error) {
-	c.end(&death{kind: deathOurs, text: why})
-	<-c.done
-}
-
-// usable says whether the link serves callers: if not, why, and whether a new one may.
-func (l *link) usable() (again bool, err error) {
+// swap makes t the session's connection, and returns the one that it replaces, if any.
+func (s *sharedSession) swap(t *transport) (old *transport, err error) {
+	s.mu.Lock()
+	old = s.transport
+	if s.err != nil || old == nil {
+		s.mu.Unlock()
+		s.adopt(t)
+		return nil, nil
+	}
 	select {
-	case <-l.ended:
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		// Before it was open, its end is the answer. Later, it is the end of something that this caller had no part in.
-		return l.accepted, l.endError(l.err)
+	case <-t.closing:
+		s.mu.Unlock()
+		<-t.done
+		return nil, t.closeReason()
 	default:
 	}
-	if l.expired(l.p.cfg.Now()) {
-		l.end(errIdentityEnded(nil))
+	s.transport = t
+	fetches := s.book.connect(t.id, t.subscription)
+	s.mu.Unlock()
+	s.startFetches(fetches)
+	return old, nil
+}
+
+// retire closes a replaced connection when its calls have ended.
+func (s *sharedSession) retire(t *transport) {
+	begun := time.Now()
+	tick := time.NewTicker(retireTime / 10)
+	defer tick.Stop()
+	for done := false; !done; {
+		select {
+		case <-tick.C:
+			age := time.Since(begun)
+			done = age >= s.p.cfg.CallTimeout || age >= retireTime && t.calls() == 0
+		case <-s.ended:
+			done = true
+		case <-t.done:
+			return
+		}
+	}
+	t.close(&closeReason{kind: closedReplaced, cause: errReplaced})
+	<-t.done
+}
+
+// discard closes a connection that is not the session's.
+func (s *sharedSession) discard(t *transport, why error) {
+	t.close(&closeReason{kind: closedLocally, cause: why})
+	<-t.done
+}
+
+// usable returns why callers cannot use the session. replaceable reports whether a new session may work.
+func (s *sharedSession) usable() (replaceable bool, err error) {
+	select {
+	case <-s.ended:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		// An error of the opening is the answer for those that waited for it. An open session that ended meanwhile is replaced.
+		return s.accepted, withKind(s.err)
+	default:
+	}
+	if s.expired(s.p.cfg.Now()) {
+		s.end(errIdentityEnded(nil))
 		return false, errExpired()
 	}
 	return false, nil
 }
 
-// expired reports whether the credential's time is up. Only for a link that was opened.
-func (l *link) expired(now time.Time) bool {
-	return !l.who.Expires.IsZero() && !now.Before(l.who.Expires)
+// expired reports whether the credential has expired. It must be called only after the session is open.
+func (s *sharedSession) expired(now time.Time) bool {
+	return !s.principal.Expires.IsZero() && !now.Before(s.principal.Expires)
 }
 
-// renewLogin keeps an agent's login alive, when it is time to.
-func (l *link) renewLogin(mono time.Time) {
-	d, isAgent := l.d.(agent)
-	cfg := &l.p.cfg
-	if !isAgent || cfg.RefreshAgent == nil || d.grant.CSRF == "" {
-		return
-	}
-	every := cfg.RefreshEvery
-	if life := time.Duration(d.grant.Lifetime) * time.Second; life > 0 {
-		every = min(every, life/3)
-	}
-	if l.nextRefresh.IsZero() {
-		l.nextRefresh = mono.Add(every)
-	}
-	if mono.Before(l.nextRefresh) {
-		return
-	}
-	l.nextRefresh = mono.Add(every)
-	l.p.spawn(func() {
-		ctx, cancel := context.WithTimeout(l.p.ctx, cfg.CallTimeout)
-		defer cancel()
-		switch err := cfg.RefreshAgent(ctx, d.grant); {
-		case share.Is(err, share.TokenInvalid):
-			l.end(errIdentityEnded(nil))
-		case err != nil:
-			l.p.log.Info("an agent's login could not be refreshed", "session", l.tag, "error", plain(err))
-		}
-	})
-}
-
-// inspect is the keeper's look at a link: now by the clock of expiries, mono by that of sockets.
-func (l *link) inspect(now, mono time.Time) {
+// maintain does what is due at a time: now by the clock of expiries, mono by the clock of connections. The pool's keeper calls it.
+func (s *sharedSession) maintain(now, mono time.Time) {
 	select {
-	case <-l.opened:
+	case <-s.opened:
 	default:
 		return
 	}
-	if l.expired(now) {
-		l.end(errIdentityEnded(nil))
+	if s.expired(now) {
+		s.end(errIdentityEnded(nil))
 		return
 	}
-	l.renewLogin(mono)
-	l.renewToken(now)
-	l.mu.Lock()
-	c := l.conn
-	l.book.expire(now)
-	l.mu.Unlock()
-	if c != nil && mono.UnixNano() >= c.nextPing.Load() {
-		c.nextPing.Store(mono.Add(l.p.cfg.KeepAlive).UnixNano())
-		c.ping()
+	s.refreshLogin(mono)
+	s.renewToken(now)
+	s.book.expire(now)
+	s.mu.Lock()
+	t := s.transport
+	s.mu.Unlock()
+	if t != nil && mono.UnixNano() >= t.nextPing.Load() {
+		t.nextPing.Store(mono.Add(s.p.cfg.KeepAlive).UnixNano())
+		t.ping()
 	}
 }
 
-// end ends the link: its calls, its watches, its connection. Only the first end counts.
-func (l *link) end(why error) {
-	l.p.forget(l)
-	if c := l.finish(why); c != nil {
-		c.end(&death{kind: deathOurs, text: why})
+// end ends the session with its calls, watches and connection, unless it has ended before.
+func (s *sharedSession) end(why error) {
+	s.p.remove(s)
+	if t := s.finish(why); t != nil {
+		t.close(&closeReason{kind: closedLocally, cause: why})
 	}
 }
 
-// finish notes the link's end, and returns the connection that it had.
-func (l *link) finish(why error) *conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err != nil {
+// finish stores why the session ended, and returns the connection that it had.
+func (s *sharedSession) finish(why error) *transport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
 		return nil
 	}
-	l.err = why
-	c := l.conn
-	if c == nil {
-		close(l.up)
+	s.err = why
+	t := s.transport
+	if t == nil {
+		close(s.connected)
 	}
-	l.conn = nil
-	close(l.ended)
-	l.book.ended(why)
-	return c
+	s.transport = nil
+	close(s.ended)
+	s.book.end(withKind(why))
+	return t
 }
 
-// lost is called when a connection has died: by its reader, or by who was about to make it the link's.
-func (l *link) lost(c *conn) {
-	d := c.whyDead()
-	l.mu.Lock()
-	if l.err != nil {
-		l.mu.Unlock()
+// lost ends the session or reopens it after a connection has ended. The connection's reader calls it, or the goroutine that was
+// about to adopt the connection.
+func (s *sharedSession) lost(t *transport) {
+	r, age := t.closeReason(), time.Since(t.opened)
+	rejected := s.renewal != nil && s.renewal.identity.endsToken(r.code) && s.renewal.reject(age)
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
 		return
 	}
-	rejected := false
-	if h, ok := l.d.(*held); ok && h.consumer.endsIdentity(d.code) {
-		rejected = !l.struck(h, c)
+	if age >= s.backoff.max { // a connection that ends sooner is no reason to reopen the next one faster
+		s.backoff.reset()
 	}
-	if l.conn == c {
-		l.conn = nil
-		l.up = make(chan struct{})
-		l.book.disconnected()
+	if s.transport == t {
+		s.transport = nil
+		s.connected = make(chan struct{})
+		s.book.disconnect()
 	}
-	l.mu.Unlock()
-	l.log("a connection was lost", slog.Any("cause", d.text), slog.Int("closeCode", d.code))
+	s.mu.Unlock()
+	s.log("lost a connection", slog.Any("cause", r.cause), slog.Int("closeCode", r.code))
 	switch {
-	case d.kind == deathIdentity:
-		l.end(errIdentityEnded(d.text))
+	case r.kind == closedIdentity:
+		s.end(errIdentityEnded(r.cause))
 	case rejected:
-		l.end(errRejected)
-	case !l.p.wanted(l):
-		l.end(errIdle)
+		s.end(errTokensRejected)
+	case s.p.removeUnused(s):
+		s.end(errIdle)
 	default:
-		if d.kind == deathTooBig {
-			// The same question would bring the same answer.
-			l.mu.Lock()
-			l.book.endWatches(d.asError())
-			l.mu.Unlock()
+		if r.kind == closedTooLarge {
+			// The same request would get the same answer.
+			s.book.endWatches(r.callError())
 		}
-		if !l.p.spawn(l.reopen) {
-			l.end(errDraining)
+		if !s.p.spawn(s.reopen) {
+			s.end(errDraining)
 		}
 	}
 }
 
-// buried is what a connection's reader calls at its end.
-func (l *link) buried(c *conn) {
-	l.mu.Lock()
-	mine := l.conn == c
-	l.mu.Unlock()
-	if mine { // else it has not been adopted, and who opens it will see
-		l.lost(c)
-	}
-}
-
-// reopen replaces a connection that was lost, for as long as anybody holds the link.
-func (l *link) reopen() {
+// reopen replaces a lost connection, for as long as a caller uses the session.
+func (s *sharedSession) reopen() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for wait := l.p.cfg.BackoffMin; ; wait = min(2*wait, l.p.cfg.BackoffMax) {
-		timer.Reset(wait/2 + rand.N(wait/2+1))
+	var failure error
+	for {
+		s.mu.Lock()
+		pause := s.backoff.next(requestedWait(failure))
+		s.retryAt = time.Now().Add(pause)
+		s.mu.Unlock()
+		timer.Reset(pause)
 		select {
 		case <-timer.C:
-		case <-l.ended:
+		case <-s.ended:
 			return
 		}
-		if !l.p.wanted(l) {
-			l.end(errIdle)
+		if s.p.removeUnused(s) {
+			s.end(errIdle)
 			return
 		}
-		again, err := l.reconnect()
+		failure = s.reconnect()
 		switch {
-		case !again:
+		case failure == nil:
 			return
-		case share.Is(err, share.TokenInvalid):
-			l.end(errIdentityEnded(err))
+		case share.Is(failure, share.TokenInvalid):
+			s.end(errIdentityEnded(failure))
 			return
-		case share.Is(err, share.NotAllowed), share.Is(err, share.LPCredentialsRejected) && l.cred.Scheme == share.ExternalConsumerID:
-			l.end(err)
+		case share.Is(failure, share.NotAllowed), share.Is(failure, share.LPCredentialsRejected) && s.renewal != nil:
+			s.end(failure)
 			return
 		}
-		l.log("a session could not be reopened", slog.Any("error", err))
+		s.log("could not reopen a session", slog.Any("error", failure))
 	}
 }
 
-// reconnect makes one try to open a lost connection again. again is false when there is nothing left to do.
-func (l *link) reconnect() (again bool, err error) {
-	l.opening.Lock()
-	defer l.opening.Unlock()
-	l.mu.Lock()
-	has := l.conn != nil
-	l.mu.Unlock()
-	if has { // a renewal was there first
-		return false, nil
+// reconnect makes one attempt to open a connection. It succeeds at once if there is one.
+func (s *sharedSession) reconnect() error {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	s.mu.Lock()
+	connected := s.transport != nil
+	s.mu.Unlock()
+	if connected { // a renewal was faster
+		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(l.p.ctx, l.p.cfg.OpenTimeout, errOpenTimeout)
+	ctx, cancel := context.WithTimeoutCause(s.p.ctx, s.p.cfg.OpenTimeout, errOpenTimeout)
 	defer cancel()
-	c, err := l.connect(ctx)
-	if err != nil {
-		return true, err
-	}
-	if l.adopt(c) {
-		l.log("a session was reopened")
-	}
-	return false, nil
-}
-
-// errRefusedUpgrade is an HTTP answer other than 101.
-type errRefusedUpgrade struct {
-	status     int
-	retryAfter time.Duration
-}
-
-func (e *errRefusedUpgrade) Error() string {
-	return fmt.Sprintf("the upgrade was answered %d", e.status)
-}
-
-// connect opens a connection on which LivePerson has accepted the credential and told the caller's conversations.
-func (l *link) connect(ctx context.Context) (*conn, error) {
-	if h, ok := l.d.(*held); ok {
-		l.mu.Lock()
-		unfit := l.renewal.unfit
-		l.mu.Unlock()
-		return l.connectHeld(ctx, h, unfit)
-	}
-	return l.connectOnce(ctx)
-}
-
-// connectOnce is connect with the token that there is.
-func (l *link) connectOnce(ctx context.Context) (*conn, error) {
-	c, err := l.greet(ctx)
-	if d, ok := errors.AsType[*death](err); ok && d.kind == deathTooBig && !l.openOnly.Load() {
-		l.openOnly.Store(true)
-		l.log("all conversations do not fit in a frame; only the open ones are asked for")
-		c, err = l.greet(ctx)
-	}
-	if _, has := l.d.initHeaders(); has && !l.inFrame {
-		if e, ok := errors.AsType[*errRefusedUpgrade](err); ok && (e.status == http.StatusBadRequest || e.status == http.StatusRequestHeaderFieldsTooLarge) {
-			// Something before LivePerson does not let the header through.
-			l.inFrame = true
-			if c, err = l.greet(ctx); err != nil {
-				l.inFrame = false
-			}
-		}
-	}
-	return c, l.openError(ctx, err)
-}
-
-// openError is err for those who wait for the session.
-func (l *link) openError(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	if e, ok := errors.AsType[*errRefusedUpgrade](err); ok {
-		switch {
-		case e.status == http.StatusUnauthorized || e.status == http.StatusForbidden:
-			return l.d.refused()
-		case e.status == http.StatusNotFound:
-			return share.Errorf(share.NotAllowed, "LivePerson has no messaging for this account", e)
-		case e.status == http.StatusTooManyRequests:
-			return &share.Error{
-				Kind: share.LPRateLimited, Message: "LivePerson asks for fewer sessions", RetryAfter: max(e.retryAfter, lpwire.ThrottledWait), Cause: e,
-			}
-		case e.status >= 500:
-			unavailable := errUnavailable(e)
-			unavailable.RetryAfter = max(e.retryAfter, lpwire.UnavailableWait)
-			return unavailable
-		}
-		return share.Errorf(share.LPProtocolError, "LivePerson did not open a WebSocket; please report it", e)
-	}
-	if d, ok := errors.AsType[*death](err); ok {
-		if _, ok := l.d.(*held); d.kind == deathIdentity || ok && (consumer{}).endsIdentity(d.code) {
-			return l.d.refused()
-		}
-		return d.asError()
-	}
-	if ctx.Err() != nil {
-		if l.p.ctx.Err() != nil {
-			return errDraining
-		}
-		return context.Cause(ctx)
-	}
-	if share.Is(err, share.LPIdentityExpired) {
-		return l.d.refused()
-	}
-	if share.KindOf(err) != "" {
-		return err
-	}
-	return errUnavailable(plain(err))
-}
-
-// greet opens a socket and has the first exchange on it. It returns no error that may be shown: see openError.
-func (l *link) greet(ctx context.Context) (*conn, error) {
-	base, err := l.p.cfg.SocketURL(ctx, l.cred.Account, l.socketScheme())
-	if err != nil {
-		return nil, err
-	}
-	ws, err := l.dial(ctx, strings.TrimRight(base, "/"))
-	if err != nil {
-		if tell := l.p.cfg.Unreachable; tell != nil && ctx.Err() == nil && (share.KindOf(err) == "" || share.Is(err, share.LPUnavailable)) {
-			tell(l.cred.Account, l.socketScheme())
-		}
-		return nil, err
-	}
-	keepAlive := l.p.cfg.KeepAlive
-	c := newConn(ws, l.p, keepAlive*5/2)
-	c.ends, c.notify, c.buried = l.d.endsIdentity, l.notified, l.buried
-	c.nextPing.Store(time.Now().Add(keepAlive/2 + rand.N(keepAlive/2+1)).UnixNano()) // not all at once after an outage
-	l.p.wg.Go(c.read)
-	if err := l.introduce(ctx, c); err != nil {
-		l.discard(c, errIdle)
-		return nil, err
-	}
-	return c, nil
-}
-
-// introduce has the credential accepted on a new socket.
-func (l *link) introduce(ctx context.Context, c *conn) error {
-	if headers, has := l.d.initHeaders(); has && l.inFrame {
-		// Nothing else may be sent before the answer.
-		answer, _, err := c.do(ctx, request{Type: reqInit, Headers: headers})
-		if err != nil {
-			return err
-		}
-		if answer.failed() {
-			if answer.Code == 400 || answer.Code == 403 {
-				return l.d.refused()
-			}
-			return answerError(lpwire.StepOpen, &answer)
-		}
-	}
-	answer, _, err := c.do(ctx, request{Type: l.d.name(reqSubscribeConvs), Body: l.d.subscription(l.openOnly.Load())})
+	t, err := s.opener.open(ctx)
 	if err != nil {
 		return err
 	}
-	if answer.failed() {
-		if answer.Code == 403 {
-			return share.Errorf(share.NotAllowed, "LivePerson does not let the identity read its conversations", nil)
-		}
-		return answerError(lpwire.StepOpen, &answer)
+	if s.adopt(t) {
+		s.log("reopened a session")
 	}
-	l.mu.Lock()
-	l.book.subscription = subscriptionID(&answer)
-	l.mu.Unlock()
-	select {
-	case <-c.snapshot:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-c.done:
-		return c.death
-	}
+	return nil
 }
 
-// socketScheme says whose socket it is: a held identity is a consumer.
-func (l *link) socketScheme() share.Scheme {
-	if l.cred.Scheme == share.ExternalConsumerID {
-		return share.ConsumerToken
-	}
-	return l.cred.Scheme
-}
-
-// dial opens the socket.
-func (l *link) dial(ctx context.Context, base string) (*websocket.Conn, error) {
-	path, header := l.d.socket(l.inFrame)
-	var stop func() bool
-	dialer := websocket.Dialer{
-		Proxy:           http.ProxyFromEnvironment,
-		TLSClientConfig: l.p.cfg.TLS,
-		ReadBufferSize:  1 << 10,  // held by each socket for its life
-		WriteBufferSize: 64 << 10, // borrowed for each frame; a message with its preview stays one frame
-		WriteBufferPool: &l.p.writeBuffers,
-		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-			if err == nil {
-				// The dialer itself heeds a cancelled context only until it is connected.
-				stop = context.AfterFunc(ctx, func() { _ = nc.Close() })
-			}
-			return nc, err
-		},
-	}
-	ws, resp, err := dialer.DialContext(ctx, base+path, header)
-	if stop != nil && !stop() && err == nil {
-		_ = ws.Close()
-		return nil, context.Cause(ctx)
-	}
-	if err == nil {
-		return ws, nil
-	}
-	if resp != nil && errors.Is(err, websocket.ErrBadHandshake) {
-		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-		return nil, &errRefusedUpgrade{resp.StatusCode, time.Duration(min(max(seconds, 0), 3600)) * time.Second}
-	}
-	return nil, plain(err)
-}
-
-// acquire waits for a connection.
-func (l *link) acquire(ctx context.Context) (*conn, error) {
+// acquire returns the connection, and waits for one if there is none.
+func (s *sharedSession) acquire(ctx context.Context) (*transport, error) {
 	for {
-		l.mu.Lock()
-		c, up, err := l.conn, l.up, l.err
-		l.mu.Unlock()
+		s.mu.Lock()
+		t, connected, retryAt, err := s.transport, s.connected, s.retryAt, s.err
+		s.mu.Unlock()
 		switch {
 		case err != nil:
-			return nil, l.endError(err)
-		case c != nil && l.expired(l.p.cfg.Now()):
-			l.end(errIdentityEnded(nil))
+			return nil, withKind(err)
+		case t != nil && s.expired(s.p.cfg.Now()):
+			s.end(errIdentityEnded(nil))
 			continue
-		case c != nil:
-			return c, nil
+		case t != nil:
+			return t, nil
 		}
 		select {
-		case <-up:
+		case <-connected:
 		case <-ctx.Done():
 			if cause := context.Cause(ctx); cause != errTimeout {
 				return nil, cause
 			}
-			return nil, errUnavailable(errors.New("the connection was lost and is not back yet"))
+			unavailable := errUnavailable(errNoConnection)
+			unavailable.RetryAfter = max(unavailable.RetryAfter, time.Until(retryAt).Round(time.Second))
+			return nil, unavailable
 		}
 	}
 }
 
-// endError is the link's end as a call sees it.
-func (l *link) endError(err error) error {
-	if share.KindOf(err) == "" {
-		return errUnavailable(err)
-	}
-	return err
-}
-
-// ask asks a question that may be asked twice: over a fresh connection if the first one is lost. Its answer is a success.
-func (l *link) ask(ctx context.Context, s lpwire.Step, r request) (frame, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.p.cfg.CallTimeout, errTimeout)
+// call makes a request that may be repeated: on another connection if the first one is lost. It returns only successful answers.
+func (s *sharedSession) call(ctx context.Context, step lpwire.Step, r request) (frame, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.p.cfg.CallTimeout, errTimeout)
 	defer cancel()
-	r.Type = l.d.name(r.Type)
-	for try := 1; ; try++ {
-		c, err := l.acquire(ctx)
+	r.Type = s.dialect.requestType(r.Type)
+	for attempt := 1; ; attempt++ {
+		t, err := s.acquire(ctx)
 		if err != nil {
 			return frame{}, err
 		}
-		answer, _, err := c.do(ctx, r)
-		if d, ok := errors.AsType[*death](err); ok {
-			if d.again() && try == 1 {
+		answer, _, err := t.roundTrip(ctx, r)
+		if reason, ok := errors.AsType[*closeReason](err); ok {
+			if reason.retryable() && attempt == 1 {
 				continue
 			}
-			return frame{}, l.deathError(d)
+			return frame{}, s.callError(reason)
 		}
 		if err == nil && answer.failed() {
-			err = answerError(s, &answer)
-			if share.Is(err, share.LPIdentityExpired) && l.identityOver(c, err) {
-				if try == 1 {
+			err = answerError(step, &answer)
+			if share.Is(err, share.LPIdentityExpired) && s.identityRejected(t, err) {
+				if attempt == 1 {
 					continue
 				}
-				err = l.overAndOver()
+				err = s.endTokensRejected()
 			}
 		}
 		return answer, err
 	}
 }
 
-// deathError is a connection's death for the caller of a call that it ended, once another connection has not helped.
-func (l *link) deathError(d *death) error {
-	if h, ok := l.d.(*held); ok && h.consumer.endsIdentity(d.code) {
-		return errRejected
-	}
-	return d.asError()
-}
-
-// overAndOver is the condition of a held identity that LivePerson does not accept in spite of a fresh token.
-func (l *link) overAndOver() error {
-	l.end(errRejected)
-	return errRejected
-}
-
-// tell has something done that must not be done twice. It is sent at most once: again only where it was certainly never
-// written; and never once ctx's deadline has passed by the wall clock, whether ctx has noticed or not. sent is false if nothing
-// was done.
-func (l *link) tell(ctx context.Context, r request) (answer frame, sent bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.p.cfg.CallTimeout, errTimeout)
+// callOnce makes a request that must not be repeated. It is sent at most once: on another connection only if nothing was written
+// on the first. It is not sent after the deadline of ctx by the wall clock, even if ctx has not ended yet. sent is false if nothing
+// was done. The answer may be a failure.
+func (s *sharedSession) callOnce(ctx context.Context, r request) (answer frame, sent bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.p.cfg.CallTimeout, errTimeout)
 	defer cancel()
-	r.Type = l.d.name(r.Type)
-	r.until, _ = ctx.Deadline()
-	for try := 1; ; try++ {
-		c, err := l.acquire(ctx)
+	r.Type = s.dialect.requestType(r.Type)
+	r.deadline, _ = ctx.Deadline()
+	for attempt := 1; ; attempt++ {
+		t, err := s.acquire(ctx)
 		if err != nil {
 			return frame{}, false, err
 		}
-		answer, sent, err := c.do(ctx, r)
-		if d, ok := errors.AsType[*death](err); ok {
-			if !sent && d.again() && try == 1 {
+		answer, sent, err := t.roundTrip(ctx, r)
+		if reason, ok := errors.AsType[*closeReason](err); ok {
+			if !sent && reason.retryable() && attempt == 1 {
 				continue
 			}
-			err = l.deathError(d)
+			err = s.callError(reason)
 		}
 		if err == nil && answer.failed() {
-			// It says no, so nothing was done, and it may be done over another connection.
-			if e := answerError(lpwire.StepOpen, &answer); share.Is(e, share.LPIdentityExpired) && l.identityOver(c, e) {
-				if try == 1 {
+			// LivePerson did nothing, so the request may be repeated with another token.
+			if e := answerError(lpwire.StepOpen, &answer); share.Is(e, share.LPIdentityExpired) && s.identityRejected(t, e) {
+				if attempt == 1 {
 					continue
 				}
-				return frame{}, false, l.overAndOver()
+				return frame{}, false, s.endTokensRejected()
 			}
 		}
 		return answer, sent, err
 	}
 }
 
-// log writes a line about the session.
-func (l *link) log(message string, attrs ...slog.Attr) {
-	attrs = append(attrs, slog.String("session", l.tag), slog.String("account", l.cred.Account))
-	l.p.log.LogAttrs(l.p.ctx, slog.LevelDebug, message, attrs...)
+// callError returns the error for a call that the end of a connection has ended.
+func (s *sharedSession) callError(r *closeReason) error {
+	if s.renewal != nil && s.renewal.identity.endsToken(r.code) {
+		return errTokensRejected
+	}
+	return r.callError()
+}
+
+// identityRejected handles an answer on t that LivePerson no longer accepts the identity. That ends the session, unless the server
+// can obtain another token: then it ends the connection only, and another may work.
+func (s *sharedSession) identityRejected(t *transport, err error) (retry bool) {
+	if s.renewal == nil {
+		s.end(err)
+		return false
+	}
+	t.close(&closeReason{kind: closedReplaced, code: closeAuthenticate, cause: err})
+	<-t.done
+	return true
+}
+
+// endTokensRejected ends a session whose fresh tokens LivePerson rejects.
+func (s *sharedSession) endTokensRejected() error {
+	s.end(errTokensRejected)
+	return errTokensRejected
+}
+
+// log writes a debug line about the session.
+func (s *sharedSession) log(message string, attrs ...slog.Attr) {
+	attrs = append(attrs, slog.String("session", s.tag), slog.String("account", s.cred.Account))
+	s.p.log.LogAttrs(s.p.ctx, slog.LevelDebug, message, attrs...)
 }

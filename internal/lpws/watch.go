@@ -3,43 +3,50 @@ package lpws
 import (
 	"context"
 	"maps"
+	"sync"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 const (
-	// watchQueue is how many files that come live may wait for a watch's reader. What was there before it began does not count.
+	// watchQueue is the maximum number of live files that wait for the reader of a watch. Files from before the watch began do not
+	// count.
 	watchQueue = 256
-	// watchBytes is how much may wait in all, previews and captions for the most part. What was there before the watch began may
-	// be more: it is then given in parts, each ending with WatchTooSlow behind what fitted, to go on from by the cursor.
+	// watchBytes is the approximate maximum size of all files that wait for the reader, mostly previews and captions. A longer
+	// history is delivered in parts: each ends with WatchTooSlow, and the cursor continues behind it.
 	watchBytes = 32 << 20
-	// itemBytes is what an item takes beside its preview and caption.
+	// itemBytes is the approximate size of an item without its preview and caption.
 	itemBytes = 512
 )
 
-// A Watch is files as they come. One goroutine may read it at a time; Close may be called by another. It holds its session, so
-// who gets a Watch closes it. A conversation that is closed, or that the caller leaves, gives nothing more, and does not end the
-// watch: who comes back gets what was missed.
+// Watch delivers files as they are published. It holds its session until Close, which callers must call. A conversation that is
+// closed or that the caller leaves does not end the watch; if the caller joins it again, the watch delivers what was missed.
+//
+// Next and Cursor may be used by one goroutine at a time; Close may be called by another.
 type Watch struct {
-	l            *link
-	conversation string
-	wake         chan struct{} // has room for one signal that the queue or err has changed
+	s            *sharedSession
+	book         *book
+	conversation string        // empty: all conversations
+	wake         chan struct{} // signals that queue or err has changed
 
-	// Guarded by link.mu.
-	err     error
+	cursor share.Cursor // used only by the reader
+
+	parked map[string]parkedPosition // dialogs that the watch does not follow at present; guarded by book.mu
+
+	mu      sync.Mutex // may be locked with book.mu held, not the other way round
+	err     error      // why the watch ended
 	closed  bool
 	queue   []*item
-	waiting int // live items in the queue
-	bytes   int // what the queue holds, roughly
-	cursor  share.Cursor
+	waiting int              // live items in the queue
+	bytes   int              // approximate size of the queue
 	tails   map[string]*item // the last item in the queue, by dialog
-	places  map[string]resting
+	passed  share.Cursor     // sequences passed since the reader last looked, of dialogs without an item in the queue
 }
 
-// An item is a file in the queue.
+// item is a file in the queue of a watch.
 type item struct {
 	event share.FileEvent
-	upto  int64 // the last sequence that passed before the dialog's next item
+	upTo  int64 // the last sequence before the dialog's next item
 	live  bool
 }
 
@@ -47,38 +54,36 @@ func (it *item) size() int {
 	return itemBytes + len(it.event.File.Preview) + len(it.event.File.Caption)
 }
 
-// A resting is where a watch stands in a dialog that it does not follow just now.
-type resting struct {
-	pos  int64
-	over bool // nothing more will happen there
+// parkedPosition is the position of a watch in a dialog that it does not follow.
+type parkedPosition struct {
+	sequence int64
+	finished bool // the dialog has no further events unless it is reopened
 }
 
-// Next waits for the next file. It fails with WatchTooSlow when the reader fell too far behind, with LPIdentityExpired when the
-// identity ended, with ServerDraining, with the error that makes the conversation unreadable, and with the cause of ctx's end;
-// only the last leaves the watch as it was. Files that came before the end of the session are still given.
+// newWatch returns a watch that is not attached to its book yet. s may be nil in tests.
+func newWatch(s *sharedSession, b *book, conversation string, after share.Cursor) *Watch {
+	w := &Watch{
+		s: s, book: b, conversation: conversation, wake: make(chan struct{}, 1),
+		cursor: make(share.Cursor), tails: make(map[string]*item), parked: make(map[string]parkedPosition),
+	}
+	for dialog, sequence := range after {
+		sequence = max(sequence, -1)
+		w.cursor[dialog] = sequence
+		w.parked[dialog] = parkedPosition{sequence: sequence}
+	}
+	return w
+}
+
+// Next waits for the next file. It fails with WatchTooSlow if the reader is too slow, with LPIdentityExpired if the identity has
+// ended, with ServerDraining, with the error that makes the conversation unreadable, or with the cause of ctx's end. Only after the
+// last one can the watch be used further. Files that arrived before the end of the session are still delivered.
 func (w *Watch) Next(ctx context.Context) (share.FileEvent, error) {
 	for {
-		w.l.mu.Lock()
-		if len(w.queue) > 0 {
-			it := w.queue[0]
-			w.queue[0] = nil
-			if w.queue = w.queue[1:]; len(w.queue) == 0 {
-				w.queue = nil
-			}
-			w.bytes -= it.size()
-			if it.live {
-				w.waiting--
-			}
-			dialog := it.event.Dialog
-			w.cursor[dialog] = it.upto
-			if w.tails[dialog] == it {
-				delete(w.tails, dialog)
-			}
-			w.l.mu.Unlock()
+		it, err := w.pop()
+		if it != nil {
+			w.cursor[it.event.Dialog] = it.upTo
 			return it.event, nil
 		}
-		err := w.err
-		w.l.mu.Unlock()
 		if err != nil {
 			return share.FileEvent{}, err
 		}
@@ -90,173 +95,132 @@ func (w *Watch) Next(ctx context.Context) (share.FileEvent, error) {
 	}
 }
 
-// Cursor is the place behind what Next has given, other messages that passed since included.
+// pop removes the first item of the queue. If the queue is empty, it returns why the watch ended; nil if it has not.
+func (w *Watch) pop() (*item, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		return nil, w.err
+	}
+	it := w.queue[0]
+	w.queue[0] = nil
+	if w.queue = w.queue[1:]; len(w.queue) == 0 {
+		w.queue = nil
+	}
+	w.bytes -= it.size()
+	if it.live {
+		w.waiting--
+	}
+	if w.tails[it.event.Dialog] == it {
+		delete(w.tails, it.event.Dialog)
+	}
+	return it, nil
+}
+
+// Cursor returns the position behind the last file that Next has returned. Messages without a file that passed since are included.
+// It does not hold up the session: the copy is made without a lock.
 func (w *Watch) Cursor() share.Cursor {
-	w.l.mu.Lock()
-	defer w.l.mu.Unlock()
+	w.mu.Lock()
+	passed := w.passed
+	w.passed = nil
+	w.mu.Unlock()
+	for dialog, sequence := range passed {
+		if known, ok := w.cursor[dialog]; !ok || sequence > known {
+			w.cursor[dialog] = sequence
+		}
+	}
 	return maps.Clone(w.cursor)
 }
 
-// Close ends the watch. It may be called at any time and more than once.
+// Close ends the watch and releases its session. It may be called at any time and more than once.
 func (w *Watch) Close() {
-	w.l.mu.Lock()
-	w.end(errWatchClosed)
+	w.book.remove(w)
+	w.fail(errWatchClosed)
+	w.mu.Lock()
 	w.queue, w.tails = nil, nil
 	first := !w.closed
 	w.closed = true
-	w.l.mu.Unlock()
-	if first {
-		w.l.p.release(w.l)
+	w.mu.Unlock()
+	if first && w.s != nil {
+		w.s.p.release(w.s)
 	}
 }
 
-var errWatchClosed error = share.Errorf(share.Internal, "the watch is closed", nil)
-
-// end takes the watch out of all dialogs; what is queued stays. Call with mu held.
-func (w *Watch) end(why error) {
-	if w.err != nil {
-		return
-	}
-	w.err = why
-	for _, f := range w.l.book.feeds {
-		delete(f.places, w)
-	}
-	delete(w.l.book.watches, w)
-	w.rouse()
+// fail ends the watch, unless it has ended before. The queue remains.
+func (w *Watch) fail(why error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failLocked(why)
 }
 
-func (w *Watch) rouse() {
+func (w *Watch) failLocked(why error) {
+	if w.err == nil {
+		w.err = why
+		w.signal()
+	}
+}
+
+func (w *Watch) signal() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// reached notes that a dialog was seen, if only to be empty. Call with mu held.
-func (w *Watch) reached(dialog string) {
-	if _, known := w.cursor[dialog]; !known && w.tails[dialog] == nil {
-		w.cursor[dialog] = -1
+// reach notes that the events of a dialog were read, even if there were none.
+func (w *Watch) reach(dialog string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tails[dialog] == nil {
+		w.note(dialog, -1)
 	}
 }
 
-// pass takes the next event of a dialog; file is nil if it is no file. Call with mu held.
-func (w *Watch) pass(dialog string, seq int64, file *share.FileEvent, live bool) {
+// note records a sequence of a dialog without an item in the queue. The sequences of a dialog arrive in order.
+func (w *Watch) note(dialog string, seq int64) {
+	if w.passed == nil {
+		w.passed = make(share.Cursor)
+	}
+	if known, ok := w.passed[dialog]; !ok || seq > known {
+		w.passed[dialog] = seq
+	}
+}
+
+// push adds the next event of a dialog; file is nil if it is not a file. It reports whether the watch continues.
+func (w *Watch) push(dialog string, seq int64, file *share.FileEvent, live bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.err != nil {
-		return
+		return false
 	}
 	if file == nil {
 		if tail := w.tails[dialog]; tail != nil {
-			tail.upto = seq
+			tail.upTo = seq
 		} else {
-			w.cursor[dialog] = seq
+			w.note(dialog, seq)
 		}
-		return
+		return true
 	}
 	if live {
 		if w.waiting == watchQueue {
 			w.queue, w.tails = nil, nil
-			w.end(errTooSlow())
-			return
+			w.failLocked(errTooSlow())
+			return false
 		}
 		w.waiting++
 	}
-	it := &item{event: *file, upto: seq, live: live}
+	it := &item{event: *file, upTo: seq, live: live}
 	if w.bytes += it.size(); w.bytes > watchBytes && len(w.queue) > 0 {
-		w.end(errTooSlow())
-		return
+		w.failLocked(errTooSlow())
+		return false
 	}
 	w.queue = append(w.queue, it)
 	w.tails[dialog] = it
-	w.rouse()
+	w.signal()
+	return true
 }
 
-func errTooSlow() error {
-	return share.Errorf(share.WatchTooSlow, "the reader of the watch fell too far behind; watch again from the last resume token", nil)
-}
-
-// left notes where the watch stands in a dialog that it no longer follows. Call with mu held.
-func (w *Watch) left(dialog string, pos int64, over bool) { w.places[dialog] = resting{pos, over} }
-
-// watch begins a watch of one conversation, or of all ("").
-func (l *link) watch(conversation string, after share.Cursor) (*Watch, error) {
-	w := &Watch{
-		l: l, conversation: conversation, wake: make(chan struct{}, 1),
-		cursor: make(share.Cursor), tails: make(map[string]*item), places: make(map[string]resting),
-	}
-	for dialog, pos := range after {
-		pos = max(pos, -1)
-		w.cursor[dialog] = pos
-		w.places[dialog] = resting{pos: pos}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err != nil {
-		return nil, l.endError(l.err)
-	}
-	l.p.retain(l)
-	if l.book.watches == nil {
-		l.book.watches = make(map[*Watch]struct{})
-	}
-	l.book.watches[w] = struct{}{}
-	for _, c := range l.book.convs {
-		l.enter(w, c)
-	}
-	return w, nil
-}
-
-// follow brings all watches up to date with a conversation that has changed. Call with mu held.
-func (l *link) follow(c *conversation) {
-	if len(l.book.watches) == 0 {
-		return
-	}
-	if !l.takesPart(c) {
-		l.unfollow(c)
-		return
-	}
-	for w := range l.book.watches {
-		l.enter(w, c)
-	}
-}
-
-// unfollow takes all watches out of a conversation. Call with mu held.
-func (l *link) unfollow(c *conversation) {
-	for _, dialog := range dialogIDs(c.Conversation) {
-		f := l.book.feeds[dialog]
-		if f == nil {
-			continue
-		}
-		for w, pl := range f.places {
-			delete(f.places, w)
-			w.left(dialog, pl.pos, false)
-		}
-	}
-}
-
-// enter lets a watch follow the dialogs of a conversation that it does not follow yet. Call with mu held.
-func (l *link) enter(w *Watch, c *conversation) {
-	if w.conversation != "" && w.conversation != c.ID || !l.takesPart(c) {
-		return
-	}
-	for _, dialog := range dialogIDs(c.Conversation) {
-		d, _ := c.Dialog(dialog)
-		rest, been := w.places[dialog]
-		if been && rest.over && !d.Open {
-			continue
-		}
-		f := l.feed(c.ID, dialog)
-		if f.places[w] != nil {
-			continue
-		}
-		pos := int64(-1)
-		if been {
-			pos = rest.pos
-		}
-		if f.places == nil {
-			f.places = make(map[*Watch]*place)
-		}
-		f.places[w] = &place{pos: pos}
-		if l.conn != nil { // else it is asked for with the next connection
-			l.request(f, false)
-		}
-	}
+// park keeps the position in a dialog that the watch no longer follows. It must be called with book.mu held.
+func (w *Watch) park(dialog string, sequence int64, finished bool) {
+	w.parked[dialog] = parkedPosition{sequence, finished}
 }

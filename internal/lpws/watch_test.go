@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,17 +14,17 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-func TestAWatchGivesWhatComesBehindItsPlace(t *testing.T) {
+func TestWatch_DeliversFilesBehindTheCursor(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	c := h.begin(s)
 	ctx := ctxOf(t)
 	for i := range 3 {
-		h.say(s, c.ID, "words")
+		h.sendText(s, c.ID, "words")
 		h.send(s, c.ID, fmt.Sprint("old ", i))
 	}
-	h.say(s, c.ID, "more words")
+	h.sendText(s, c.ID, "more words")
 	files, cursor, err := s.ListFiles(ctx, c.ID)
 	if err != nil || len(files) != 3 || cursor[c.ID] != 6 {
 		t.Fatalf("listed %v %v %v", files, cursor, err)
@@ -50,13 +51,13 @@ func TestAWatchGivesWhatComesBehindItsPlace(t *testing.T) {
 		}
 	}
 	if got := whole.Cursor()[c.ID]; got != 6 {
-		t.Errorf("the words behind the last file do not count: %d", got)
+		t.Errorf("the cursor does not count the text behind the last file: %d", got)
 	}
 	if e := next(t, part); e.File.Caption != "old 2" {
-		t.Errorf("part gave %+v", e)
+		t.Errorf("behind a cursor: %+v", e)
 	}
 	nothing(t, all)
-	h.say(s, c.ID, "and more")
+	h.sendText(s, c.ID, "and more")
 	_, seq := h.send(s, c.ID, "new")
 	for _, w := range []*Watch{whole, part, all} {
 		if e := next(t, w); e.File.Caption != "new" || e.Sequence != seq {
@@ -75,10 +76,10 @@ func TestAWatchGivesWhatComesBehindItsPlace(t *testing.T) {
 	}
 	nothing(t, whole)
 	if _, known := whole.Cursor()[d.ID]; known {
-		t.Error("a watch of one conversation counts another")
+		t.Error("the cursor of one conversation has another")
 	}
 	e := h.begin(s)
-	eventually(t, "an empty dialog stands with -1", func() bool { at, ok := all.Cursor()[e.ID]; return ok && at == -1 })
+	eventually(t, "the cursor of an empty dialog is -1", func() bool { at, ok := all.Cursor()[e.ID]; return ok && at == -1 })
 
 	if _, err := s.CloseConversation(ctx, c.ID); err != nil {
 		t.Fatal(err)
@@ -101,12 +102,12 @@ func TestAWatchGivesWhatComesBehindItsPlace(t *testing.T) {
 	}
 }
 
-// TestNothingIsLostOverLostConnections cuts the connection once, at every frame of a watch in turn, before or after the frame has
-// passed, and then again and again at every n-th frame.
-func TestNothingIsLostOverLostConnections(t *testing.T) {
+// TestWatch_LosesNothingOverLostConnections cuts the connection once, at each frame of a watch in turn, before or after the frame has
+// passed. Then it cuts it repeatedly, at every n-th frame.
+func TestWatch_LosesNothingOverLostConnections(t *testing.T) {
 	t.Parallel()
 	const files = 8
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	open := func(t *testing.T, cred share.Credential) *Session {
 		s, err := h.pool.Session(ctxOf(t), cred)
 		if err != nil {
@@ -116,8 +117,8 @@ func TestNothingIsLostOverLostConnections(t *testing.T) {
 		return s
 	}
 
-	// run has a new consumer, or a new agent, watch a new conversation over a proxy while the consumer publishes files, and returns
-	// how many frames passed.
+	// run watches a new conversation over a proxy, as a new consumer or agent, while the consumer publishes files. It returns the
+	// numbers of frames and cuts.
 	run := func(t *testing.T, scheme share.Scheme, cutAt func(int) (bool, bool)) (frames, cuts int) {
 		cred := h.consumer()
 		publisher := open(t, cred)
@@ -128,7 +129,7 @@ func TestNothingIsLostOverLostConnections(t *testing.T) {
 			h.join(open(t, cred), c.ID, "MANAGER")
 		}
 		post := func(i int) {
-			h.say(publisher, c.ID, "words")
+			h.sendText(publisher, c.ID, "words")
 			if _, err := publisher.PublishFile(ctxOf(t), c.ID, "", hosted(path, fmt.Sprint(i))); err != nil {
 				t.Fatal(err)
 			}
@@ -142,7 +143,7 @@ func TestNothingIsLostOverLostConnections(t *testing.T) {
 		})
 		defer pool.Close()
 		var s *Session
-		for s == nil { // the opening may be cut too
+		for s == nil { // the opening may be cut, too
 			var err error
 			if s, err = pool.Session(ctxOf(t), cred); err != nil {
 				want(t, err, share.LPUnavailable)
@@ -171,7 +172,7 @@ func TestNothingIsLostOverLostConnections(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Millisecond)
 		defer cancel()
 		if e, err := w.Next(ctx); err == nil {
-			t.Errorf("twice: %+v", e)
+			t.Errorf("delivered twice: %+v", e)
 		}
 		if got := w.Cursor(); !maps.Equal(got, share.Cursor{c.ID: 2*files - 1}) {
 			t.Errorf("cursor is %v", got)
@@ -192,21 +193,21 @@ func TestNothingIsLostOverLostConnections(t *testing.T) {
 				})
 			}
 		}
-		for _, every := range []int{10, 11, 13} { // opening and asking takes eight
+		for _, every := range []int{10, 11, 13} { // opening and reading take eight frames
 			t.Run(fmt.Sprintf("%s/cut at every %d", scheme, every), func(t *testing.T) {
 				t.Parallel()
 				_, cuts := run(t, scheme, func(n int) (bool, bool) { return n%every == 0, n%2 == 0 })
 				if cuts == 0 {
-					t.Error("no cut")
+					t.Error("the connection was not cut")
 				}
 			})
 		}
 	}
 }
 
-func TestASlowWatcherIsCutOff(t *testing.T) {
+func TestWatch_EndsASlowReader(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	s := h.session(h.consumer())
 	c := h.begin(s)
 	path := h.store(s)
@@ -224,7 +225,7 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer slow.Close()
-	first := next(t, slow) // the backlog has come, and does not count
+	first := next(t, slow) // the history has arrived, and does not count
 	publish(watchQueue)
 	fast, err := s.WatchFiles(ctx, c.ID, share.Cursor{c.ID: first.Sequence})
 	if err != nil {
@@ -232,12 +233,12 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 	}
 	defer fast.Close()
 	for range 10 {
-		next(t, slow) // it reads, and is behind
+		next(t, slow) // it reads, but is behind
 	}
 	publish(1)
-	eventually(t, "the watch is ended", func() bool {
-		s.l.mu.Lock()
-		defer s.l.mu.Unlock()
+	eventually(t, "the watch has ended", func() bool {
+		slow.mu.Lock()
+		defer slow.mu.Unlock()
 		return slow.err != nil
 	})
 	at := slow.Cursor()
@@ -252,7 +253,7 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 	}
 	defer again.Close()
 	if e := next(t, again); e.Sequence != 11 {
-		t.Errorf("it goes on at %d", e.Sequence)
+		t.Errorf("resumed at %d", e.Sequence)
 	}
 	for want := first.Sequence + 1; want < 2*watchQueue+21; want++ {
 		if e := next(t, fast); e.Sequence != want {
@@ -261,9 +262,9 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 	}
 }
 
-func TestAWatchEndsWithTheIdentity(t *testing.T) {
+func TestWatch_EndsWithTheIdentity(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	cred := h.consumer()
 	s := h.session(cred)
 	c := h.begin(s)
@@ -273,15 +274,15 @@ func TestAWatchEndsWithTheIdentity(t *testing.T) {
 	}
 	defer w.Close()
 	h.send(s, c.ID, "last")
-	eventually(t, "it has come", func() bool {
-		s.l.mu.Lock()
-		defer s.l.mu.Unlock()
+	eventually(t, "the file has arrived", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		return len(w.queue) == 1
 	})
 	h.sb.DropSockets(4407)
-	eventually(t, "the session is over", func() bool { return h.pool.Len() == 0 })
+	eventually(t, "the session has ended", func() bool { return h.pool.Len() == 0 })
 	if e := next(t, w); e.File.Caption != "last" {
-		t.Errorf("gave %+v", e)
+		t.Errorf("delivered %+v", e)
 	}
 	_, err = w.Next(ctxOf(t))
 	want(t, err, share.LPIdentityExpired)
@@ -292,7 +293,7 @@ func TestAWatchEndsWithTheIdentity(t *testing.T) {
 	_, err = s.Conversation(ctxOf(t), c.ID)
 	want(t, err, share.LPIdentityExpired)
 
-	s = h.session(cred) // LivePerson still takes the token
+	s = h.session(cred) // LivePerson still accepts the token
 	w, err = s.WatchFiles(ctxOf(t), "", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -301,12 +302,12 @@ func TestAWatchEndsWithTheIdentity(t *testing.T) {
 	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: 401})
 	h.sb.DropSockets(0)
 	_, err = w.Next(ctxOf(t))
-	want(t, err, share.LPIdentityExpired) // found out by the reopening
+	want(t, err, share.LPIdentityExpired) // noticed when the session is reopened
 }
 
-func TestAWatchOutlastsAnOutage(t *testing.T) {
+func TestWatch_OutlastsAnOutage(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	cred := h.consumer()
 	s := h.session(cred)
 	c := h.begin(s)
@@ -319,16 +320,16 @@ func TestAWatchOutlastsAnOutage(t *testing.T) {
 	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: 503, Count: 3})
 	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", Status: 429, Count: 1})
 	h.sb.DropSockets(1001)
-	eventually(t, "it is noticed", func() bool {
-		s.l.mu.Lock()
-		defer s.l.mu.Unlock()
-		return s.l.conn == nil
+	eventually(t, "the loss is noticed", func() bool {
+		s.s.mu.Lock()
+		defer s.s.mu.Unlock()
+		return s.s.transport == nil
 	})
 	if _, err := s.PublishFile(ctxOf(t), c.ID, "", hosted(path, "after")); err != nil {
 		t.Fatal(err)
 	}
 	if e := next(t, w); e.File.Caption != "after" {
-		t.Errorf("gave %+v", e)
+		t.Errorf("delivered %+v", e)
 	}
 
 	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", Status: 403})
@@ -341,9 +342,9 @@ func TestAWatchOutlastsAnOutage(t *testing.T) {
 	want(t, err, share.LPForbidden)
 }
 
-func TestAgents(t *testing.T) {
+func TestSession_OfAnAgent(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, sandbox.Options{})
+	h := newHarness(t, sandbox.Options{})
 	consumer := h.session(h.consumer())
 	agent := h.session(h.agent("ann"))
 	if p := agent.Principal(); p.Account != account || p.ID == "" || p.Role != share.RoleAgent {
@@ -367,7 +368,7 @@ func TestAgents(t *testing.T) {
 
 	h.join(agent, c.ID, "ASSIGNED_AGENT")
 	if e := next(t, all); e.Sequence != seq || e.File.StoragePath != path || e.SenderID != consumer.Principal().ID || e.SenderRole != share.RoleConsumer {
-		t.Errorf("the agent's watch gave %+v", e)
+		t.Errorf("the agent's watch delivered %+v", e)
 	}
 	conv, err := agent.Conversation(ctx, c.ID)
 	if err != nil || len(conv.Participants) != 2 ||
@@ -391,7 +392,7 @@ func TestAgents(t *testing.T) {
 	back, _ := h.send(agent, c.ID, "from the agent")
 	for _, w := range []*Watch{watch, all} {
 		if e := next(t, w); e.File.StoragePath != back || e.SenderID != agent.Principal().ID || e.SenderRole != share.RoleAssignedAgent {
-			t.Errorf("gave %+v", e)
+			t.Errorf("delivered %+v", e)
 		}
 	}
 	files, cursor, err := agent.ListFiles(ctx, "")
@@ -399,21 +400,21 @@ func TestAgents(t *testing.T) {
 		t.Errorf("listed %v %v %v", files, cursor, err)
 	}
 
-	// Who has left sees nothing more, and who comes back misses nothing.
+	// An agent that has left sees nothing more; after joining again, it misses nothing.
 	h.participate(agent, c.ID, "REMOVE", "ASSIGNED_AGENT")
 	eventually(t, "the agent has left", func() bool { _, err := agent.Conversation(ctx, c.ID); return share.Is(err, share.ConversationNotFound) })
 	h.send(consumer, c.ID, "meanwhile")
 	nothing(t, all)
 	h.join(agent, c.ID, "ASSIGNED_AGENT")
 	if e := next(t, all); e.File.Caption != "meanwhile" {
-		t.Errorf("gave %+v", e)
+		t.Errorf("delivered %+v", e)
 	}
 	if conv, err = agent.CloseConversation(ctx, c.ID); err != nil || conv.Open {
 		t.Errorf("%+v %v", conv, err)
 	}
 	conv, err = consumer.Conversation(ctx, c.ID)
 	if err != nil || conv.Open {
-		eventually(t, "the consumer hears of it", func() bool { conv, _ = consumer.Conversation(ctx, c.ID); return !conv.Open })
+		eventually(t, "the close is reported to the consumer", func() bool { conv, _ = consumer.Conversation(ctx, c.ID); return !conv.Open })
 	}
 
 	other := h.agent("ann")
@@ -427,4 +428,42 @@ func TestAgents(t *testing.T) {
 	other.Account = "87654321"
 	_, err = h.pool.Session(ctx, other)
 	want(t, err, share.NotAllowed)
+}
+
+func TestWatch_DeliversALongHistoryInParts(t *testing.T) {
+	const files = 2000
+	preview := strings.Repeat("p", 60<<10)
+	after := share.Cursor{}
+	seen, parts := int64(0), 0
+	for seen < files {
+		parts++
+		w := newWatch(nil, nil, "", after)
+		for seq := seen; seq < files && w.err == nil; seq++ {
+			w.push("d", seq, &share.FileEvent{Dialog: "d", Sequence: seq, File: share.HostedFile{Preview: preview}}, false)
+		}
+		if w.bytes > watchBytes+itemBytes+len(preview) {
+			t.Fatalf("the queue has %d bytes", w.bytes)
+		}
+		for {
+			e, err := w.Next(ctxOf(t))
+			if err != nil {
+				if !share.Is(err, share.WatchTooSlow) {
+					t.Fatal(err)
+				}
+				break
+			}
+			if e.Sequence != seen {
+				t.Fatalf("file %d, want %d", e.Sequence, seen)
+			}
+			if seen++; seen == files {
+				break
+			}
+		}
+		if after = w.Cursor(); after["d"] != seen-1 {
+			t.Fatalf("cursor %v after %d files", after, seen)
+		}
+	}
+	if parts < 3 {
+		t.Errorf("delivered in %d parts: the limit has no effect", parts)
+	}
 }

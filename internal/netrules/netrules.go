@@ -47,15 +47,33 @@ func IsLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
+// A safeError has no secrets in its text.
+type safeError struct {
+	text  string
+	cause error
+}
+
+func (e *safeError) Error() string { return e.text }
+
+func (e *safeError) Unwrap() error { return e.cause }
+
+// NewSafe returns an error with a text that contains no secrets, which SafeError does not change.
+func NewSafe(text string) error { return &safeError{text: text} }
+
 // SafeError returns what may be logged of a network error: its reason in fixed words, with the address of a failed connection.
 // The error itself may contain a URL with its signature, a token or the peer's own text, so it is not wrapped. Errors of the
-// operating system, of package io and of contexts can still be found with errors.Is.
+// operating system, of package io and of contexts can still be found with errors.Is. An error that SafeError or NewSafe returned is
+// returned again.
 func SafeError(err error) error {
+	if e, ok := errors.AsType[*safeError](err); ok {
+		return e
+	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Addr != nil && op.Err != nil {
-		return fmt.Errorf("%s %s: %w", op.Op, op.Addr, SafeError(op.Err))
+		cause := SafeError(op.Err)
+		return &safeError{fmt.Sprintf("%s %s: %s", op.Op, op.Addr, cause), cause}
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
@@ -64,7 +82,7 @@ func SafeError(err error) error {
 		return dnsError(dns)
 	}
 	if text := certificateFault(err); text != "" {
-		return errors.New(text)
+		return NewSafe(text)
 	}
 	for _, known := range []error{
 		context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded, io.ErrUnexpectedEOF, io.EOF, net.ErrClosed,
@@ -76,17 +94,17 @@ func SafeError(err error) error {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return os.ErrDeadlineExceeded
 	}
-	return fmt.Errorf("the connection failed (%T)", err)
+	return NewSafe(fmt.Sprintf("the connection failed (%T)", err))
 }
 
 func dnsError(err *net.DNSError) error {
 	switch {
 	case err.IsNotFound:
-		return errors.New("the host name has no address")
+		return NewSafe("the host name has no address")
 	case err.IsTimeout:
-		return errors.New("resolving the host name timed out")
+		return NewSafe("resolving the host name timed out")
 	}
-	return errors.New("the host name cannot be resolved")
+	return NewSafe("the host name cannot be resolved")
 }
 
 // certificateFault says why a peer's certificate was rejected; empty if err is about something else.

@@ -95,6 +95,9 @@ func TestSafeError(t *testing.T) {
 		if c.is != nil && !errors.Is(got, c.is) {
 			t.Errorf("%s: %v is not %v", name, got, c.is)
 		}
+		if again := SafeError(fmt.Errorf("wrapped: %w", got)); again.Error() != got.Error() {
+			t.Errorf("%s: the second time it is %q", name, again)
+		}
 		if text := fmt.Sprintf("%+v %#v", got, got); strings.Contains(text, secret) {
 			t.Errorf("%s shows the secret: %s", name, text)
 		}

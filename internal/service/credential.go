@@ -2,15 +2,11 @@ package service
 
 import (
 	"context"
-	"strings"
 
 	"google.golang.org/grpc/metadata"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
-
-// maxToken bounds an identity in the metadata. LivePerson's consumer JWTs have at most 2,048 characters.
-const maxToken = 4096
 
 // maxExternalID is the maximum length of a consumer's id as the brand knows it, which becomes part of tokens.
 const maxExternalID = 256
@@ -40,11 +36,7 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 		}
 		c.Caller = caller
 	}
-	longest := maxToken
-	if c.Scheme == share.ExternalConsumerID {
-		longest = maxExternalID
-	}
-	if c.Secret == "" || len(c.Secret) > longest || strings.ContainsFunc(c.Secret, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !share.ValidToken(c.Secret) || c.Scheme == share.ExternalConsumerID && len(c.Secret) > maxExternalID {
 		return share.Credential{}, share.Reject(share.TokenInvalid, "%s is malformed", c.Scheme)
 	}
 	if c.Scheme == share.AgentToken {

@@ -7,30 +7,37 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// fileTypeFromProto returns the file type of a contract value; false for FILE_TYPE_UNSPECIFIED and unknown values.
+// fileTypeFromProto returns the type of a contract value; false for a value that is not in the table of share.FileTypes.
 func fileTypeFromProto(t lpfilesharev1.FileType) (share.FileType, bool) {
-	info, ok := share.FileTypeByContractName(t.String())
-	return info.Type, ok
+	row, ok := share.FileTypeByContractName(t.String())
+	return row.Type, ok
 }
 
-// fileTypeToProto returns the contract value of a type as written in a message.
+// fileTypeToProto returns the contract value for the spelling in a message; unspecified if the spelling is not known.
 func fileTypeToProto(spelling string) lpfilesharev1.FileType {
-	info, _ := share.FileTypeBySpelling(spelling)
-	return lpfilesharev1.FileType(lpfilesharev1.FileType_value[info.ContractName()])
+	row, ok := share.FileTypeBySpelling(spelling)
+	if !ok {
+		return lpfilesharev1.FileType_FILE_TYPE_UNSPECIFIED
+	}
+	return protoOf(row)
 }
 
-// contentType returns the media type of a type as written in a message. Empty if the contract does not have the type.
+// contentType returns the media type for the spelling in a message. Empty if the contract does not have the type.
 func contentType(spelling string) string {
-	info, _ := share.FileTypeBySpelling(spelling)
-	return info.MediaType
+	row, _ := share.FileTypeBySpelling(spelling)
+	return row.MediaType
 }
 
-// allowedTypes returns the types that an account allows: images, and the given documents.
+func protoOf(row share.FileTypeInfo) lpfilesharev1.FileType {
+	return lpfilesharev1.FileType(lpfilesharev1.FileType_value[row.ContractName()])
+}
+
+// allowedTypes returns the types that may be uploaded, in the order of the contract.
 func allowedTypes(documents []share.FileType) []lpfilesharev1.FileType {
 	var types []lpfilesharev1.FileType
-	for _, info := range share.FileTypes() {
-		if info.Image || slices.Contains(documents, info.Type) {
-			types = append(types, lpfilesharev1.FileType(lpfilesharev1.FileType_value[info.ContractName()]))
+	for _, row := range share.FileTypes() {
+		if row.Image || slices.Contains(documents, row.Type) {
+			types = append(types, protoOf(row))
 		}
 	}
 	return types

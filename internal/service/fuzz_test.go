@@ -116,7 +116,7 @@ func FuzzSpec(f *testing.F) {
 			return
 		}
 		switch {
-		case !validAccount(u.Account) || !validID(u.Conversation) || !validID(u.Dialog):
+		case !share.ValidAccountID(u.Account) || !validID(u.Conversation) || !validID(u.Dialog):
 			t.Errorf("%v is taken for %s %s %s", s, u.Account, u.Conversation, u.Dialog)
 		case u.Size == 0 || u.Size < -1 || u.Size > settings.MaxFileBytes:
 			t.Errorf("%v is taken with %d bytes", s, u.Size)

@@ -50,7 +50,7 @@ func (h *house) call(ctx context.Context, method string, req proto.Message) erro
 }
 
 func TestEveryMethodWantsOneValidIdentity(t *testing.T) {
-	tooLong := strings.Repeat("x", maxToken+1)
+	tooLong := strings.Repeat("x", share.MaxToken+1)
 	for what, md := range map[string][]string{
 		"none":                {},
 		"two of one kind":     {"lp-consumer-token", aliceToken, "lp-consumer-token", aliceToken},

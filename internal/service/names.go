@@ -36,7 +36,7 @@ func fileName(account, conversation, dialog, storagePath string) string {
 
 func parseAccountName(name string) (account string, ok bool) {
 	parts := strings.Split(name, "/")
-	return parts[len(parts)-1], len(parts) == 2 && parts[0] == "accounts" && validAccount(parts[1])
+	return parts[len(parts)-1], len(parts) == 2 && parts[0] == "accounts" && share.ValidAccountID(parts[1])
 }
 
 func uploadName(account, requestID string) string {
@@ -56,7 +56,7 @@ func checkUploadName(v *violations, name string) (account, requestID string) {
 
 func parseConversationName(name string) (account, conversation string, ok bool) {
 	parts := strings.Split(name, "/")
-	if len(parts) != 4 || parts[0] != "accounts" || parts[2] != "conversations" || !validAccount(parts[1]) || !validID(parts[3]) {
+	if len(parts) != 4 || parts[0] != "accounts" || parts[2] != "conversations" || !share.ValidAccountID(parts[1]) || !validID(parts[3]) {
 		return "", "", false
 	}
 	return parts[1], parts[3], true
@@ -93,11 +93,6 @@ func parseFileName(v violations, name string) (fileRef, error) {
 		return fileRef{}, err
 	}
 	return fileRef{account, conversation, dialog, path}, nil
-}
-
-// validAccount: LivePerson's account ids are short and of letters and digits ("12345678", "le79144597").
-func validAccount(s string) bool {
-	return len(s) >= 1 && len(s) <= 32 && strings.Trim(s, alphanumeric) == ""
 }
 
 // validID reports whether s can be a conversation or dialog id: 1 to 64 characters of a UUID or of base64url (LivePerson's schemas).

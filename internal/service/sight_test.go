@@ -11,7 +11,7 @@ import (
 )
 
 // partial are the sights with which absence proves nothing.
-var partial = map[string]share.Sight{"what it is told": share.SeesTold, "its own": share.SeesOwn}
+var partial = map[string]share.Sight{"what it is told": share.SeesReported, "its own": share.SeesOwn}
 
 func TestWhereAbsenceProvesNothingAMessageIsNeverSentAgain(t *testing.T) {
 	for name, sight := range partial {
@@ -56,7 +56,7 @@ func TestWhereAbsenceProvesNothingAMessageIsNeverSentAgain(t *testing.T) {
 
 func TestAnEchoConfirmsALostAnswer(t *testing.T) {
 	h := newHouse(t)
-	h.lp.sight = share.SeesTold
+	h.lp.sight = share.SeesReported
 	h.lp.then("PublishFile", unconfirmed)
 	b := picture(1000)
 	resp := h.put(b)

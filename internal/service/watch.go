@@ -104,7 +104,7 @@ func knows(ctx context.Context, session Session, conversation string, after shar
 		return false, err
 	}
 	for dialog := range after {
-		if dialog == share.LogPlace {
+		if dialog == share.LogPosition {
 			continue
 		}
 		has := func(c share.Conversation) bool { _, ok := c.Dialog(dialog); return ok }

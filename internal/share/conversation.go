@@ -2,10 +2,10 @@ package share
 
 import "time"
 
-// A Conversation as LivePerson tells it to one of its participants.
+// A Conversation is a conversation as LivePerson reports it to one of its participants.
 type Conversation struct {
 	ID string
-	// Open is LivePerson's state OPEN, of the main dialog.
+	// Open reports whether the main dialog is in LivePerson's state OPEN.
 	Open         bool
 	Start, End   time.Time
 	Dialogs      []Dialog
@@ -13,7 +13,7 @@ type Conversation struct {
 	SkillID      string
 }
 
-// A Dialog is a part of a conversation with sequences of its own. The main dialog's ID is the conversation's.
+// A Dialog is a part of a conversation with its own sequences. The main dialog has the ID of the conversation.
 type Dialog struct {
 	ID, Type string
 	Open     bool
@@ -25,10 +25,10 @@ type Participant struct {
 	Role Role
 }
 
-// MainDialog is the id of the dialog that a conversation begins with.
+// MainDialog returns the id of the dialog that a conversation starts with.
 func (c Conversation) MainDialog() string { return c.ID }
 
-// Dialog finds a dialog by id; the main dialog is there even if LivePerson did not list it.
+// Dialog finds a dialog by id. It finds the main dialog even if LivePerson did not list it.
 func (c Conversation) Dialog(id string) (Dialog, bool) {
 	for _, d := range c.Dialogs {
 		if d.ID == id {
@@ -41,7 +41,7 @@ func (c Conversation) Dialog(id string) (Dialog, bool) {
 	return Dialog{}, false
 }
 
-// A NewConversation is what a consumer asks for. Empty fields are left to LivePerson.
+// A NewConversation is a consumer's request for a conversation. LivePerson chooses the values of empty fields.
 type NewConversation struct {
 	SkillID, CampaignID, EngagementID string
 	Context                           *ConversationContext

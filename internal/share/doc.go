@@ -1,5 +1,6 @@
-// Package share holds the words that the gateway's packages have in common: the nouns of file sharing (an identity, a
-// conversation, a hosted file, a signed URL, a record of an upload) and the named conditions under which something fails.
+// Package share defines what the server's packages have in common: the nouns of file sharing (an identity, a conversation, a hosted
+// file, a signed URL, a record of an upload), the kinds of errors and their properties, the table of file types, and the rules for
+// account ids, tokens and storage paths.
 //
-// It has no behaviour of its own, imports nothing of ours, and knows neither gRPC nor HTTP nor WebSockets.
+// It imports no other package of this module, and does not depend on gRPC, HTTP or WebSockets.
 package share

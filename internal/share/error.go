@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// A Kind is a named condition: why something failed, in the words of the contract. Each Kind is the name of a value of
-// lpfileshare.v1.ErrorReason without its prefix; package service maps it to a gRPC code in one table.
+// A Kind is the reason of a failure, in the terms of the contract. Each Kind is the name of a value of lpfileshare.v1.ErrorReason
+// without its prefix; package service maps it to a gRPC code in one table.
 type Kind string
 
-// The named conditions. What each means, and what a caller does about it, stands with ErrorReason in the contract.
+// The kinds. The contract documents with ErrorReason what each means and what a caller should do.
 const (
 	StreamProtocolViolation Kind = "STREAM_PROTOCOL_VIOLATION"
 	InvalidField            Kind = "INVALID_FIELD"
@@ -74,32 +74,31 @@ const (
 	UploadNotStored         Kind = "UPLOAD_NOT_STORED"
 )
 
-// An Error says that a named condition arose. Adapters make them; package service alone turns them into a gRPC status.
+// An Error is a failure with a Kind. Adapters create them; only package service turns them into a gRPC status.
 type Error struct {
-	// Kind is the condition.
 	Kind Kind
-	// Message is for the caller: what happened and what to do, in our words. Never a signed URL, a token, a socket URL, nor a
-	// peer's own text.
+	// Message is for the caller: what happened, then what to do. It must not contain a signed URL, a token, a socket URL or a peer's
+	// own text.
 	Message string
-	// RetryAfter is the least wait before another try, where the peer named one. 0: the condition's own.
+	// RetryAfter is the minimum wait before another attempt, if the peer set one. 0 means the default of the Kind.
 	RetryAfter time.Duration
-	// Metadata goes into ErrorInfo.metadata: lowerCamel keys, once shipped they stay.
+	// Metadata becomes ErrorInfo.metadata. Keys are in lowerCamelCase and part of the contract.
 	Metadata map[string]string
-	// Violations name fields of the request, for InvalidField and its like.
+	// Violations are the invalid fields of the request, for InvalidField and similar kinds.
 	Violations []Violation
-	// Cause is for the log alone. It must be free of secrets like Message.
+	// Cause is for the log only. It must not contain secrets either.
 	Cause error
 }
 
-// A Violation is a field of a request that breaks a rule.
+// A Violation is an invalid field of a request.
 type Violation struct {
-	// Field is the path of the field in the request message, as the proto spells it: "spec.file_type".
+	// Field is the path of the field in the request message, with the proto's names: "spec.file_type".
 	Field string
-	// Description says what is wrong with it.
+	// Description says what is wrong with the field.
 	Description string
 }
 
-// Error gives the condition, the message and the cause, for logs.
+// Error returns the kind, the message and the cause, for logs.
 func (e *Error) Error() string {
 	s := string(e.Kind)
 	if e.Message != "" {
@@ -114,12 +113,12 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Errorf is an Error with a message and a cause; cause may be nil.
+// Errorf returns an Error with a message and a cause, which may be nil. It does not format.
 func Errorf(kind Kind, message string, cause error) *Error {
 	return &Error{Kind: kind, Message: message, Cause: cause}
 }
 
-// KindOf returns the condition that err names, or "" where it names none.
+// KindOf returns the Kind of err, or "" if it has none.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
@@ -127,7 +126,7 @@ func KindOf(err error) Kind {
 	return ""
 }
 
-// Is reports whether err names one of kinds.
+// Is reports whether err has one of the kinds.
 func Is(err error, kinds ...Kind) bool {
 	k := KindOf(err)
 	for _, want := range kinds {

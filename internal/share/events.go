@@ -10,37 +10,37 @@ type LoggedEvent struct {
 	Conversation, Dialog string
 	// Sequence numbers the events of a dialog, from 0.
 	Sequence int64
-	// File is the file that the event shows; nil for any other event, of which nothing but its place in the dialog is kept.
+	// File is the file that the event shows. It is nil for any other event, of which only the sequence is kept.
 	File *FileEvent `json:",omitempty"`
-	// Place is where the event stands in the log, which numbers events in the order in which they came. The log sets it.
-	Place uint64 `json:"-"`
-	// Added is when it came. The log sets it.
+	// Position is the event's position in the log, which numbers events in the order of their arrival. The log sets it.
+	Position uint64 `json:"-"`
+	// Added is when the event was added. The log sets it.
 	Added time.Time `json:"-"`
 }
 
 // A LoggedConversation is a conversation as an event log keeps it.
 type LoggedConversation struct {
 	Conversation
-	// Updated is LivePerson's metaDataLastUpdateTs, in milliseconds: news that is older is dropped. 0: LivePerson has not told of
-	// the conversation yet, and it stands as it was created.
+	// Updated is LivePerson's metaDataLastUpdateTs, in milliseconds; older updates are dropped. 0 means that LivePerson has not
+	// reported the conversation since it was created.
 	Updated int64
 }
 
-// LogPlace is the key under which the Cursor of a messenger with an event log has its place in that log. No dialog is called so.
-const LogPlace = "~log"
+// LogPosition is the key of a Cursor that has the position in the event log, for messengers with one. No dialog has this id.
+const LogPosition = "~log"
 
-// ErrWatchReset is why a watch cannot go on: something came that belongs before what it has given, or its place is too old. What
-// is there must be listed again.
-var ErrWatchReset = errors.New("the watch cannot go on in order")
+// ErrWatchReset is returned by a watch that cannot continue: a file arrived after later files of its dialog were returned, or the
+// cursor is too old. The caller must list the files again.
+var ErrWatchReset = errors.New("the watch cannot continue in order")
 
-// A Sight says how much of a conversation's messages a session can look for.
+// A Sight says which of a conversation's messages a session can find.
 type Sight int
 
 const (
-	// SeesAll: LivePerson itself is asked, so that what is not found is not there.
+	// SeesAll: LivePerson is queried, so a message that is not found does not exist.
 	SeesAll Sight = iota
-	// SeesTold: what LivePerson tells of by webhook. What is not found may be there all the same, and may yet be told.
-	SeesTold
-	// SeesOwn: nothing but what this gateway's own calls were confirmed to have done. Waiting for more is in vain.
+	// SeesReported: those that LivePerson reported by webhook. A message that is not found may exist and be reported later.
+	SeesReported
+	// SeesOwn: only those that this server's own calls are confirmed to have sent. Others never appear.
 	SeesOwn
 )

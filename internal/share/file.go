@@ -6,7 +6,7 @@ import "time"
 type HostedFile struct {
 	// StoragePath is LivePerson's relativePath.
 	StoragePath string
-	// FileType is the message's fileType as it stands there; what comes in may be any spelling ("JPEG", "IMG", ...).
+	// FileType is the message's fileType. Received messages may have any spelling ("JPEG", "IMG", ...): see FileTypeBySpelling.
 	FileType string
 	// Caption may be empty.
 	Caption string
@@ -14,7 +14,7 @@ type HostedFile struct {
 	Preview string
 }
 
-// A FileEvent is a hosted file as it stands in a conversation.
+// A FileEvent is a message of a conversation that shows a file.
 type FileEvent struct {
 	Conversation, Dialog string
 	// Sequence numbers the events of a dialog, from 0.
@@ -27,14 +27,14 @@ type FileEvent struct {
 	File HostedFile
 }
 
-// A Cursor is a place in a conversation, or in several: of each dialog the last sequence that was seen. Sequences begin at 0;
-// a dialog that was seen empty stands with -1, and of one that is not in the Cursor nothing was seen.
+// A Cursor is a position in one or several conversations: by dialog, the last sequence that was read. Sequences start at 0; -1 means
+// that the dialog was empty. A dialog that is not in the Cursor was not read.
 type Cursor map[string]int64
 
-// Checksums are sums over a file's bytes.
+// Checksums are checksums of a file's bytes.
 type Checksums struct {
-	// CRC32C is over all bytes (Castagnoli); nil: not known.
+	// CRC32C is over all bytes (Castagnoli); nil if not known.
 	CRC32C *uint32 `json:",omitempty"`
-	// SHA256 has 32 bytes; nil: not known.
+	// SHA256 has 32 bytes; nil if not known.
 	SHA256 []byte `json:",omitempty"`
 }

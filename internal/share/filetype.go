@@ -122,6 +122,19 @@ func FileTypeByExtension(extension string) (FileTypeInfo, bool) {
 	return findFileType(func(row *FileTypeInfo) bool { return slices.Contains(row.Extensions, strings.ToLower(extension)) })
 }
 
+// FileTypeByFormat finds the type whose files show a format; false if there is none, or more than one.
+func FileTypeByFormat(format string) (found FileTypeInfo, ok bool) {
+	for _, row := range fileTypes {
+		if row.DetectedFormat() == format {
+			if ok {
+				return FileTypeInfo{}, false
+			}
+			found, ok = row, true
+		}
+	}
+	return found, ok
+}
+
 func findFileType(match func(*FileTypeInfo) bool) (FileTypeInfo, bool) {
 	if i := slices.IndexFunc(fileTypes, func(row FileTypeInfo) bool { return match(&row) }); i >= 0 {
 		return fileTypes[i], true
@@ -133,7 +146,7 @@ func findFileType(match func(*FileTypeInfo) bool) (FileTypeInfo, bool) {
 const SniffBytes = 512
 
 // SniffFormat returns the format that a file's first bytes show: a FileTypeInfo's DetectedFormat, or "" if there is none. cut
-// reports that the file continues after head. Types that share a format cannot be told apart by their first bytes.
+// reports that the file continues after head. The first bytes do not distinguish types with the same format.
 func SniffFormat(head []byte, cut bool) string {
 	for _, row := range fileTypes {
 		if slices.ContainsFunc(row.Signatures, func(signature string) bool { return hasSignature(head, signature) }) {

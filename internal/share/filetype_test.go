@@ -50,6 +50,12 @@ func TestFileTypes_Table(t *testing.T) {
 			t.Errorf("%s is an image and a document, or neither", row.Name)
 		}
 	}
+	if pdf, ok := FileTypeByFormat("PDF"); !ok || pdf.Type != PDF {
+		t.Errorf("the format PDF is of type %q", pdf.Type)
+	}
+	if several, ok := FileTypeByFormat("ZIP"); ok {
+		t.Errorf("the format ZIP is of type %q alone", several.Type)
+	}
 	for _, none := range []string{"", "IMG", "EXE", "FILE_TYPE_UNSPECIFIED"} {
 		_, spelled := FileTypeBySpelling(none)
 		_, named := FileTypeByContractName(none)

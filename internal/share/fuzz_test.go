@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whatever is taken for a storage path stays below the account's container, however it is put into a URL and read back.
+// Every accepted storage path stays below the account's container, also after it was put into a URL and parsed again.
 func FuzzStoragePath(f *testing.F) {
 	for _, p := range []string{
 		"/v1/AUTH_async-images/12345678/8a66a22f-81ee-4447-b92f-78e9c3ecc819.PNG", "/v1/AUTH_async-images/12345678/../87654321/a",
@@ -25,20 +25,20 @@ func FuzzStoragePath(f *testing.F) {
 			return
 		}
 		if path.Clean(p) != p || strings.ContainsAny(p, " \t\r\n") {
-			t.Errorf("%q is taken, and is another path once it is cleaned", p)
+			t.Errorf("%q is accepted, but cleaning changes it", p)
 		}
 		u, err := url.Parse("https://store.example" + p)
 		if err != nil || u.Path != p || u.Host != "store.example" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-			t.Errorf("%q is taken, and is read as %+v, %v", p, u, err)
+			t.Errorf("%q is accepted, but parsed as %+v, %v", p, u, err)
 		}
 		container := strings.Split(p, "/")
 		if len(container) < 5 || container[1] != "v1" || !strings.HasPrefix(container[2], "AUTH_") || container[3] != account {
-			t.Errorf("%q is taken for account %q", p, account)
+			t.Errorf("%q is accepted for account %q", p, account)
 		}
 	})
 }
 
-// Whatever is taken for an agent's grant is whole, and is the same when it is written and read again.
+// Every accepted agent token is complete, and the same after it was encoded and decoded again.
 func FuzzAgentToken(f *testing.F) {
 	f.Add(AgentGrant{Account: "1", UserID: "2", UserPID: "3", Bearer: "b", Expires: 4, Cookie: "c", CSRF: "d", Lifetime: 5}.Token())
 	f.Add(AgentGrant{Account: "1"}.Token())
@@ -53,11 +53,11 @@ func FuzzAgentToken(f *testing.F) {
 			return
 		}
 		if g.Account == "" || g.UserID == "" || g.UserPID == "" || g.Bearer == "" {
-			t.Errorf("%q is taken, and is not whole", token)
+			t.Errorf("%q is accepted, but incomplete", token)
 		}
 		again, err := ParseAgentToken(g.Token())
 		if err != nil || again != g {
-			t.Errorf("%q: written again it is another: %v", token, err)
+			t.Errorf("%q: encoded again it differs: %v", token, err)
 		}
 	})
 }

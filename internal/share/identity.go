@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// A Scheme says what a Credential is.
+// A Scheme is the type of a Credential.
 type Scheme string
 
-// The schemes, named as in the metadata of a call.
+// The schemes, by the names of their metadata keys.
 const (
 	ConsumerToken      Scheme = "lp-consumer-token"
 	AgentToken         Scheme = "lp-agent-token"
 	ExternalConsumerID Scheme = "lp-external-consumer-id"
 )
 
-// A Credential is what a caller brought along. It proves nothing until LivePerson has accepted it. It never prints its secret.
+// A Credential is what a call carries. It proves nothing until LivePerson has accepted it. It never prints its secret.
 type Credential struct {
 	Scheme Scheme
-	// Account is the account of the resource that the caller names; the credential must turn out to be of the same.
+	// Account is the account of the requested resource. The credential must belong to the same account.
 	Account string
-	// Secret is the token as it came; with ExternalConsumerID, the consumer's id, for whom the server's own credentials vouch.
+	// Secret is the token; with ExternalConsumerID, the brand's id of the consumer, for whom the server's own credentials vouch.
 	Secret string
-	// Caller is the service that calls, where its connection proves who it is; empty where it does not. It counts with
-	// ExternalConsumerID alone: any other credential is a proof by itself.
+	// Caller is the calling service, if its connection proves its identity; otherwise empty. It is used with ExternalConsumerID
+	// only, because any other credential is a proof by itself.
 	Caller string
 }
 
@@ -36,21 +36,21 @@ func (c Credential) GoString() string { return c.String() }
 // LogValue hides the secret from slog.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// A Principal is who LivePerson says that a caller is. There is one only once LivePerson has accepted the caller's credential.
+// A Principal is a caller as LivePerson identifies it, after it has accepted the caller's credential.
 type Principal struct {
 	// Account is LivePerson's account id.
 	Account string
-	// ID is a consumer's "sub" or an agent's id (userPid), as originatorId shows it. A renewed token has the same.
+	// ID is a consumer's "sub" or an agent's userPid, as in originatorId. It stays the same when the token is renewed.
 	ID string
-	// Caller is the mesh's identity of the service that calls on the principal's behalf; empty where there is none.
+	// Caller is the identity of the service that calls on the principal's behalf; empty if there is none.
 	Caller string
 	// Role is RoleConsumer or RoleAgent.
 	Role Role
-	// Expires is when the credential ends; zero where it does not say.
+	// Expires is when the credential expires; zero if unknown.
 	Expires time.Time
 }
 
-// A Role is what somebody is in a conversation, in LivePerson's spelling.
+// A Role is a participant's role in a conversation, in LivePerson's spelling.
 type Role string
 
 // The roles that LivePerson documents.
@@ -63,15 +63,15 @@ const (
 	RoleAgent         Role = "AGENT"
 )
 
-// A SignIn is what LivePerson's identity services gave out.
+// A SignIn is an identity issued by LivePerson's services.
 type SignIn struct {
 	// Token is the consumer JWT, or the opaque agent token (see AgentGrant).
 	Token string
-	// RenewalSecret gets the next token for the same identity; empty where that cannot be.
+	// RenewalSecret gets the next token for the same identity; empty if the identity cannot be renewed.
 	RenewalSecret string
-	// Expires is when the token ends; zero where it does not say.
+	// Expires is when the token expires; zero if unknown.
 	Expires time.Time
-	// ID is as Principal.ID.
+	// ID is the Principal's ID.
 	ID string
 }
 

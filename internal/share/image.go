@@ -2,57 +2,57 @@ package share
 
 import "io"
 
-// ImageInfo is what an image's header says.
+// ImageInfo is the size of an image, in pixels, according to its header.
 type ImageInfo struct {
 	Width, Height int
 }
 
-// An ImageJob is an image that is to be changed before it is stored.
+// An ImageJob is a request to change an image before it is stored.
 type ImageJob struct {
 	Type FileType
-	// Size is how many bytes Open gives.
+	// Size is the size of the image, in bytes.
 	Size int64
-	// Open reads the image from its first byte on. It is called more than once.
+	// Open returns a reader of the image. It is called more than once.
 	Open func() io.Reader
-	// Create takes what is to be stored; what an earlier writer of the same job took is void. It never gets more than MaxBytes.
+	// Create returns a writer for the result, which replaces what an earlier writer of the job received. It receives at most MaxBytes.
 	Create func() io.Writer
-	// MaxBytes is what it must fit.
+	// MaxBytes is the maximum size of the result.
 	MaxBytes int64
-	// Fit allows to encode it anew. Strip removes what does not show.
+	// Fit allows encoding the image again. Strip removes metadata and trailing bytes.
 	Fit, Strip bool
-	// PreviewChars is the length that a preview must stay under, in characters; 0: none is wanted.
+	// PreviewChars limits the length of the preview, in characters; 0 means no preview.
 	PreviewChars int
 }
 
-// A FittedImage is what came of an ImageJob that changed something.
+// A FittedImage is the result of an ImageJob that changed the image.
 type FittedImage struct {
-	// Type is that of what is to be stored.
+	// Type is the type of the result.
 	Type FileType
-	// Preview is a data URI, if it was wanted and the image was decoded anyway; else empty.
+	// Preview is a data URI if one was requested and the image was decoded for another reason; otherwise empty.
 	Preview string
 	Change  ImageChange
 }
 
-// An ImageChange is what was done to an image before it was stored.
+// An ImageChange describes how an image was changed before it was stored.
 type ImageChange struct {
-	// InputSize, InputChecksums and InputType are of what was sent.
+	// InputSize, InputChecksums and InputType describe the uploaded file.
 	InputSize      int64
 	InputChecksums Checksums
 	InputType      FileType
-	// Input is as the pixels lay in the file, Stored as they lie now.
+	// Input and Stored are the sizes before and after, as the pixels lie in the file.
 	Input, Stored ImageInfo
-	// Recoded: it was decoded and encoded anew; turned upright for Rotated, with fewer pixels for Scaled.
+	// Recoded: the image was decoded and encoded again. Rotated: turned upright. Scaled: reduced to fewer pixels.
 	Recoded bool `json:",omitempty"`
 	Rotated bool `json:",omitempty"`
 	Scaled  bool `json:",omitempty"`
-	// JPEGQuality is 1 to 100; 0 for what is no JPEG that was encoded anew.
+	// JPEGQuality is 1 to 100 for a recoded JPEG, otherwise 0.
 	JPEGQuality int             `json:",omitempty"`
 	Removed     []ImageMetadata `json:",omitempty"`
-	// TrailingBytes is how many were removed behind the image's end.
+	// TrailingBytes is the number of bytes removed after the image's end.
 	TrailingBytes int64 `json:",omitempty"`
 }
 
-// ImageMetadata is a kind of data in an image that is not the picture: a value of lpfileshare.v1.ImageMetadata without its prefix.
+// ImageMetadata is a kind of data in an image other than its pixels: a value of lpfileshare.v1.ImageMetadata without its prefix.
 type ImageMetadata string
 
 // The kinds.

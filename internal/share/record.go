@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// An UploadState says how far an upload got.
+// An UploadState is the state of an upload.
 type UploadState string
 
-// The states of an upload, in their order. Failed may follow any but Published.
+// The states of an upload, in order. Failed may follow any state except Published.
 const (
 	Receiving  UploadState = "RECEIVING"
 	Stored     UploadState = "STORED"
@@ -17,34 +17,34 @@ const (
 	Failed     UploadState = "FAILED"
 )
 
-// A Record is what is remembered of a request id: of an upload, or of a conversation that was created. It is written by
-// compare-and-set, so that of two attempts under one id only one goes on.
+// A Record is the ledger's record of a request id: of an upload, or of a conversation that was created. It is written by
+// compare-and-set, so that only one of two attempts under one id continues.
 type Record struct {
-	// Attempt names the attempt that the record belongs to now.
+	// Attempt identifies the attempt that owns the record.
 	Attempt string
-	// AttemptTime is when that attempt began.
+	// AttemptTime is when that attempt started.
 	AttemptTime time.Time
-	// Expires is when the record may be forgotten.
+	// Expires is when the record may be deleted.
 	Expires time.Time
-	// Fingerprint sums up the request without its request id: the same id with another is a conflict.
+	// Fingerprint is a hash of the request without its request id. The same id with another fingerprint is a conflict.
 	Fingerprint []byte
-	// DeclaredSize and Declared are compared only where both attempts have them, hence not in Fingerprint.
+	// DeclaredSize and Declared are compared only if both attempts have them, so they are not part of Fingerprint.
 	DeclaredSize *int64    `json:",omitempty"`
 	Declared     Checksums `json:"Declared"`
 
 	State UploadState `json:",omitempty"`
-	// File is what was stored; set from Stored on.
+	// File is the stored file; set from Stored on.
 	File *StoredFile `json:",omitempty"`
-	// PublishDeadline is the instant after which this attempt no longer sends the message; set from Publishing on.
+	// PublishDeadline is the time after which this attempt does not send the message; set from Publishing on.
 	PublishDeadline time.Time
-	// Failure and FailureMessage say why, for Failed.
+	// Failure and FailureMessage are the reason of Failed.
 	Failure        Kind   `json:",omitempty"`
 	FailureMessage string `json:",omitempty"`
 
-	// ConversationID is the conversation that was created, in the record of a CreateConversation.
+	// ConversationID is the created conversation, in the record of a CreateConversation.
 	ConversationID string `json:",omitempty"`
-	// Known are the conversations that were there before, in the record of a CreateConversation whose session does not see all.
-	// Such a record is Publishing from before LivePerson is asked until it is known what came of it.
+	// Known are the conversations that existed before, in the record of a CreateConversation whose session does not see all of
+	// them. Such a record is Publishing from before the request to LivePerson until its outcome is known.
 	Known []string `json:",omitempty"`
 }
 
@@ -56,18 +56,19 @@ type StoredFile struct {
 	Size                 int64
 	ETag                 string
 	Checksums            Checksums
-	// Sequence of the message; nil: not published.
+	// Sequence is that of the message; nil if the file is not published.
 	Sequence *int64 `json:",omitempty"`
-	// Time of the message, or of the store's answer where there is no message.
+	// Time is that of the message, or of the store's response if there is no message.
 	Time           time.Time
 	SenderID       string
 	SenderRole     Role
 	PreviewOmitted bool `json:",omitempty"`
 	// Width and Height are the stored image's, in pixels; 0: not an image, or not known.
 	Width, Height int `json:",omitempty"`
-	// Image is what was done to the image before it was stored; nil: nothing. Size, ETag and Checksums are of what is stored.
+	// Image describes how the image was changed before it was stored; nil if unchanged. Size, ETag and Checksums are those of the
+	// stored file.
 	Image *ImageChange `json:",omitempty"`
 }
 
-// ErrStale is what a ledger answers when the record was changed by somebody else.
+// ErrStale is the ledger's error when another attempt has changed the record.
 var ErrStale = errors.New("the record was changed by another attempt")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestStoragePathsOfTheAccountAreTakenAndNoOthers(t *testing.T) {
+func TestCheckStoragePath(t *testing.T) {
 	const account = "12345678"
 	good := []string{
 		"/v1/AUTH_async-images/12345678/8a66a22f-81ee-4447-b92f-78e9c3ecc819.PNG",
@@ -37,7 +37,7 @@ func TestStoragePathsOfTheAccountAreTakenAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestNothingThatHoldsASecretPrintsIt(t *testing.T) {
+func TestSecrets(t *testing.T) {
 	const secret = "open-sesame"
 	values := []any{
 		Credential{Scheme: ConsumerToken, Account: "1", Secret: secret},
@@ -54,13 +54,13 @@ func TestNothingThatHoldsASecretPrintsIt(t *testing.T) {
 			"in a slice": fmt.Sprint([]any{v}), "slog": log.String(),
 		} {
 			if strings.Contains(text, secret) {
-				t.Errorf("%T prints its secret by %s: %s", v, how, text)
+				t.Errorf("%T shows its secret with %s: %s", v, how, text)
 			}
 		}
 	}
 }
 
-func TestAgentTokens(t *testing.T) {
+func TestParseAgentToken(t *testing.T) {
 	grant := AgentGrant{Account: "1", UserID: "2", UserPID: "3", Bearer: "b", Expires: 4, Cookie: "c", CSRF: "d", Lifetime: 5}
 	if got, err := ParseAgentToken(grant.Token()); err != nil || got != grant {
 		t.Errorf("%#v, %v", got, err)
@@ -72,14 +72,14 @@ func TestAgentTokens(t *testing.T) {
 	}
 }
 
-func TestAConditionIsFoundThroughWrapping(t *testing.T) {
+func TestKindOf(t *testing.T) {
 	inner := Errorf(FileTooLarge, "too large", errors.New("cause"))
 	wrapped := fmt.Errorf("storing: %w", inner)
 	if KindOf(wrapped) != FileTooLarge || !Is(wrapped, FileEmpty, FileTooLarge) || Is(wrapped, FileEmpty) {
-		t.Error("the condition is lost by wrapping")
+		t.Error("the kind is not found in a wrapped error")
 	}
 	if KindOf(errors.New("x")) != "" || Is(nil, FileEmpty) || Is(errors.New("x"), "") {
-		t.Error("a condition where there is none")
+		t.Error("a kind of an error without one")
 	}
 	if got := inner.Error(); got != "FILE_TOO_LARGE: too large: cause" {
 		t.Errorf("for the log: %q", got)

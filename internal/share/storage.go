@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A TempURL is a signed, short-lived leave to do one thing with one object: LivePerson's answer to a URL request. It has no
-// host; package swift knows that. It never prints its signature.
+// A TempURL is a signed URL for one operation on one object, valid for a short time: LivePerson's answer to a URL request. It has no
+// host, which package swift adds. It never prints its signature.
 type TempURL struct {
 	// Path is LivePerson's relativePath, with its leading slash.
 	Path string
 	// Sig is temp_url_sig: a secret.
 	Sig string
-	// Expires is temp_url_expires, in epoch seconds as text: part of what was signed, hence kept to the letter.
+	// Expires is temp_url_expires, in epoch seconds. It is part of what was signed, so the text is not changed.
 	Expires string
 	// ExpireTime is Expires as a time.
 	ExpireTime time.Time
@@ -29,59 +29,59 @@ func (u TempURL) GoString() string { return u.String() }
 // LogValue hides the signature from slog.
 func (u TempURL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
-// A StoredObject is what the store says of an object.
+// A StoredObject describes an object in the store.
 type StoredObject struct {
-	// Size is the whole object's, in bytes; -1 where the answer does not say.
+	// Size is the size of the whole object, in bytes; -1 if unknown.
 	Size int64
 	// ETag is without quotes; MD5 in hex for a plain object. May be empty.
 	ETag string
-	// ModTime is Last-Modified; zero where it was not said.
+	// ModTime is Last-Modified; zero if unknown.
 	ModTime time.Time
-	// Large tells a segmented object (X-Static-Large-Object), whose ETag is no MD5 of its bytes.
+	// Large reports whether the object is segmented (X-Static-Large-Object). Its ETag is then not the MD5 of its bytes.
 	Large bool
-	// Superseded tells that the store has a newer write under the name and kept nothing of this one (202). Size is -1 and ETag empty
-	// then: a HEAD tells what is there.
+	// Superseded reports that the store has a newer object under the name and discarded this one (202). Size is then -1 and ETag
+	// empty; a HEAD request describes the newer object.
 	Superseded bool
 }
 
-// An ObjectReader is an object, or a part of one, being read.
+// An ObjectReader reads an object, or a part of one.
 type ObjectReader struct {
 	StoredObject
-	// Start is the first byte that Body gives, End one past the last; half-open.
+	// Body has the bytes from Start up to, but not including, End.
 	Start, End int64
-	// Body gives bytes [Start, End), or fails with StorageTruncated or StorageUnavailable. Whoever asked for it closes it.
+	// Body fails with StorageTruncated or StorageUnavailable if it breaks off. The caller must close it.
 	Body io.ReadCloser
 }
 
-// CheckStoragePath refuses, with StoragePathInvalid, what is not a plain path of an object in account's container. Such a path
-// may come from a caller: without the check the gateway would fetch anybody's objects.
+// CheckStoragePath fails with StoragePathInvalid if path is not the plain path of an object in the account's container. Callers
+// supply such paths: without the check the server would fetch objects of other accounts.
 func CheckStoragePath(account, path string) error {
 	bad := func(why string) error {
-		return Errorf(StoragePathInvalid, "the storage path "+why+"; give LivePerson's relativePath, whole and unchanged", nil)
+		return Errorf(StoragePathInvalid, "the storage path "+why+"; use LivePerson's relativePath, complete and unchanged", nil)
 	}
 	if len(path) > 1024 {
 		return bad("is longer than 1,024 bytes")
 	}
 	rest, ok := strings.CutPrefix(path, "/v1/AUTH_")
 	if !ok {
-		return bad("does not begin with /v1/AUTH_")
+		return bad("does not start with /v1/AUTH_")
 	}
 	for _, c := range []byte(path) {
 		if c <= ' ' || c >= 0x7f || strings.IndexByte(`%?#\:@;`, c) >= 0 {
-			return bad("has a character that storage paths do not have")
+			return bad("has a character that is not allowed")
 		}
 	}
 	parts := strings.Split(rest, "/")
 	if len(parts) < 3 {
-		return bad("names no object")
+		return bad("does not name an object")
 	}
 	for _, p := range parts {
 		if p == "" || p == "." || p == ".." {
-			return bad("has an empty or relative part")
+			return bad("has an empty or relative segment")
 		}
 	}
 	if parts[1] != account {
-		return bad("is of another account")
+		return bad("belongs to another account")
 	}
 	return nil
 }

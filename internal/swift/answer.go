@@ -2,25 +2,18 @@ package swift
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // maxErrorBody is how much of an error's text is read, to spare the connection. Nobody looks at it: it is the peer's own.
 const maxErrorBody = 64 << 10
-
-// maxRetryAfter is the longest Retry-After that is believed.
-const maxRetryAfter = 5 * time.Minute
 
 var errNoSize = errors.New("a PUT needs its size beforehand")
 
@@ -70,7 +63,7 @@ func (c *Client) refused(resp *http.Response) error {
 		return fail(share.StorageCorrupted, "the store received other bytes than were sent")
 	case code == http.StatusTooManyRequests || code == 498:
 		e := share.Errorf(share.StorageRateLimited, "the store asks for fewer requests", cause)
-		e.RetryAfter = retryAfter(resp)
+		e.RetryAfter = netrules.RetryAfter(resp.Header)
 		return e
 	case code == http.StatusInsufficientStorage:
 		return fail(share.StorageFull, "the store is full")
@@ -78,23 +71,11 @@ func (c *Client) refused(resp *http.Response) error {
 		// Whatever ails this connection's other end may ail its siblings: the next try shall not begin on one of them.
 		c.transport.CloseIdleConnections()
 		e := share.Errorf(share.StorageUnavailable, "the store is in trouble", cause)
-		e.RetryAfter = retryAfter(resp)
+		e.RetryAfter = netrules.RetryAfter(resp.Header)
 		return e
 	default:
 		return fail(share.StorageProtocolError, "the store gave an answer that makes no sense here")
 	}
-}
-
-// retryAfter reads Retry-After, in seconds or as a date.
-func retryAfter(resp *http.Response) time.Duration {
-	text := resp.Header.Get("Retry-After")
-	var d time.Duration
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
-		d = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(text); err == nil {
-		d = time.Until(at)
-	}
-	return min(max(d, 0), maxRetryAfter)
 }
 
 func isNumber(s string) bool {
@@ -111,26 +92,5 @@ func (c *Client) broken(ctx, inner context.Context, err error) error {
 	if context.Cause(inner) == errStalled {
 		return share.Errorf(share.StorageUnavailable, "the store neither takes nor sends anything", errStalled)
 	}
-	return share.Errorf(share.StorageUnavailable, "the store cannot be reached or broke off", plain(err))
-}
-
-// plain says in words that are not the peer's what went wrong on a connection. net/http's own text may hold the URL, or an
-// answer that holds it: nothing of it may be kept, not even wrapped.
-func plain(err error) error {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno
-	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return errors.New("its host name has no address")
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errors.New("its certificate is not trusted")
-	}
-	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-		return errors.New("timed out")
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("broken exchange (%T)", err)
+	return share.Errorf(share.StorageUnavailable, "the store cannot be reached or broke off", netrules.SafeError(err))
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -207,7 +208,7 @@ func (b *objectBody) Close() error {
 		b.err = errStopped
 	}
 	if err != nil {
-		return fmt.Errorf("close the object: %w", plain(err))
+		return fmt.Errorf("close the object: %w", netrules.SafeError(err))
 	}
 	return nil
 }

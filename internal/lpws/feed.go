@@ -1,0 +1,174 @@
+package lpws
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+const (
+	// cacheTime is how long the files of a dialog are kept after a caller asked for them.
+	cacheTime = 15 * time.Second
+	// cacheBytes is the approximate maximum size of the cached files of a dialog. Previews are most of it.
+	cacheBytes = 1 << 20
+	// fileOverhead is the approximate size of a file event without its strings.
+	fileOverhead = 256
+)
+
+// feed is the known state of the events of one dialog. It exists only while the dialog is watched or read, and shortly after.
+// book.mu guards it.
+//
+// Sequences count all events of a dialog, but LivePerson hides some events from some readers. So a missing sequence may be late,
+// lost or hidden. A live position therefore advances only from one sequence to the next. If one is missing, the events are fetched
+// again. An event that was known to exist before the fetch proves that the sequences missing before it are hidden. For later
+// sequences nothing is known, and another fetch follows.
+type feed struct {
+	conversation, dialog string
+
+	positions map[*Watch]*position
+	running   *fetch // the current one
+	queued    *fetch // the next one, for readers that arrived after the request of the current one may have been sent
+
+	complete bool              // files has all files of sequences below next
+	files    []share.FileEvent // by sequence; only appended to, so that callers may share parts of it
+	next     int64
+	size     int
+	used     time.Time
+}
+
+// position is how far a watch has read a dialog.
+type position struct {
+	sequence int64 // of the last event that was passed on; -1 if none
+	live     bool  // no event behind sequence is missing
+}
+
+// fetch is one request for the events of a dialog.
+type fetch struct {
+	files  bool // the caller wants all files of the dialog
+	begun  bool
+	closed bool // the dialog is closed, so no event will follow
+	unsure bool // nothing is known about the dialog, but it may have events
+	from   int64
+	known  int64 // the highest sequence known before the request; -1 if none
+
+	got     map[int64]*share.FileEvent // nil for events that are not files
+	arrived chan struct{}              // signals that got has grown or, before the beginning, that the fetch must not wait
+
+	done   chan struct{} // closed at the end; then the following fields are set
+	err    error
+	result []share.FileEvent // all files of the dialog, if wanted
+	end    int64             // one past the last sequence, if files are wanted
+}
+
+func newFetch(files bool) *fetch {
+	return &fetch{files: files, got: make(map[int64]*share.FileEvent), arrived: make(chan struct{}, 1), done: make(chan struct{})}
+}
+
+func (r *fetch) signal() {
+	select {
+	case r.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// needed reports whether the fetch has anything to request.
+func (r *fetch) needed() bool { return r.from != math.MaxInt64 }
+
+// covered reports whether all events that were known to exist have arrived, and whether the last of them has.
+func (r *fetch) covered() (complete, last bool) {
+	if r.known < r.from {
+		return !r.unsure || len(r.got) > 0, true
+	}
+	_, last = r.got[r.known]
+	if !last || r.known-r.from >= int64(len(r.got)) {
+		return false, last
+	}
+	for seq := r.from; seq < r.known; seq++ {
+		if _, ok := r.got[seq]; !ok {
+			return false, last
+		}
+	}
+	return true, true
+}
+
+// certain returns the sequences that may be passed on, in order. gap reports whether others arrived behind a missing one.
+func (r *fetch) certain() (sequences []int64, gap bool) {
+	known := r.known
+	if r.err != nil {
+		known = -1 // the answer is incomplete, so it proves nothing about missing sequences
+	}
+	// Up to known, the answer is all that the caller may see. Behind it, only sequences without a gap are certain.
+	end := r.from
+	for _, seq := range slices.Sorted(maps.Keys(r.got)) {
+		if seq < r.from {
+			continue
+		}
+		if seq > known && seq != end {
+			return sequences, true
+		}
+		sequences = append(sequences, seq)
+		end = seq + 1
+	}
+	return sequences, false
+}
+
+// behind reports whether a watch misses events.
+func (f *feed) behind() bool {
+	for _, p := range f.positions {
+		if !p.live {
+			return true
+		}
+	}
+	return false
+}
+
+// start returns the sequence from which a fetch must read; math.MaxInt64 if it has nothing to read.
+func (f *feed) start(files bool) int64 {
+	from := int64(math.MaxInt64)
+	if files {
+		from = 0
+		if f.complete {
+			from = f.next
+		}
+	}
+	for _, p := range f.positions {
+		if !p.live {
+			from = min(from, p.sequence+1)
+		}
+	}
+	return from
+}
+
+// cache adds the files of a fetch, and sets the result of the fetch.
+func (f *feed) cache(r *fetch, sequences []int64) {
+	if !f.complete {
+		f.complete, f.files, f.next, f.size = true, nil, 0, 0
+	}
+	for _, seq := range sequences {
+		if seq >= f.next {
+			f.next = seq + 1
+			if file := r.got[seq]; file != nil {
+				f.files = append(f.files, *file)
+				f.size += fileOverhead + len(file.File.Preview) + len(file.File.Caption) + len(file.File.StoragePath)
+			}
+		}
+	}
+	r.result, r.end = slices.Clip(f.files), f.next
+	if f.size > cacheBytes {
+		f.uncache()
+	}
+}
+
+func (f *feed) uncache() { f.complete, f.files, f.next, f.size = false, nil, 0, 0 }
+
+// withPath returns the first of files with that storage path.
+func withPath(files []share.FileEvent, path string) (share.FileEvent, bool) {
+	i := slices.IndexFunc(files, func(e share.FileEvent) bool { return e.File.StoragePath == path })
+	if i < 0 {
+		return share.FileEvent{}, false
+	}
+	return files[i], true
+}
