@@ -29,7 +29,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
-	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -113,7 +113,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	for _, f := range change {
 		f(&c)
 	}
-	h.book.Memory = ledger.NewMemory(1000, c.Now)
+	h.book.Memory = ledgertest.NewMemory(1000, c.Now)
 	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.desk, Store: h.store, Ledger: h.book, Images: h.look})
 	h.serve(c)
 	t.Cleanup(h.checkLeftovers)
