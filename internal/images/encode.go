@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// longerSide is the most pixels on a preview's longer side.
+	// longerSide is the maximum longer side of a preview in pixels.
 	longerSide = 320
-	// shortestLongerSide is where making a preview smaller ends.
+	// shortestLongerSide is the longer side at which shrinking a preview ends.
 	shortestLongerSide = 16
 	// uriPrefix begins every preview.
 	uriPrefix = "data:image/jpeg;base64,"
 )
 
-// qualities are tried in this order.
+// qualities are the JPEG qualities tried, in this order.
 var qualities = [...]int{85, 75, 65, 55, 45, 35}
 
-// fit returns the size that width by height has when its longer side is at most side; never larger, never 0.
+// fit scales width by height down so that the longer side is at most side. It never enlarges and never returns 0.
 func fit(width, height, side int) (int, int) {
 	longer := max(width, height)
 	if longer <= side {
@@ -34,13 +34,13 @@ func fit(width, height, side int) (int, int) {
 	return max(1, int(math.Round(float64(width)*f))), max(1, int(math.Round(float64(height)*f)))
 }
 
-// shrink draws img, a part of a canvas of width by height, onto a white one of at most longerSide.
+// shrink draws img, a part of a canvas of width by height, onto a white canvas of at most longerSide.
 func shrink(img image.Image, width, height int) *image.RGBA {
 	w, h := fit(width, height, longerSide)
 	canvas := image.NewRGBA(image.Rect(0, 0, w, h))
 	draw.Draw(canvas, canvas.Rect, image.NewUniform(color.White), image.Point{}, draw.Src)
 	b := img.Bounds()
-	// The first frame of a GIF may cover a part of its screen only.
+	// The first frame of a GIF may cover only a part of its canvas.
 	r := image.Rect(scale(b.Min.X, w, width), scale(b.Min.Y, h, height), scale(b.Max.X, w, width), scale(b.Max.Y, h, height))
 	if r.Dx() == 0 {
 		r.Max.X++
@@ -52,12 +52,12 @@ func shrink(img image.Image, width, height int) *image.RGBA {
 	return canvas
 }
 
-// scale takes a coordinate of a line of length from to a line of length to.
+// scale maps a coordinate from a side of length from to a side of length to.
 func scale(at, to, from int) int {
 	return int(math.Round(float64(at) * float64(to) / float64(from)))
 }
 
-// encode writes img as a data URI of less than maxChars characters: at the best quality that fits, else smaller.
+// encode returns img as a data URI of less than maxChars characters, with the best quality that fits, or else with fewer pixels.
 func encode(img *image.RGBA, maxChars int) (string, error) {
 	full := img
 	for side := max(full.Rect.Dx(), full.Rect.Dy()); ; side = side * 3 / 4 {
@@ -76,7 +76,7 @@ func encode(img *image.RGBA, maxChars int) (string, error) {
 			}
 		}
 		if side <= shortestLongerSide {
-			return "", fmt.Errorf("images: no preview is shorter than %d characters", maxChars)
+			return "", fmt.Errorf("images: no preview has less than %d characters", maxChars)
 		}
 	}
 }

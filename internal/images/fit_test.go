@@ -17,24 +17,25 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/test/images/craft"
 )
 
-// An order is a job on bytes, and where they went.
+// An order is a job on bytes, with its outputs.
 type order struct {
 	share.ImageJob
-	tries []*bytes.Buffer
+	outputs []*bytes.Buffer
 }
 
 func orderOf(t share.FileType, b []byte, most int64, change ...func(*share.ImageJob)) *order {
 	o := &order{ImageJob: share.ImageJob{Type: t, Size: int64(len(b)), MaxBytes: most, Fit: true}}
 	o.Open = func() io.Reader { return bytes.NewReader(b) }
 	o.Create = func() io.Writer {
-		o.tries = append(o.tries, &bytes.Buffer{})
-		return o.tries[len(o.tries)-1]
+		o.outputs = append(o.outputs, &bytes.Buffer{})
+		return o.outputs[len(o.outputs)-1]
 	}
 	for _, f := range change {
 		f(&o.ImageJob)
@@ -45,8 +46,8 @@ func orderOf(t share.FileType, b []byte, most int64, change ...func(*share.Image
 func stripped(j *share.ImageJob)  { j.Fit, j.Strip = false, true }
 func previewed(j *share.ImageJob) { j.PreviewChars = maxChars }
 
-// done does the order and gives what came of it, which must be within its bounds.
-func (o *order) done(t *testing.T) ([]byte, *share.FittedImage) {
+// fit runs Fit and returns the image, which must be within its limit.
+func (o *order) fit(t *testing.T) ([]byte, *share.FittedImage) {
 	t.Helper()
 	fitted, err := New(Config{}).Fit(t.Context(), o.ImageJob)
 	if err != nil {
@@ -56,12 +57,12 @@ func (o *order) done(t *testing.T) ([]byte, *share.FittedImage) {
 		b, _ := io.ReadAll(o.Open())
 		return b, nil
 	}
-	for _, try := range o.tries {
-		if int64(try.Len()) > o.MaxBytes {
-			t.Errorf("a try of %d bytes was written, and %d are allowed", try.Len(), o.MaxBytes)
+	for _, output := range o.outputs {
+		if int64(output.Len()) > o.MaxBytes {
+			t.Errorf("an output has %d bytes, the limit is %d", output.Len(), o.MaxBytes)
 		}
 	}
-	return o.tries[len(o.tries)-1].Bytes(), fitted
+	return o.outputs[len(o.outputs)-1].Bytes(), fitted
 }
 
 func decoded(t *testing.T, ft share.FileType, b []byte) image.Image {
@@ -74,11 +75,11 @@ func decoded(t *testing.T, ft share.FileType, b []byte) image.Image {
 	return img
 }
 
-// withGPS puts EXIF with an orientation and a place into a JPEG, and XMP, IPTC, a comment, and other applications' data beside it.
+// withGPS inserts EXIF with an orientation and a position, XMP, IPTC, a comment, and application data into a JPEG.
 func withGPS(jpeg []byte, orientation uint16) []byte {
 	return bytes.Join([][]byte{
 		jpeg[:2],
-		craft.Segment(0xe0, []byte("JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x01\x01rgb")), // with a small picture
+		craft.Segment(0xe0, []byte("JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x01\x01rgb")), // with a thumbnail
 		craft.Segment(0xe1, append([]byte("Exif\x00\x00"), gpsEXIF(orientation)...)),
 		craft.Segment(0xe1, []byte("http://ns.adobe.com/xap/1.0/\x00<x:xmpmeta>secret</x:xmpmeta>")),
 		craft.Segment(0xed, []byte("Photoshop 3.0\x008BIM secret")),
@@ -89,23 +90,23 @@ func withGPS(jpeg []byte, orientation uint16) []byte {
 	}, nil)
 }
 
-// gpsEXIF is EXIF with a place, and a secret.
+// gpsEXIF returns EXIF with a position and a secret.
 func gpsEXIF(orientation uint16) []byte { return append(craft.EXIF(orientation), "secret"...) }
 
-func TestWhatFitsIsLeftAlone(t *testing.T) {
+func TestFit_Unchanged(t *testing.T) {
 	b := withGPS(asJPEG(t, corners(64, 48)), 6)
-	if got, fitted := orderOf(share.JPEG, b, int64(len(b))).done(t); fitted != nil || !bytes.Equal(got, b) {
+	if got, fitted := orderOf(share.JPEG, b, int64(len(b))).fit(t); fitted != nil || !bytes.Equal(got, b) {
 		t.Errorf("it was changed: %+v", fitted)
 	}
 	clean := asJPEG(t, corners(64, 48))
 	for ft, b := range map[share.FileType][]byte{share.JPEG: clean, share.PNG: asPNG(t, corners(30, 20)), share.GIF: gifOf(t, 30, 20)} {
-		if _, fitted := orderOf(ft, b, 1<<20, stripped).done(t); fitted != nil {
+		if _, fitted := orderOf(ft, b, 1<<20, stripped).fit(t); fitted != nil {
 			t.Errorf("a clean %s was changed: %+v", ft, fitted.Change)
 		}
 	}
 }
 
-func TestAPhotographIsMadeToFitUprightAndClean(t *testing.T) {
+func TestFit_Photograph(t *testing.T) {
 	img := noise(900, 600)
 	for y := range 300 {
 		for x := range 450 {
@@ -117,12 +118,12 @@ func TestAPhotographIsMadeToFitUprightAndClean(t *testing.T) {
 	b = withGPS(append(append(bytes.Clone(b[:2]), craft.Segment(0xe2, append([]byte("ICC_PROFILE\x00\x01\x01"), profile...))...), b[2:]...), 6)
 	b = append(b, "secret tail"...)
 	for _, most := range []int64{int64(len(b)) - 1, 200_000, 60_000, 10_000} {
-		got, fitted := orderOf(share.JPEG, b, most, previewed).done(t)
+		got, fitted := orderOf(share.JPEG, b, most, previewed).fit(t)
 		if int64(len(got)) > most {
 			t.Errorf("%d bytes, want %d at the most", len(got), most)
 		}
 		if bytes.Contains(got, []byte("secret")) {
-			t.Errorf("for %d bytes: something is left", most)
+			t.Errorf("for %d bytes: metadata is left", most)
 		}
 		if !bytes.Contains(got, profile) {
 			t.Error("the colour profile is lost")
@@ -132,9 +133,9 @@ func TestAPhotographIsMadeToFitUprightAndClean(t *testing.T) {
 			t.Errorf("removed were %v and %d bytes", c.Removed, c.TrailingBytes)
 		}
 		seen := decoded(t, share.JPEG, got)
-		if most > 200_000 { // what does not show was enough
+		if most > 200_000 { // removing metadata was enough
 			if c.Recoded || c.Rotated || c.JPEGQuality != 0 || !seen.Bounds().Eq(img.Bounds()) || !bytes.Contains(got, onlyOrientation(6)) || fitted.Preview != "" {
-				t.Errorf("it was encoded anew: %+v", c)
+				t.Errorf("it was encoded again: %+v", c)
 			}
 			continue
 		}
@@ -148,15 +149,15 @@ func TestAPhotographIsMadeToFitUprightAndClean(t *testing.T) {
 		if c.Scaled != (s.X < 600) || c.JPEGQuality < 66 {
 			t.Errorf("scaled %t, quality %d", c.Scaled, c.JPEGQuality)
 		}
-		if at := seen.At(s.X*3/4, s.Y/4); !near(at, red) { // top left went to top right
+		if at := seen.At(s.X*3/4, s.Y/4); !near(at, red) { // top left is now top right
 			t.Errorf("the top right corner is %v", at)
 		}
 		decodePreview(t, fitted.Preview)
 	}
 }
 
-// TestFittingTurnsEveryWay turns JPEGs of every kind of sampling, whose corners tell.
-func TestFittingTurnsEveryWay(t *testing.T) {
+// TestUpright rotates images with every chroma subsampling, and checks their corners.
+func TestUpright(t *testing.T) {
 	for _, ratio := range []image.YCbCrSubsampleRatio{
 		image.YCbCrSubsampleRatio444, image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420,
 		image.YCbCrSubsampleRatio440, image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410,
@@ -194,24 +195,24 @@ func TestFittingTurnsEveryWay(t *testing.T) {
 	}
 }
 
-// iccProfile is no real profile, but one by its header.
+// iccProfile returns bytes with the header of a colour profile.
 func iccProfile(space string) []byte {
 	b := bytes.Repeat([]byte("profile "), 40)
 	copy(b[16:], space)
 	return b
 }
 
-func TestAColourProfileGoesOnlyWithItsColours(t *testing.T) {
+func TestFit_ColorProfile(t *testing.T) {
 	b := craft.FlatJPEG(0xc0, 900, 800, 100, 100, 100, 100)
 	cmyk := append(append(bytes.Clone(b[:2]), craft.Segment(0xe2, append([]byte("ICC_PROFILE\x00\x01\x01"), iccProfile("CMYK")...))...), b[2:]...)
-	got, fitted := orderOf(share.JPEG, cmyk, int64(len(cmyk))-1).done(t)
+	got, fitted := orderOf(share.JPEG, cmyk, int64(len(cmyk))-1).fit(t)
 	if bytes.Contains(got, []byte("ICC_PROFILE")) || !slices.Contains(fitted.Change.Removed, share.MetadataColorProfile) {
-		t.Errorf("a profile of inks stands with RGB: %v", fitted.Change.Removed)
+		t.Errorf("an RGB image has a CMYK profile: %v", fitted.Change.Removed)
 	}
 	if at := decoded(t, share.JPEG, got).At(30, 30); !near(at, color.Gray{204}) {
 		t.Errorf("the colour is %v", at)
 	}
-	// A PNG's profile is packed differently in a JPEG.
+	// A PNG encodes its profile differently than a JPEG.
 	withProfile := func(img image.Image, space string) []byte {
 		var z bytes.Buffer
 		if err := encodeAs(share.PNG, &z, img, 0); err != nil {
@@ -223,20 +224,20 @@ func TestAColourProfileGoesOnlyWithItsColours(t *testing.T) {
 	}
 	photo := withProfile(noise(300, 300), "RGB ")
 	decoded(t, share.PNG, photo)
-	got, fitted = orderOf(share.PNG, photo, 50_000).done(t)
+	got, fitted = orderOf(share.PNG, photo, 50_000).fit(t)
 	if fitted.Type != share.JPEG || !bytes.Contains(got, iccProfile("RGB ")) {
 		t.Errorf("the profile is lost: %+v", fitted)
 	}
 	clear := noise(300, 300)
 	clear.Pix[3] = 0
-	got, fitted = orderOf(share.PNG, withProfile(clear, "RGB "), 50_000).done(t)
+	got, fitted = orderOf(share.PNG, withProfile(clear, "RGB "), 50_000).fit(t)
 	if kept := readProfile(share.PNG, bytes.NewReader(got), int64(len(got))); fitted.Type != share.PNG || !bytes.Equal(kept, iccProfile("RGB ")) {
 		t.Errorf("the profile is lost: %+v", fitted)
 	}
 	decoded(t, share.PNG, got)
 }
 
-func TestTransparencyStays(t *testing.T) {
+func TestFit_Transparency(t *testing.T) {
 	img := image.NewNRGBA(image.Rect(0, 0, 400, 300))
 	for i, c := range noise(400, 300).Pix {
 		img.Pix[i] = c
@@ -245,7 +246,7 @@ func TestTransparencyStays(t *testing.T) {
 		}
 	}
 	b := asPNG(t, img)
-	got, fitted := orderOf(share.PNG, b, 40_000).done(t)
+	got, fitted := orderOf(share.PNG, b, 40_000).fit(t)
 	seen := decoded(t, fitted.Type, got)
 	s := seen.Bounds().Size()
 	_, _, _, above := seen.At(s.X/2, s.Y/4).RGBA()
@@ -255,10 +256,10 @@ func TestTransparencyStays(t *testing.T) {
 	}
 }
 
-func TestAPNGPhotographBecomesAJPEG(t *testing.T) {
+func TestFit_PNGPhotograph(t *testing.T) {
 	for name, img := range map[string]image.Image{"8 bits": noise(400, 300), "16 bits": deep(400, 300), "grey": grey(900, 800)} {
 		b := asPNG(t, img)
-		got, fitted := orderOf(share.PNG, b, int64(len(b)/3)).done(t)
+		got, fitted := orderOf(share.PNG, b, int64(len(b)/3)).fit(t)
 		if fitted.Type != share.JPEG || fitted.Change.InputType != share.PNG {
 			t.Errorf("%s: it became a %s: %+v", name, fitted.Type, fitted.Change)
 		}
@@ -281,7 +282,7 @@ func grey(w, h int) image.Image {
 	return img
 }
 
-// animation makes a GIF of n frames that do not compress, with a comment, XMP, a number of rounds, and a tail.
+// animation returns a GIF of n frames that do not compress, with a comment, XMP, a number of repetitions, and trailing bytes.
 func animation(t testing.TB, n int) []byte {
 	t.Helper()
 	all := &gif.GIF{LoopCount: 3}
@@ -299,7 +300,7 @@ func animation(t testing.TB, n int) []byte {
 		t.Fatal(err)
 	}
 	whole := b.Bytes()
-	at := 13 // no table for all
+	at := 13 // no global colour table
 	if whole[10]&0x80 != 0 {
 		at += 3 << (whole[10]&7 + 1)
 	}
@@ -307,20 +308,20 @@ func animation(t testing.TB, n int) []byte {
 	return slices.Concat(whole[:at], []byte(extra), whole[at:], []byte("secret tail"))
 }
 
-func TestAnimations(t *testing.T) {
+func TestFit_Animations(t *testing.T) {
 	b := animation(t, 5)
-	got, fitted := orderOf(share.GIF, b, 1<<20, stripped).done(t)
+	got, fitted := orderOf(share.GIF, b, 1<<20, stripped).fit(t)
 	all, err := gif.DecodeAll(bytes.NewReader(got))
 	if err != nil || len(all.Image) != 5 || all.LoopCount != 3 || all.Delay[0] != 10 {
-		t.Errorf("the animation is not whole: %v", err)
+		t.Errorf("the animation is damaged: %v", err)
 	}
 	if bytes.Contains(bytes.ToLower(got), []byte("secret")) || fitted.Change.TrailingBytes != 11 {
-		t.Error("something is left")
+		t.Error("metadata is left")
 	}
 	apng := animatedPNG(t)
-	got, fitted = orderOf(share.PNG, apng, 1<<20, stripped).done(t)
+	got, fitted = orderOf(share.PNG, apng, 1<<20, stripped).fit(t)
 	if !bytes.Contains(got, []byte("acTL")) || bytes.Count(got, []byte("fcTL")) != 2 || bytes.Contains(got, []byte("secret")) || fitted == nil {
-		t.Error("the animated PNG is not whole, or not clean")
+		t.Error("the animated PNG is damaged, or has metadata")
 	}
 	for ft, b := range map[share.FileType][]byte{share.GIF: b, share.PNG: apng} {
 		_, err := New(Config{}).Fit(t.Context(), orderOf(ft, b, 100).ImageJob)
@@ -328,16 +329,16 @@ func TestAnimations(t *testing.T) {
 			t.Errorf("%s: %v", ft, err)
 		}
 	}
-	// One frame is no animation.
+	// One frame is not an animation.
 	one := animation(t, 1)
-	got, fitted = orderOf(share.GIF, one, 2000).done(t)
+	got, fitted = orderOf(share.GIF, one, 2000).fit(t)
 	if fitted.Type != share.JPEG || !fitted.Change.Recoded {
 		t.Errorf("%+v", fitted)
 	}
 	decoded(t, share.JPEG, got)
 }
 
-// animatedPNG has two frames, and text.
+// animatedPNG returns a PNG with two frames and text.
 func animatedPNG(t testing.TB) []byte {
 	b := asPNG(t, noise(30, 20))
 	idat := bytes.Index(b, []byte("IDAT")) - 4
@@ -352,7 +353,7 @@ func animatedPNG(t testing.TB) []byte {
 		control(1), pngChunk("fdAT", append([]byte{0, 0, 0, 2}, pixels...)), pngChunk("tEXt", []byte("Comment\x00secret")), b[iend:], []byte("secret tail"))
 }
 
-func TestStrippingTouchesNoPixel(t *testing.T) {
+func TestFit_StripKeepsPixels(t *testing.T) {
 	plain := asJPEG(t, noise(200, 100))
 	png := asPNG(t, noise(200, 100))
 	iend := len(png) - 12
@@ -365,38 +366,38 @@ func TestStrippingTouchesNoPixel(t *testing.T) {
 	}{
 		{"a JPEG", share.JPEG, append(withGPS(plain, 6), "PK\x03\x04 secret"...), []share.ImageMetadata{"OTHER", "EXIF", "XMP", "IPTC", "COMMENT"}, 11},
 		{"a JPEG that is upright", share.JPEG, withGPS(plain, 1), []share.ImageMetadata{"OTHER", "EXIF", "XMP", "IPTC", "COMMENT"}, 0},
-		{"rubbish between segments", share.JPEG, slices.Concat(plain[:2], []byte("secret"), plain[2:]), []share.ImageMetadata{"OTHER"}, 0},
+		{"bytes between segments", share.JPEG, slices.Concat(plain[:2], []byte("secret"), plain[2:]), []share.ImageMetadata{"OTHER"}, 0},
 		{"a PNG", share.PNG, slices.Concat(png[:33], pngChunk("tEXt", []byte("Comment\x00secret")), pngChunk("tIME", make([]byte, 7)),
 			pngChunk("eXIf", gpsEXIF(1)), png[33:iend], pngChunk("zzZz", []byte("secret")), png[iend:], []byte("<script>secret")),
 			[]share.ImageMetadata{"COMMENT", "OTHER", "EXIF"}, 14},
-		{"a PNG that lies on its side", share.PNG, slices.Concat(png[:33], pngChunk("eXIf", gpsEXIF(8)), png[33:]), []share.ImageMetadata{"EXIF"}, 0},
+		{"a rotated PNG", share.PNG, slices.Concat(png[:33], pngChunk("eXIf", gpsEXIF(8)), png[33:]), []share.ImageMetadata{"EXIF"}, 0},
 		{"a GIF", share.GIF, animation(t, 1), []share.ImageMetadata{"COMMENT", "XMP", "OTHER"}, 11},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, fitted := orderOf(c.ft, c.b, 1<<20, stripped).done(t)
+			got, fitted := orderOf(c.ft, c.b, 1<<20, stripped).fit(t)
 			if fitted == nil || fitted.Type != c.ft || fitted.Change.Recoded || !slices.Equal(fitted.Change.Removed, c.removed) || fitted.Change.TrailingBytes != c.tail {
 				t.Fatalf("%+v", fitted)
 			}
 			if bytes.Contains(got, []byte("secret")) {
-				t.Error("something is left")
+				t.Error("metadata is left")
 			}
 			before, after := toRGBA(decoded(t, c.ft, c.b)), toRGBA(decoded(t, c.ft, got))
 			if !bytes.Equal(before.Pix, after.Pix) {
 				t.Error("pixels have changed")
 			}
-			if again, fitted := orderOf(c.ft, got, 1<<20, stripped).done(t); fitted != nil {
-				t.Errorf("it was not clean then: %+v %d", fitted.Change, len(again))
+			if again, fitted := orderOf(c.ft, got, 1<<20, stripped).fit(t); fitted != nil {
+				t.Errorf("metadata was left: %+v %d", fitted.Change, len(again))
 			}
 		})
 	}
-	got, _ := orderOf(share.JPEG, withGPS(plain, 6), 1<<20, stripped).done(t)
+	got, _ := orderOf(share.JPEG, withGPS(plain, 6), 1<<20, stripped).fit(t)
 	h := &header{fileType: share.JPEG, bytes: got}
 	if o := h.orientation(); o != 6 {
 		t.Errorf("the orientation is %d, want 6", o)
 	}
 }
 
-func TestABrokenImageIsNeitherStrippedNorFitted(t *testing.T) {
+func TestFit_DamagedImage(t *testing.T) {
 	jpeg, png, gif := withGPS(asJPEG(t, noise(64, 48)), 6), asPNG(t, noise(64, 48)), gifOf(t, 30, 20)
 	wrongSum := bytes.Clone(png)
 	wrongSum[len(wrongSum)-13] ^= 1
@@ -404,7 +405,7 @@ func TestABrokenImageIsNeitherStrippedNorFitted(t *testing.T) {
 		ft share.FileType
 		b  []byte
 	}{
-		"a wrong sum":          {share.PNG, wrongSum},
+		"a wrong checksum":     {share.PNG, wrongSum},
 		"an unknown chunk":     {share.PNG, slices.Concat(png[:33], pngChunk("CgBI", nil), png[33:])},
 		"no header":            {share.PNG, slices.Concat(png[:8], pngChunk("IDAT", nil), png[8:])},
 		"a GIF without frames": {share.GIF, append(bytes.Clone(gif[:19]), ';')},
@@ -429,7 +430,7 @@ func TestABrokenImageIsNeitherStrippedNorFitted(t *testing.T) {
 	}
 }
 
-func TestScansAreCounted(t *testing.T) {
+func TestFit_TooManyScans(t *testing.T) {
 	b := craft.FlatJPEG(0xc2, 64, 48, 100)
 	at := bytes.LastIndex(b, []byte{0xff, 0xda})
 	scan := b[at : len(b)-2]
@@ -452,7 +453,7 @@ func TestScansAreCounted(t *testing.T) {
 	}
 }
 
-func TestWhatIsTooLargeToDecodeIsRefusedBefore(t *testing.T) {
+func TestFit_Limits(t *testing.T) {
 	b := asJPEG(t, noise(800, 600))
 	_, err := New(Config{MaxMemory: 8 << 20}).Fit(t.Context(), orderOf(share.JPEG, b, 10_000).ImageJob)
 	if e, ok := errors.AsType[*share.Error](err); !ok || e.Kind != share.ImageCannotFit || e.Metadata["why"] != "memory" {
@@ -472,34 +473,57 @@ func TestWhatIsTooLargeToDecodeIsRefusedBefore(t *testing.T) {
 	}
 }
 
-func TestFitWaitsItsTurn(t *testing.T) {
-	p := New(Config{Concurrency: 1, FitWait: 30 * time.Millisecond})
+// TestFit_WaitsForMemory has other images use the places of Fit, or the memory: both waits together last at most FitWait.
+func TestFit_WaitsForMemory(t *testing.T) {
 	b := asJPEG(t, noise(400, 300))
-	done, err := p.turn(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = p.Fit(t.Context(), orderOf(share.JPEG, b, 30_000).ImageJob)
-	if e, ok := errors.AsType[*share.Error](err); !ok || e.Kind != share.TooManyUploads || e.Metadata["limit"] != "budget" {
-		t.Errorf("%v, want TooManyUploads with the limit that its contract promises", err)
-	}
-	if _, err := p.Fit(t.Context(), orderOf(share.JPEG, append(b, 0), int64(len(b))).ImageJob); err != nil {
-		t.Errorf("what need not be decoded need not wait: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := p.Fit(ctx, orderOf(share.JPEG, b, 30_000).ImageJob); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
-	}
-	done()
-	for range 3 { // a turn that is lost would block the second
-		if _, err := p.Fit(t.Context(), orderOf(share.JPEG, b, 30_000).ImageJob); err != nil {
-			t.Error(err)
-		}
+	const wait = time.Minute
+	for name, occupy := range map[string]func(t *testing.T, p *Processor) (release func(), err error){
+		"another image is encoded": func(t *testing.T, p *Processor) (func(), error) { return p.acquire(t.Context(), 1) },
+		"previews use all memory": func(t *testing.T, p *Processor) (func(), error) {
+			return func() { p.turns.Release(p.budget()) }, p.turns.Acquire(t.Context(), p.budget())
+		},
+		"first the one, then the other": func(t *testing.T, p *Processor) (func(), error) {
+			p.fitting <- struct{}{}
+			time.AfterFunc(wait/2, func() { <-p.fitting })
+			return func() { p.turns.Release(p.budget()) }, p.turns.Acquire(t.Context(), p.budget())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := New(Config{Concurrency: 1, FitWait: wait})
+				release, err := occupy(t, p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				begin := time.Now()
+				_, err = p.Fit(t.Context(), orderOf(share.JPEG, b, 30_000).ImageJob)
+				if e, ok := errors.AsType[*share.Error](err); !ok || e.Kind != share.TooManyUploads || e.Metadata["limit"] != "budget" {
+					t.Errorf("%v, want TooManyUploads with limit=budget", err)
+				}
+				if took := time.Since(begin); took != wait {
+					t.Errorf("Fit waited %v, want %v", took, wait)
+				}
+				if _, err := p.Fit(t.Context(), orderOf(share.JPEG, append(b, 0), int64(len(b))).ImageJob); err != nil {
+					t.Errorf("an image that need not be decoded: %v", err)
+				}
+				ctx, cancel := context.WithCancelCause(t.Context())
+				left := errors.New("the caller left")
+				cancel(left)
+				if _, err := p.Fit(ctx, orderOf(share.JPEG, b, 30_000).ImageJob); !errors.Is(err, context.Canceled) && !errors.Is(err, left) {
+					t.Errorf("%v, want the cause of the context", err)
+				}
+				release()
+				for range 3 { // memory that is not released would block the second
+					if _, err := p.Fit(t.Context(), orderOf(share.JPEG, b, 30_000).ImageJob); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
 	}
 }
 
-func TestFitGivesTheReadersError(t *testing.T) {
+func TestFit_ReaderError(t *testing.T) {
 	boom := errors.New("boom")
 	b := asJPEG(t, noise(400, 300))
 	for _, n := range []int{100, len(b) - 1000} {
@@ -516,7 +540,7 @@ func TestFitGivesTheReadersError(t *testing.T) {
 	}
 }
 
-// FuzzFit holds what comes of any bytes against what Fit promises: within the limit, of the type that it says, and clean.
+// FuzzFit checks the output of Fit for any input: within the limit, of the reported type, and without metadata.
 func FuzzFit(f *testing.F) {
 	for _, b := range [][]byte{
 		withGPS(asJPEG(f, corners(16, 12)), 6), withEXIF(asJPEG(f, corners(8, 6)), "MM", 3), craft.FlatJPEG(0xc2, 16, 8, 100), craft.FlatJPEG(0xc0, 8, 8, 100, 100, 100, 100),
@@ -539,29 +563,29 @@ func FuzzFit(f *testing.F) {
 					continue
 				case fitted == nil:
 					if o.Size > o.MaxBytes {
-						t.Errorf("%s: %d bytes were said to fit %d", ft, o.Size, o.MaxBytes)
+						t.Errorf("%s: %d bytes reported to fit %d", ft, o.Size, o.MaxBytes)
 					}
 					continue
 				}
-				got := o.tries[len(o.tries)-1].Bytes()
+				got := o.outputs[len(o.outputs)-1].Bytes()
 				if len(got) == 0 || int64(len(got)) > o.MaxBytes {
 					t.Errorf("%s: %d bytes, want up to %d", ft, len(got), o.MaxBytes)
 				}
 				info, err := p.Inspect(fitted.Type, bytes.NewReader(got))
 				if err != nil || info != fitted.Change.Stored {
-					t.Errorf("%s: what came of it is %+v, %v, and not %+v", ft, info, err, fitted.Change.Stored)
+					t.Errorf("%s: the output is %+v, %v, reported %+v", ft, info, err, fitted.Change.Stored)
 				}
 				again := orderOf(fitted.Type, got, o.MaxBytes, stripped)
 				if f, err := p.Fit(t.Context(), again.ImageJob); err != nil || f != nil {
-					t.Errorf("%s: it is not clean: %+v, %v", ft, f, err)
+					t.Errorf("%s: metadata is left: %+v, %v", ft, f, err)
 				}
 			}
 		}
 	})
 }
 
-// TestTheEstimateOfMemoryIsFromAbove holds all that Fit allocates, garbage included, against its estimate, where it scales once.
-func TestTheEstimateOfMemoryIsFromAbove(t *testing.T) {
+// TestFit_MemoryEstimate compares all that Fit allocates, including garbage, with the estimate. Fit scales once here.
+func TestFit_MemoryEstimate(t *testing.T) {
 	const w, h = 2000, 1500
 	soft := image.NewYCbCr(image.Rect(0, 0, w, h), image.YCbCrSubsampleRatio420)
 	for i := range soft.Y {
@@ -584,10 +608,10 @@ func TestTheEstimateOfMemoryIsFromAbove(t *testing.T) {
 		b    []byte
 	}{
 		{"JPEG", share.JPEG, asJPEG(t, soft)},
-		{"JPEG, turned", share.JPEG, withEXIF(asJPEG(t, soft), "II", 6)},
+		{"JPEG, rotated", share.JPEG, withEXIF(asJPEG(t, soft), "II", 6)},
 		{"JPEG, grey", share.JPEG, asJPEG(t, grey(w, h))},
 		{"JPEG, progressive", share.JPEG, craft.FlatJPEG(0xc2, w, h, 100, 64, -64)},
-		{"JPEG, inks", share.JPEG, craft.FlatJPEG(0xc0, w, h, 100, 100, 100, 100)},
+		{"JPEG, CMYK", share.JPEG, craft.FlatJPEG(0xc0, w, h, 100, 100, 100, 100)},
 		{"PNG", share.PNG, asPNG(t, noise(w, h))},
 		{"PNG, grey", share.PNG, asPNG(t, grey(w, h))},
 		{"PNG, transparent", share.PNG, asPNG(t, clear)},
@@ -617,7 +641,7 @@ func TestTheEstimateOfMemoryIsFromAbove(t *testing.T) {
 			took := int64(after.TotalAlloc - before.TotalAlloc)
 			t.Logf("%s: %d of %d KiB, %+v", c.name, took>>10, estimate>>10, fitted.Change.Stored)
 			if took > estimate {
-				t.Errorf("it allocated %d KiB, and was estimated at %d", took>>10, estimate>>10)
+				t.Errorf("allocated %d KiB, estimated %d", took>>10, estimate>>10)
 			}
 		})
 	}

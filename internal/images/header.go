@@ -15,25 +15,25 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// maxHeader is how much Preview keeps of what comes before an image's dimensions: colour profiles and camera data are smaller.
-// An image where more comes first gets no preview.
+// maxHeader is the maximum number of bytes before an image's dimensions that Preview keeps. Colour profiles and camera data are
+// smaller. An image with more gets no preview.
 const maxHeader = 1 << 20
 
-// A header is the beginning of an image, and what it says.
+// A header is the beginning of an image, decoded.
 type header struct {
 	fileType share.FileType
 	config   image.Config
-	bytes    []byte // all that was read of the image so far
+	bytes    []byte // everything read from the image so far
 }
 
-// whole is the image from its first byte on.
+// whole returns a reader of the image from its first byte.
 func (h *header) whole(rest io.Reader) io.Reader {
 	return io.MultiReader(bytes.NewReader(h.bytes), rest)
 }
 
-// Inspect reads the header of an image of type t, as far as its dimensions and no further. ImageInvalid if it is not readable,
-// not of that type, or has no pixels; ImageTooManyPixels, with metadata maxPixels and actualPixels; and what image failed
-// with. It does not look at the pixels: a file may still turn out to be broken behind its header.
+// Inspect reads the header of an image of type t up to its dimensions. Errors: ImageInvalid if the header is unreadable, of another
+// type, or without pixels; ImageTooManyPixels with metadata maxPixels and actualPixels; the error of reading image. Inspect does not
+// check the pixels: the file may still be damaged after its header.
 func (p *Processor) Inspect(t share.FileType, image io.Reader) (share.ImageInfo, error) {
 	src := &source{ctx: context.Background(), r: image, left: p.cfg.MaxSourceBytes}
 	config, err := p.readHeader(t, src, src)
@@ -43,21 +43,21 @@ func (p *Processor) Inspect(t share.FileType, image io.Reader) (share.ImageInfo,
 	return share.ImageInfo{Width: config.Width, Height: config.Height}, nil
 }
 
-// readHeader reads a header from r, which reads from src, and checks it.
+// readHeader reads a header from r, which reads from src, and validates it.
 func (p *Processor) readHeader(t share.FileType, r io.Reader, src *source) (image.Config, error) {
-	config, err := decodeConfig(t, r)
+	config, err := p.decodeConfig(t, r)
 	switch {
 	case src.err != nil && !errors.Is(src.err, errSourceTooLong):
 		return image.Config{}, src.err
 	case err != nil:
 		return image.Config{}, share.Errorf(share.ImageInvalid,
-			fmt.Sprintf("the file's header is not that of a readable %s image", t), err)
+			fmt.Sprintf("the file does not begin with a valid %s header", t), err)
 	case config.Width <= 0 || config.Height <= 0:
-		return image.Config{}, share.Errorf(share.ImageInvalid, "the image has no pixels: a side of it is 0", nil)
+		return image.Config{}, share.Errorf(share.ImageInvalid, "the image has no pixels: its width or height is 0", nil)
 	}
 	if n := pixels(config.Width, config.Height); n > p.cfg.MaxPixels {
 		e := share.Errorf(share.ImageTooManyPixels,
-			fmt.Sprintf("the image has %d by %d pixels; at most %d are accepted", config.Width, config.Height, p.cfg.MaxPixels), nil)
+			fmt.Sprintf("the image has %d by %d pixels, the limit is %d", config.Width, config.Height, p.cfg.MaxPixels), nil)
 		e.Metadata = map[string]string{
 			"maxPixels":    strconv.FormatInt(p.cfg.MaxPixels, 10),
 			"actualPixels": strconv.FormatInt(n, 10),
@@ -67,9 +67,9 @@ func (p *Processor) readHeader(t share.FileType, r io.Reader, src *source) (imag
 	return config, nil
 }
 
-// decodeConfig reads the dimensions of an image of exactly type t.
-func decodeConfig(t share.FileType, r io.Reader) (config image.Config, err error) {
-	defer recoverTo(&err)
+// decodeConfig reads the dimensions of an image of type t.
+func (p *Processor) decodeConfig(t share.FileType, r io.Reader) (config image.Config, err error) {
+	defer p.recoverTo(&err)
 	switch t {
 	case share.JPEG:
 		return jpeg.DecodeConfig(r)
@@ -78,8 +78,8 @@ func decodeConfig(t share.FileType, r io.Reader) (config image.Config, err error
 	case share.GIF:
 		return gif.DecodeConfig(r)
 	}
-	return image.Config{}, fmt.Errorf("%q is no image type", t)
+	return image.Config{}, fmt.Errorf("%q is not an image type", t)
 }
 
-// pixels multiplies two positive sides. No format has sides over 31 bits, so that the product fits.
+// pixels multiplies two positive sides. No format has sides of more than 31 bits, so the product does not overflow.
 func pixels(width, height int) int64 { return int64(width) * int64(height) }

@@ -1,9 +1,9 @@
-// Package images looks into images and changes them: it reads their headers, so that a bomb is refused before it is decoded;
-// makes the small JPEG, as a data URI, that a hosted file carries as its preview; and makes an image fit a size, and clean.
+// Package images reads and changes images: it reads headers, so that a decompression bomb is rejected before it is decoded; makes
+// the small JPEG, as a data URI, that a hosted file has as its preview; and makes an image fit a size, and removes its metadata.
 //
-// It works on hostile input, and bounds what that may cost: pixels are counted before a decoder sees the body, decoders wait
-// for their turn on one budget of memory, what is read is limited, and a decoder's panic is an error. It knows JPEG, PNG and
-// GIF, needs no cgo, and neither stores nor publishes anything.
+// Input is hostile, and its cost is bounded: pixels are counted before the body is decoded, decoders share one memory budget, the
+// bytes read are limited, and a panic of a decoder becomes an error. The package supports JPEG, PNG and GIF, without cgo. It neither
+// stores nor publishes anything.
 package images
 
 import (
@@ -17,6 +17,8 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -24,39 +26,42 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Config says what images may cost. Zero fields mean the defaults.
+// Config limits the cost of images. Zero fields mean the defaults.
 type Config struct {
-	// MaxPixels is the most that an image may have, width times height. Default 50 million.
+	// MaxPixels is the maximum number of pixels, width times height. Default 50 million.
 	MaxPixels int64
-	// Concurrency is how many images are decoded at the same time. Default 2.
+	// Concurrency is the maximum number of images that are decoded at the same time. Default 2.
 	Concurrency int
-	// MaxSourceBytes is the most that is read of an image. Default 16 MiB.
+	// MaxSourceBytes is the maximum number of bytes that are read of an image. Default 16 MiB.
 	MaxSourceBytes int64
-	// MaxMemory is about what all decoders together may take, in bytes. An image that would need more by itself gets no preview
-	// and is not made to fit. Default 256 MiB: enough for the preview of a JPEG of 50 million pixels, or of a progressive one of 14.
+	// MaxMemory is the approximate memory of all decoders together, in bytes. An image that needs more gets no preview and is not
+	// made to fit. Default 256 MiB: enough for the preview of a JPEG of 50 million pixels, or of a progressive one of 14 million.
 	MaxMemory int64
-	// FitWait is how long an image that must be encoded anew may wait for its turn. Default one minute.
+	// FitWait is how long an image to be encoded again may wait for memory. Default one minute.
 	FitWait time.Duration
+	// Log receives the stack of a decoder that panics. nil: slog.Default.
+	Log *slog.Logger
 }
 
-// A Processor looks into images and changes them. It is safe for concurrent use and needs no closing.
+// A Processor reads and changes images. It is safe for concurrent use and need not be closed.
 type Processor struct {
 	cfg Config
-	// fitting has a place for each image that is being encoded anew, or is next. The others wait before it, so that a preview never
-	// stands behind more than a few of them.
+	// fitting limits the images that are encoded again, or wait for memory. The others wait here, so that few of them can be ahead
+	// of a preview.
 	fitting chan struct{}
-	// turns is in bytes. Whoever decodes holds what it will need, and at least the Concurrency-th part of the whole.
+	// turns is the memory budget in bytes. A decoder acquires its estimate, at least part.
 	turns *semaphore.Weighted
-	part  int64
+	part  int64 // of MaxMemory, divided by Concurrency
 }
 
-// New makes a Processor. Values below zero count as zero.
+// New returns a Processor. Negative values count as zero.
 func New(cfg Config) *Processor {
 	cfg.MaxPixels = cmp.Or(max(cfg.MaxPixels, 0), 50_000_000)
 	cfg.Concurrency = cmp.Or(max(cfg.Concurrency, 0), 2)
 	cfg.MaxSourceBytes = cmp.Or(max(cfg.MaxSourceBytes, 0), 16<<20)
 	cfg.MaxMemory = max(cmp.Or(max(cfg.MaxMemory, 0), 256<<20), int64(cfg.Concurrency))
 	cfg.FitWait = cmp.Or(max(cfg.FitWait, 0), time.Minute)
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	part := cfg.MaxMemory / int64(cfg.Concurrency)
 	return &Processor{
 		cfg: cfg, part: part, turns: semaphore.NewWeighted(part * int64(cfg.Concurrency)),
@@ -64,17 +69,17 @@ func New(cfg Config) *Processor {
 	}
 }
 
-// budget is what all decoders together may take.
+// budget returns the memory budget in bytes.
 func (p *Processor) budget() int64 { return p.part * int64(p.cfg.Concurrency) }
 
-// Preview makes a JPEG of at most 320 pixels on its longer side, upright, on white where the image is transparent, and returns
-// it as a data URI of less than maxChars characters. Of an animation it shows the first frame.
+// Preview returns a JPEG as a data URI of less than maxChars characters. It is upright, has at most 320 pixels on its longer side,
+// and shows transparent pixels white and the first frame of an animation.
 //
-// It waits for its turn, and gives up with ctx. The errors of Inspect apply; all others are plain: an image that cannot be
-// decoded, one that would take too much memory, a maxChars that no JPEG fits, or what image itself failed with. It has stopped
-// reading when it returns, not always at the end.
+// Preview waits for memory until ctx ends. It returns the errors of Inspect, and errors without a kind: the image cannot be decoded
+// or needs too much memory, no JPEG fits maxChars, or reading image failed. It does not use image after it returns, and may not have
+// read it to its end.
 func (p *Processor) Preview(ctx context.Context, t share.FileType, image io.Reader, maxChars int) (dataURI string, err error) {
-	defer recoverTo(&err)
+	defer p.recoverTo(&err)
 	src := &source{ctx: ctx, r: image, left: p.cfg.MaxSourceBytes}
 	var head bytes.Buffer
 	config, err := p.readHeader(t, io.TeeReader(io.LimitReader(src, maxHeader), &head), src)
@@ -84,26 +89,26 @@ func (p *Processor) Preview(ctx context.Context, t share.FileType, image io.Read
 	h := &header{fileType: t, config: config, bytes: head.Bytes()}
 	cost := h.memory()
 	if cost > p.budget() {
-		return "", fmt.Errorf("images: decoding %d by %d pixels would take about %d MiB, more than the budget",
+		return "", fmt.Errorf("images: decoding %d by %d pixels needs about %d MiB, more than the budget",
 			h.config.Width, h.config.Height, cost>>20)
 	}
-	small, err := p.decodeInTurn(ctx, h, src, max(cost, p.part))
+	small, err := p.decodeWithin(ctx, h, src, max(cost, p.part))
 	if err != nil {
 		return "", err
 	}
 	return encode(small, maxChars)
 }
 
-// decodeInTurn waits for its part of the budget and holds it while it decodes.
-func (p *Processor) decodeInTurn(ctx context.Context, h *header, src *source, part int64) (*image.RGBA, error) {
+// decodeWithin acquires part bytes of the budget while it decodes.
+func (p *Processor) decodeWithin(ctx context.Context, h *header, src *source, part int64) (*image.RGBA, error) {
 	if err := p.turns.Acquire(ctx, part); err != nil {
-		return nil, fmt.Errorf("images: waiting for a turn: %w", err)
+		return nil, fmt.Errorf("images: waiting for memory: %w", err)
 	}
-	defer p.turns.Release(part) // in a panic too
+	defer p.turns.Release(part) // after a panic too
 	return decode(h, src)
 }
 
-// decode decodes the whole of an image and returns it small and upright.
+// decode decodes an image and returns it small and upright.
 func decode(h *header, src *source) (*image.RGBA, error) {
 	img, err := decodeWhole(h.fileType, h.whole(src), src)
 	if err != nil {
@@ -115,7 +120,7 @@ func decode(h *header, src *source) (*image.RGBA, error) {
 	return upright(shrink(img, h.config.Width, h.config.Height), h.orientation()).(*image.RGBA), nil
 }
 
-// decodeWhole decodes an image from r, which reads from src; of an animation the first frame, as large as it is.
+// decodeWhole decodes an image from r, which reads from src. Of an animation it decodes the first frame.
 func decodeWhole(t share.FileType, r io.Reader, src *source) (img image.Image, err error) {
 	switch t {
 	case share.JPEG:
@@ -123,9 +128,9 @@ func decodeWhole(t share.FileType, r io.Reader, src *source) (img image.Image, e
 	case share.PNG:
 		img, err = png.Decode(r)
 	case share.GIF:
-		img, err = gif.Decode(r) // stops behind the first frame
+		img, err = gif.Decode(r) // stops after the first frame
 	default:
-		return nil, fmt.Errorf("images: cannot decode %q", t)
+		return nil, fmt.Errorf("images: %q is not an image type", t)
 	}
 	if src.err != nil {
 		return nil, src.err
@@ -136,20 +141,20 @@ func decodeWhole(t share.FileType, r io.Reader, src *source) (img image.Image, e
 	return img, nil
 }
 
-// maxScans is how many scans of a JPEG are decoded. Encoders make about ten; each costs a pass over all pixels, and hardly a byte.
+// maxScans is the maximum number of scans of a JPEG. Encoders write about ten; each costs a pass over all pixels, and few bytes.
 const maxScans = 100
 
 var errTooManyScans = fmt.Errorf("images: the JPEG has more than %d scans", maxScans)
 
-// A scanLimit reads a JPEG and fails when it has too many scans. Inside of a scan FF DA can only begin the next one; what stands
-// in other segments is counted too, but the pictures in there are few.
+// A scanLimit reads a JPEG and fails if it has too many scans. Inside a scan FF DA can only begin the next one. Occurrences in other
+// segments, such as an embedded thumbnail, are counted too, but are few.
 type scanLimit struct {
 	r     io.Reader
 	scans int
 	ff    bool // the last byte was FF
 }
 
-// Read is r's, and counts.
+// Read reads from r and counts scans.
 func (s *scanLimit) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	for rest := p[:n]; len(rest) > 0; {
@@ -168,25 +173,26 @@ func (s *scanLimit) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// recoverTo turns the panic of a decoder into an error.
-func recoverTo(err *error) {
+// recoverTo converts a panic of a decoder into an error, and logs its stack: the image that caused it is not kept.
+func (p *Processor) recoverTo(err *error) {
 	if r := recover(); r != nil {
+		p.cfg.Log.Error("an image decoder panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 		*err = fmt.Errorf("images: the decoder panicked: %v", r)
 	}
 }
 
-// errSourceTooLong says that MaxSourceBytes were read and the image went on.
+// errSourceTooLong means that MaxSourceBytes were read and the image did not end.
 var errSourceTooLong = errors.New("images: the image has more bytes than are read for a preview")
 
-// A source is a reader that ends with its context and at a limit, and remembers why it failed.
+// A source is a reader that ends with its context and at a limit, and keeps its first error.
 type source struct {
-	ctx  context.Context // of the one call that the source lives for
+	ctx  context.Context // of the call that the source serves
 	r    io.Reader
 	left int64
-	err  error // of r or ctx; sticky
+	err  error // of r or ctx; permanent
 }
 
-// Read is r's, within bounds.
+// Read reads from r within the limits.
 func (s *source) Read(b []byte) (int, error) {
 	if s.err == nil {
 		s.err = s.ctx.Err()

@@ -12,11 +12,13 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -29,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const maxChars = 30_000
 
-// decodePreview checks the form of a data URI and returns its picture.
+// decodePreview validates a data URI and returns its image.
 func decodePreview(t *testing.T, uri string) image.Image {
 	t.Helper()
 	data, ok := strings.CutPrefix(uri, "data:image/jpeg;base64,")
@@ -59,7 +61,7 @@ func makePreview(t *testing.T, p *Processor, ft share.FileType, data []byte) ima
 	return decodePreview(t, uri)
 }
 
-// near reports whether two colours are the same as far as a JPEG tells.
+// near reports whether two colours are equal within the precision of a JPEG.
 func near(got, want color.Color) bool {
 	r, g, b, _ := got.RGBA()
 	wr, wg, wb, _ := want.RGBA()
@@ -74,7 +76,7 @@ var (
 	yellow = color.RGBA{0xff, 0xff, 0, 0xff}
 )
 
-// corners is a picture whose four quarters are red, green, blue and yellow: top left, top right, bottom left, bottom right.
+// corners returns an image whose four quarters are red, green, blue and yellow: top left, top right, bottom left, bottom right.
 func corners(w, h int) *image.RGBA {
 	img := image.NewRGBA(image.Rect(0, 0, w, h))
 	for y := range h {
@@ -113,8 +115,8 @@ func asPNG(t testing.TB, img image.Image) []byte {
 	return b.Bytes()
 }
 
-// TestOrientation turns one picture eight ways and looks where its corners are (EXIF 2.3: what row 0 and column 0 show).
-func TestOrientation(t *testing.T) {
+// TestPreview_Orientation rotates an image in eight ways and checks its corners (EXIF 2.3: the meaning of row 0 and column 0).
+func TestPreview_Orientation(t *testing.T) {
 	r, g, b, y := red, green, blue, yellow
 	seen := map[uint16][4]color.RGBA{ // top left, top right, bottom left, bottom right
 		1: {r, g, b, y}, 2: {g, r, y, b}, 3: {y, b, g, r}, 4: {b, y, r, g},
@@ -144,7 +146,7 @@ func TestOrientation(t *testing.T) {
 	}
 }
 
-func TestBrokenEXIFDoesNotMatter(t *testing.T) {
+func TestPreview_DamagedEXIF(t *testing.T) {
 	plain := asJPEG(t, corners(64, 64))
 	whole := withEXIF(plain, "II", 6)
 	for i := 12; i < 40; i++ {
@@ -154,9 +156,9 @@ func TestBrokenEXIFDoesNotMatter(t *testing.T) {
 	}
 }
 
-func TestSizeAndShape(t *testing.T) {
+func TestPreview_Size(t *testing.T) {
 	for _, c := range []struct{ w, h, wantW, wantH int }{
-		{100, 50, 100, 50}, // never larger
+		{100, 50, 100, 50}, // never enlarged
 		{320, 320, 320, 320},
 		{1000, 500, 320, 160},
 		{500, 1000, 160, 320},
@@ -171,12 +173,12 @@ func TestSizeAndShape(t *testing.T) {
 	}
 }
 
-func TestTransparencyBecomesWhite(t *testing.T) {
+func TestPreview_Transparency(t *testing.T) {
 	img := image.NewNRGBA(image.Rect(0, 0, 400, 400))
 	for y := range 400 {
 		for x := range 400 {
 			if x < 200 {
-				img.SetNRGBA(x, y, color.NRGBA{0xff, 0, 0, byte(255 * (y / 200))}) // red: clear above, full below
+				img.SetNRGBA(x, y, color.NRGBA{0xff, 0, 0, byte(255 * (y / 200))}) // red: transparent above, opaque below
 			} else {
 				img.SetNRGBA(x, y, color.NRGBA{0, 0, 0xff, 0x80})
 			}
@@ -190,12 +192,12 @@ func TestTransparencyBecomesWhite(t *testing.T) {
 		{40, 40, color.RGBA{0xff, 0xff, 0xff, 0xff}}, {40, 280, red}, {280, 160, color.RGBA{0x7f, 0x7f, 0xff, 0xff}},
 	} {
 		if !near(got.At(c.x, c.y), c.want) {
-			t.Errorf("at %d, %d there is %v, want %v", c.x, c.y, got.At(c.x, c.y), c.want)
+			t.Errorf("the colour at %d, %d is %v, want %v", c.x, c.y, got.At(c.x, c.y), c.want)
 		}
 	}
 }
 
-func TestFirstFrameOfAnAnimation(t *testing.T) {
+func TestPreview_Animation(t *testing.T) {
 	palette := color.Palette{color.RGBA{}, red, blue}
 	frame := func(r image.Rectangle, c uint8) *image.Paletted {
 		p := image.NewPaletted(r, palette)
@@ -224,15 +226,15 @@ func TestFirstFrameOfAnAnimation(t *testing.T) {
 	img := decodePreview(t, uri)
 	white := color.RGBA{0xff, 0xff, 0xff, 0xff}
 	if !near(img.At(150, 50), red) || !near(img.At(50, 50), white) || !near(img.At(150, 150), white) {
-		t.Errorf("the first frame does not stand in its place: %v %v %v", img.At(150, 50), img.At(50, 50), img.At(150, 150))
+		t.Errorf("the first frame is misplaced: %v %v %v", img.At(150, 50), img.At(50, 50), img.At(150, 150))
 	}
 	if r.Len() < b.Len()/2 {
-		t.Errorf("of %d bytes only %d were left: later frames were read", b.Len(), r.Len())
+		t.Errorf("of %d bytes %d were not read: later frames were", b.Len(), r.Len())
 	}
 }
 
-// TestOtherKindsOfJPEG decodes what Go's encoder does not write: progressive, and four inks.
-func TestOtherKindsOfJPEG(t *testing.T) {
+// TestPreview_JPEGKinds decodes progressive and CMYK images, which Go's encoder does not write.
+func TestPreview_JPEGKinds(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		data []byte
@@ -240,7 +242,7 @@ func TestOtherKindsOfJPEG(t *testing.T) {
 	}{
 		{"grey, progressive", craft.FlatJPEG(0xc2, 64, 48, 100), color.Gray{228}},
 		{"grey, baseline", craft.FlatJPEG(0xc0, 64, 48, -100), color.Gray{28}},
-		{"CMYK", craft.FlatJPEG(0xc0, 64, 48, 100, 100, 100, 100), color.Gray{204}}, // Adobe writes inks inverted: 228 of 255 white, under as much black
+		{"CMYK", craft.FlatJPEG(0xc0, 64, 48, 100, 100, 100, 100), color.Gray{204}}, // Adobe writes CMYK inverted: 228 of 255 white, and as much black
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			img := makePreview(t, New(Config{}), share.JPEG, c.data)
@@ -253,18 +255,18 @@ func TestOtherKindsOfJPEG(t *testing.T) {
 		})
 	}
 	if progressive, n := jpegFrame(craft.FlatJPEG(0xc2, 8, 8, 100)); !progressive || n != 1 {
-		t.Errorf("the progressive frame was read as %t, %d", progressive, n)
+		t.Errorf("progressive frame: %t, %d", progressive, n)
 	}
 	if progressive, n := jpegFrame(withEXIF(asJPEG(t, corners(8, 8)), "II", 1)); progressive || n != 3 {
-		t.Errorf("the baseline frame was read as %t, %d", progressive, n)
+		t.Errorf("baseline frame: %t, %d", progressive, n)
 	}
 	if progressive, n := jpegFrame([]byte{0xff, 0xd8, 0xff, 0xe1, 0xff, 0xff}); !progressive || n != 4 {
-		t.Errorf("a missing frame was read as %t, %d", progressive, n)
+		t.Errorf("missing frame: %t, %d", progressive, n)
 	}
 }
 
-// TestNoiseFits shows that what compresses worst is made to fit, by quality first and size then.
-func TestNoiseFits(t *testing.T) {
+// TestPreview_Limit makes previews of an image that hardly compresses, with lower quality and then with fewer pixels.
+func TestPreview_Limit(t *testing.T) {
 	data := asPNG(t, noise(640, 640))
 	for _, limit := range []int{30_000, 20_000, 8_000, 3_000, 1_200} {
 		uri, err := New(Config{}).Preview(t.Context(), share.PNG, bytes.NewReader(data), limit)
@@ -277,11 +279,11 @@ func TestNoiseFits(t *testing.T) {
 		decodePreview(t, uri)
 	}
 	if _, err := New(Config{}).Preview(t.Context(), share.PNG, bytes.NewReader(data), 200); err == nil {
-		t.Error("200 characters were enough for a JPEG")
+		t.Error("Preview returned a JPEG of less than 200 characters")
 	}
 }
 
-func TestTruncatedAndBroken(t *testing.T) {
+func TestPreview_TruncatedAndUnreadable(t *testing.T) {
 	p := New(Config{})
 	for ft, data := range map[share.FileType][]byte{
 		share.JPEG: asJPEG(t, noise(64, 64)), share.PNG: asPNG(t, noise(64, 64)),
@@ -293,17 +295,17 @@ func TestTruncatedAndBroken(t *testing.T) {
 			}
 		}
 	}
-	boom := errors.New("the spool broke")
+	boom := errors.New("read error")
 	data := asPNG(t, noise(64, 64))
 	for _, n := range []int{5, 2000} {
 		r := io.MultiReader(bytes.NewReader(data[:n]), iotest.ErrReader(boom))
 		if _, err := p.Preview(t.Context(), share.PNG, r, maxChars); !errors.Is(err, boom) {
-			t.Errorf("after %d bytes: %v, want the reader's own error", n, err)
+			t.Errorf("after %d bytes: %v, want the error of the reader", n, err)
 		}
 	}
 }
 
-func TestTooManyBytesOrTooMuchMemory(t *testing.T) {
+func TestPreview_Budgets(t *testing.T) {
 	data := asPNG(t, noise(300, 300))
 	_, err := New(Config{MaxSourceBytes: 1000}).Preview(t.Context(), share.PNG, bytes.NewReader(data), maxChars)
 	if !errors.Is(err, errSourceTooLong) {
@@ -313,10 +315,10 @@ func TestTooManyBytesOrTooMuchMemory(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "budget") {
 		t.Errorf("an image over the memory budget: %v", err)
 	}
-	// One column of 40 million pixels: few pixels for its limit, but a scaler's nightmare.
+	// One column of 40 million pixels is within the limit, but the scaler needs much memory.
 	tall := &header{fileType: share.PNG, config: image.Config{Width: 1, Height: 40_000_000, ColorModel: color.GrayModel}}
 	if tall.memory() < 32*40_000_000 {
-		t.Errorf("a tall image is thought to take %d bytes", tall.memory())
+		t.Errorf("the estimate for a tall image is %d bytes", tall.memory())
 	}
 }
 
@@ -324,18 +326,23 @@ type panicReader struct{}
 
 func (panicReader) Read([]byte) (int, error) { panic("at the disco") }
 
-func TestPanicsAreErrors(t *testing.T) {
-	p := New(Config{Concurrency: 1})
+func TestProcessor_Panics(t *testing.T) {
+	var logged bytes.Buffer
+	p := New(Config{Concurrency: 1, Log: slog.New(slog.NewTextHandler(&logged, nil))})
 	data := asPNG(t, noise(64, 64))
-	for range 3 { // a turn that is lost would block the second
+	for range 3 { // memory that is not released would block the second
 		for _, n := range []int{0, 500} {
 			r := io.MultiReader(bytes.NewReader(data[:n]), panicReader{})
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			_, err := p.Preview(ctx, share.PNG, r, maxChars)
 			cancel()
 			if err == nil || !strings.Contains(err.Error(), "panicked") {
 				t.Errorf("err = %v", err)
 			}
+			if text := logged.String(); !strings.Contains(text, "at the disco") || !strings.Contains(text, "panicReader.Read") {
+				t.Errorf("the log lacks the stack: %s", text)
+			}
+			logged.Reset()
 		}
 	}
 	if _, err := p.Inspect(share.PNG, panicReader{}); !share.Is(err, share.ImageInvalid) {
@@ -343,86 +350,83 @@ func TestPanicsAreErrors(t *testing.T) {
 	}
 }
 
-// A gated is a reader whose bytes behind the header wait for a gate, and which counts how many are being read at once.
+// A gated is a reader that counts itself and waits for a gate before its first byte.
 type gated struct {
 	io.Reader
-	now, peak *atomic.Int32
-	gate      <-chan struct{}
-	entered   bool
+	reading *atomic.Int32
+	gate    <-chan struct{}
+	entered bool
 }
 
 func (g *gated) Read(b []byte) (int, error) {
 	if !g.entered {
 		g.entered = true
-		n := g.now.Add(1)
-		for old := g.peak.Load(); n > old && !g.peak.CompareAndSwap(old, n); old = g.peak.Load() {
-		}
+		g.reading.Add(1)
 		<-g.gate
-		time.Sleep(2 * time.Millisecond)
-		g.now.Add(-1)
+		g.reading.Add(-1)
 	}
 	return g.Reader.Read(b)
 }
 
-func TestConcurrencyIsBounded(t *testing.T) {
-	const concurrency, callers = 3, 24
-	p := New(Config{Concurrency: concurrency})
-	data := asPNG(t, noise(100, 100))
-	var now, peak atomic.Int32
-	gate := make(chan struct{})
-	done := make(chan error, callers)
-	for range callers {
-		go func() {
-			_, err := p.Preview(t.Context(), share.PNG, io.MultiReader(
-				bytes.NewReader(data[:100]), // PNG's decoder reads its header to the byte, so this much is read without a turn
-				&gated{Reader: bytes.NewReader(data[100:]), now: &now, peak: &peak, gate: gate},
-			), maxChars)
-			done <- err
-		}()
-	}
-	for deadline := time.Now().Add(5 * time.Second); now.Load() < concurrency && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
-	close(gate)
-	for range callers {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	if peak.Load() != concurrency {
-		t.Errorf("at most %d decoders at once, want %d", peak.Load(), concurrency)
-	}
+// gatedPNG returns a reader of a PNG that is gated after its header, which Preview reads before it waits for memory.
+func gatedPNG(data []byte, reading *atomic.Int32, gate <-chan struct{}) io.Reader {
+	return io.MultiReader(bytes.NewReader(data[:100]), &gated{Reader: bytes.NewReader(data[100:]), reading: reading, gate: gate})
 }
 
-func TestWaitingEndsWithTheContext(t *testing.T) {
-	p := New(Config{Concurrency: 1})
+func TestPreview_Concurrency(t *testing.T) {
 	data := asPNG(t, noise(100, 100))
-	var now, peak atomic.Int32
-	gate := make(chan struct{})
-	first := make(chan error, 1)
-	go func() {
-		_, err := p.Preview(t.Context(), share.PNG, io.MultiReader(bytes.NewReader(data[:100]),
-			&gated{Reader: bytes.NewReader(data[100:]), now: &now, peak: &peak, gate: gate}), maxChars)
-		first <- err
-	}()
-	for now.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := p.Preview(ctx, share.PNG, bytes.NewReader(data), maxChars); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the one who waited: %v", err)
-	}
-	close(gate)
-	if err := <-first; err != nil {
-		t.Errorf("the one who decoded: %v", err)
-	}
-	// And in the middle of decoding.
-	ctx, cancel = context.WithCancel(t.Context())
-	r := io.MultiReader(bytes.NewReader(data[:2000]), readerFunc(func(b []byte) (int, error) { cancel(); b[0] = 0; return 1, nil }))
-	if _, err := p.Preview(ctx, share.PNG, r, maxChars); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled while decoding: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const concurrency, callers = 3, 24
+		p := New(Config{Concurrency: concurrency})
+		var reading atomic.Int32
+		gate := make(chan struct{})
+		done := make(chan error, callers)
+		for range callers {
+			go func() {
+				_, err := p.Preview(t.Context(), share.PNG, gatedPNG(data, &reading, gate), maxChars)
+				done <- err
+			}()
+		}
+		for finished := 0; finished < callers; finished++ {
+			synctest.Wait() // every goroutine waits for the gate or for memory
+			if n, want := int(reading.Load()), min(concurrency, callers-finished); n != want {
+				t.Fatalf("%d images are decoded, want %d", n, want)
+			}
+			gate <- struct{}{}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestPreview_ContextEnds(t *testing.T) {
+	data := asPNG(t, noise(100, 100))
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Config{Concurrency: 1})
+		var reading atomic.Int32
+		gate := make(chan struct{})
+		first := make(chan error, 1)
+		go func() {
+			_, err := p.Preview(t.Context(), share.PNG, gatedPNG(data, &reading, gate), maxChars)
+			first <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := p.Preview(ctx, share.PNG, bytes.NewReader(data), maxChars); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while waiting for memory: %v", err)
+		}
+		close(gate)
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		r := io.MultiReader(bytes.NewReader(data[:2000]), readerFunc(func(b []byte) (int, error) { cancel(); b[0] = 0; return 1, nil }))
+		if _, err := p.Preview(ctx, share.PNG, r, maxChars); !errors.Is(err, context.Canceled) {
+			t.Errorf("while decoding: %v", err)
+		}
+	})
 }
 
 type readerFunc func([]byte) (int, error)

@@ -6,7 +6,7 @@ import (
 	"iter"
 )
 
-// Markers of a JPEG, without the FF before them.
+// Markers of a JPEG, without the preceding FF.
 const (
 	soi   = 0xd8
 	eoi   = 0xd9
@@ -19,8 +19,8 @@ const (
 	com   = 0xfe
 )
 
-// segments are those of a JPEG's beginning, each with its data, as far as they are whole. What stands between two of them is passed
-// over, as the decoder does.
+// segments returns the complete segments at the beginning of a JPEG, each marker with its data. Like the decoder, it skips bytes
+// between two segments.
 func segments(head []byte) iter.Seq2[byte, []byte] {
 	return func(yield func(byte, []byte) bool) {
 		for i := 2; i+4 <= len(head); {
@@ -37,21 +37,21 @@ func segments(head []byte) iter.Seq2[byte, []byte] {
 	}
 }
 
-// hasData reports whether a marker begins a segment: it is neither a stuffed byte nor a marker that stands alone.
+// hasData reports whether a marker begins a segment with data. A stuffed byte or a standalone marker does not.
 func hasData(marker byte) bool {
 	return marker != 0 && marker != 0x01 && (marker < 0xd0 || marker > eoi)
 }
 
-// A jpegFrameHeader is what the frame header (SOF) says of how a JPEG is decoded.
+// A jpegFrameHeader has the parts of the frame header (SOF) that determine the memory for decoding.
 type jpegFrameHeader struct {
 	progressive bool
 	components  int
-	// samples is, for each component, how often it is sampled in a unit of maxH by maxV blocks; 0 for none.
+	// samples is the number of blocks of each component in a unit of maxH by maxV blocks; 0: no such component.
 	samples    [4]int
 	maxH, maxV int
 }
 
-// parseFrame reads a frame header of the kinds that are decoded, SOF0 to SOF2.
+// parseFrame parses a frame header of the kinds that the decoder supports, SOF0 to SOF2.
 func parseFrame(marker byte, data []byte) (f jpegFrameHeader, ok bool) {
 	if marker < 0xc0 || marker > 0xc2 || len(data) < 6 {
 		return f, false
@@ -68,7 +68,7 @@ func parseFrame(marker byte, data []byte) (f jpegFrameHeader, ok bool) {
 	return f, true
 }
 
-// sampleBytes is what the samples of an image of width by height take, in whole blocks: one byte each.
+// sampleBytes returns the number of samples, of one byte each, of an image of width by height, in whole blocks.
 func (f jpegFrameHeader) sampleBytes(width, height int) int64 {
 	units := pixels((width+8*f.maxH-1)/(8*f.maxH), (height+8*f.maxV-1)/(8*f.maxV))
 	var n int64
@@ -78,10 +78,10 @@ func (f jpegFrameHeader) sampleBytes(width, height int) int64 {
 	return n
 }
 
-// iccHeader begins a segment (APP2) with a part of a colour profile; the part's number and their count follow.
+// iccHeader begins an APP2 segment with a part of a colour profile; the part's number and the number of parts follow.
 var iccHeader = []byte("ICC_PROFILE\x00")
 
-// isProfile reports whether a segment carries a part of a colour profile.
+// isProfile reports whether a segment contains a part of a colour profile.
 func isProfile(marker byte, data []byte) bool {
 	return marker == app2 && len(data) >= len(iccHeader)+2 && bytes.HasPrefix(data, iccHeader)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/images/craft"
 )
 
-// withEXIF puts an APP1 segment with the one tag Orientation into a JPEG, in the byte order "II" or "MM", behind an XMP packet
-// as cameras write it too.
+// withEXIF inserts an APP1 segment with the tag Orientation into a JPEG, in the byte order "II" or "MM", after an XMP packet as
+// cameras write it.
 func withEXIF(jpeg []byte, order string, orientation uint16) []byte {
 	var tiff bytes.Buffer
 	var bo binary.ByteOrder = binary.LittleEndian
@@ -18,8 +18,8 @@ func withEXIF(jpeg []byte, order string, orientation uint16) []byte {
 	put := func(v any) { _ = binary.Write(&tiff, bo, v) }
 	tiff.WriteString(order)
 	put(uint16(42))
-	put(uint32(8))      // where the first directory is
-	put(uint16(2))      // its entries
+	put(uint32(8))      // offset of the first directory
+	put(uint16(2))      // number of entries
 	put(uint16(0x0100)) // ImageWidth, LONG, one
 	put(uint16(4))
 	put(uint32(1))

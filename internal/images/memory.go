@@ -6,38 +6,38 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// memory estimates what decoding and shrinking the image to a preview takes, in bytes, from above: as Go's decoders allocate, and as the
-// scaler does, which keeps four float64 for each pixel of an image as wide as the small one and as high as the large one.
+// memory returns an upper bound of the memory in bytes to decode the image and shrink it to a preview: the allocations of Go's
+// decoders, and of the scaler, which needs four float64 for each pixel of an image with the preview's width and the image's height.
 func (h *header) memory() int64 {
 	width, _ := fit(h.config.Width, h.config.Height, longerSide)
 	n := pixels(h.config.Width, h.config.Height)
 	scaler := 32 * pixels(width, h.config.Height)
-	columns := 32 * (int64(h.config.Width) + int64(h.config.Height)) // its weights
+	columns := 32 * (int64(h.config.Width) + int64(h.config.Height)) // the scaler's weights
 	return n*h.bytesPerPixel() + scaler + columns
 }
 
-// bytesPerPixel is what a decoder takes for each pixel.
+// bytesPerPixel returns the memory of a decoder for each pixel.
 func (h *header) bytesPerPixel() int64 {
 	switch h.fileType {
 	case share.GIF:
 		return 1
 	case share.PNG:
-		// An interlaced PNG is put together of passes, the largest of which has half of the pixels.
+		// An interlaced PNG is decoded in passes, the largest of which has half of the pixels.
 		return (pngBytesPerPixel(h.config.ColorModel)*3 + 1) / 2
 	default:
 		progressive, components := jpegFrame(h.bytes)
 		per := components
 		if components == 4 {
-			per = 8 // planes, and then their conversion
+			per = 8 // planes, and their conversion
 		}
 		if components == 3 {
-			per = 7 // as above, for the rare JPEG that holds RGB
+			per = 7 // as above, for the rare JPEG in RGB
 			if h.config.ColorModel == color.YCbCrModel {
 				per = 3
 			}
 		}
 		if progressive {
-			per += 4 * components // every coefficient is kept until the end
+			per += 4 * components // every coefficient is kept until the last scan
 		}
 		return per
 	}
@@ -57,8 +57,8 @@ func pngBytesPerPixel(m color.Model) int64 {
 	return 1 // a palette
 }
 
-// jpegFrame finds the frame header among the segments of head, and says whether the JPEG is progressive and how many components it
-// has. Where there is none to be found it says the worst.
+// jpegFrame returns whether a JPEG is progressive and its number of components, from the frame header in head. Without one it returns
+// the most expensive values.
 func jpegFrame(head []byte) (progressive bool, components int64) {
 	for marker, data := range segments(head) {
 		if f, ok := parseFrame(marker, data); ok {

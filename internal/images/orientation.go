@@ -10,10 +10,10 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// exifHeader begins a JPEG's segment of EXIF.
+// exifHeader begins the EXIF segment of a JPEG.
 var exifHeader = []byte("Exif\x00\x00")
 
-// orientation reads how a JPEG is to be turned.
+// orientation returns the orientation of a JPEG; 1 for other types.
 func (h *header) orientation() int {
 	if h.fileType == share.JPEG {
 		for marker, data := range segments(h.bytes) {
@@ -25,8 +25,8 @@ func (h *header) orientation() int {
 	return 1
 }
 
-// exifOrientation reads the tag Orientation of EXIF (2.3, tag 0x0112): 1 to 8, and 1 where it does not say. Errors do not matter:
-// an image with broken camera data is shown as it lies.
+// exifOrientation returns the tag Orientation (0x0112) of EXIF 2.3: 1 to 8, and 1 if it is missing. Errors are ignored: an image with
+// damaged camera data is shown as stored.
 func exifOrientation(tiff []byte) (o int) {
 	o = 1
 	defer func() {
@@ -60,7 +60,7 @@ func exifOrientation(tiff []byte) (o int) {
 	return o
 }
 
-// onlyOrientation is EXIF that says the orientation and nothing else.
+// onlyOrientation returns EXIF with the orientation and nothing else.
 func onlyOrientation(o int) []byte {
 	return []byte{
 		'M', 'M', 0, 42, 0, 0, 0, 8, // big endian; the first directory is at 8
@@ -70,8 +70,8 @@ func onlyOrientation(o int) []byte {
 	}
 }
 
-// upright turns img so that it stands as orientation says that it was seen. Gray, YCbCr, NRGBA and RGBA stay what they are as far
-// as their samples allow; anything else becomes RGBA. Img is not changed.
+// upright returns img rotated and mirrored so that it is upright. Gray, YCbCr, NRGBA and RGBA keep their type if their subsampling
+// permits; any other type becomes RGBA. img is not changed.
 func upright(img image.Image, orientation int) image.Image {
 	if orientation <= 1 || orientation > 8 {
 		return img
@@ -110,7 +110,7 @@ func upright(img image.Image, orientation int) image.Image {
 	return upright(toRGBA(img), orientation)
 }
 
-// turnedRatio is how chroma is sampled when rows have become columns; false if there is no name for it.
+// turnedRatio returns the chroma subsampling of the rotated image; false if the image package has no constant for it.
 func turnedRatio(ratio image.YCbCrSubsampleRatio, orientation int) (image.YCbCrSubsampleRatio, bool) {
 	switch ratio {
 	case image.YCbCrSubsampleRatio444, image.YCbCrSubsampleRatio420:
@@ -145,7 +145,7 @@ func chromaSize(ratio image.YCbCrSubsampleRatio, w, h int) (int, int) {
 	return w, h
 }
 
-// turn copies a plane of w by h pixels of size bytes each, turned.
+// turn copies a plane of w by h pixels of size bytes each, and rotates it.
 func turn(dst []byte, dstStride int, src []byte, srcStride, size, w, h, orientation int) {
 	dw, dh := w, h
 	if orientation >= 5 {
@@ -153,7 +153,7 @@ func turn(dst []byte, dstStride int, src []byte, srcStride, size, w, h, orientat
 	}
 	for y := range dh {
 		row := dst[y*dstStride:]
-		// Along a row of the turned picture the place in src moves by a constant step.
+		// Along a row of the rotated picture the offset in src changes by a constant step.
 		x0, y0 := seenFrom(orientation, 0, y, w, h)
 		at, step := y0*srcStride+x0*size, 0
 		if dw > 1 {
@@ -174,7 +174,7 @@ func turn(dst []byte, dstStride int, src []byte, srcStride, size, w, h, orientat
 	}
 }
 
-// toRGBA copies img into an RGBA whose bounds begin at 0, 0.
+// toRGBA copies img to an RGBA image whose bounds begin at 0, 0.
 func toRGBA(img image.Image) *image.RGBA {
 	b := img.Bounds()
 	dst := image.NewRGBA(image.Rect(0, 0, b.Dx(), b.Dy()))
@@ -182,7 +182,7 @@ func toRGBA(img image.Image) *image.RGBA {
 	return dst
 }
 
-// seenFrom says which pixel of a stored image of w by h is seen at x, y.
+// seenFrom returns the pixel of a stored image of w by h that is shown at x, y.
 func seenFrom(orientation, x, y, w, h int) (sx, sy int) {
 	switch orientation {
 	case 2: // mirrored
@@ -193,11 +193,11 @@ func seenFrom(orientation, x, y, w, h int) (sx, sy int) {
 		return x, h - 1 - y
 	case 5: // rows and columns swapped
 		return y, x
-	case 6: // to be turned clockwise
+	case 6: // rotate clockwise to view
 		return y, h - 1 - x
 	case 7: // swapped along the other diagonal
 		return w - 1 - y, h - 1 - x
-	case 8: // to be turned counter-clockwise
+	case 8: // rotate counter-clockwise to view
 		return w - 1 - y, x
 	}
 	return x, y

@@ -10,12 +10,12 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// maxProfile is the largest colour profile that is carried over to an image that is encoded anew. Those of displays and cameras
-// have less than 4 KB; those of printers, which have more, do not go with our pixels.
+// maxProfile is the maximum size of a colour profile that is copied to an image that is encoded again. Profiles of displays and
+// cameras have less than 4 KB; those of printers are larger, and do not describe RGB.
 const maxProfile = 1 << 20
 
-// readProfile reads the colour profile (ICC) that stands in the first end bytes of a JPEG or PNG. Empty where there is none that can
-// be read, or carried over.
+// readProfile returns the colour profile (ICC) in the first end bytes of a JPEG or PNG. It is empty if there is none, or if it is
+// unreadable or too large.
 func readProfile(t share.FileType, r io.Reader, end int64) (profile []byte) {
 	if end > maxHeader+maxProfile {
 		return nil
@@ -27,7 +27,7 @@ func readProfile(t share.FileType, r io.Reader, end int64) (profile []byte) {
 	switch t {
 	case share.JPEG:
 		for marker, data := range segments(head) {
-			if isProfile(marker, data) { // in order, as all writers have them
+			if isProfile(marker, data) { // in order, as all encoders write them
 				profile = append(profile, data[len(iccHeader)+2:]...)
 			}
 		}
@@ -52,7 +52,7 @@ func readProfile(t share.FileType, r io.Reader, end int64) (profile []byte) {
 	return profile
 }
 
-// inflate unpacks a colour profile, up to one byte more than is carried over.
+// inflate decompresses a colour profile, up to one byte more than maxProfile.
 func inflate(packed []byte) []byte {
 	z, err := zlib.NewReader(bytes.NewReader(packed))
 	if err != nil {
@@ -66,8 +66,8 @@ func inflate(packed []byte) []byte {
 	return b
 }
 
-// goesWith reports whether a profile describes the colours that img has: its header names them.
-func goesWith(profile []byte, img image.Image) bool {
+// matches reports whether the header of a profile names the colour space of img.
+func matches(profile []byte, img image.Image) bool {
 	space := "RGB "
 	if _, gray := img.(*image.Gray); gray {
 		space = "GRAY"
@@ -75,7 +75,7 @@ func goesWith(profile []byte, img image.Image) bool {
 	return len(profile) >= 128 && string(profile[16:20]) == space
 }
 
-// withProfile gives a writer that puts a profile where one belongs into a JPEG or PNG that passes.
+// withProfile returns a writer that inserts a colour profile into the JPEG or PNG that is written to it.
 func withProfile(w io.Writer, t share.FileType, profile []byte) io.Writer {
 	if len(profile) == 0 {
 		return w
@@ -84,9 +84,9 @@ func withProfile(w io.Writer, t share.FileType, profile []byte) io.Writer {
 		var b bytes.Buffer
 		b.WriteString("ICC profile\x00\x00")
 		z := zlib.NewWriter(&b)
-		_, _ = z.Write(profile) // into memory
+		_, _ = z.Write(profile) // cannot fail: b is in memory
 		_ = z.Close()
-		return &splice{w: w, at: len(pngSignature) + 12 + 13, insert: pngChunk("iCCP", b.Bytes())} // behind the header
+		return &splice{w: w, at: len(pngSignature) + 12 + 13, insert: pngChunk("iCCP", b.Bytes())} // after the header
 	}
 	const most = 0xffff - 2 - 14
 	var b []byte
@@ -97,14 +97,14 @@ func withProfile(w io.Writer, t share.FileType, profile []byte) io.Writer {
 		b = append(append(b, iccHeader...), byte(i+1), byte(count))
 		b = append(b, part...)
 	}
-	return &splice{w: w, at: 2, insert: b} // behind the first marker
+	return &splice{w: w, at: 2, insert: b} // after the first marker
 }
 
-// A splice passes bytes on, and puts some in between after so many.
+// A splice passes bytes on, and inserts others after the first at bytes.
 type splice struct {
 	w      io.Writer
 	at     int
-	insert []byte // nil once it is in
+	insert []byte // nil after it was inserted
 }
 
 // Write passes b on.

@@ -13,14 +13,14 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// An anatomy is what a walk through the whole of an image found.
+// An anatomy is the result of parsing a whole image.
 type anatomy struct {
 	orientation int // 1 to 8
 	frames      int // of an animation; 1 for anything else
 	frame       jpegFrameHeader
 	removed     []share.ImageMetadata // each kind once
-	trailing    int64                 // bytes behind the image's end
-	profileEnd  int64                 // how many bytes hold all of the colour profile; 0: there is none
+	trailing    int64                 // bytes after the end of the image
+	profileEnd  int64                 // offset of the end of the colour profile; 0: there is none
 }
 
 func (a *anatomy) remove(kind share.ImageMetadata) {
@@ -29,9 +29,8 @@ func (a *anatomy) remove(kind share.ImageMetadata) {
 	}
 }
 
-// strip copies an image without what does not show, and without touching a pixel. Of EXIF it leaves the orientation, if there is
-// one, since the picture would lie on its side without. What is not built as its format says is ImageInvalid; the pixels are not
-// decoded.
+// strip copies an image without its invisible data, and does not change or decode pixels. It keeps the orientation of EXIF, without
+// which the picture would be shown rotated. A file that violates its format is ImageInvalid.
 func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
 	in := &counted{r: r}
 	c := &carver{in: in, r: bufio.NewReaderSize(in, 16<<10), w: w, found: anatomy{orientation: 1, frames: 1}}
@@ -44,7 +43,7 @@ func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
 	case share.GIF:
 		err = c.gif()
 	default:
-		err = fmt.Errorf("%q is no image type", t)
+		err = fmt.Errorf("%q is not an image type", t)
 	}
 	if err == nil {
 		c.found.trailing, err = io.Copy(io.Discard, c.r)
@@ -52,54 +51,54 @@ func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
 	return &c.found, err
 }
 
-// A carver walks through an image and copies what stays.
+// A carver parses an image and copies the parts to keep.
 type carver struct {
 	in    *counted
 	r     *bufio.Reader // of in
 	w     io.Writer
-	exif  bool // of a JPEG: EXIF was seen
+	exif  bool // an EXIF segment of a JPEG was read
 	found anatomy
 }
 
-// at is how many bytes were taken so far.
+// at returns the number of bytes parsed so far.
 func (c *carver) at() int64 { return c.in.n - int64(c.r.Buffered()) }
 
-// A counted reader counts.
+// A counted reader counts the bytes read.
 type counted struct {
 	r io.Reader
 	n int64
 }
 
-// Read is r's.
+// Read reads from r.
 func (c *counted) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
 	c.n += int64(n)
 	return n, err
 }
 
-// broken says that the image is not built as its format says.
-func broken(format string, args ...any) error {
-	return share.Errorf(share.ImageInvalid, "the image is broken: "+fmt.Sprintf(format, args...), nil)
+// damaged returns the error of an image that violates its format.
+func damaged(format string, args ...any) error {
+	return share.Errorf(share.ImageInvalid, "the image is damaged: "+fmt.Sprintf(format, args...), nil)
 }
 
-// cut is err, or that the image is broken if err says that there was no more of it.
-func cut(err error) error {
+// truncated returns err, or ImageInvalid if err is the end of the input.
+func truncated(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return broken("it ends before its end")
+		return damaged("it is truncated")
 	}
 	return err
 }
 
-// read reads n bytes, which must be there.
+// read reads n bytes. Fewer are an error.
 func (c *carver) read(n int) ([]byte, error) {
 	b := make([]byte, n)
 	if _, err := io.ReadFull(c.r, b); err != nil {
-		return nil, cut(err)
+		return nil, truncated(err)
 	}
 	return b, nil
 }
 
-// keep reads n bytes and copies them.
+// keep reads and copies n bytes.
 func (c *carver) keep(n int) ([]byte, error) {
 	b, err := c.read(n)
 	if err == nil {
@@ -108,12 +107,12 @@ func (c *carver) keep(n int) ([]byte, error) {
 	return b, err
 }
 
-// jpeg walks from marker to marker. What stays is what decoding needs, and the colour profile.
+// jpeg copies the segments that decoding needs, and the colour profile.
 func (c *carver) jpeg() error {
 	if b, err := c.keep(2); err != nil {
 		return err
 	} else if b[0] != 0xff || b[1] != soi {
-		return broken("it does not begin as a JPEG")
+		return damaged("it does not begin with a JPEG marker")
 	}
 	for {
 		marker, err := c.marker()
@@ -124,7 +123,7 @@ func (c *carver) jpeg() error {
 			_, err := c.w.Write([]byte{0xff, eoi})
 			return err
 		case !hasData(marker):
-			c.found.remove(share.MetadataOther) // it says nothing here
+			c.found.remove(share.MetadataOther) // no meaning here
 			continue
 		}
 		size, err := c.read(2)
@@ -133,7 +132,7 @@ func (c *carver) jpeg() error {
 		}
 		length := int(binary.BigEndian.Uint16(size))
 		if length < 2 {
-			return broken("a segment of %d bytes", length)
+			return damaged("a segment has a length of %d", length)
 		}
 		data, err := c.read(length - 2)
 		if err != nil {
@@ -163,7 +162,7 @@ func (c *carver) jpeg() error {
 	}
 }
 
-// jpegEXIF gives what stays of a segment of EXIF: the orientation, if there is one. Of several the first counts.
+// jpegEXIF returns the part of an EXIF segment to keep: the orientation, if there is one. The first of several segments counts.
 func (c *carver) jpegEXIF(tiff []byte) []byte {
 	o := exifOrientation(tiff)
 	if c.exif || o == 1 {
@@ -179,11 +178,11 @@ func (c *carver) jpegEXIF(tiff []byte) []byte {
 	return append(bytes.Clone(exifHeader), least...)
 }
 
-// segment gives what stays of a segment's data; nil: nothing.
+// segment returns the part of a segment's data to keep; nil: nothing.
 func (c *carver) segment(marker byte, data []byte) []byte {
 	switch {
 	case marker == app0 && len(data) >= 14 && bytes.HasPrefix(data, []byte("JFIF\x00")):
-		if len(data) > 14 { // a small picture follows
+		if len(data) > 14 { // a thumbnail follows
 			c.found.remove(share.MetadataOther)
 			data = append(bytes.Clone(data[:12]), 0, 0)
 		}
@@ -195,7 +194,7 @@ func (c *carver) segment(marker byte, data []byte) []byte {
 		if len(data) > 12 {
 			c.found.remove(share.MetadataOther)
 		}
-		return data[:12] // says how colours are meant
+		return data[:12] // defines the colour transform
 	case marker == com:
 		c.found.remove(share.MetadataComment)
 		return nil
@@ -205,19 +204,19 @@ func (c *carver) segment(marker byte, data []byte) []byte {
 	case marker == app13:
 		c.found.remove(share.MetadataIPTC)
 		return nil
-	case marker < 0xc0 || marker > 0xdd: // neither frame, tables nor scan
+	case marker < 0xc0 || marker > 0xdd: // neither a frame, tables nor a scan
 		c.found.remove(share.MetadataOther)
 		return nil
 	}
 	return data
 }
 
-// marker looks for the next marker.
+// marker skips to the next marker and returns it.
 func (c *carver) marker() (byte, error) {
 	for {
 		b, err := c.r.ReadByte()
 		if err != nil {
-			return 0, cut(err)
+			return 0, truncated(err)
 		}
 		if b != 0xff {
 			c.found.remove(share.MetadataOther)
@@ -228,7 +227,7 @@ func (c *carver) marker() (byte, error) {
 				c.found.remove(share.MetadataOther)
 			}
 			if b, err = c.r.ReadByte(); err != nil {
-				return 0, cut(err)
+				return 0, truncated(err)
 			}
 		}
 		if b != 0 {
@@ -238,11 +237,11 @@ func (c *carver) marker() (byte, error) {
 	}
 }
 
-// entropy copies coded pixels, up to the next marker.
+// entropy copies coded pixels up to the next marker.
 func (c *carver) entropy() error {
 	for {
 		if _, err := c.r.Peek(1); err != nil {
-			return cut(err)
+			return truncated(err)
 		}
 		b, _ := c.r.Peek(c.r.Buffered())
 		n := bytes.IndexByte(b, 0xff)
@@ -257,7 +256,7 @@ func (c *carver) entropy() error {
 			continue
 		}
 		if b, err := c.r.Peek(2); err != nil {
-			return cut(err)
+			return truncated(err)
 		} else if b[1] == 0xff {
 			_, _ = c.r.Discard(1) // a fill byte
 			c.found.remove(share.MetadataOther)
@@ -271,19 +270,19 @@ func (c *carver) entropy() error {
 	}
 }
 
-// pngKept are the chunks that stay: pixels, how they are meant, and an animation's frames.
+// pngKept are the chunks to keep: pixels, their interpretation, and the frames of an animation.
 var pngKept = []string{
 	"IHDR", "PLTE", "IDAT", "IEND", "tRNS", "cHRM", "gAMA", "iCCP", "sBIT", "sRGB", "cICP", "mDCV", "cLLI", "bKGD", "pHYs", "acTL", "fcTL", "fdAT",
 }
 
 const pngSignature = "\x89PNG\r\n\x1a\n"
 
-// png walks from chunk to chunk, and checks their sums.
+// png copies the chunks of pngKept and verifies all checksums.
 func (c *carver) png() error {
 	if b, err := c.keep(len(pngSignature)); err != nil {
 		return err
 	} else if string(b) != pngSignature {
-		return broken("it does not begin as a PNG")
+		return damaged("it does not begin with the PNG signature")
 	}
 	for first := true; ; first = false {
 		head, err := c.read(8)
@@ -293,15 +292,15 @@ func (c *carver) png() error {
 		length, kind := binary.BigEndian.Uint32(head), string(head[4:])
 		switch {
 		case length > 1<<31-1:
-			return broken("a chunk of %d bytes", length)
+			return damaged("a chunk has a length of %d", length)
 		case first && (kind != "IHDR" || length != 13):
-			return broken("its first chunk is not a header")
+			return damaged("its first chunk is not a header")
 		case kind == "eXIf" && length <= 0xffff:
 			err = c.pngEXIF(head)
 		case slices.Contains(pngKept, kind):
 			err = c.pngChunk(head, c.w, kind == "acTL" && length == 8)
-		case kind[0]&0x20 == 0: // must be understood, as its upper-case letter says
-			return broken("a chunk %q that no viewer knows", kind)
+		case kind[0]&0x20 == 0: // an upper-case letter marks a chunk that decoders must know
+			return damaged("chunk %q is unknown and not optional", kind)
 		default:
 			switch kind {
 			case "tEXt", "zTXt", "iTXt":
@@ -322,7 +321,7 @@ func (c *carver) png() error {
 	}
 }
 
-// pngChunk copies a chunk to w and checks its sum. The data of an animation's control says how many frames there are.
+// pngChunk copies a chunk to w and verifies its checksum. control: the chunk has the number of frames of an animation.
 func (c *carver) pngChunk(head []byte, w io.Writer, control bool) error {
 	if _, err := w.Write(head); err != nil {
 		return err
@@ -341,25 +340,25 @@ func (c *carver) pngChunk(head []byte, w io.Writer, control bool) error {
 			return err
 		}
 	} else if _, err := io.CopyN(out, c.r, length); err != nil {
-		return cut(err)
+		return truncated(err)
 	}
 	return c.pngSum(head, sum.Sum32(), w)
 }
 
-// pngSum copies the sum behind a chunk, which must be want.
+// pngSum copies the checksum of a chunk, which must be want.
 func (c *carver) pngSum(head []byte, want uint32, w io.Writer) error {
 	b, err := c.read(4)
 	if err != nil {
 		return err
 	}
 	if binary.BigEndian.Uint32(b) != want {
-		return broken("the checksum of its chunk %q is wrong", head[4:])
+		return damaged("the checksum of its chunk %q is wrong", head[4:])
 	}
 	_, err = w.Write(b)
 	return err
 }
 
-// pngEXIF leaves the orientation of EXIF, if there is one.
+// pngEXIF copies the orientation of EXIF, if there is one.
 func (c *carver) pngEXIF(head []byte) error {
 	tiff, err := c.read(int(binary.BigEndian.Uint32(head)))
 	if err != nil {
@@ -382,14 +381,14 @@ func (c *carver) pngEXIF(head []byte) error {
 	return err
 }
 
-// pngChunk writes a chunk.
+// pngChunk returns a chunk.
 func pngChunk(kind string, data []byte) []byte {
 	b := binary.BigEndian.AppendUint32(nil, uint32(len(data)))
 	b = append(append(b, kind...), data...)
 	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b[4:]))
 }
 
-// gif walks from block to block. What stays of extensions is what shows: the timing of frames, the number of rounds, and a colour
+// gif copies the frames, and of the extensions those that affect the picture: timing, the number of repetitions, and the colour
 // profile.
 func (c *carver) gif() error {
 	head, err := c.keep(13)
@@ -397,7 +396,7 @@ func (c *carver) gif() error {
 		return err
 	}
 	if s := string(head[:6]); s != "GIF87a" && s != "GIF89a" {
-		return broken("it does not begin as a GIF")
+		return damaged("it does not begin with the GIF signature")
 	}
 	if err := c.gifColors(head[10]); err != nil {
 		return err
@@ -405,12 +404,12 @@ func (c *carver) gif() error {
 	for frames := 0; ; {
 		b, err := c.r.ReadByte()
 		if err != nil {
-			return cut(err)
+			return truncated(err)
 		}
 		switch b {
 		case ';':
 			if frames == 0 {
-				return broken("it has no picture")
+				return damaged("it has no frame")
 			}
 			_, err := c.w.Write([]byte{b})
 			return err
@@ -427,7 +426,7 @@ func (c *carver) gif() error {
 			if err := c.gifColors(d[8]); err != nil {
 				return err
 			}
-			if _, err := c.keep(1); err != nil { // the size of the first codes
+			if _, err := c.keep(1); err != nil { // the minimum code size
 				return err
 			}
 			if err := c.gifBlocks(c.w); err != nil {
@@ -438,12 +437,12 @@ func (c *carver) gif() error {
 				return err
 			}
 		default:
-			return broken("a block of kind %#x", b)
+			return damaged("block type %#x is unknown", b)
 		}
 	}
 }
 
-// gifColors copies a table of colours, if the flags say that there is one.
+// gifColors copies a colour table if flags has the bit for one.
 func (c *carver) gifColors(flags byte) error {
 	if flags&0x80 == 0 {
 		return nil
@@ -452,12 +451,12 @@ func (c *carver) gifColors(flags byte) error {
 	return err
 }
 
-// gifBlocks copies blocks up to the empty one.
+// gifBlocks copies blocks up to and including the empty one.
 func (c *carver) gifBlocks(w io.Writer) error {
 	for {
 		n, err := c.r.ReadByte()
 		if err != nil {
-			return cut(err)
+			return truncated(err)
 		}
 		if _, err := w.Write([]byte{n}); err != nil {
 			return err
@@ -478,20 +477,20 @@ func (c *carver) gifBlocks(w io.Writer) error {
 func (c *carver) gifExtension() error {
 	label, err := c.r.ReadByte()
 	if err != nil {
-		return cut(err)
+		return truncated(err)
 	}
 	switch label {
-	case 0xf9: // timing and transparency of the frame that follows
+	case 0xf9: // timing and transparency of the next frame
 		if b, err := c.r.Peek(6); err != nil {
-			return cut(err)
+			return truncated(err)
 		} else if b[0] != 4 || b[5] != 0 {
-			return broken("a frame's control of another length than 4")
+			return damaged("a graphic control extension does not have length 4")
 		}
 		if _, err := c.w.Write([]byte{'!', label}); err != nil {
 			return err
 		}
 		return c.gifBlocks(c.w)
-	case 0xfe, 0x01: // comments; text that no viewer shows
+	case 0xfe, 0x01: // comments; plain text, which no viewer shows
 		c.found.remove(share.MetadataComment)
 		return c.gifBlocks(io.Discard)
 	case 0xff:
@@ -501,11 +500,11 @@ func (c *carver) gifExtension() error {
 	return c.gifBlocks(io.Discard)
 }
 
-// gifApplication copies an application's extension if it is one that shows.
+// gifApplication copies an application extension if it affects the picture.
 func (c *carver) gifApplication() error {
 	n, err := c.r.ReadByte()
 	if err != nil {
-		return cut(err)
+		return truncated(err)
 	}
 	name, err := c.read(int(n))
 	if err != nil {
@@ -514,7 +513,7 @@ func (c *carver) gifApplication() error {
 	head := append([]byte{'!', 0xff, n}, name...)
 	switch string(name) {
 	case "NETSCAPE2.0", "ANIMEXTS1.0":
-		if b, err := c.r.Peek(5); err == nil && b[0] == 3 && b[1] == 1 && b[4] == 0 { // the number of rounds, and nothing else
+		if b, err := c.r.Peek(5); err == nil && b[0] == 3 && b[1] == 1 && b[4] == 0 { // the number of repetitions and nothing else
 			if _, err := c.w.Write(head); err != nil {
 				return err
 			}
@@ -529,7 +528,7 @@ func (c *carver) gifApplication() error {
 		c.found.remove(share.MetadataXMP)
 		return c.gifBlocks(io.Discard)
 	}
-	if n == 0 { // the name was its empty block
+	if n == 0 { // the empty name was also the last block
 		c.found.remove(share.MetadataOther)
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// BenchmarkSave saves records of the usual size, one after the other and by 64 writers at once.
+// BenchmarkSave saves records of the usual size, sequentially and by 64 writers.
 func BenchmarkSave(b *testing.B) {
 	for _, kind := range []string{"memory", "file", "file+sync"} {
 		for _, writers := range []int{1, 64} {
@@ -30,7 +30,7 @@ func BenchmarkSave(b *testing.B) {
 					File:      share.HostedFile{StoragePath: "/v1/AUTH_async-images/C12345678/6f0c3a52_1700000000000.JPG", FileType: "JPG", Caption: "Hello Kitten"},
 					Checksums: share.Checksums{SHA256: make([]byte, 32)},
 				}
-				if value, _, err := encode(r); err == nil {
+				if value, _, err := requests.encode(r); err == nil {
 					b.SetBytes(int64(len(value)))
 				}
 				var key atomic.Int64
@@ -54,7 +54,7 @@ func BenchmarkSave(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen is what a ledger adds to the start of the server, and to its end.
+// BenchmarkOpen measures what a ledger adds to the start and the shutdown of the server.
 func BenchmarkOpen(b *testing.B) {
 	for _, dir := range []string{"memory", "file"} {
 		b.Run(dir, func(b *testing.B) {
@@ -74,7 +74,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkReadConversation reads the events of a conversation from the event log, one by one as Read does.
+// BenchmarkReadConversation reads a conversation of 100 events from the event log.
 func BenchmarkReadConversation(b *testing.B) {
 	const n = 100
 	e := events(b, open(b, config(b, b.TempDir())))

@@ -4,37 +4,58 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// codecVersion is the version of what is written. A reader refuses any other: what it does not understand it must not act on.
-const codecVersion = 1
-
-// maxValue bounds a record. The largest that the contract allows has a caption of 5,000 characters, each escaped, and a preview
-// of 30 KB; most have about 1 KB.
+// maxValue is the maximum size of an encoded record in bytes. The largest that the contract permits has a caption of 5,000
+// characters, each escaped, and a preview of 30 KB; most have about 1 KB.
 const maxValue = 128 << 10
 
-// envelope is what is stored.
-type envelope struct {
-	Version int `json:"version"`
-	// Write names this one write, so that it is known again when its answer was lost.
-	Write  string       `json:"write"`
-	Record share.Record `json:"record"`
+// A format defines how one type of record is stored.
+//
+// A server must not act on a record that it does not fully understand: it could publish a file a second time. Therefore decode
+// fails for any version and kind but its own, and the call ends with LedgerUnavailable. A field that older servers may ignore,
+// and drop when they write the record, needs no new version; any other change does. During an upgrade of a cluster the old servers
+// reject the records of the new ones until they are replaced.
+type format[R any] struct {
+	// version is written, and the only one that is read. To change it, let decode convert the older versions, since records
+	// outlive an upgrade.
+	version int
+	// kind distinguishes types of records. Servers that know version 1 only ignore it, so every format but requests must begin
+	// at version 2.
+	kind string
+	// expires returns when a record expires.
+	expires func(R) time.Time
 }
 
-// written is a record as it was found; rev 0: there is none.
-type written struct {
-	record share.Record
-	name   string // of the write
-	rev    uint64
+// requests is the format of share.Record. It has had version 1 and no kind from the beginning.
+var requests = format[share.Record]{version: 1, expires: func(r share.Record) time.Time { return r.Expires }}
+
+// envelope is the stored form of a record.
+type envelope[R any] struct {
+	Version int    `json:"version"`
+	Kind    string `json:"kind,omitempty"`
+	// Write names this write, so that it is recognized if its acknowledgement is lost.
+	Write  string `json:"write"`
+	Record R      `json:"record"`
 }
 
-func encode(r share.Record) (value []byte, name string, err error) {
+// found is a record as read from the bucket. rev 0: there is none.
+type found[R any] struct {
+	record  R
+	expires time.Time
+	name    string // of the write
+	rev     uint64
+}
+
+// encode returns the stored form of r and the name of the write.
+func (f format[R]) encode(r R) (value []byte, name string, err error) {
 	name = rand.Text()
-	value, err = json.Marshal(envelope{Version: codecVersion, Write: name, Record: r})
+	value, err = json.Marshal(envelope[R]{Version: f.version, Kind: f.kind, Write: name, Record: r})
 	if err == nil && len(value) > maxValue {
-		err = fmt.Errorf("%d bytes, and %d are allowed", len(value), maxValue)
+		err = fmt.Errorf("%d bytes, the limit is %d", len(value), maxValue)
 	}
 	if err != nil {
 		return nil, "", share.Errorf(share.LedgerUnavailable, "the record of this request id cannot be written", err)
@@ -42,20 +63,31 @@ func encode(r share.Record) (value []byte, name string, err error) {
 	return value, name, nil
 }
 
-// decode reads a record. Its errors name where, and nothing of what stood there.
-func decode(value []byte, key string, rev uint64) (written, error) {
-	var e envelope
-	why := ""
-	switch err := json.Unmarshal(value, &e); {
-	case err != nil:
-		why = "is damaged"
-	case e.Version != codecVersion:
-		why = fmt.Sprintf("has version %d, and this server reads version %d", e.Version, codecVersion)
-	case e.Write == "" || e.Record.Expires.IsZero():
-		why = "is not complete"
-	default:
-		return written{record: e.Record, name: e.Write, rev: rev}, nil
+// decode parses a stored record. Its errors name the key but quote nothing of the record.
+func (f format[R]) decode(value []byte, key string, rev uint64) (found[R], error) {
+	fail := func(text, cause string) (found[R], error) {
+		return found[R]{}, share.Errorf(share.LedgerUnavailable, text, fmt.Errorf("record %.8s… at revision %d %s", key, rev, cause))
 	}
-	return written{}, share.Errorf(share.LedgerUnavailable, "the record of this request id cannot be read; use a new one",
-		fmt.Errorf("the record under %.8s… at revision %d %s", key, rev, why))
+	const unreadable = "the record of this request id cannot be read; use a new request id"
+	// The header is parsed first: the record of another version or kind need not have the fields of R.
+	var header envelope[json.RawMessage]
+	if json.Unmarshal(value, &header) != nil {
+		return fail(unreadable, "is damaged")
+	}
+	if header.Version > f.version {
+		return fail("the record of this request id was written by a newer server; upgrade this one, or use a new request id",
+			fmt.Sprintf("has version %d, this server reads version %d", header.Version, f.version))
+	}
+	if header.Version < f.version || header.Kind != f.kind {
+		return fail(unreadable, fmt.Sprintf("has version %d, or is of another kind; this server reads version %d of kind %q", header.Version, f.version, f.kind))
+	}
+	var e envelope[R]
+	if json.Unmarshal(value, &e) != nil {
+		return fail(unreadable, "is damaged")
+	}
+	expires := f.expires(e.Record)
+	if e.Write == "" || expires.IsZero() {
+		return fail(unreadable, "is incomplete")
+	}
+	return found[R]{record: e.Record, expires: expires, name: e.Write, rev: rev}, nil
 }

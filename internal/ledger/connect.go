@@ -9,23 +9,24 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ParseServers reads a list of NATS URLs, separated by commas: nats://host:4222, or tls:// to demand TLS. What is in them is not
-// repeated in errors, since it could be a password.
+// ParseServers parses a comma-separated list of NATS URLs: nats://host:4222, or tls:// to require TLS. Its errors do not quote the
+// URLs, which might contain a password.
 func ParseServers(list string) ([]string, error) {
 	var servers []string
 	for i, s := range strings.Split(list, ",") {
 		u, err := url.Parse(strings.TrimSpace(s))
 		switch {
 		case err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "":
-			return nil, fmt.Errorf("server %d is no NATS URL; give nats://HOST:4222 or tls://HOST:4222, separated by commas", i+1)
+			return nil, fmt.Errorf("server %d is not a NATS URL; use nats://HOST:4222 or tls://HOST:4222, separated by commas", i+1)
 		case u.User != nil:
-			return nil, fmt.Errorf("the URL of server %d has a user in it, which everybody can see; give --ledger-creds FILE, or --ledger-user and --ledger-password-file", i+1)
+			return nil, fmt.Errorf("the URL of server %d contains a user, which is visible in the process list; use --ledger-creds FILE, or --ledger-user and --ledger-password-file", i+1)
 		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-			return nil, fmt.Errorf("the URL of server %d has something behind the port; give nats://HOST:4222 or tls://HOST:4222", i+1)
+			return nil, fmt.Errorf("the URL of server %d has a path, query or fragment; use nats://HOST:4222 or tls://HOST:4222", i+1)
 		case u.Port() == "":
 			u.Host = net.JoinHostPort(u.Hostname(), "4222")
 		}
@@ -34,18 +35,18 @@ func ParseServers(list string) ([]string, error) {
 	return servers, nil
 }
 
-// connect reaches NATS, trying until ctx ends. Once connected, the connection comes back by itself for ever.
+// connect connects to NATS, and repeats until ctx ends. An established connection is restored automatically.
 func (l *KV) connect(ctx context.Context, c Config) error {
 	opts := []nats.Option{
 		nats.Name("lpfileshare"),
 		nats.MaxReconnects(-1),
-		// Nothing is kept for later while there is no connection: a write that its caller has given up must not come then.
+		// Nothing is buffered without a connection: a write must not be sent after its caller has given up.
 		nats.ReconnectBufSize(-1),
-		nats.CustomReconnectDelay(func(tries int) time.Duration { return min(50*time.Millisecond<<min(tries, 10), 2*time.Second) }),
-		// A server that is gone without a word is noticed within some six seconds.
+		nats.CustomReconnectDelay(func(attempts int) time.Duration { return min(50*time.Millisecond<<min(attempts, 10), 2*time.Second) }),
+		// A server that no longer answers is detected after about six seconds.
 		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			l.log.Debug("the ledger's connection", "error", err)
+			l.log.Debug("ledger connection", "error", err)
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
 	}
@@ -54,13 +55,15 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 	} else {
 		opts = append(opts,
 			nats.Timeout(min(2*time.Second, c.StartTimeout/time.Duration(len(c.Servers)))),
-			nats.IgnoreAuthErrorAbort(), // a cluster whose accounts are being changed is not to be given up
+			nats.IgnoreAuthErrorAbort(), // the accounts of a cluster may be under change
 			nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-				if err != nil { // else we closed it
-					l.log.Warn("the ledger's connection was lost", "error", err)
+				if err != nil { // nil: closed by this process
+					l.log.Warn("the connection to the ledger was lost", "error", err)
 				}
 			}),
-			nats.ReconnectHandler(func(conn *nats.Conn) { l.log.Info("the ledger is connected again", "to", conn.ConnectedAddr()) }),
+			nats.ReconnectHandler(func(conn *nats.Conn) {
+				l.log.Info("the connection to the ledger was restored", "server", conn.ConnectedAddr())
+			}),
 		)
 	}
 	if c.TLS != nil {
@@ -78,16 +81,16 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 			l.conn = conn
 			return nil
 		}
-		if hopeless(err) || !pause(ctx) {
+		if permanent(err) || !pause(ctx) {
 			return fmt.Errorf("the ledger at %s cannot be reached: %w", strings.Join(c.Servers, ","), explain(err))
 		}
 	}
 }
 
-var errStorage = errors.New("it is there, but not with file storage; remove it (the request ids in it are then forgotten)")
+var errStorage = errors.New("it exists, but without file storage; delete it (its request ids are then forgotten)")
 
-// hopeless tells that waiting does not help.
-func hopeless(err error) bool {
+// permanent reports whether repeating cannot help.
+func permanent(err error) bool {
 	for _, e := range []error{
 		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAccountAuthExpired, nats.ErrSecureConnRequired, nats.ErrSecureConnWanted,
 		nats.ErrPermissionViolation, jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, errStorage,
@@ -97,33 +100,30 @@ func hopeless(err error) bool {
 		}
 	}
 	e, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && e.ErrorCode == replicasAlone
+	return ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamReplicasNotSupportedErr) // several replicas on a single server
 }
 
-// replicasAlone is NATS's code for several replicas where there is one server.
-const replicasAlone jetstream.ErrorCode = 10074
-
-// explain adds what to do.
+// explain adds the remedy to an error.
 func explain(err error) error {
 	for _, c := range []struct {
-		is   error
-		todo string
+		is  error
+		fix string
 	}{
 		{nats.ErrAuthorization, "check --ledger-creds, or --ledger-user and --ledger-password-file"},
-		{nats.ErrSecureConnRequired, "the server wants TLS: say tls:// and, if need be, --ledger-ca"},
-		{nats.ErrSecureConnWanted, "the server has no TLS: say nats://"},
+		{nats.ErrSecureConnRequired, "the server requires TLS: use tls:// and, if needed, --ledger-ca"},
+		{nats.ErrSecureConnWanted, "the server has no TLS: use nats://"},
 		{nats.ErrNoServers, "start it, or correct --ledger"},
-		{nats.ErrNoResponders, "JetStream must be switched on in the NATS servers, and a majority of them be there"},
-		{context.DeadlineExceeded, "a majority of the NATS servers must be there"},
-		{jetstream.ErrJetStreamNotEnabled, "switch JetStream on in the NATS servers"},
-		{jetstream.ErrJetStreamNotEnabledForAccount, "switch JetStream on for this NATS account"},
+		{nats.ErrNoResponders, "enable JetStream in the NATS servers, and start a majority of them"},
+		{context.DeadlineExceeded, "start a majority of the NATS servers"},
+		{jetstream.ErrJetStreamNotEnabled, "enable JetStream in the NATS servers"},
+		{jetstream.ErrJetStreamNotEnabledForAccount, "enable JetStream for this NATS account"},
 	} {
 		if errors.Is(err, c.is) {
-			return fmt.Errorf("%w; %s", err, c.todo)
+			return fmt.Errorf("%w; %s", err, c.fix)
 		}
 	}
 	if e, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return fmt.Errorf("%w; --ledger-replicas and --ledger-bytes must fit what the cluster and the account allow", e)
+		return fmt.Errorf("%w; choose --ledger-replicas and --ledger-bytes within the limits of the cluster and the account", e)
 	}
 	return err
 }

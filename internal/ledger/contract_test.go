@@ -10,16 +10,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Every kind of ledger keeps the same promises.
-func TestContract(t *testing.T) {
+// TestLedger_Contract runs the same tests on every kind of ledger.
+func TestLedger_Contract(t *testing.T) {
 	for _, kind := range []struct {
 		name string
 		open func(t *testing.T, c *clock) ledger
 	}{
-		{"map", func(_ *testing.T, c *clock) ledger { return NewMemory(1000, c.now) }},
+		{"map", func(_ *testing.T, c *clock) ledger { return ledgertest.NewMemory(1000, c.now) }},
 		{"in memory", func(t *testing.T, c *clock) ledger { return openWith(t, config(t, ""), c) }},
 		{"in files", func(t *testing.T, c *clock) ledger { return openWith(t, config(t, subdir(t)), c) }},
 		{"in files, synced", func(t *testing.T, c *clock) ledger {
@@ -27,17 +28,17 @@ func TestContract(t *testing.T) {
 			conf.Sync = true
 			return openWith(t, conf, c)
 		}},
-		{"of a server elsewhere", func(t *testing.T, c *clock) ledger { return openWith(t, config(t, "", newPeer(t).url()), c) }},
-		{"of a cluster", func(t *testing.T, c *clock) ledger { return openWith(t, config(t, "", urls(newCluster(t))...), c) }},
+		{"on another server", func(t *testing.T, c *clock) ledger { return openWith(t, config(t, "", newPeer(t).url()), c) }},
+		{"on a cluster", func(t *testing.T, c *clock) ledger { return openWith(t, config(t, "", urls(newCluster(t))...), c) }},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			c := newClock()
 			l := kind.open(t, c)
-			t.Run("what is saved is loaded, whole", func(t *testing.T) { wholeRecords(t, l, c) })
-			t.Run("of fifty writers one wins", func(t *testing.T) { races(t, l, c) })
-			t.Run("a chain of fifty writers loses nothing", func(t *testing.T) { chain(t, l, c) })
-			t.Run("revisions grow", func(t *testing.T) { growing(t, l, c) })
+			t.Run("all fields are saved", func(t *testing.T) { wholeRecords(t, l, c) })
+			t.Run("one of fifty writers succeeds", func(t *testing.T) { races(t, l, c) })
+			t.Run("fifty writers that retry lose no change", func(t *testing.T) { chain(t, l, c) })
+			t.Run("revisions increase", func(t *testing.T) { growing(t, l, c) })
 			t.Run("records expire", func(t *testing.T) { expiry(t, l, c) })
 		})
 	}
@@ -48,7 +49,7 @@ func openWith(t *testing.T, conf Config, c *clock) *KV {
 	return open(t, conf)
 }
 
-// fill sets every field that v has to something, so that one which is not written is missed.
+// fill sets every field of v, so that a field that is not stored is detected.
 func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -65,7 +66,7 @@ func fill(v reflect.Value) {
 	case reflect.String:
 		v.SetString("a <b> & \"ü\" \x00\u2028" + v.Type().Name())
 	case reflect.Int64, reflect.Int:
-		v.SetInt(1<<53 + 1) // what a float would lose
+		v.SetInt(1<<53 + 1) // not exact as a float64
 	case reflect.Uint32:
 		v.SetUint(1<<32 - 1)
 	case reflect.Bool:
@@ -102,13 +103,13 @@ func wholeRecords(t *testing.T, l ledger, c *clock) {
 		}
 	}
 	if _, rev, err := l.Load(t.Context(), "nothing"); rev != 0 || err != nil {
-		t.Errorf("what was never saved has revision %d, %v", rev, err)
+		t.Errorf("a key without a record has revision %d, %v", rev, err)
 	}
 }
 
 func races(t *testing.T, l ledger, c *clock) {
 	rev := uint64(0)
-	for _, what := range []string{"creation", "change"} {
+	for _, write := range []string{"creation", "change"} {
 		var wg sync.WaitGroup
 		won := make(chan uint64, 50)
 		for i := range 50 {
@@ -123,7 +124,7 @@ func races(t *testing.T, l ledger, c *clock) {
 		}
 		wg.Wait()
 		if len(won) != 1 {
-			t.Fatalf("%s: %d writers won, want 1", what, len(won))
+			t.Fatalf("%s: %d writers succeeded, want 1", write, len(won))
 		}
 		rev = <-won
 	}
@@ -132,7 +133,7 @@ func races(t *testing.T, l ledger, c *clock) {
 	}
 }
 
-// chain has writers that read, change and try again: each change must be there in the end.
+// chain has writers that load, change and retry: every change must be in the final record.
 func chain(t *testing.T, l ledger, c *clock) {
 	var wg sync.WaitGroup
 	for range 50 {
@@ -158,7 +159,7 @@ func chain(t *testing.T, l ledger, c *clock) {
 	}
 	wg.Wait()
 	if r, _, err := l.Load(t.Context(), "chain"); len(r.Attempt) != 50 || err != nil {
-		t.Errorf("%d of 50 changes are there, %v", len(r.Attempt), err)
+		t.Errorf("%d of 50 changes were saved, %v", len(r.Attempt), err)
 	}
 }
 
@@ -170,13 +171,13 @@ func growing(t *testing.T, l ledger, c *clock) {
 			t.Fatalf("revision %d after %d, %v", rev, last, err)
 		}
 		if _, err := l.Save(t.Context(), "grows", share.Record{Expires: c.now().Add(time.Minute)}, last); err != share.ErrStale {
-			t.Fatalf("the revision before gave %v, want ErrStale", err)
+			t.Fatalf("the previous revision gave %v, want ErrStale", err)
 		}
 		last = rev
 	}
 	c.pass(2 * time.Minute)
 	if rev, err := l.Save(t.Context(), "grows", share.Record{Expires: c.now().Add(time.Hour)}, 0); err != nil || rev <= last {
-		t.Errorf("revision %d after %d, when the record had expired; %v", rev, last, err)
+		t.Errorf("revision %d after %d and expiry, %v", rev, last, err)
 	}
 }
 
@@ -190,14 +191,14 @@ func expiry(t *testing.T, l ledger, c *clock) {
 	}
 	c.pass(59 * time.Second)
 	if r, at, _ := l.Load(t.Context(), "expires"); at != rev || r.Attempt != "a" {
-		t.Fatalf("the record is gone before its time: %+v %d", r, at)
+		t.Fatalf("the record expired early: %+v %d", r, at)
 	}
 	if _, err := save(0); err != share.ErrStale {
-		t.Errorf("a record was written over before its time: %v", err)
+		t.Errorf("a valid record was replaced: %v", err)
 	}
 	c.pass(time.Second)
 	if _, at, err := l.Load(t.Context(), "expires"); at != 0 || err != nil {
-		t.Errorf("the record is still there: revision %d, %v", at, err)
+		t.Errorf("the record did not expire: revision %d, %v", at, err)
 	}
 	var wg sync.WaitGroup
 	won := make(chan uint64, 50)
@@ -212,6 +213,6 @@ func expiry(t *testing.T, l ledger, c *clock) {
 	}
 	wg.Wait()
 	if len(won) != 1 {
-		t.Errorf("%d writers took the place of an expired record, want 1", len(won))
+		t.Errorf("%d writers replaced an expired record, want 1", len(won))
 	}
 }

@@ -1,5 +1,6 @@
-// Package ledger remembers request ids: which attempt holds one, how far it got, and what came of it.
+// Package ledger stores the records of request ids: which attempt owns one, its progress, and its result. It also has the event
+// log of messengers whose messages cannot be queried (Events).
 //
-// It knows nothing of uploads: it keeps records by key, changes them by compare-and-set on revisions, and forgets them when they
-// expire. docs/ledger.md says what an answer survives.
+// It does not know uploads: it stores records by key, changes them by compare-and-set on revisions, and drops them after they
+// expire. docs/ledger.md says which failures an acknowledged record survives.
 package ledger

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,22 +21,23 @@ import (
 
 // EventsConfig bounds an event log.
 type EventsConfig struct {
-	// TTL is how long an event is kept, and a conversation of which nothing more is heard.
+	// TTL is how long an event is kept, and a conversation after its last change.
 	TTL time.Duration
-	// MaxBytes bounds the log. A full one drops what is oldest. A quarter of it is for conversations.
+	// MaxBytes is the maximum size of the log; a full log drops its oldest entries. A quarter of it is for conversations.
 	MaxBytes int64
 }
 
-// Events is the event log that all servers of a cluster share: what happened in conversations whose messages cannot be asked for,
-// because LivePerson tells of them by webhook and once. It is two streams on the ledger's connection: of events one record for
-// each place in a dialog, which is written once and never changed; of conversations one record each, which follows the news.
+// Events is the event log that all servers of a cluster share. It contains the events of conversations whose messages cannot be
+// queried, because LivePerson reports each of them once, by webhook. It consists of two streams on the ledger's connection: one
+// record per event, which is written once and never changed, and one record per conversation, which is updated.
 //
-// Nothing is made in NATS before it is used for the first time. It is safe for concurrent use.
+// The streams are created when they are first used. Events is safe for concurrent use.
 type Events struct {
 	l *KV
 	c EventsConfig
 
-	opening chan struct{} // has one place, for who opens the streams: it may take long, and who waits must not wait for longer than its time
+	// opening is a lock on opening the streams. Opening may take long; a channel lets waiting callers give up with their context.
+	opening chan struct{}
 
 	mu            sync.Mutex
 	js            jetstream.JetStream
@@ -44,7 +46,10 @@ type Events struct {
 	closed        bool
 }
 
-// Names of the streams, and of the subjects in them.
+// recordVersion is the version of both types of records in the log. Records of other versions are not read.
+const recordVersion = 1
+
+// Names of the streams and prefixes of their subjects.
 const (
 	eventStream        = "lpfileshare_events"
 	eventSubjects      = "lpfileshare.events."
@@ -52,15 +57,15 @@ const (
 	conversationPrefix = "lpfileshare.conversations."
 )
 
-// Events makes the event log of l. The caller closes it before l.
+// Events returns the event log of l. The caller must close it before l.
 func (l *KV) Events(c EventsConfig) *Events {
 	e := &Events{l: l, c: c, opening: make(chan struct{}, 1)}
 	l.eventLog.Store(e)
 	return e
 }
 
-// Open makes the log's streams, or mends the settings of those that are there. Every other call does so by itself; a server that
-// needs the log calls it at its start, since its errors say what to do.
+// Open creates the log's streams, or corrects the configuration of existing ones. Every other method does so when needed. A server
+// that uses the log calls Open at its start, because the errors say what to do.
 func (e *Events) Open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
 	defer cancel()
@@ -78,7 +83,7 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	case <-ctx.Done():
 		return nil, nil, logError(ctx.Err())
 	}
-	if events, convs, err = e.opened(); events != nil || err != nil { // by somebody else meanwhile
+	if events, convs, err = e.opened(); events != nil || err != nil { // another call opened them meanwhile
 		return events, convs, err
 	}
 	js, err := jetstream.New(e.l.conn)
@@ -90,13 +95,13 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 		Name: eventStream, Subjects: []string{eventSubjects + ">"}, Description: "lpfileshare: events of conversations", MaxBytes: e.c.MaxBytes - quarter,
 	})
 	if err != nil {
-		return nil, nil, logError(fmt.Errorf("its stream %s cannot be opened: %w", eventStream, explain(err)))
+		return nil, nil, logError(fmt.Errorf("stream %s cannot be opened: %w", eventStream, explain(err)))
 	}
 	convs, err = e.stream(ctx, js, jetstream.StreamConfig{
 		Name: conversationStream, Subjects: []string{conversationPrefix + ">"}, Description: "lpfileshare: conversations", MaxBytes: quarter,
 	})
 	if err != nil {
-		return nil, nil, logError(fmt.Errorf("its stream %s cannot be opened: %w", conversationStream, explain(err)))
+		return nil, nil, logError(fmt.Errorf("stream %s cannot be opened: %w", conversationStream, explain(err)))
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -104,7 +109,7 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	return events, convs, nil
 }
 
-// opened are the streams if they are open; nil if they are not yet.
+// opened returns the streams; nil if they are not open yet.
 func (e *Events) opened() (events, convs jetstream.Stream, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -114,7 +119,7 @@ func (e *Events) opened() (events, convs jetstream.Stream, err error) {
 	return e.events, e.convs, nil
 }
 
-// stream finds a stream or makes it. Storage and replicas are the ledger's.
+// stream opens or creates a stream, with the ledger's storage and replicas.
 func (e *Events) stream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (jetstream.Stream, error) {
 	ledger := e.l.stream.CachedInfo().Config
 	want.Storage, want.Replicas = ledger.Storage, ledger.Replicas
@@ -126,20 +131,20 @@ func (e *Events) stream(ctx context.Context, js jetstream.JetStream, want jetstr
 		if s, err = js.CreateStream(ctx, want); !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return s, err
 		}
-		s, err = js.Stream(ctx, want.Name) // another server was faster
+		s, err = js.Stream(ctx, want.Name) // another server created it meanwhile
 	}
 	if err != nil {
 		return nil, err
 	}
-	there := s.CachedInfo().Config
-	if there.MaxBytes == want.MaxBytes && there.MaxAge == want.MaxAge && there.MaxMsgSize == want.MaxMsgSize && there.Replicas == want.Replicas {
+	have := s.CachedInfo().Config
+	if have.MaxBytes == want.MaxBytes && have.MaxAge == want.MaxAge && have.MaxMsgSize == want.MaxMsgSize && have.Replicas == want.Replicas {
 		return s, nil
 	}
-	there.MaxBytes, there.MaxAge, there.MaxMsgSize, there.Replicas = want.MaxBytes, want.MaxAge, want.MaxMsgSize, want.Replicas
-	return js.UpdateStream(ctx, there)
+	have.MaxBytes, have.MaxAge, have.MaxMsgSize, have.Replicas = want.MaxBytes, want.MaxAge, want.MaxMsgSize, want.Replicas
+	return js.UpdateStream(ctx, have)
 }
 
-// Close ends what follows the log. No call may follow.
+// Close ends the subscriptions of Follow. Events must not be used afterwards.
 func (e *Events) Close() {
 	e.l.eventLog.CompareAndSwap(e, nil)
 	e.mu.Lock()
@@ -152,24 +157,24 @@ func (e *Events) Close() {
 	}
 }
 
-// token makes an id fit for a subject; ids may have dots.
+// token encodes an id as one token of a subject; ids may contain dots.
 func token(id string) string { return base64.RawURLEncoding.EncodeToString([]byte(id)) }
 
 func untoken(t string) string {
-	b, _ := base64.RawURLEncoding.DecodeString(t) // we wrote it
+	b, _ := base64.RawURLEncoding.DecodeString(t) // written by token
 	return string(b)
 }
 
-// noFile stands in the subject of an event that shows none.
+// noFile replaces the path in the subject of an event without a file.
 const noFile = "-"
 
-// pathToken stands for a storage path, so that a file is found without reading others.
+// pathToken encodes a storage path, so that a file is found by its subject.
 func pathToken(path string) string {
 	sum := sha256.Sum256([]byte(path))
 	return hex.EncodeToString(sum[:16])
 }
 
-// conversationSubjects are those of all events of a conversation.
+// conversationSubjects matches all events of a conversation.
 func conversationSubjects(account, conversation string) string {
 	return eventSubjects + account + "." + token(conversation) + ".>"
 }
@@ -188,27 +193,27 @@ type conversationRecord struct {
 	Conversation share.LoggedConversation `json:"conversation"`
 }
 
-// encodeEvent writes an event. One whose texts are too long goes without them: that it is there, and where its file is, counts more,
-// and one that could never be kept would be delivered again and again.
+// encodeEvent encodes an event, without its preview and caption if they are too long. The event and its path matter more, and
+// LivePerson would repeat the delivery of an event that cannot be stored.
 func encodeEvent(ev share.LoggedEvent) (value []byte, err error) {
-	value, err = json.Marshal(eventRecord{codecVersion, ev})
+	value, err = json.Marshal(eventRecord{recordVersion, ev})
 	for _, shorten := range []func(*share.HostedFile){func(f *share.HostedFile) { f.Preview = "" }, func(f *share.HostedFile) { f.Caption = "" }} {
 		if err != nil || len(value) <= maxValue || ev.File == nil {
 			break
 		}
-		file := *ev.File // the caller keeps its own
+		file := *ev.File // the caller's event stays unchanged
 		shorten(&file.File)
 		ev.File = &file
-		value, err = json.Marshal(eventRecord{codecVersion, ev})
+		value, err = json.Marshal(eventRecord{recordVersion, ev})
 	}
 	if err == nil && len(value) > maxValue {
-		err = fmt.Errorf("an event of %d bytes cannot be written", len(value))
+		err = fmt.Errorf("the event has %d bytes, the limit is %d", len(value), maxValue)
 	}
 	return value, err
 }
 
-// AddEvent keeps an event, unless one of the same place in the dialog is kept: that one stays as it is, and added is false. An
-// error leaves open whether it was kept; adding it again is safe.
+// AddEvent stores an event, unless the log has one of the same dialog and sequence: that one stays unchanged, and added is false.
+// After an error the event may have been stored or not; adding it again is safe.
 func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEvent) (added bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
 	defer cancel()
@@ -220,27 +225,27 @@ func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEv
 	if ev.File != nil {
 		path = pathToken(ev.File.File.StoragePath)
 	}
-	place := eventSubjects + account + "." + token(ev.Conversation) + "." + token(ev.Dialog) + "." + strconv.FormatInt(ev.Sequence, 10) + "."
+	subject := eventSubjects + account + "." + token(ev.Conversation) + "." + token(ev.Dialog) + "." + strconv.FormatInt(ev.Sequence, 10) + "."
 	value, err := encodeEvent(ev)
 	if err != nil {
 		return false, logError(err)
 	}
 	for {
-		try, cancel := context.WithTimeout(ctx, e.l.timeout/2)
-		_, err := e.js.Publish(try, place+path, value, jetstream.WithExpectLastSequenceForSubject(0, place+"*"), jetstream.WithExpectStream(eventStream))
+		attempt, cancel := context.WithTimeout(ctx, e.l.timeout/2)
+		_, err := e.js.Publish(attempt, subject+path, value, jetstream.WithExpectLastSequenceForSubject(0, subject+"*"), jetstream.WithExpectStream(eventStream))
 		cancel()
 		if err == nil {
 			return true, nil
 		}
-		if !conflict(err) && !passing(err) {
+		if !conflict(err) && !transient(err) {
 			return false, logError(err)
 		}
-		// There already, or on its way: of that only what is there counts.
-		there, readErr := e.next(ctx, events, 1, place+"*")
+		// The event exists, or may still arrive. Only what is stored now counts.
+		stored, readErr := e.next(ctx, events, 1, subject+"*")
 		if readErr != nil {
 			return false, readErr
 		}
-		if there != nil {
+		if stored != nil {
 			return false, nil
 		}
 		if !pause(ctx) {
@@ -249,31 +254,103 @@ func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEv
 	}
 }
 
-// conflict tells that NATS answered, and that another write was there first.
+// conflict reports whether NATS rejected a write because another one came first.
 func conflict(err error) bool {
 	e, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && (e.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || e.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
-// next is the first message from a place on whose subject matches; nil: there is none. It asks the stream's leader.
+// next returns the first message with a matching subject and a sequence of at least from; nil if there is none. It asks the
+// stream's leader.
 func (e *Events) next(ctx context.Context, s jetstream.Stream, from uint64, subjects string) (*jetstream.RawStreamMsg, error) {
 	for {
-		try, cancel := context.WithTimeout(ctx, e.l.timeout/4)
-		m, err := s.GetMsg(try, from, jetstream.WithGetMsgSubject(subjects))
+		attempt, cancel := context.WithTimeout(ctx, e.l.timeout/4)
+		m, err := s.GetMsg(attempt, from, jetstream.WithGetMsgSubject(subjects))
 		cancel()
 		switch {
 		case err == nil:
 			return m, nil
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 			return nil, nil
-		case !passing(err) || !pause(ctx):
+		case !transient(err) || !pause(ctx):
 			return nil, logError(err)
 		}
 	}
 }
 
-// Bounds are the places of the first and the last event that is kept, of whatever account; what was before the first is gone.
-// Events that are added later have greater places than last.
+const (
+	// singles is the number of messages that scan reads one by one. Creating a consumer costs about as much as that.
+	singles = 8
+	// batchSize is the number of messages of one batch. With the largest previews that is about 12 MB.
+	batchSize = 256
+)
+
+// scan calls f for each message with a matching subject and a sequence above after and up to upTo, in order. It stops at an error
+// of f and returns it.
+//
+// Whether there is another message is asked of the stream's leader; batches come from any server of the stream, which may lag
+// behind, and only speed up a long scan.
+func (e *Events) scan(ctx context.Context, s jetstream.Stream, subjects string, after, upTo uint64, f func(*jetstream.RawStreamMsg) error) error {
+	batches := true
+	for n := 1; after < upTo; n++ {
+		m, err := e.next(ctx, s, after+1, subjects)
+		if err != nil || m == nil || m.Sequence > upTo {
+			return err
+		}
+		if err := f(m); err != nil {
+			return err
+		}
+		after = m.Sequence
+		if n < singles || !batches {
+			continue
+		}
+		msgs, err := e.batch(ctx, s, subjects, after, upTo)
+		if err != nil {
+			e.l.log.Debug("a batch of the event log failed; its messages are read one by one", "error", err)
+		}
+		batches = err == nil && len(msgs) > 0
+		for _, m := range msgs {
+			if err := f(m); err != nil {
+				return err
+			}
+			after = m.Sequence
+		}
+	}
+	return nil
+}
+
+// batch returns messages as scan passes them on, at most batchSize, and those that it has when an error occurs.
+func (e *Events) batch(ctx context.Context, s jetstream.Stream, subjects string, after, upTo uint64) ([]*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.l.timeout/2)
+	defer cancel()
+	c, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 10 * time.Second,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// If that fails, the server deletes the consumer after InactiveThreshold.
+	defer func() { _ = s.DeleteConsumer(ctx, c.CachedInfo().Name) }()
+	fetched, err := c.FetchNoWait(batchSize)
+	if err != nil {
+		return nil, err
+	}
+	var msgs []*jetstream.RawStreamMsg
+	for m := range fetched.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return msgs, err
+		}
+		if meta.Sequence.Stream <= upTo {
+			msgs = append(msgs, &jetstream.RawStreamMsg{Subject: m.Subject(), Sequence: meta.Sequence.Stream, Data: m.Data(), Time: meta.Timestamp})
+		}
+	}
+	return msgs, fetched.Error()
+}
+
+// Bounds returns the positions of the first and the last event in the log, of any account. Events before first have been dropped.
+// Events added later have positions above last.
 func (e *Events) Bounds(ctx context.Context) (first, last uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
 	defer cancel()
@@ -288,40 +365,36 @@ func (e *Events) Bounds(ctx context.Context) (first, last uint64, err error) {
 	return info.State.FirstSeq, info.State.LastSeq, nil
 }
 
-// Read gives the events of a conversation with places above after and up to upTo, in the order of their places.
+// Read returns the events of a conversation with positions above after and up to upTo, in the order of their positions.
 func (e *Events) Read(ctx context.Context, account, conversation string, after, upTo uint64) ([]share.LoggedEvent, error) {
 	events, _, err := e.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var all []share.LoggedEvent
-	for after < upTo {
-		m, err := e.next(ctx, events, after+1, conversationSubjects(account, conversation))
-		if err != nil {
-			return nil, err
-		}
-		if m == nil || m.Sequence > upTo {
-			break
-		}
-		after = m.Sequence
+	err = e.scan(ctx, events, conversationSubjects(account, conversation), after, upTo, func(m *jetstream.RawStreamMsg) error {
 		if ev, ok := e.readEvent(m); ok {
 			all = append(all, ev)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return all, nil
 }
 
-// FindFile finds the first event of a dialog ("": any of the conversation's) that shows a storage path; false if none is kept.
+// FindFile returns the first event of a dialog ("": any dialog of the conversation) with a storage path; false if there is none.
 func (e *Events) FindFile(ctx context.Context, account, conversation, dialog, storagePath string) (share.LoggedEvent, bool, error) {
 	events, _, err := e.open(ctx)
 	if err != nil {
 		return share.LoggedEvent{}, false, err
 	}
-	in := "*"
+	dialogToken := "*"
 	if dialog != "" {
-		in = token(dialog)
+		dialogToken = token(dialog)
 	}
-	m, err := e.next(ctx, events, 1, eventSubjects+account+"."+token(conversation)+"."+in+".*."+pathToken(storagePath))
+	m, err := e.next(ctx, events, 1, eventSubjects+account+"."+token(conversation)+"."+dialogToken+".*."+pathToken(storagePath))
 	if err != nil || m == nil {
 		return share.LoggedEvent{}, false, err
 	}
@@ -329,18 +402,18 @@ func (e *Events) FindFile(ctx context.Context, account, conversation, dialog, st
 	return ev, ok && ev.File != nil && ev.File.File.StoragePath == storagePath, nil
 }
 
-// readEvent reads a record. One that cannot be read is none: its place in the dialog is then a gap.
+// readEvent decodes a record. An invalid one is skipped, which leaves a gap in the dialog.
 func (e *Events) readEvent(m *jetstream.RawStreamMsg) (share.LoggedEvent, bool) {
 	var r eventRecord
-	if json.Unmarshal(m.Data, &r) != nil || r.Version != codecVersion || r.Event.Conversation == "" || r.Event.Dialog == "" || r.Event.Sequence < 0 {
-		e.l.log.Error("an event in the log cannot be read, and is passed over", "place", m.Sequence)
+	if json.Unmarshal(m.Data, &r) != nil || r.Version != recordVersion || r.Event.Conversation == "" || r.Event.Dialog == "" || r.Event.Sequence < 0 {
+		e.l.log.Error("an invalid event in the log was skipped", "position", m.Sequence)
 		return share.LoggedEvent{}, false
 	}
 	r.Event.Position, r.Event.Added = m.Sequence, m.Time
 	return r.Event, true
 }
 
-// Conversation finds a conversation that a consumer takes part in; false if none is kept.
+// Conversation returns a conversation of a consumer; false if the log has none.
 func (e *Events) Conversation(ctx context.Context, account, consumer, id string) (share.LoggedConversation, bool, error) {
 	c, rev, err := e.conversation(ctx, account, consumer, id)
 	return c, rev != 0, err
@@ -361,45 +434,42 @@ func (e *Events) conversation(ctx context.Context, account, consumer, id string)
 
 func readConversation(m *jetstream.RawStreamMsg) (share.LoggedConversation, error) {
 	var r conversationRecord
-	if json.Unmarshal(m.Data, &r) != nil || r.Version != codecVersion || r.Conversation.ID == "" {
-		return share.LoggedConversation{}, logError(fmt.Errorf("the record of a conversation at place %d cannot be read", m.Sequence))
+	if json.Unmarshal(m.Data, &r) != nil || r.Version != recordVersion || r.Conversation.ID == "" {
+		return share.LoggedConversation{}, logError(fmt.Errorf("the record of a conversation at position %d is invalid", m.Sequence))
 	}
 	return r.Conversation, nil
 }
 
-// Conversations gives all conversations that a consumer takes part in, in no particular order.
+// Conversations returns all conversations of a consumer, in no particular order.
 func (e *Events) Conversations(ctx context.Context, account, consumer string) ([]share.LoggedConversation, error) {
 	_, convs, err := e.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var all []share.LoggedConversation
-	seen := map[string]int{} // one that changes while this reads may come twice: the later counts
-	for at := uint64(0); ; {
-		m, err := e.next(ctx, convs, at+1, conversationPrefix+account+"."+token(consumer)+".*")
-		if err != nil {
-			return nil, err
-		}
-		if m == nil {
-			return all, nil
-		}
-		at = m.Sequence
+	index := map[string]int{} // one that changes during the scan may be read twice: the later record replaces the earlier
+	err = e.scan(ctx, convs, conversationPrefix+account+"."+token(consumer)+".*", 0, math.MaxUint64, func(m *jetstream.RawStreamMsg) error {
 		c, err := readConversation(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if i, again := seen[c.ID]; again {
+		if i, again := index[c.ID]; again {
 			all[i] = c
-			continue
+			return nil
 		}
-		seen[c.ID] = len(all)
+		index[c.ID] = len(all)
 		all = append(all, c)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	return all, nil
 }
 
-// ChangeConversation changes the record of a conversation that a consumer takes part in, by compare-and-set: change is given what
-// is kept (known is false, if nothing is), as often as others are faster, and returns what is to be kept, or false to leave all as
-// it is.
+// ChangeConversation changes the record of a consumer's conversation by compare-and-set. It calls change with the stored record
+// (known is false if there is none), and again after each conflict with another writer. change returns the new record, or false to
+// leave the record unchanged.
 func (e *Events) ChangeConversation(
 	ctx context.Context, account, consumer, id string,
 	change func(c share.LoggedConversation, known bool) (share.LoggedConversation, bool),
@@ -415,56 +485,56 @@ func (e *Events) ChangeConversation(
 		if !write {
 			return nil
 		}
-		value, err := json.Marshal(conversationRecord{codecVersion, next})
+		value, err := json.Marshal(conversationRecord{recordVersion, next})
 		if err != nil || len(value) > maxValue {
-			return logError(fmt.Errorf("a conversation of %d bytes cannot be written", len(value)))
+			return logError(fmt.Errorf("the conversation has %d bytes, the limit is %d", len(value), maxValue))
 		}
-		try, cancel := context.WithTimeout(ctx, e.l.timeout/2)
-		_, err = e.js.Publish(try, conversationSubject(account, consumer, id), value,
+		attempt, cancel := context.WithTimeout(ctx, e.l.timeout/2)
+		_, err = e.js.Publish(attempt, conversationSubject(account, consumer, id), value,
 			jetstream.WithExpectLastSequencePerSubject(rev), jetstream.WithExpectStream(conversationStream))
 		cancel()
 		if err == nil {
 			return nil
 		}
-		// Where no answer came the record may be there: change will find it so.
-		if !conflict(err) && !passing(err) || !pause(ctx) {
+		// Without an answer the record may have been written: change then sees it.
+		if !conflict(err) && !transient(err) || !pause(ctx) {
 			return logError(err)
 		}
 	}
 }
 
-// Follow calls event for each event that is added from now on, in the order of their places, and conversation for each record of
-// a conversation that is written, until Close. Neither may block. It returns the place behind which it begins.
-func (e *Events) Follow(ctx context.Context, event func(account, conversation string, place uint64), conversation func(account, consumer string)) (uint64, error) {
+// Follow calls event for each event that is added from now on, in the order of their positions, and conversation for each record of
+// a conversation that is written, until Close. Neither may block. Follow returns the position after which it begins.
+func (e *Events) Follow(ctx context.Context, event func(account, conversation string, position uint64), conversation func(account, consumer string)) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
 	defer cancel()
 	events, convs, err := e.open(ctx)
 	if err != nil {
 		return 0, err
 	}
-	from, stop, err := e.follow(ctx, events, func(subject []string, place uint64) { event(subject[2], untoken(subject[3]), place) })
+	from, stopEvents, err := e.follow(ctx, events, func(subject []string, position uint64) { event(subject[2], untoken(subject[3]), position) })
 	if err != nil {
 		return 0, err
 	}
-	_, also, err := e.follow(ctx, convs, func(subject []string, _ uint64) { conversation(subject[2], untoken(subject[3])) })
+	_, stopConvs, err := e.follow(ctx, convs, func(subject []string, _ uint64) { conversation(subject[2], untoken(subject[3])) })
 	if err != nil {
-		stop.Stop()
+		stopEvents.Stop()
 		return 0, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		stop.Stop()
-		also.Stop()
+		stopEvents.Stop()
+		stopConvs.Stop()
 		return 0, logError(errClosed)
 	}
-	e.following = append(e.following, stop, also)
+	e.following = append(e.following, stopEvents, stopConvs)
 	return from, nil
 }
 
-// follow reads nothing but subjects, of what is added to a stream from now on. The consumer finds back by itself after trouble,
-// without a gap.
-func (e *Events) follow(ctx context.Context, s jetstream.Stream, heard func(subject []string, place uint64)) (uint64, jetstream.ConsumeContext, error) {
+// follow calls added for each message that is added to a stream from now on. It reads only their headers. After a lost connection
+// the consumer resumes by itself, without a gap.
+func (e *Events) follow(ctx context.Context, s jetstream.Stream, added func(subject []string, position uint64)) (uint64, jetstream.ConsumeContext, error) {
 	info, err := s.Info(ctx)
 	if err != nil {
 		return 0, nil, logError(err)
@@ -480,16 +550,18 @@ func (e *Events) follow(ctx context.Context, s jetstream.Stream, heard func(subj
 		meta, err := m.Metadata()
 		subject := strings.Split(m.Subject(), ".")
 		if err == nil && len(subject) >= 5 {
-			heard(subject, meta.Sequence.Stream)
+			added(subject, meta.Sequence.Stream)
 		}
-	}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { e.l.log.Debug("following the event log", "error", err) }))
+	}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+		e.l.log.Debug("subscription to the event log", "error", err)
+	}))
 	if err != nil {
 		return 0, nil, logError(err)
 	}
 	return from, consuming, nil
 }
 
-// heap is how much of this process's memory its own server takes for the log.
+// heap returns the memory in bytes that this process's own server uses for the log.
 func (e *Events) heap(ctx context.Context) int64 {
 	e.mu.Lock()
 	streams := []jetstream.Stream{e.events, e.convs}
@@ -506,12 +578,12 @@ func (e *Events) heap(ctx context.Context) int64 {
 	return all
 }
 
-var errClosed = errors.New("it is closed")
+var errClosed = errors.New("the event log is closed")
 
-// logError is LedgerUnavailable in the words of the event log.
+// logError returns cause as LedgerUnavailable, unless it is a share.Error already.
 func logError(cause error) error {
 	if share.KindOf(cause) != "" {
 		return cause
 	}
-	return share.Errorf(share.LedgerUnavailable, "the log of conversations and their events cannot be reached", cause)
+	return share.Errorf(share.LedgerUnavailable, "the event log of conversations cannot be reached", cause)
 }

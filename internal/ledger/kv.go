@@ -10,65 +10,69 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Config says where a KV keeps its records. Without Servers it runs a NATS server of its own in this process, with files in Dir.
+// Config configures a KV. Without Servers it runs a NATS server in this process, which stores its files in Dir.
 type Config struct {
-	// Servers are the NATS servers of a cluster; see ParseServers. None: this process has its own, which listens nowhere.
+	// Servers are the NATS servers of a cluster; see ParseServers. None: this process runs its own, which listens on no port.
 	Servers []string
-	// Dir is where the process's own server keeps its files. Empty: in memory.
+	// Dir is the directory of the process's own server. Empty: records are kept in memory.
 	Dir string
-	// Sync makes the process's own server wait for the disk at every write, so that an answer survives a power cut too.
+	// Sync makes the process's own server wait for the disk at every write, so that an acknowledged record survives a power
+	// failure.
 	Sync bool
 
-	// Replicas is how many servers of a cluster hold each record, 1 to 5. 0: as the bucket is; a new one gets 3 in a cluster and
-	// 1 elsewhere.
+	// Replicas is the number of servers of a cluster that store each record, 1 to 5. 0: unchanged; a new bucket gets 3 in a
+	// cluster and 1 otherwise.
 	Replicas int
-	// CredsFile is a NATS credentials file. User and Password are the other way to log in.
+	// CredsFile is a NATS credentials file. User and Password are the alternative.
 	CredsFile      string
 	User, Password string
-	// TLS, if given, is demanded of every server.
+	// TLS, if set, is required of every server.
 	TLS *tls.Config
 
-	// TTL is the longest that a record is valid. What is older may be dropped by NATS; until then Record.Expires counts.
+	// TTL is the longest time that a record is valid. NATS may drop older ones; Record.Expires decides until then.
 	TTL time.Duration
-	// MaxBytes bounds all records together. A full ledger takes no new ones, and drops none.
+	// MaxBytes is the maximum size of all records together. A full ledger rejects new records and never drops one.
 	MaxBytes int64
-	// Timeout bounds Load and Save each; StartTimeout bounds Open.
+	// Timeout bounds each Load and each Save; StartTimeout bounds Open.
 	Timeout, StartTimeout time.Duration
-	// Grown, if given, is told when the ledger holds much more or less of this process's memory than last told: about how many
-	// bytes.
+	// Grown, if set, is called with the memory in bytes that the ledger uses in this process, when that has changed by 4 MiB or
+	// more.
 	Grown func(heap int64)
-	// Now is the clock that Record.Expires is held against.
+	// Now returns the time that is compared with Record.Expires.
 	Now func() time.Time
 	Log *slog.Logger
 }
 
 const (
-	// bucketName is the name of the bucket; NATS calls the stream below it KV_lpfileshare.
+	// bucketName is the name of the bucket; NATS names its stream KV_lpfileshare.
 	bucketName = "lpfileshare"
-	// ttlMargin is how much longer than valid a record is kept, for clocks that disagree.
+	// ttlMargin is how much longer than its validity a record is kept, because clocks differ.
 	ttlMargin = time.Hour
-	// lookEvery is how often the ledger is looked after.
-	lookEvery = time.Second
-	// fullAt is how much of the room new keys may take. The rest is for what has begun: an upload whose file is stored already
-	// must be able to say so.
+	// checkInterval is the time between two checks of the ledger's state.
+	checkInterval = time.Second
+	// fullAt is the share of MaxBytes that new keys may use. The rest is reserved for uploads that have begun: one whose file is
+	// stored must be able to record that.
 	fullAt = 0.95
+	// heapStep is the change of memory use that is reported to Config.Grown.
+	heapStep = 4 << 20
 )
 
-// A KV is a ledger in a NATS JetStream key-value bucket: of this process, or of a cluster that several servers share. It is safe
-// for concurrent use.
+// A KV is a ledger in a NATS JetStream key-value bucket, either of this process or of a cluster that several servers share. It is
+// safe for concurrent use.
 //
-// A write is acknowledged by NATS or has failed. Where no acknowledgement comes, KV looks what is there: each write carries a
-// name of its own, so that it is known again.
+// A write is acknowledged by NATS or has failed. If the acknowledgement is lost, KV reads the record back: each write has a unique
+// name, by which it is recognized.
 type KV struct {
 	conn    *nats.Conn
 	closed  chan struct{} // closed when conn has ended
-	own     *embedded     // nil for a cluster
+	own     *embedded     // this process's own server; nil for a cluster
 	stream  jetstream.Stream
 	bucket  jetstream.KeyValue
 	timeout time.Duration
@@ -78,18 +82,18 @@ type KV struct {
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup
-	full       atomic.Bool // no room for new keys
+	full       atomic.Bool // new keys are rejected
 	grown      func(heap int64)
-	told       int64 // to grown
+	reported   int64 // last argument of grown
 	eventLog   atomic.Pointer[Events]
 
-	mu     sync.Mutex
-	usable bool
-	tell   func(usable bool) // nil: nobody
+	mu      sync.Mutex
+	usable  bool
+	watcher func(usable bool) // nil: none
 }
 
-// Open starts or reaches the ledger, and makes its bucket if there is none. It does not wait longer than StartTimeout, and its
-// errors say what to do.
+// Open starts the process's own server or connects to the cluster, and creates the bucket if there is none. It takes at most
+// StartTimeout. Its errors say what to do. The caller must call Close.
 func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, usable: true}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -111,14 +115,14 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	if err := l.openBucket(ctx, c); err != nil {
 		return nil, err
 	}
-	if err := l.look(); err != nil {
-		return nil, fmt.Errorf("the ledger does not answer: %w", err)
+	if err := l.check(); err != nil {
+		return nil, fmt.Errorf("the ledger did not answer: %w", err)
 	}
-	l.goroutines.Go(l.lookAfter)
+	l.goroutines.Go(l.checkPeriodically)
 	return l, nil
 }
 
-// Close ends the connection and, if it is this process's own, the server, and waits for both. No call may follow.
+// Close ends the connection and the process's own server, and waits for both. The KV must not be used afterwards.
 func (l *KV) Close() error {
 	l.cancel()
 	l.goroutines.Wait()
@@ -132,27 +136,38 @@ func (l *KV) Close() error {
 	return nil
 }
 
-// Load returns the record of key and its revision; revision 0 means that there is none, or none that has not expired.
+// Load returns the record of key and its revision. Revision 0: there is no record, or it has expired.
 func (l *KV) Load(ctx context.Context, key string) (share.Record, uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
-	defer cancel()
-	there, err := l.read(ctx, key)
-	if err != nil {
-		return share.Record{}, 0, err
-	}
-	if there.rev == 0 || l.expired(there) {
-		return share.Record{}, 0, nil
-	}
-	return there.record, there.rev, nil
+	return load(ctx, l, requests, key)
 }
 
-func (l *KV) expired(w written) bool { return !l.now().Before(w.record.Expires) }
-
-// Save writes the record of key if its revision still is rev (0: if there is none), and returns the new one; share.ErrStale if it
-// is not. Any other error is LedgerUnavailable, and leaves open whether the record was written: the revision that a Load gives
-// next tells.
+// Save writes the record of key if its revision is still rev (0: if there is none), and returns the new revision. It returns
+// share.ErrStale if the revision differs. Any other error is LedgerUnavailable; the record may then have been written or not,
+// which the revision of the next Load shows.
 func (l *KV) Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error) {
-	value, name, err := encode(r)
+	return save(ctx, l, requests, key, r, rev)
+}
+
+// load is KV.Load for any type of record.
+func load[R any](ctx context.Context, l *KV, f format[R], key string) (R, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	var none R
+	found, err := read(ctx, l, f, key)
+	if err != nil {
+		return none, 0, err
+	}
+	if found.rev == 0 || l.expired(found.expires) {
+		return none, 0, nil
+	}
+	return found.record, found.rev, nil
+}
+
+func (l *KV) expired(expires time.Time) bool { return !l.now().Before(expires) }
+
+// save is KV.Save for any type of record.
+func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev uint64) (uint64, error) {
+	value, name, err := f.encode(r)
 	if err != nil {
 		return 0, err
 	}
@@ -166,30 +181,30 @@ func (l *KV) Save(ctx context.Context, key string, r share.Record, rev uint64) (
 		if err == nil {
 			return saved, nil
 		}
-		if !refused(err) && !passing(err) {
+		if !stale(err) && !transient(err) {
 			return 0, unavailable(err)
 		}
-		// Somebody else's record, or our own after a lost answer?
-		there, readErr := l.read(ctx, key)
+		// Either another writer's record is there, or this one's, whose acknowledgement was lost.
+		found, readErr := read(ctx, l, f, key)
 		switch {
 		case readErr != nil:
 			return 0, readErr
-		case there.name == name:
-			return there.rev, nil
-		case there.rev != at && rev == 0 && there.rev != 0 && l.expired(there):
-			at = there.rev // what has expired is in nobody's way
+		case found.name == name:
+			return found.rev, nil
+		case found.rev != at && rev == 0 && found.rev != 0 && l.expired(found.expires):
+			at = found.rev // an expired record is replaced
 			continue
-		case there.rev != at:
+		case found.rev != at:
 			return 0, share.ErrStale
 		}
-		// Not written so far. Writing again is safe: of the two at most one comes on this revision.
+		// Not written yet. Repeating the write is safe: at most one of the two can succeed at this revision.
 		if !pause(ctx) {
 			return 0, unavailable(err)
 		}
 	}
 }
 
-// write tries once. It leaves half of the time for looking, should no answer come.
+// write makes one attempt. It uses half of the time, so that the record can be read back if no answer arrives.
 func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout/2)
 	defer cancel()
@@ -199,30 +214,30 @@ func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64) (u
 	return l.bucket.Update(ctx, key, value, rev)
 }
 
-// read tries until ctx ends. It asks the leader of the bucket, never a follower that may lag behind.
-func (l *KV) read(ctx context.Context, key string) (written, error) {
+// read repeats until ctx ends. It asks the leader of the bucket, never a follower, which may lag behind.
+func read[R any](ctx context.Context, l *KV, f format[R], key string) (found[R], error) {
 	for {
-		try, cancel := context.WithTimeout(ctx, l.timeout/4)
-		e, err := l.bucket.Get(try, key)
+		attempt, cancel := context.WithTimeout(ctx, l.timeout/4)
+		e, err := l.bucket.Get(attempt, key)
 		cancel()
 		switch {
 		case err == nil:
-			return decode(e.Value(), key, e.Revision())
+			return f.decode(e.Value(), key, e.Revision())
 		case errors.Is(err, jetstream.ErrKeyNotFound):
-			return written{}, nil
-		case !passing(err) || !pause(ctx):
-			return written{}, unavailable(err)
+			return found[R]{}, nil
+		case !transient(err) || !pause(ctx):
+			return found[R]{}, unavailable(err)
 		}
 	}
 }
 
-// refused tells that NATS answered, and that the revision is another.
-func refused(err error) bool {
+// stale reports whether NATS rejected a write because the record has another revision.
+func stale(err error) bool {
 	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
 }
 
-// passing tells that no answer came, or that the request did not get out: both may pass.
-func passing(err error) bool {
+// transient reports whether a request was not sent or got no answer, so that a retry may succeed.
+func transient(err error) bool {
 	for _, e := range []error{
 		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
 		nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting, nats.ErrDisconnected,
@@ -234,7 +249,7 @@ func passing(err error) bool {
 	return false
 }
 
-// pause waits before the next try. It returns false when there is no time for one.
+// pause waits before the next attempt. It returns false if ctx ends first.
 func pause(ctx context.Context) bool {
 	t := time.NewTimer(50 * time.Millisecond)
 	defer t.Stop()
@@ -246,29 +261,27 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-// storeFailed is NATS's code for a stream that cannot take a message: most often since it is full.
-const storeFailed jetstream.ErrorCode = 10077
-
-var errFull = errors.New("it is full")
+var errFull = errors.New("the ledger is full")
 
 func unavailable(cause error) error {
-	if e, ok := errors.AsType[*jetstream.APIError](cause); cause == errFull || ok && e.ErrorCode == storeFailed {
-		return share.Errorf(share.LedgerUnavailable, "the record of request ids takes no more", cause)
+	// The server reports a store failure most often because the stream is full.
+	if e, ok := errors.AsType[*jetstream.APIError](cause); cause == errFull || ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) {
+		return share.Errorf(share.LedgerUnavailable, "the ledger of request ids is full", cause)
 	}
-	return share.Errorf(share.LedgerUnavailable, "the record of request ids cannot be reached", cause)
+	return share.Errorf(share.LedgerUnavailable, "the ledger of request ids cannot be reached", cause)
 }
 
-// Watch calls f with whether the ledger can be used: at once, and whenever that changes, until Close. There is one watcher.
+// Watch calls f with whether the ledger is usable: now, and at every change, until Close. A second call replaces f.
 func (l *KV) Watch(f func(usable bool)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tell = f
+	l.watcher = f
 	f(l.usable)
 }
 
-// lookAfter asks every so often whether the ledger can be used and has room, until Close.
-func (l *KV) lookAfter() {
-	tick := time.NewTicker(lookEvery)
+// checkPeriodically calls check until Close, and reports changes to the watcher.
+func (l *KV) checkPeriodically() {
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -276,7 +289,7 @@ func (l *KV) lookAfter() {
 			return
 		case <-tick.C:
 		}
-		err := l.look()
+		err := l.check()
 		if l.ctx.Err() != nil {
 			return
 		}
@@ -284,44 +297,44 @@ func (l *KV) lookAfter() {
 		if usable := err == nil; usable != l.usable {
 			l.usable = usable
 			if usable {
-				l.log.Info("the ledger can be used again")
+				l.log.Info("the ledger is usable again")
 			} else {
-				l.log.Warn("the ledger cannot be used; uploads are refused", "error", err)
+				l.log.Warn("the ledger is not usable; uploads are rejected", "error", err)
 			}
-			if l.tell != nil {
-				l.tell(usable)
+			if l.watcher != nil {
+				l.watcher(usable)
 			}
 		}
 		l.mu.Unlock()
 	}
 }
 
-// look asks the bucket's leader, which answers only while a majority of its servers is there.
-func (l *KV) look() error {
+// check asks the bucket's leader for its state. It answers only while a majority of its servers is connected.
+func (l *KV) check() error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/2)
 	defer cancel()
 	info, err := l.stream.Info(ctx)
 	if err != nil {
 		return err
 	}
-	if room := info.Config.MaxBytes; room > 0 {
-		full := float64(info.State.Bytes) > fullAt*float64(room)
+	if limit := info.Config.MaxBytes; limit > 0 {
+		full := float64(info.State.Bytes) > fullAt*float64(limit)
 		if l.full.Swap(full) != full && full {
-			l.log.Warn("the ledger is full; new request ids are refused", "bytes", info.State.Bytes, "of", room)
+			l.log.Warn("the ledger is full; new request ids are rejected", "bytes", info.State.Bytes, "limit", limit)
 		}
 	}
 	heap := l.heap(info)
 	if e := l.eventLog.Load(); e != nil && l.own != nil {
 		heap += e.heap(ctx)
 	}
-	if l.grown != nil && max(heap-l.told, l.told-heap) >= 4<<20 {
-		l.told = heap
+	if l.grown != nil && max(heap-l.reported, l.reported-heap) >= heapStep {
+		l.reported = heap
 		l.grown(heap)
 	}
 	return nil
 }
 
-// heap is how much of this process's memory its own server takes for its records, measured: see docs/ledger.md.
+// heap returns the memory in bytes that this process's own server uses for a stream. The factors are measured: see docs/ledger.md.
 func (l *KV) heap(info *jetstream.StreamInfo) int64 {
 	switch {
 	case l.own == nil:
@@ -332,34 +345,34 @@ func (l *KV) heap(info *jetstream.StreamInfo) int64 {
 	return 320 * int64(info.State.Msgs)
 }
 
-// openBucket finds the bucket or makes it, and sets what the flags say of it. It tries until ctx ends: servers that have just
-// started need a while to choose a leader.
+// openBucket opens or creates the bucket, and configures it. It repeats until ctx ends: servers that have just started need some
+// time to elect a leader.
 func (l *KV) openBucket(ctx context.Context, c Config) error {
 	js, err := jetstream.New(l.conn)
 	if err != nil {
 		return fmt.Errorf("the ledger: %w", err)
 	}
-	var why error
+	var cause error
 	for {
-		try, cancel := context.WithTimeout(ctx, l.timeout)
-		l.stream, err = ensureBucket(try, js, c, l.conn.ConnectedClusterName() != "")
+		attempt, cancel := context.WithTimeout(ctx, l.timeout)
+		l.stream, err = ensureBucket(attempt, js, c, l.conn.ConnectedClusterName() != "")
 		if err == nil {
-			l.bucket, err = js.KeyValue(try, bucketName)
+			l.bucket, err = js.KeyValue(attempt, bucketName)
 		}
 		cancel()
 		if err == nil {
 			return nil
 		}
-		if why == nil || !errors.Is(err, context.DeadlineExceeded) {
-			why = err
+		if cause == nil || !errors.Is(err, context.DeadlineExceeded) {
+			cause = err
 		}
-		if hopeless(err) || !pause(ctx) {
-			return fmt.Errorf("the ledger's bucket %s cannot be opened: %w", bucketName, explain(why))
+		if permanent(err) || !pause(ctx) {
+			return fmt.Errorf("the ledger's bucket %s cannot be opened: %w", bucketName, explain(cause))
 		}
 	}
 }
 
-// ensureBucket makes the bucket, or mends the settings of the one that is there.
+// ensureBucket creates the bucket, or corrects the configuration of an existing one.
 func ensureBucket(ctx context.Context, js jetstream.JetStream, c Config, cluster bool) (jetstream.Stream, error) {
 	storage := jetstream.FileStorage
 	if len(c.Servers) == 0 && c.Dir == "" {
@@ -379,44 +392,44 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, c Config, cluster
 				want.Replicas = 3
 			}
 		}
-		demand(&want, c)
+		require(&want, c)
 		if s, err = js.CreateStream(ctx, want); !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return s, err
 		}
-		s, err = js.Stream(ctx, name) // another server was faster
+		s, err = js.Stream(ctx, name) // another server created it meanwhile
 	}
 	if err != nil {
 		return nil, err
 	}
-	there := s.CachedInfo().Config
-	if there.Storage != storage {
+	have := s.CachedInfo().Config
+	if have.Storage != storage {
 		return nil, errStorage
 	}
-	want := there
+	want := have
 	if c.Replicas != 0 {
 		want.Replicas = c.Replicas
 	}
-	demand(&want, c)
-	if sameDemands(want, there) {
+	require(&want, c)
+	if sameRequirements(want, have) {
 		return s, nil
 	}
 	return js.UpdateStream(ctx, want)
 }
 
-// demand sets what must hold of the bucket. It never makes the time that records are kept shorter: Record.Expires decides, and
-// servers whose settings differ for a while must not forget each other's.
-func demand(s *jetstream.StreamConfig, c Config) {
+// require sets what the ledger needs of the bucket's stream. It never shortens the time that records are kept: Record.Expires
+// decides, and servers with different settings must not drop each other's records.
+func require(s *jetstream.StreamConfig, c Config) {
 	s.MaxMsgsPerSubject = 1
-	s.Discard = jetstream.DiscardNew // full means full: nothing is dropped for something newer
-	s.AllowDirect = false            // reads go to the leader: a follower's could be old
-	s.MaxMsgSize = maxValue + 1<<10  // with room for headers
+	s.Discard = jetstream.DiscardNew // a full bucket rejects new records instead of dropping old ones
+	s.AllowDirect = false            // reads go to the leader: a follower may lag behind
+	s.MaxMsgSize = maxValue + 1<<10  // including headers
 	s.MaxBytes = c.MaxBytes
-	if s.MaxAge != 0 { // 0: for ever
+	if s.MaxAge != 0 { // 0: unlimited
 		s.MaxAge = max(s.MaxAge, c.TTL+ttlMargin)
 	}
 }
 
-func sameDemands(a, b jetstream.StreamConfig) bool {
+func sameRequirements(a, b jetstream.StreamConfig) bool {
 	return a.Replicas == b.Replicas && a.MaxMsgsPerSubject == b.MaxMsgsPerSubject && a.Discard == b.Discard && a.AllowDirect == b.AllowDirect &&
 		a.MaxMsgSize == b.MaxMsgSize && a.MaxBytes == b.MaxBytes && a.MaxAge == b.MaxAge
 }

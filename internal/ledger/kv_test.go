@@ -36,7 +36,7 @@ func mustSave(t *testing.T, l ledger, key, attempt string, rev uint64) uint64 {
 	return rev
 }
 
-func wantThere(t *testing.T, l ledger, key, attempt string, rev uint64) {
+func wantRecord(t *testing.T, l ledger, key, attempt string, rev uint64) {
 	t.Helper()
 	r, at, err := l.Load(t.Context(), key)
 	if err != nil || r.Attempt != attempt || at != rev {
@@ -44,20 +44,16 @@ func wantThere(t *testing.T, l ledger, key, attempt string, rev uint64) {
 	}
 }
 
-// wantUnavailable holds that an operation fails as it must, within its time and some for a slow machine.
+// wantUnavailable checks that an operation fails with LedgerUnavailable.
 func wantUnavailable(t *testing.T, do func() error) {
 	t.Helper()
-	begun := time.Now()
 	err := do()
 	if !share.Is(err, share.LedgerUnavailable) {
 		t.Errorf("got %v, want LEDGER_UNAVAILABLE", err)
 	}
-	if d := time.Since(begun); d > 4*time.Second {
-		t.Errorf("it took %v", d)
-	}
 }
 
-func TestRecordsSurviveARestart(t *testing.T) {
+func TestKV_Restart(t *testing.T) {
 	t.Parallel()
 	conf := config(t, subdir(t))
 	l := open(t, conf)
@@ -67,14 +63,14 @@ func TestRecordsSurviveARestart(t *testing.T) {
 	for _, change := range []func(*Config){
 		func(*Config) {},
 		func(c *Config) { c.Sync = true },
-		func(c *Config) { c.TTL = time.Hour },     // shorter, and yet nothing is forgotten
-		func(c *Config) { c.MaxBytes = 16 << 10 }, // less room, and yet nothing is dropped
+		func(c *Config) { c.TTL = time.Hour },     // shorter, yet nothing is dropped
+		func(c *Config) { c.MaxBytes = 16 << 10 }, // smaller, yet nothing is dropped
 		func(c *Config) { c.TTL, c.MaxBytes = 48*time.Hour, 1<<30 },
 	} {
 		change(&conf)
 		l = open(t, conf)
-		wantThere(t, l, "one", "a", one)
-		wantThere(t, l, "two", "b", two)
+		wantRecord(t, l, "one", "a", one)
+		wantRecord(t, l, "two", "b", two)
 		info, err := l.stream.Info(t.Context())
 		if err != nil || info.Config.MaxAge < 25*time.Hour || info.Config.MaxAge < conf.TTL+ttlMargin || info.Config.MaxBytes != conf.MaxBytes {
 			t.Errorf("records are kept for %v in %d bytes, %v", info.Config.MaxAge, info.Config.MaxBytes, err)
@@ -90,7 +86,7 @@ func TestRecordsSurviveARestart(t *testing.T) {
 	}
 }
 
-func TestADirectoryHasOneServer(t *testing.T) {
+func TestOpen_DirectoryInUse(t *testing.T) {
 	t.Parallel()
 	conf := config(t, subdir(t))
 	l := open(t, conf)
@@ -101,7 +97,7 @@ func TestADirectoryHasOneServer(t *testing.T) {
 	mustSave(t, l, "k", "a", 0)
 }
 
-func TestTheDirectoryIsPrivate(t *testing.T) {
+func TestOpen_DirectoryMode(t *testing.T) {
 	t.Parallel()
 	dir := subdir(t)
 	open(t, config(t, dir))
@@ -110,7 +106,7 @@ func TestTheDirectoryIsPrivate(t *testing.T) {
 	}
 }
 
-func TestInMemoryNothingStays(t *testing.T) {
+func TestKV_MemoryLeavesNoFiles(t *testing.T) {
 	t.Parallel()
 	l := open(t, config(t, ""))
 	if info, err := l.stream.Info(t.Context()); err != nil || info.Config.Storage != jetstream.MemoryStorage {
@@ -121,14 +117,14 @@ func TestInMemoryNothingStays(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("the directory that NATS wants is still there: %v", err)
+		t.Errorf("the temporary directory still exists: %v", err)
 	}
 }
 
-// childDir tells a run of this test binary to be a server that is going to be killed.
-const childDir = "LPFILESHARE_LEDGER_TEST_DIR"
+// childDirEnv makes a run of this test binary the child process of TestKV_ProcessKilled.
+const childDirEnv = "LPFILESHARE_LEDGER_TEST_DIR"
 
-func writeUntilKilled(dir string) {
+func saveUntilKilled(dir string) {
 	l, err := Open(context.Background(), Config{
 		Dir: dir, TTL: time.Hour, MaxBytes: 64 << 20, Timeout: 2 * time.Second, StartTimeout: 10 * time.Second, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
@@ -146,11 +142,11 @@ func writeUntilKilled(dir string) {
 	}
 }
 
-func TestWhatWasAnsweredSurvivesTheDeathOfTheProcess(t *testing.T) {
+func TestKV_ProcessKilled(t *testing.T) {
 	t.Parallel()
 	dir := subdir(t)
 	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), childDir+"="+dir)
+	child.Env = append(os.Environ(), childDirEnv+"="+dir)
 	out, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +159,7 @@ func TestWhatWasAnsweredSurvivesTheDeathOfTheProcess(t *testing.T) {
 		var i int
 		var rev uint64
 		if _, err := fmt.Sscan(lines.Text(), &i, &rev); err != nil {
-			t.Errorf("the server said %q", lines.Text())
+			t.Errorf("the child process printed %q", lines.Text())
 		}
 		revs[i] = rev
 		if len(revs) == 300 {
@@ -172,55 +168,55 @@ func TestWhatWasAnsweredSurvivesTheDeathOfTheProcess(t *testing.T) {
 	}
 	child.Wait()
 	if len(revs) < 300 {
-		t.Fatalf("only %d records were written", len(revs))
+		t.Fatalf("%d records were written, want 300", len(revs))
 	}
 	l := open(t, config(t, dir))
 	for i, rev := range revs {
-		wantThere(t, l, fmt.Sprintf("k%d", i), "a", rev)
+		wantRecord(t, l, fmt.Sprintf("k%d", i), "a", rev)
 	}
 }
 
-func TestWithoutTheServerNothingIsDoneAndAfterwardsAllGoesOn(t *testing.T) {
+func TestKV_ServerStops(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	l := open(t, config(t, "", p.url()))
-	told := make(chan bool, 100)
-	l.Watch(func(usable bool) { told <- usable })
+	reports := make(chan bool, 100)
+	l.Watch(func(usable bool) { reports <- usable })
 	want := func(usable bool) {
 		t.Helper()
 		select {
-		case got := <-told:
+		case got := <-reports:
 			if got != usable {
-				t.Errorf("the watcher is told %v, want %v", got, usable)
+				t.Errorf("the watcher got %v, want %v", got, usable)
 			}
-		case <-time.After(10 * time.Second):
-			t.Errorf("the watcher is not told %v", usable)
+		case <-time.After(time.Minute):
+			t.Errorf("the watcher did not get %v", usable)
 		}
 	}
 	want(true)
 	rev := mustSave(t, l, "k", "a", 0)
 
-	// While writers are at it.
-	var wg sync.WaitGroup
+	// Stop the server while writers are active.
+	var wg, saved sync.WaitGroup
+	saved.Add(20)
 	for i := range 20 {
 		wg.Go(func() {
+			first := sync.OnceFunc(saved.Done)
+			defer first()
 			for rev := uint64(0); ; {
-				begun := time.Now()
 				next, err := l.Save(t.Context(), fmt.Sprintf("w%d", i), record("a"), rev)
 				if err != nil {
 					if !share.Is(err, share.LedgerUnavailable) {
 						t.Errorf("got %v, want LEDGER_UNAVAILABLE", err)
 					}
-					if d := time.Since(begun); d > 4*time.Second {
-						t.Errorf("it took %v", d)
-					}
 					return
 				}
 				rev = next
+				first()
 			}
 		})
 	}
-	time.Sleep(100 * time.Millisecond)
+	saved.Wait()
 	p.stop()
 	wg.Wait()
 	want(false)
@@ -230,27 +226,27 @@ func TestWithoutTheServerNothingIsDoneAndAfterwardsAllGoesOn(t *testing.T) {
 
 	p.start()
 	want(true)
-	wantThere(t, l, "k", "a", rev) // what was refused was not kept for later
+	wantRecord(t, l, "k", "a", rev) // the failed write was not sent later
 	if _, at, err := l.Load(t.Context(), "new"); at != 0 || err != nil {
-		t.Errorf("what was refused is there: revision %d, %v", at, err)
+		t.Errorf("the failed write was sent later: revision %d, %v", at, err)
 	}
 	mustSave(t, l, "k", "b", rev)
 }
 
-func TestAClusterOutlivesOneOfItsServers(t *testing.T) {
+func TestKV_ClusterLosesLeader(t *testing.T) {
 	t.Parallel()
 	peers := newCluster(t)
 	l := open(t, config(t, "", urls(peers)...))
-	other := open(t, config(t, "", urls(peers)...)) // a second replica of ours
+	other := open(t, config(t, "", urls(peers)...)) // as a second lpfileshare server
 	info, err := l.stream.Info(t.Context())
 	if err != nil || info.Config.Replicas != 3 {
 		t.Fatalf("%d replicas, %v; want 3", info.Config.Replicas, err)
 	}
 	if info.Config.AllowDirect {
-		t.Error("followers, which may lag behind, may answer reads")
+		t.Error("followers may answer reads, and may lag behind")
 	}
 	rev := mustSave(t, l, "k", "a", 0)
-	wantThere(t, other, "k", "a", rev)
+	wantRecord(t, other, "k", "a", rev)
 	for _, p := range peers {
 		if p.opts.ServerName == info.Cluster.Leader {
 			p.stop()
@@ -263,103 +259,116 @@ func TestAClusterOutlivesOneOfItsServers(t *testing.T) {
 			rev = next
 			break
 		}
-		if err == share.ErrStale { // it came through when we had stopped waiting for it
+		if err == share.ErrStale { // the write succeeded after its Save had returned
 			if _, rev, err = other.Load(t.Context(), "k"); err == nil {
 				break
 			}
 		}
-		if time.Since(begun) > 30*time.Second {
-			t.Fatalf("still not: %v", err)
+		if time.Since(begun) > 2*time.Minute {
+			t.Fatalf("no new leader accepts writes: %v", err)
 		}
 	}
 	t.Logf("a new leader wrote after %v", time.Since(begun).Round(time.Millisecond))
-	wantThere(t, l, "k", "b", rev)
+	wantRecord(t, l, "k", "b", rev)
 }
 
-func TestALostAnswer(t *testing.T) {
+func TestKV_LostAnswer(t *testing.T) {
 	t.Parallel()
-	setup := func(t *testing.T) (p *through, l, direct *KV) {
+	setup := func(t *testing.T) (p *lossyProxy, l, direct *KV) {
 		server := newPeer(t)
-		p = newThrough(t, server.addr())
+		p = newLossyProxy(t, server.addr())
 		return p, open(t, config(t, "", p.url())), open(t, config(t, "", server.url()))
 	}
-	// arrived waits until the server has a record of an attempt, and returns its revision.
+	// arrived waits until the server has the record of an attempt, and returns its revision.
 	arrived := func(t *testing.T, direct *KV, attempt string) uint64 {
-		for range 1000 {
-			if r, rev, err := direct.Load(t.Context(), "k"); err == nil && r.Attempt == attempt {
-				return rev
+		t.Helper()
+		watch, err := direct.bucket.Watch(t.Context(), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer watch.Stop()
+		for e := range watch.Updates() {
+			if e == nil { // the end of the initial values
+				continue
 			}
-			time.Sleep(time.Millisecond)
+			if f, err := requests.decode(e.Value(), "k", e.Revision()); err == nil && f.record.Attempt == attempt {
+				return f.rev
+			}
 		}
 		t.Fatal("the write did not arrive")
 		return 0
 	}
 	for _, first := range []bool{true, false} {
-		t.Run(fmt.Sprintf("to a write that was done, creation %v", first), func(t *testing.T) {
+		t.Run(fmt.Sprintf("to a successful write, creation %v", first), func(t *testing.T) {
 			t.Parallel()
 			p, l, direct := setup(t)
 			rev := uint64(0)
 			if !first {
 				rev = mustSave(t, l, "k", "before", 0)
 			}
-			p.loseAnswers(true)
+			p.dropAnswers(true)
 			var wg sync.WaitGroup
 			var saved uint64
 			var err error
 			wg.Go(func() { saved, err = l.Save(t.Context(), "k", record("a"), rev) })
 			want := arrived(t, direct, "a")
-			p.loseAnswers(false)
+			p.dropAnswers(false)
 			p.cut()
 			wg.Wait()
 			if err != nil || saved != want {
 				t.Errorf("revision %d, %v; want %d", saved, err, want)
 			}
-			wantThere(t, direct, "k", "a", want) // once
+			wantRecord(t, direct, "k", "a", want) // once
 		})
 	}
-	t.Run("and somebody else wrote since", func(t *testing.T) {
+	t.Run("and another writer followed", func(t *testing.T) {
 		t.Parallel()
 		p, l, direct := setup(t)
-		p.loseAnswers(true)
+		p.dropAnswers(true)
 		var wg sync.WaitGroup
 		var err error
 		wg.Go(func() { _, err = l.Save(t.Context(), "k", record("a"), 0) })
 		rev := mustSave(t, direct, "k", "b", arrived(t, direct, "a"))
-		p.loseAnswers(false)
+		p.dropAnswers(false)
 		p.cut()
 		wg.Wait()
 		if err != share.ErrStale {
 			t.Errorf("got %v, want ErrStale", err)
 		}
-		wantThere(t, direct, "k", "b", rev)
+		wantRecord(t, direct, "k", "b", rev)
 	})
-	t.Run("and none to the question either", func(t *testing.T) {
+	t.Run("and to the read as well", func(t *testing.T) {
 		t.Parallel()
 		p, l, direct := setup(t)
-		p.loseAnswers(true)
+		p.dropAnswers(true)
 		wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "k", record("a"), 0); return err })
 		arrived(t, direct, "a")
-		p.loseAnswers(false)
+		p.dropAnswers(false)
 		p.cut()
 		if _, err := l.Save(t.Context(), "k", record("b"), 0); err != share.ErrStale {
 			t.Errorf("got %v, want ErrStale", err)
 		}
 	})
-	t.Run("and the caller is gone", func(t *testing.T) {
+	t.Run("and the caller gives up", func(t *testing.T) {
 		t.Parallel()
-		p, l, _ := setup(t)
-		p.loseAnswers(true)
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		begun := time.Now()
-		_, err := l.Save(ctx, "k", record("a"), 0)
-		if !share.Is(err, share.LedgerUnavailable) || time.Since(begun) > time.Second {
-			t.Errorf("got %v after %v", err, time.Since(begun))
+		server := newPeer(t)
+		p := newLossyProxy(t, server.addr())
+		conf := config(t, "", p.url())
+		conf.Timeout = time.Hour // the test hangs if Save waits for it
+		l, direct := open(t, conf), open(t, config(t, "", server.url()))
+		p.dropAnswers(true)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			arrived(t, direct, "a")
+			cancel()
+		}()
+		if _, err := l.Save(ctx, "k", record("a"), 0); !share.Is(err, share.LedgerUnavailable) {
+			t.Errorf("got %v, want LEDGER_UNAVAILABLE", err)
 		}
 	})
 }
 
-func TestARecordThatCannotBeReadIsNotActedOn(t *testing.T) {
+func TestKV_InvalidRecord(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	l := open(t, config(t, "", p.url()))
@@ -378,14 +387,14 @@ func TestARecordThatCannotBeReadIsNotActedOn(t *testing.T) {
 			if !share.Is(err, share.LedgerUnavailable) {
 				t.Errorf("%s: got %v, want LEDGER_UNAVAILABLE", value, err)
 			} else if s := fmt.Sprintf("%v %v", err, errors.Unwrap(err)); strings.Contains(s, secret) {
-				t.Errorf("the error tells what stood there: %s", s)
+				t.Errorf("the error quotes the record: %s", s)
 			}
 		}
 	}
 }
 
-// The fields of a later version of the program do not matter; what it means by another version number does.
-func TestARecordWithMoreFieldsIsRead(t *testing.T) {
+// TestKV_UnknownFields reads a record of a newer server that has more fields but the same version.
+func TestKV_UnknownFields(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	l := open(t, config(t, "", p.url()))
@@ -395,7 +404,7 @@ func TestARecordWithMoreFieldsIsRead(t *testing.T) {
 	}
 }
 
-func TestAFullKVRefusesWhatIsNewAndFinishesWhatHasBegun(t *testing.T) {
+func TestKV_Full(t *testing.T) {
 	t.Parallel()
 	for _, where := range []string{"memory", "files"} {
 		t.Run(where, func(t *testing.T) {
@@ -410,7 +419,7 @@ func TestAFullKVRefusesWhatIsNewAndFinishesWhatHasBegun(t *testing.T) {
 			fat.FailureMessage = strings.Repeat("x", 1000)
 			var last string
 			var rev uint64
-			deadline := time.Now().Add(20 * time.Second)
+			deadline := time.Now().Add(2 * time.Minute)
 			refused := false
 			for i := 0; !refused; i++ {
 				key := fmt.Sprintf("k%d", i)
@@ -424,39 +433,39 @@ func TestAFullKVRefusesWhatIsNewAndFinishesWhatHasBegun(t *testing.T) {
 					last, rev = key, at
 				}
 				if time.Now().After(deadline) {
-					t.Fatal("it never gets full")
+					t.Fatal("the ledger never gets full")
 				}
 			}
-			if err := l.look(); err != nil || !l.full.Load() {
-				t.Errorf("it is full and does not know: %v", err)
+			if err := l.check(); err != nil || !l.full.Load() {
+				t.Errorf("check does not report a full ledger: %v", err)
 			}
 			wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "one more", fat, 0); return err })
-			wantThere(t, l, "k0", "a", 1) // nothing was dropped
-			// A record that has its place may change: here by becoming no longer.
+			wantRecord(t, l, "k0", "a", 1) // nothing was dropped
+			// An existing record may change.
 			next := fat
 			next.State = share.Failed
 			if _, err := l.Save(t.Context(), last, next, rev); err != nil {
-				t.Errorf("a record that has its place cannot be changed: %v", err)
+				t.Errorf("an existing record cannot be changed: %v", err)
 			}
 		})
 	}
 }
 
-func TestATooLargeRecordIsRefused(t *testing.T) {
+func TestKV_RecordTooLarge(t *testing.T) {
 	t.Parallel()
 	l := open(t, config(t, ""))
 	r := record("a")
 	r.File = &share.StoredFile{File: share.HostedFile{Caption: strings.Repeat("\x01", 5000), Preview: strings.Repeat("A", 30<<10)}}
 	if _, err := l.Save(t.Context(), "largest", r, 0); err != nil {
-		t.Errorf("the largest that can be is refused: %v", err)
+		t.Errorf("the largest valid record was rejected: %v", err)
 	}
 	r.File.File.Preview = strings.Repeat("A", maxValue)
 	wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "k", r, 0); return err })
 }
 
-func TestOpenSaysWhatToDo(t *testing.T) {
+func TestOpen_Errors(t *testing.T) {
 	t.Parallel()
-	withUser := func(o *server.Options) { o.Username, o.Password = "somebody", "Hunter2" }
+	withUser := func(o *server.Options) { o.Username, o.Password = "user", "Hunter2" }
 	noJetStream := func(o *server.Options) { o.JetStream = false }
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -470,8 +479,8 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 		wants string
 		quick bool
 	}{
-		{"nobody there", config(t, "", gone.url()), "--ledger", false},
-		{"not let in", config(t, "", newPeer(t, withUser).url()), "--ledger-creds", true},
+		{"no server", config(t, "", gone.url()), "--ledger", false},
+		{"wrong credentials", config(t, "", newPeer(t, withUser).url()), "--ledger-creds", true},
 		{"no JetStream", config(t, "", newPeer(t, noJetStream).url()), "JetStream", false},
 		{"too many replicas", func() Config { c := config(t, "", newPeer(t).url()); c.Replicas = 3; return c }(), "--ledger-replicas", true},
 		{"no directory", config(t, filepath.Join(file, "x")), "--data-dir", true},
@@ -479,36 +488,36 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.conf.StartTimeout = 2 * time.Second
-			begun := time.Now()
+			if c.quick {
+				c.conf.StartTimeout = time.Hour // the test hangs if Open waits for it
+			}
 			_, err := Open(t.Context(), c.conf)
 			if err == nil || !strings.Contains(err.Error(), c.wants) || strings.Contains(err.Error(), "Hunter2") {
-				t.Errorf("got %v, want something about %s", err, c.wants)
-			}
-			if d := time.Since(begun); c.quick && d > time.Second || d > 4*time.Second {
-				t.Errorf("it took %v", d)
+				t.Errorf("got %v, want an error with %s", err, c.wants)
 			}
 		})
 	}
-	t.Run("interrupted", func(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		begun := time.Now()
-		if _, err := Open(ctx, config(t, "", gone.url())); err == nil || time.Since(begun) > time.Second {
-			t.Errorf("%v after %v", err, time.Since(begun))
+		conf := config(t, "", gone.url())
+		conf.StartTimeout = time.Hour // the test hangs if Open waits for it
+		if _, err := Open(ctx, conf); err == nil {
+			t.Error("Open succeeded without a server")
 		}
 	})
 	t.Run("with a password", func(t *testing.T) {
 		t.Parallel()
 		conf := config(t, "", newPeer(t, withUser).url())
-		conf.User, conf.Password = "somebody", "Hunter2"
+		conf.User, conf.Password = "user", "Hunter2"
 		mustSave(t, open(t, conf), "k", "a", 0)
 	})
 }
 
-func TestTLS(t *testing.T) {
+func TestOpen_TLS(t *testing.T) {
 	t.Parallel()
-	certified := httptest.NewUnstartedServer(nil) // for its certificate, which is for 127.0.0.1 and trusts itself
+	certified := httptest.NewUnstartedServer(nil) // its certificate is self-signed for 127.0.0.1
 	certified.StartTLS()
 	defer certified.Close()
 	p := newPeer(t, func(o *server.Options) {
@@ -521,7 +530,7 @@ func TestTLS(t *testing.T) {
 	conf.TLS = trusting
 	mustSave(t, open(t, conf), "k", "a", 0)
 
-	for what, c := range map[string]struct {
+	for name, c := range map[string]struct {
 		url string
 		tls *tls.Config
 	}{
@@ -534,7 +543,7 @@ func TestTLS(t *testing.T) {
 		conf := config(t, "", c.url)
 		conf.TLS, conf.StartTimeout = c.tls, time.Second
 		if _, err := Open(t.Context(), conf); err == nil {
-			t.Errorf("%s was good enough", what)
+			t.Errorf("%s: Open succeeded", name)
 		}
 	}
 }
@@ -545,7 +554,7 @@ func TestParseServers(t *testing.T) {
 		t.Errorf("%v, %v; want %s", got, err, want)
 	}
 	for _, bad := range []string{
-		"", "nats://a,", "a:4222", "http://a", "nats://", "nats://somebody:Hunter2@a", "nats://Hunter2@a:4222", "nats://a/Hunter2", "nats://a?x=Hunter2",
+		"", "nats://a,", "a:4222", "http://a", "nats://", "nats://user:Hunter2@a", "nats://Hunter2@a:4222", "nats://a/Hunter2", "nats://a?x=Hunter2",
 		"nats://a:Hunter2", "nats://a b:Hunter2@c", "tls://:4222",
 	} {
 		if s, err := ParseServers(bad); err == nil || strings.Contains(err.Error(), "Hunter2") {

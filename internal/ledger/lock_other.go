@@ -4,6 +4,6 @@ package ledger
 
 import "os"
 
-// lockFile makes the file, and locks nothing: this platform has no flock. That one server at a time writes a directory is then
-// the operator's to see to.
+// lockFile creates the file but does not lock it: this platform has no flock. The operator must make sure that only one server
+// uses a directory.
 func lockFile(path string) (*os.File, error) { return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) }

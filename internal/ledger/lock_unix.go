@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// lockFile makes sure that one server at a time writes a directory. The lock ends with the process, whatever ends that.
+// lockFile locks a directory for one server. The lock ends with the process, even if that is killed.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -611,7 +611,7 @@ func (w *warehouse) Head(ctx context.Context, _ string, u share.TempURL) (share.
 // book is a Ledger with trouble.
 type book struct {
 	trouble
-	*ledger.Memory
+	*ledgertest.Memory
 }
 
 func (b *book) Load(ctx context.Context, key string) (share.Record, uint64, error) {

@@ -18,7 +18,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
-	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
@@ -333,7 +333,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 			MaxUploadsPerCaller: 1,
 			IdleTimeout:         time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler),
-		}, Ports{Messenger: lp, Store: store, Ledger: ledger.NewMemory(10, time.Now), Images: &looker{}})
+		}, Ports{Messenger: lp, Store: store, Ledger: ledgertest.NewMemory(10, time.Now), Images: &looker{}})
 		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs(string(share.ConsumerToken), aliceToken)))
 		stream := &script{ctx: ctx, msgs: msgs}
 		err := s.Upload(stream)

@@ -30,7 +30,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
-	"github.com/lpfileshare/lpfileshare/internal/ledger"
+	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -114,7 +114,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	for _, f := range change {
 		f(&c)
 	}
-	h.book.Memory = ledger.NewMemory(1000, c.Now)
+	h.book.Memory = ledgertest.NewMemory(1000, c.Now)
 	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.desk, Store: h.store, Ledger: h.book, Images: h.look})
 	h.serve(c)
 	t.Cleanup(h.checkLeftovers)

@@ -12,12 +12,12 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// maxErrorBody is how much of an error's text is read, to spare the connection. Nobody looks at it: it is the peer's own.
+// maxErrorBody is how much of an error's body is read so that the connection can be reused. The text itself is ignored.
 const maxErrorBody = 64 << 10
 
-var errNoSize = errors.New("a PUT needs its size beforehand")
+var errNoSize = errors.New("a PUT needs the size of its body")
 
-// discard ends with an answer's body. A little of it is read, so that the connection can be used again.
+// discard reads a little of an answer's body, so that the connection can be reused, and closes it.
 func (c *Client) discard(resp *http.Response, dog *watchdog) {
 	dog.arm(c.stall)
 	_, _ = io.CopyN(io.Discard, resp.Body, maxErrorBody)
@@ -25,7 +25,7 @@ func (c *Client) discard(resp *http.Response, dog *watchdog) {
 	dog.disarm()
 }
 
-// described is what the headers of an answer say of an object. The size is left to the caller.
+// described returns an object's properties from an answer's header. The caller sets the size.
 func described(resp *http.Response) share.StoredObject {
 	o := share.StoredObject{
 		ETag:  strings.Trim(resp.Header.Get("Etag"), `"`),
@@ -35,62 +35,92 @@ func described(resp *http.Response) share.StoredObject {
 	return o
 }
 
-// refused names the condition of an answer that is no success.
-func (c *Client) refused(resp *http.Response) error {
-	put := resp.Request.Method == http.MethodPut
-	cause := fmt.Errorf("the store answered %s with %d", resp.Request.Method, resp.StatusCode)
-	fail := func(kind share.Kind, message string) error { return share.Errorf(kind, message, cause) }
-	switch code := resp.StatusCode; {
-	case code == http.StatusUnauthorized:
-		return fail(share.StorageURLRejected, "the store refuses the signed URL")
-	case code == http.StatusForbidden:
-		return fail(share.StorageDenied, "the store denies access")
-	case code == http.StatusNotFound && put:
-		return fail(share.StorageDenied, "the store has no container for the account's files")
-	case code == http.StatusNotFound:
-		return fail(share.FileNotFound, "the store has no such file")
-	case code == http.StatusPreconditionFailed && !put:
-		return fail(share.FileChanged, "the file in the store is another one by now; download it from byte 0")
-	case code == http.StatusRequestEntityTooLarge && put:
-		return fail(share.FileTooLarge, "the file is larger than the store takes")
-	case code == http.StatusRequestedRangeNotSatisfiable && !put:
-		e := share.Errorf(share.RangeNotSatisfiable, "the range lies outside of the file", cause)
+// A condition is the meaning of an HTTP status.
+type condition struct {
+	kind share.Kind
+	text string
+}
+
+const (
+	unexpectedAnswer = "the store sent an unexpected answer"
+	objectChanged    = "the stored file has changed; download it from byte 0"
+	outsideFile      = "the requested range is outside the file"
+)
+
+var unavailable = condition{share.StorageUnavailable, "the store is temporarily unavailable"}
+
+// What an unsuccessful status means: putStatus and readStatus (GET and HEAD) take precedence over anyStatus. Every other status
+// of 500 or more is unavailable, and anything else an unexpected answer.
+var (
+	putStatus = map[int]condition{
+		http.StatusNotFound:              {share.StorageDenied, "the store has no container for the account's files"},
+		http.StatusRequestEntityTooLarge: {share.FileTooLarge, "the file is larger than the store accepts"},
+		http.StatusUnprocessableEntity:   {share.StorageCorrupted, "the store received different bytes than were sent"},
+	}
+	readStatus = map[int]condition{
+		http.StatusNotFound:                     {share.FileNotFound, "the store has no such file"},
+		http.StatusPreconditionFailed:           {share.FileChanged, objectChanged},
+		http.StatusRequestedRangeNotSatisfiable: {share.RangeNotSatisfiable, outsideFile},
+	}
+	anyStatus = map[int]condition{
+		http.StatusUnauthorized:        {share.StorageURLRejected, "the store rejected the signed URL"},
+		http.StatusForbidden:           {share.StorageDenied, "the store denied access"},
+		http.StatusRequestTimeout:      unavailable,
+		http.StatusTooManyRequests:     {share.StorageRateLimited, "the store limits the request rate"},
+		498:                            {share.StorageRateLimited, "the store limits the request rate"}, // Swift's own rate limit
+		499:                            unavailable,                                                     // Swift: the client disconnected
+		http.StatusInsufficientStorage: {share.StorageFull, "the store is full"},
+	}
+)
+
+func conditionOf(method string, status int) condition {
+	byMethod := readStatus
+	if method == http.MethodPut {
+		byMethod = putStatus
+	}
+	if c, ok := byMethod[status]; ok {
+		return c
+	}
+	if c, ok := anyStatus[status]; ok {
+		return c
+	}
+	if status >= 500 {
+		return unavailable
+	}
+	return condition{share.StorageProtocolError, unexpectedAnswer}
+}
+
+// rejected returns the error of an answer that is not a success.
+func (c *Client) rejected(resp *http.Response) error {
+	is := conditionOf(resp.Request.Method, resp.StatusCode)
+	e := share.Errorf(is.kind, is.text, fmt.Errorf("the store answered %s with %d", resp.Request.Method, resp.StatusCode))
+	switch is.kind {
+	case share.RangeNotSatisfiable:
 		if _, size, ok := strings.Cut(resp.Header.Get("Content-Range"), "/"); ok && isNumber(size) {
 			e.Metadata = map[string]string{"sizeBytes": size}
 		}
-		return e
-	case code == http.StatusUnprocessableEntity && put:
-		return fail(share.StorageCorrupted, "the store received other bytes than were sent")
-	case code == http.StatusTooManyRequests || code == 498:
-		e := share.Errorf(share.StorageRateLimited, "the store asks for fewer requests", cause)
+	case share.StorageRateLimited:
 		e.RetryAfter = netrules.RetryAfter(resp.Header)
-		return e
-	case code == http.StatusInsufficientStorage:
-		return fail(share.StorageFull, "the store is full")
-	case code == http.StatusRequestTimeout || code == 499 || code >= 500:
-		// Whatever ails this connection's other end may ail its siblings: the next try shall not begin on one of them.
-		c.transport.CloseIdleConnections()
-		e := share.Errorf(share.StorageUnavailable, "the store is in trouble", cause)
+	case share.StorageUnavailable:
+		c.dropIdle(resp.Request)
 		e.RetryAfter = netrules.RetryAfter(resp.Header)
-		return e
-	default:
-		return fail(share.StorageProtocolError, "the store gave an answer that makes no sense here")
 	}
+	return e
 }
 
 func isNumber(s string) bool {
 	return s != "" && len(s) < 19 && strings.Trim(s, "0123456789") == ""
 }
 
-// broken names the condition of an exchange without an answer, or with half of one. ctx is the caller's, inner the request's.
-func (c *Client) broken(ctx, inner context.Context, err error) error {
+// failed returns the error of an exchange that ended without a complete answer. ctx is the caller's; r has the context that the
+// watchdog ends.
+func (c *Client) failed(ctx context.Context, r *http.Request, err error) error {
 	if ctx.Err() != nil {
-		return share.Errorf(share.StorageUnavailable, "the call ended before the store had answered", context.Cause(ctx))
+		return share.Errorf(share.StorageUnavailable, "the call ended before the store answered", context.Cause(ctx))
 	}
-	// The next try needs another connection, and those that were opened beside this one are as likely to be dead.
-	c.transport.CloseIdleConnections()
-	if context.Cause(inner) == errStalled {
-		return share.Errorf(share.StorageUnavailable, "the store neither takes nor sends anything", errStalled)
+	c.dropIdle(r)
+	if context.Cause(r.Context()) == errStalled {
+		return share.Errorf(share.StorageUnavailable, "the transfer to or from the store made no progress", errStalled)
 	}
-	return share.Errorf(share.StorageUnavailable, "the store cannot be reached or broke off", netrules.SafeError(err))
+	return share.Errorf(share.StorageUnavailable, "the connection to the store failed", netrules.SafeError(err))
 }

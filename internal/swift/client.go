@@ -1,11 +1,11 @@
-// Package swift is the gateway's side of the object store: it stores and reads one object at a time by a signed URL
-// (OpenStack Swift's TempURL), as a stream.
+// Package swift is the client of the object store. It stores and reads one object at a time, as a stream, by a signed URL
+// (OpenStack Swift's TempURL).
 //
-// It does not ask for URLs, does not repeat anything, and does not compare what was stored with what was sent: its caller does,
-// by the ETag that it reports. The host comes from the configuration alone, the path only after it has been checked, redirects
-// are not followed, and no error has a signature in it. Time-outs go by progress: slow is fine, stuck is not.
+// It does not request signed URLs, does not retry, and does not compare the stored object with the bytes sent: the caller
+// does that with the reported ETag. The host comes from the configuration only, the path is validated, redirects are not
+// followed, and no error contains a signature. Timeouts measure progress: a slow transfer continues, a stalled one ends.
 //
-// Every error is a *share.Error. The caller closes what Get gives it, and the Client when it is done with it.
+// Every error is a *share.Error. Callers must close the body that Get returns, and the Client.
 package swift
 
 import (
@@ -16,34 +16,35 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Config says how a Client reaches the store. Only BaseURL is required.
+// Config configures a Client. Only BaseURL is required.
 type Config struct {
-	// BaseURL gives the store's scheme and host for an account: "https://host" or "https://host:port", nothing more. It is the
-	// only place that a host comes from.
+	// BaseURL returns the store's scheme and host for an account: "https://host" or "https://host:port", nothing more. No other
+	// input selects the host.
 	BaseURL func(ctx context.Context, account string) (string, error)
 	// TLS configures TLS. nil: the system's roots.
 	TLS *tls.Config
-	// Proxy picks a proxy for a request. nil: none; the environment is not looked at.
+	// Proxy selects the proxy for a request. nil: none; the environment is ignored.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// ConnectTimeout bounds the TCP connection and, once more, the TLS handshake. Default 5 s.
+	// ConnectTimeout bounds the TCP connection and, separately, the TLS handshake. Default 5 s.
 	ConnectTimeout time.Duration
-	// ResponseHeaderTimeout bounds the wait for the answer once the request has been written. Default 30 s.
+	// ResponseHeaderTimeout bounds the time between the last byte of a request and the response header. Default 30 s.
 	ResponseHeaderTimeout time.Duration
-	// StallTimeout bounds the time in which the store takes no byte that is there for it, or sends none that is waited for.
-	// Time in which the other side, ours, is the slow one does not count. Default 30 s.
+	// StallTimeout bounds the time in which the store accepts no pending byte, or sends no expected byte. Time spent waiting
+	// for the upload's source or for the reader of a download does not count. Default 30 s.
 	StallTimeout time.Duration
 
-	// MaxIdleConns is how many connections to the store are kept for later. Default 128.
+	// MaxIdleConns is the number of idle connections kept to each store. Default 128.
 	MaxIdleConns int
-	// MaxConns is how many connections there are at most; more requests wait for one. 0: no limit.
+	// MaxConns is the maximum number of connections to each store; further requests wait for one. 0: no limit.
 	MaxConns int
-	// IdleTimeout is how long a connection is kept for later. It must be shorter than the store's own, which is often 60 s: a
+	// IdleTimeout is how long an idle connection is kept. It must be shorter than the store's own limit, often 60 s: a
 	// streamed PUT cannot be repeated when its connection turns out to be dead. Default 30 s.
 	IdleTimeout time.Duration
 }
@@ -51,29 +52,28 @@ type Config struct {
 // A Client stores and reads objects. It is safe for concurrent use.
 type Client struct {
 	baseURL       func(ctx context.Context, account string) (string, error)
-	transport     *http.Transport
 	stall, header time.Duration
+	template      *http.Transport
+
+	mu         sync.Mutex
+	transports map[string]*http.Transport // by scheme and host
 }
 
-// Static is a Config.BaseURL that is the same for all accounts.
-func Static(base string) func(context.Context, string) (string, error) {
-	return func(context.Context, string) (string, error) { return base, nil }
-}
-
-// New returns a Client. It connects to nothing yet.
+// New returns a Client. It does not connect yet.
 func New(c Config) *Client {
 	connect := cmp.Or(c.ConnectTimeout, 5*time.Second)
 	dialer := &net.Dialer{Timeout: connect, KeepAlive: 15 * time.Second}
 	idle := cmp.Or(c.MaxIdleConns, 128)
 	header := cmp.Or(c.ResponseHeaderTimeout, 30*time.Second)
-	// HTTP/1.1 alone: in HTTP/2 uploads to one store would share one TCP connection, and a Swift does not speak it anyway.
+	// HTTP/1.1 only: HTTP/2 would send all uploads to a store over one TCP connection, and Swift does not support it.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &Client{
-		baseURL: c.BaseURL,
-		stall:   cmp.Or(c.StallTimeout, 30*time.Second),
-		header:  header,
-		transport: &http.Transport{
+		baseURL:    c.BaseURL,
+		stall:      cmp.Or(c.StallTimeout, 30*time.Second),
+		header:     header,
+		transports: map[string]*http.Transport{},
+		template: &http.Transport{
 			Proxy:                  c.Proxy,
 			DialContext:            watchedDial(dialer),
 			TLSClientConfig:        c.TLS.Clone(),
@@ -84,23 +84,45 @@ func New(c Config) *Client {
 			MaxConnsPerHost:        c.MaxConns,
 			IdleConnTimeout:        cmp.Or(c.IdleTimeout, 30*time.Second),
 			MaxResponseHeaderBytes: 64 << 10,
-			// The bytes of an object must come as they are.
+			// The bytes of an object must arrive unchanged.
 			DisableCompression: true,
 			Protocols:          protocols,
-			// The write buffer stays at net/http's small default: what a PUT sends first goes out early, so that a refusal comes
-			// early, and whatever follows passes by the buffer.
+			// The write buffer keeps net/http's small default: the first bytes of a PUT are sent early, so that a rejection
+			// arrives early. Larger writes bypass the buffer.
 			ReadBufferSize: 32 << 10,
 		},
 	}
 }
 
-// Close gives up the connections that are kept for later.
+// Close closes the idle connections. The Client must not be used afterwards.
 func (c *Client) Close() error {
-	c.transport.CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.transports {
+		t.CloseIdleConnections()
+	}
 	return nil
 }
 
-// request builds a request for what u allows.
+// transport returns the transport of the store that r is sent to. Each store has its own, so that a fault of one does not
+// close connections to the others. Stores are few: their hosts come from Config.BaseURL.
+func (c *Client) transport(r *http.Request) *http.Transport {
+	store := r.URL.Scheme + "://" + r.URL.Host
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.transports[store]
+	if t == nil {
+		t = c.template.Clone()
+		c.transports[store] = t
+	}
+	return t
+}
+
+// dropIdle closes the idle connections to the store of r after a failure. They were opened beside the failed one and are likely
+// to be dead as well (a restarted proxy or firewall), and a streamed PUT that starts on a dead connection is lost.
+func (c *Client) dropIdle(r *http.Request) { c.transport(r).CloseIdleConnections() }
+
+// request returns a request that u permits.
 func (c *Client) request(ctx context.Context, method, account string, u share.TempURL) (*http.Request, error) {
 	if err := share.CheckStoragePath(account, u.Path); err != nil {
 		return nil, err
@@ -123,14 +145,14 @@ func (c *Client) request(ctx context.Context, method, account string, u share.Te
 	return r.WithContext(ctx), nil
 }
 
-// base is where the store is for account. The text of what is wrong with it stays out of errors: there may be a password in it.
+// base returns the address of the account's store. Errors do not quote an invalid one, because it may contain a password.
 func (c *Client) base(ctx context.Context, account string) (*url.URL, error) {
 	text, err := c.baseURL(ctx, account)
 	if err != nil {
 		if _, ok := errors.AsType[*share.Error](err); ok {
 			return nil, err
 		}
-		return nil, share.Errorf(share.StorageUnavailable, "it is not known where the account's files are stored", err)
+		return nil, share.Errorf(share.StorageUnavailable, "the address of the account's store is unknown", err)
 	}
 	base, err := url.Parse(text)
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" || base.User != nil ||

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// A watchedConn tells whoever uses it for a request that it has been closed. net/http does not: when a connection dies while a
-// request's body is waiting for bytes to come, the transport waits for them too.
+// A watchedConn aborts the upload that uses it when it is closed. net/http does not: if a connection fails while the request
+// body waits for bytes from its source, the transport waits for them too.
 type watchedConn struct {
 	net.Conn
 
@@ -26,7 +26,7 @@ func watchedDial(d *net.Dialer) func(ctx context.Context, network, address strin
 	}
 }
 
-// watched finds the watchedConn under conn; nil if there is none.
+// watched returns the watchedConn below conn; nil if there is none.
 func watched(conn net.Conn) *watchedConn {
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = t.NetConn()
@@ -35,7 +35,7 @@ func watched(conn net.Conn) *watchedConn {
 	return w
 }
 
-// watch has f aborted when the connection is closed, at once if it is already.
+// watch aborts f when the connection is closed, or now if it already is.
 func (w *watchedConn) watch(f *feed) {
 	w.mu.Lock()
 	w.feed = f
@@ -46,7 +46,7 @@ func (w *watchedConn) watch(f *feed) {
 	}
 }
 
-// unwatch ends the watching for f. By then the connection may serve another request, whose feed it leaves alone.
+// unwatch ends the watching for f. The connection may already serve another request, whose feed is left unchanged.
 func (w *watchedConn) unwatch(f *feed) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -55,7 +55,7 @@ func (w *watchedConn) unwatch(f *feed) {
 	}
 }
 
-// Close closes the connection.
+// Close closes the connection and aborts the upload that uses it.
 func (w *watchedConn) Close() error {
 	err := w.Conn.Close()
 	w.mu.Lock()

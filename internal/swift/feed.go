@@ -9,24 +9,24 @@ import (
 )
 
 var (
-	errStopped = errors.New("the request is over")
-	errShort   = errors.New("the body ended before its announced size")
+	errStopped = errors.New("the request has ended")
+	errShort   = errors.New("the body ended before its declared size")
 )
 
-// A feed is a PUT's body as net/http sees it. net/http may read a body, and close it, long after it has returned an answer; a
-// feed lets it do neither.
+// A feed is the body of a PUT as net/http sees it. net/http may read and close a body long after it has returned an answer;
+// a feed prevents both.
 type feed struct {
 	body  io.ReadCloser
 	dog   *watchdog
 	stall time.Duration
-	// answer is how long the answer may take once the last byte is out.
+	// answer is how long the answer may take after the last byte.
 	answer time.Duration
 
 	over  atomic.Bool
 	close func() // closes body, once
 
-	mu sync.Mutex // held while body is read; guards what follows
-	// left is how much of the announced size has not been read yet.
+	mu sync.Mutex // held while body is read; guards the fields below
+	// left is the number of bytes that have not been read yet.
 	left int64
 	// err is the body's own error.
 	err error
@@ -35,13 +35,13 @@ type feed struct {
 func newFeed(body io.ReadCloser, size int64, dog *watchdog, stall, answer time.Duration) *feed {
 	return &feed{
 		body: body, left: size, dog: dog, stall: stall, answer: answer,
-		// What an input says on being closed is of no interest.
+		// The error of closing an input is ignored: its bytes have been read, or are not needed.
 		close: sync.OnceFunc(func() { _ = body.Close() }),
 	}
 }
 
-// Read reads the body up to the announced size. The watchdog runs from the end of one Read to the beginning of the next: that
-// is when the store takes the bytes.
+// Read reads the body up to the declared size. The watchdog runs between two calls of Read: that is when the store accepts
+// the bytes.
 func (f *feed) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -74,14 +74,13 @@ func (f *feed) Read(p []byte) (int, error) {
 // Close does nothing: Put closes the body.
 func (f *feed) Close() error { return nil }
 
-// abort ends the feed and a Read that is under way, without waiting for it.
+// abort ends the feed and a running Read, without waiting for it.
 func (f *feed) abort() {
 	f.over.Store(true)
 	f.close()
 }
 
-// stop ends the feed. When it returns the body is not being read and never will be. It reports how much was missing, and the
-// body's own error.
+// stop ends the feed and waits for a running Read. It returns the number of bytes not read, and the body's own error.
 func (f *feed) stop() (left int64, err error) {
 	f.abort()
 	f.mu.Lock()

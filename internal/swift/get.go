@@ -14,12 +14,12 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Get opens an object from byte start on, for limit bytes (0: to the end), if its ETag is ifMatch (empty: any). A negative
-// start counts from the end. Its Body fails with StorageTruncated when the store ends it early, and with StorageUnavailable
-// when the connection breaks or stalls. The caller closes Body.
+// Get opens an object at byte start, for limit bytes (0: to the end), if its ETag is ifMatch (empty: any). A negative start
+// counts from the end. Reading Body fails with StorageTruncated if the store ends it early, and with StorageUnavailable if the
+// connection breaks or stalls. The caller must close Body.
 func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
 	if limit < 0 || start == math.MinInt64 {
-		return nil, share.Errorf(share.RangeNotSatisfiable, "there is no such range", nil)
+		return nil, share.Errorf(share.RangeNotSatisfiable, "the requested range is invalid", nil)
 	}
 	inner, dog := newWatchdog(ctx)
 	r, err := c.request(inner, http.MethodGet, account, u)
@@ -27,17 +27,17 @@ func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start
 		dog.end()
 		return nil, err
 	}
-	// Otherwise something between here and the store might send other bytes than are stored.
+	// Without it an intermediary might send an encoded body instead of the stored bytes.
 	r.Header.Set("Accept-Encoding", "identity")
-	if ask := rangeHeader(start, limit); ask != "" {
-		r.Header.Set("Range", ask)
+	if wanted := rangeHeader(start, limit); wanted != "" {
+		r.Header.Set("Range", wanted)
 	}
 	if ifMatch != "" {
 		r.Header.Set("If-Match", `"`+ifMatch+`"`)
 	}
-	resp, err := c.transport.RoundTrip(r)
+	resp, err := c.transport(r).RoundTrip(r)
 	if err != nil {
-		err = c.broken(ctx, inner, err)
+		err = c.failed(ctx, r, err)
 		dog.end()
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start
 		dog.end()
 		return nil, err
 	}
-	body := &objectBody{c: c, ctx: ctx, inner: inner, dog: dog, body: resp.Body, at: o.at, want: o.Start, end: o.End}
+	body := &objectBody{c: c, ctx: ctx, request: r, dog: dog, body: resp.Body, at: o.at, want: o.Start, end: o.End}
 	if err := body.skip(); err != nil {
 		_ = body.Close()
 		return nil, err
@@ -56,7 +56,7 @@ func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start
 	return &o.ObjectReader, nil
 }
 
-// rangeHeader asks for what is wanted. Of a range from the end only the beginning can be said, the rest is left unread.
+// rangeHeader returns the value of Range. A range that counts from the end cannot be limited: the rest is not read.
 func rangeHeader(start, limit int64) string {
 	switch {
 	case start < 0:
@@ -70,88 +70,106 @@ func rangeHeader(start, limit int64) string {
 	}
 }
 
-// An opened is an object whose answer makes sense. Its bytes come from at on, and may have to be skipped up to Start.
+// An opened object has a valid answer. Its bytes begin at offset at; those before Start are to be skipped.
 type opened struct {
 	share.ObjectReader
 	at int64
 }
 
-// open checks an answer against what was asked for.
+// A span is the part of an object that an answer carries: the bytes from offset from up to, not including, to.
+type span struct{ from, to, size int64 }
+
+func unexpected(what string) error {
+	return share.Errorf(share.StorageProtocolError, unexpectedAnswer, errors.New(what))
+}
+
+// open validates an answer against the request.
 func (c *Client) open(resp *http.Response, start, limit int64, ifMatch string) (*opened, error) {
-	nonsense := func(what string) error {
-		return share.Errorf(share.StorageProtocolError, "the store gave an answer that makes no sense here", errors.New(what))
+	sent, err := c.spanOf(resp, start, limit)
+	if err != nil {
+		return nil, err
 	}
-	o := &opened{ObjectReader: share.ObjectReader{StoredObject: described(resp)}}
-	asked := rangeHeader(start, limit) != ""
-	var from, to int64 // what comes
-	switch {
-	case resp.StatusCode == http.StatusOK && resp.ContentLength >= 0:
-		o.Size = resp.ContentLength
-		from, to = 0, o.Size
-	case resp.StatusCode == http.StatusOK:
-		return nil, nonsense("200 without a length")
-	case resp.StatusCode == http.StatusPartialContent && asked:
-		var ok bool
-		if from, to, o.Size, ok = parseContentRange(resp.Header.Get("Content-Range")); !ok {
-			return nil, nonsense("206 with a Content-Range that cannot be read")
-		}
-		if resp.ContentLength >= 0 && resp.ContentLength != to-from {
-			return nil, nonsense("206 with a length that is not its Content-Range's")
-		}
-	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && start == 0 && resp.Header.Get("Content-Range") == "bytes */0":
-		// The first so many bytes of nothing are nothing: a Swift sees an error in that, a reader does not.
-	default:
-		return nil, c.refused(resp)
-	}
+	o := &opened{ObjectReader: share.ObjectReader{StoredObject: described(resp)}, at: sent.from}
+	o.Size = sent.size
 	if ifMatch != "" && o.ETag != ifMatch {
-		return nil, share.Errorf(share.FileChanged, "the file in the store is another one by now; download it from byte 0", nil)
+		return nil, share.Errorf(share.FileChanged, objectChanged, nil)
 	}
 
-	o.at, o.Start, o.End = from, start, o.Size
+	o.Start, o.End = start, o.Size
 	if start < 0 {
 		o.Start = max(0, o.Size+start)
 	}
 	if o.Start > o.Size || o.Start == o.Size && start > 0 {
-		e := share.Errorf(share.RangeNotSatisfiable, "the range lies outside of the file", nil)
+		e := share.Errorf(share.RangeNotSatisfiable, outsideFile, nil)
 		e.Metadata = map[string]string{"sizeBytes": strconv.FormatInt(o.Size, 10)}
 		return nil, e
 	}
 	if limit > 0 && limit < o.End-o.Start {
 		o.End = o.Start + limit
 	}
-	if to < o.End || from > o.Start || resp.StatusCode == http.StatusPartialContent && from != o.Start {
-		return nil, nonsense("206 with another range than was asked for")
+	if sent.to < o.End || sent.from > o.Start || resp.StatusCode == http.StatusPartialContent && sent.from != o.Start {
+		return nil, unexpected("206 with a range that was not requested")
 	}
 	return o, nil
 }
 
-// parseContentRange reads "bytes 0-3/10": from, one past the last, and the whole size.
-func parseContentRange(s string) (from, to, size int64, ok bool) {
-	s, ok = strings.CutPrefix(s, "bytes ")
+// spanOf reads from status and headers which part of the object an answer carries, or returns the error that the status means.
+func (c *Client) spanOf(resp *http.Response, start, limit int64) (span, error) {
+	switch resp.StatusCode {
+	case http.StatusOK:
+		if resp.ContentLength < 0 {
+			return span{}, unexpected("200 without a length")
+		}
+		return span{0, resp.ContentLength, resp.ContentLength}, nil
+	case http.StatusPartialContent:
+		if rangeHeader(start, limit) == "" {
+			break
+		}
+		s, ok := parseContentRange(resp.Header.Get("Content-Range"))
+		if !ok {
+			return span{}, unexpected("206 with an invalid Content-Range")
+		}
+		if resp.ContentLength >= 0 && resp.ContentLength != s.to-s.from {
+			return span{}, unexpected("206 with a length that contradicts its Content-Range")
+		}
+		return s, nil
+	case http.StatusRequestedRangeNotSatisfiable:
+		// For Swift the first bytes of an empty object are an error, for a reader they are an empty result.
+		if start == 0 && resp.Header.Get("Content-Range") == "bytes */0" {
+			return span{}, nil
+		}
+	}
+	return span{}, c.rejected(resp)
+}
+
+// parseContentRange parses "bytes 0-3/10".
+func parseContentRange(s string) (span, bool) {
+	s, ok := strings.CutPrefix(s, "bytes ")
 	run, total, ok2 := strings.Cut(s, "/")
 	first, last, ok3 := strings.Cut(run, "-")
 	if !ok || !ok2 || !ok3 || !isNumber(first) || !isNumber(last) || !isNumber(total) {
-		return 0, 0, 0, false
+		return span{}, false
 	}
-	from, _ = strconv.ParseInt(first, 10, 64)
-	to, _ = strconv.ParseInt(last, 10, 64)
-	size, _ = strconv.ParseInt(total, 10, 64)
+	from, _ := strconv.ParseInt(first, 10, 64)
+	to, _ := strconv.ParseInt(last, 10, 64)
+	size, _ := strconv.ParseInt(total, 10, 64)
 	to++
-	return from, to, size, from < to && to <= size
+	return span{from, to, size}, from < to && to <= size
 }
 
-// An objectBody gives the bytes of an object from want up to end.
+// An objectBody reads the bytes of an object from offset want up to end.
 type objectBody struct {
 	c *Client
-	// ctx is the caller's, inner the request's: they tell a caller who left from a store that got stuck.
-	ctx, inner    context.Context
+	// ctx is the caller's, which distinguishes a cancelled call from a stalled store.
+	ctx           context.Context
+	request       *http.Request
 	dog           *watchdog
 	body          io.ReadCloser
 	at, want, end int64
 	err           error
 }
 
-// skip reads over what comes before what is wanted.
+// skip discards the bytes before want.
 func (b *objectBody) skip() error {
 	if b.at >= b.want {
 		return nil
@@ -165,7 +183,7 @@ func (b *objectBody) skip() error {
 	return nil
 }
 
-// Read reads on. The watchdog runs only while it waits for the store.
+// Read reads the next bytes. The watchdog runs only while Read waits for the store.
 func (b *objectBody) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -188,19 +206,19 @@ func (b *objectBody) read(p []byte) (int, error) {
 	case b.at == b.end:
 		b.err = io.EOF
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
-		b.c.transport.CloseIdleConnections()
+		b.c.dropIdle(b.request)
 		b.err = share.Errorf(share.StorageTruncated, "the store ended the file early", nil)
 	case err != nil:
-		b.err = b.c.broken(b.ctx, b.inner, err)
+		b.err = b.c.failed(b.ctx, b.request, err)
 	}
 	if n > 0 && b.err != io.EOF {
-		// The error comes with the next Read.
+		// The next Read returns the error.
 		return n, nil
 	}
 	return n, b.err
 }
 
-// Close ends the request. Where the object was not read to its end that costs the connection.
+// Close ends the request. If the object was not read to its end, the connection cannot be reused.
 func (b *objectBody) Close() error {
 	err := b.body.Close()
 	b.dog.end()
@@ -213,7 +231,7 @@ func (b *objectBody) Close() error {
 	return nil
 }
 
-// Head asks what the store has.
+// Head returns the properties of a stored object.
 func (c *Client) Head(ctx context.Context, account string, u share.TempURL) (share.StoredObject, error) {
 	inner, dog := newWatchdog(ctx)
 	defer dog.end()
@@ -221,13 +239,13 @@ func (c *Client) Head(ctx context.Context, account string, u share.TempURL) (sha
 	if err != nil {
 		return share.StoredObject{}, err
 	}
-	resp, err := c.transport.RoundTrip(r)
+	resp, err := c.transport(r).RoundTrip(r)
 	if err != nil {
-		return share.StoredObject{}, c.broken(ctx, inner, err)
+		return share.StoredObject{}, c.failed(ctx, r, err)
 	}
 	defer c.discard(resp, dog)
 	if resp.StatusCode != http.StatusOK {
-		return share.StoredObject{}, c.refused(resp)
+		return share.StoredObject{}, c.rejected(resp)
 	}
 	o := described(resp)
 	o.Size = resp.ContentLength

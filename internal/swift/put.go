@@ -9,9 +9,9 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Put stores size bytes of body, in one try. It closes body, which must end a Read that is waiting for bytes to come, and has
-// stopped reading when it returns. A body that fails before its end is never committed by the store; Put then returns the
-// body's own error. What the store says it has stored is not compared with anything here.
+// Put stores size bytes of body, in one attempt. It closes body, which must unblock a pending Read, and does not use it after
+// it returns. If body fails before its end, the store commits nothing and Put returns the body's own error. The object that the
+// store reports is not compared with the bytes sent; that is the caller's task.
 func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size int64, contentType string, body io.ReadCloser) (share.StoredObject, error) {
 	inner, dog := newWatchdog(ctx)
 	defer dog.end()
@@ -32,7 +32,7 @@ func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size 
 		r.Body = http.NoBody
 	}
 
-	// Whatever ends the exchange also ends the body's wait for bytes, or the transport would go on waiting for them.
+	// The end of the exchange must also unblock the body, or the transport would keep waiting for its bytes.
 	defer context.AfterFunc(inner, f.abort)()
 	var conn *watchedConn
 	r = r.WithContext(httptrace.WithClientTrace(inner, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
@@ -40,7 +40,7 @@ func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size 
 			conn.watch(f)
 		}
 	}}))
-	resp, err := c.transport.RoundTrip(r)
+	resp, err := c.transport(r).RoundTrip(r)
 	if conn != nil {
 		conn.unwatch(f)
 	}
@@ -55,18 +55,18 @@ func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size 
 	case bodyErr != nil:
 		return share.StoredObject{}, bodyErr
 	case err != nil:
-		return share.StoredObject{}, c.broken(ctx, inner, err)
+		return share.StoredObject{}, c.failed(ctx, r, err)
 	}
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusAccepted {
-		return share.StoredObject{}, c.refused(resp)
+		return share.StoredObject{}, c.rejected(resp)
 	}
 	if resp.StatusCode == http.StatusAccepted {
-		// Nothing of this body was stored, and a Swift may say so without having read it.
+		// A newer object exists, so nothing of this body was stored. Swift may answer this before it has read the body.
 		return share.StoredObject{Size: -1, Superseded: true}, nil
 	}
 	if left > 0 {
-		// A success before the last byte was sent is none: what is there cannot be this file.
-		return share.StoredObject{}, share.Errorf(share.StorageProtocolError, "the store confirmed a file that it had not got whole", nil)
+		// A success before the last byte was sent cannot be for this file.
+		return share.StoredObject{}, share.Errorf(share.StorageProtocolError, "the store acknowledged the upload before receiving the whole file", nil)
 	}
 	stored := described(resp)
 	stored.Size = size

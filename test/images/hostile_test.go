@@ -189,28 +189,28 @@ func hostileFiles(t *testing.T) []hostile {
 		{"GIF with a frame outside of its canvas", asGIF, tinyGIF(t, 5, 5), "as it came", "none", "as it came", "as it came"},
 		{"JPEG of 49 million pixels, progressive, in 200 KB", asJPEG, craft.FlatJPEG(0xc2, 7000, 7000, 100), "as it came", "none", "IMAGE_CANNOT_FIT: memory", "as it came"},
 		{"JPEG, progressive, of 5,000 scans", asJPEG, slices.Concat(little[:len(little)-2], bytes.Repeat(littleScan, 5000), little[len(little)-2:]), "as it came", "none", "IMAGE_INVALID", "as it came"},
-		{"PNG with text that unpacks to 64 MB", asPNG, insert(drawing, craft.Chunk("zTXt", append([]byte("Comment\x00\x00"), deflated(make([]byte, 64<<20))...))), "as it came", "yes", "JPEG, with fewer pixels", "without comment"},
-		{"PNG with a colour profile that unpacks to 64 MB", asPNG, insert(drawing, craft.Chunk("iCCP", append([]byte("p\x00\x00"), deflated(make([]byte, 64<<20))...))), "as it came", "yes", "JPEG, with fewer pixels", "as it came"},
+		{"PNG with text that decompresses to 64 MB", asPNG, insert(drawing, craft.Chunk("zTXt", append([]byte("Comment\x00\x00"), deflated(make([]byte, 64<<20))...))), "as it came", "yes", "JPEG, with fewer pixels", "without comment"},
+		{"PNG with a colour profile that decompresses to 64 MB", asPNG, insert(drawing, craft.Chunk("iCCP", append([]byte("p\x00\x00"), deflated(make([]byte, 64<<20))...))), "as it came", "yes", "JPEG, with fewer pixels", "as it came"},
 
 		{"GIF89a<script>...", asGIF, append([]byte("GIF89a"), script...), "IMAGE_TOO_MANY_PIXELS", "", "IMAGE_TOO_MANY_PIXELS", "IMAGE_TOO_MANY_PIXELS"},
-		{"GIF that is JavaScript too", asGIF, js, "as it came", "yes", "as it came", "without tail"},
-		{"GIF with a JAR behind it (GIFAR)", asGIF, append(bytes.Clone(still), archive(t)...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
-		{"PNG with a ZIP behind it", asPNG, append(bytes.Clone(drawing), archive(t)...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
-		{"JPEG with a ZIP behind it", asJPEG, append(bytes.Clone(photo), archive(t)...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
-		{"JPEG of less than 4,000 bytes with 4,000 bytes behind it", asJPEG, slices.Concat(encoded(t, asJPEG, noise(64, 48)), []byte(payload), make([]byte, 4000)), "as it came", "yes", "without tail", "without tail"},
-		{"JPEG with HTML behind it", asJPEG, append(bytes.Clone(photo), script...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
+		{"GIF that is also JavaScript", asGIF, js, "as it came", "yes", "as it came", "without tail"},
+		{"GIF followed by a JAR (GIFAR)", asGIF, append(bytes.Clone(still), archive(t)...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
+		{"PNG followed by a ZIP", asPNG, append(bytes.Clone(drawing), archive(t)...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
+		{"JPEG followed by a ZIP", asJPEG, append(bytes.Clone(photo), archive(t)...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
+		{"JPEG of less than 4,000 bytes followed by 4,000 bytes", asJPEG, slices.Concat(encoded(t, asJPEG, noise(64, 48)), []byte(payload), make([]byte, 4000)), "as it came", "yes", "without tail", "without tail"},
+		{"JPEG followed by HTML", asJPEG, append(bytes.Clone(photo), script...), "as it came", "yes", "JPEG, with fewer pixels", "without tail"},
 		{"JPEG with a script in its comment", asJPEG, slices.Concat(photo[:2], craft.Segment(0xfe, script), photo[2:]), "as it came", "yes", "JPEG, with fewer pixels", "without comment"},
 		{"JPEG with a script between two segments", asJPEG, slices.Concat(photo[:second], script, photo[second:]), "as it came", "yes", "JPEG, with fewer pixels", "without other"},
 		{"PNG with a script in its text", asPNG, insert(drawing, craft.Chunk("tEXt", append([]byte("Comment\x00"), script...))), "as it came", "yes", "JPEG, with fewer pixels", "without comment"},
-		{"HTML that says it is a PNG", asPNG, script, "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
+		{"HTML declared as a PNG", asPNG, script, "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
 
-		{"JPEG of four inks (CMYK)", asJPEG, craft.FlatJPEG(0xc0, 800, 600, 100, 100, 100, 100), "as it came", "yes", "JPEG, with fewer pixels", "as it came"},
+		{"JPEG in CMYK", asJPEG, craft.FlatJPEG(0xc0, 800, 600, 100, 100, 100, 100), "as it came", "yes", "JPEG, with fewer pixels", "as it came"},
 		{"JPEG, progressive", asJPEG, progressive, "as it came", "yes", "JPEG, with fewer pixels", "as it came"},
 		{"PNG of 16 bits, with transparency", asPNG, encoded(t, asPNG, deep), "as it came", "yes", "PNG, with fewer pixels", "as it came"},
 		{"GIF, animated", asGIF, moving, "as it came", "yes", "IMAGE_CANNOT_FIT: animated", "as it came"},
 		{"GIF of one frame", asGIF, still, "as it came", "yes", "JPEG, with fewer pixels", "as it came"},
 		{"PNG, animated (APNG)", asPNG, animatedPNG(drawing, 120, 90), "as it came", "yes", "IMAGE_CANNOT_FIT: animated", "as it came"},
-		{"JPEG with EXIF, a place in it, that lies on its side", asJPEG, exif(photo, append(craft.EXIF(6), payload...)), "as it came", "yes", "JPEG, turned upright, with fewer pixels", "without exif"},
+		{"JPEG, rotated, with a position in its EXIF", asJPEG, exif(photo, append(craft.EXIF(6), payload...)), "as it came", "yes", "JPEG, turned upright, with fewer pixels", "without exif"},
 
 		{"JPEG, its second half missing", asJPEG, photo[:len(photo)/2], "as it came", "none", "IMAGE_INVALID", "IMAGE_INVALID"},
 		{"JPEG, its last two bytes missing", asJPEG, photo[:len(photo)-2], "as it came", "none", "IMAGE_INVALID", "IMAGE_INVALID"},
@@ -222,17 +222,17 @@ func hostileFiles(t *testing.T) []hostile {
 		{"PNG of 0 x 10 pixels", asPNG, flat(0, 10), "IMAGE_INVALID", "", "IMAGE_INVALID", "IMAGE_INVALID"},
 		{"GIF of 120 x 0 pixels", asGIF, noRows, "IMAGE_INVALID", "", "IMAGE_INVALID", "IMAGE_INVALID"},
 		{"JPEG of 200 x 0 pixels", asJPEG, jpegWithoutRows, "IMAGE_INVALID", "", "IMAGE_INVALID", "IMAGE_INVALID"},
-		{"JPEG that is its magic bytes alone", asJPEG, []byte("\xff\xd8\xff\xe0"), "IMAGE_INVALID", "", "IMAGE_INVALID", "IMAGE_INVALID"},
+		{"JPEG of magic bytes only", asJPEG, []byte("\xff\xd8\xff\xe0"), "IMAGE_INVALID", "", "IMAGE_INVALID", "IMAGE_INVALID"},
 
-		{"WebP that says it is a JPEG", asJPEG, []byte("RIFF\x24\x00\x00\x00WEBPVP8 "), "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
-		{"HEIC that says it is a JPEG", asJPEG, []byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"), "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
-		{"SVG that says it is a JPEG", asJPEG, []byte(`<svg xmlns="http://www.w3.org/2000/svg"><script>` + payload + `</script></svg>`), "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
-		{"PNG that says it is a JPEG", asJPEG, drawing, "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
+		{"WebP declared as a JPEG", asJPEG, []byte("RIFF\x24\x00\x00\x00WEBPVP8 "), "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
+		{"HEIC declared as a JPEG", asJPEG, []byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"), "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
+		{"SVG declared as a JPEG", asJPEG, []byte(`<svg xmlns="http://www.w3.org/2000/svg"><script>` + payload + `</script></svg>`), "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
+		{"PNG declared as a JPEG", asJPEG, drawing, "FILE_TYPE_MISMATCH", "", "FILE_TYPE_MISMATCH", "FILE_TYPE_MISMATCH"},
 
 		{"JPEG with 2.6 MB of application data", asJPEG, craft.WithSegments(photo, 0xee, 40), "as it came", "none", "JPEG, with fewer pixels", "without other"},
 		{"JPEG whose EXIF is a loop", asJPEG, exif(photo, loop), "as it came", "yes", "JPEG, with fewer pixels", "without exif"},
 		{"JPEG whose EXIF claims 65,535 tags of 4 GB", asJPEG, exif(photo, long), "as it came", "yes", "JPEG, with fewer pixels", "without exif"},
-		{"JPEG whose EXIF is cut off", asJPEG, exif(photo, craft.EXIF(6)[:20]), "as it came", "yes", "JPEG, with fewer pixels", "without exif"},
+		{"JPEG whose EXIF is truncated", asJPEG, exif(photo, craft.EXIF(6)[:20]), "as it came", "yes", "JPEG, with fewer pixels", "without exif"},
 	}
 }
 
@@ -354,18 +354,18 @@ func TestHostileFiles(t *testing.T) {
 		}
 	}
 	if committed, err := os.ReadFile(page); err != nil || string(committed) != text {
-		t.Errorf("docs/hostile-files.md says something else (%v): go test ./test/images -run Hostile -update writes it anew", err)
+		t.Errorf("docs/hostile-files.md is outdated (%v): run go test ./test/images -run Hostile -update", err)
 	}
 }
 
 const hostileHead = `# Hostile files
 
-What becomes of files that are broken, odd, or made to do harm. ` + "`go test ./test/images -run Hostile -v`" + ` sends each through the
-server three times, holds the answers against this table, and what is stored against the answers; it prints the time and the memory
-that took. "Made to fit" is into 4,000 bytes, "decoding memory" 64 MiB. "As it came" means that not a byte was changed.
+What the server does with files that are damaged, unusual, or malicious. ` + "`go test ./test/images -run Hostile -v`" + ` sends each file to the
+server three times, compares the answers with this table and the stored files with the answers, and prints time and memory. The
+limit for "made to fit" is 4,000 bytes, the decoding memory is 64 MiB. "As it came" means that no byte was changed.
 
-An image is accepted by its header: what stands behind that is the reader's to judge, and LivePerson's, which rebuilds files after
-upload. Whoever wants nothing to pass but the picture asks for stripping.
+An image is accepted by its header. The data after the header is the responsibility of the reader, and of LivePerson, which rebuilds
+files after upload. A client that wants to pass on nothing but the picture requests stripping.
 
 `
 

@@ -542,7 +542,9 @@ func TestTheObjectServerComesAndGoesUnderLoad(t *testing.T) {
 // TestAPUTThatALaterOneOvertook has the gateway's own store client PUT where Swift has a newer object already: 202.
 func TestAPUTThatALaterOneOvertook(t *testing.T) {
 	swift := realSwift(t)
-	client := gateway.New(gateway.Config{BaseURL: gateway.Static(swift.endpoint)})
+	client := gateway.New(gateway.Config{
+		BaseURL: func(context.Context, string) (string, error) { return swift.endpoint, nil },
+	})
 	t.Cleanup(func() { client.Close() })
 	s := swift.store()
 	s.T, s.client = t, http.DefaultClient

@@ -1,4 +1,5 @@
-package ledger
+// Package ledgertest has a ledger for the tests of packages that use one.
+package ledgertest
 
 import (
 	"context"
@@ -8,8 +9,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Memory is the simplest ledger, for tests of what works with one: a map, without a server behind it and with nothing that can
-// fail. Servers have a KV, in memory too.
+// Memory is a ledger in a map. It is as strict as ledger.KV about revisions and expiry, and fails only if it is full.
 type Memory struct {
 	max int
 	now func() time.Time
@@ -25,15 +25,15 @@ type entry struct {
 	rev    uint64
 }
 
-// sweepEvery is how often expired records are looked for.
+// sweepEvery is the time between two searches for expired records.
 const sweepEvery = time.Minute
 
-// NewMemory makes a ledger of max records at the most; a record has about 1 KB.
+// NewMemory returns a ledger of at most max records.
 func NewMemory(max int, now func() time.Time) *Memory {
 	return &Memory{max: max, now: now, entries: make(map[string]entry)}
 }
 
-// Load returns the record of key and its revision; revision 0 means that there is none.
+// Load returns the record of key and its revision. Revision 0: there is no record, or it has expired.
 func (m *Memory) Load(_ context.Context, key string) (share.Record, uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -44,8 +44,8 @@ func (m *Memory) Load(_ context.Context, key string) (share.Record, uint64, erro
 	return e.record, e.rev, nil
 }
 
-// Save writes the record of key if its revision still is rev (0: if there is none), and returns the new one; share.ErrStale if
-// it is not, LedgerUnavailable if the ledger is full: a record is never dropped before it expires.
+// Save writes the record of key if its revision is still rev (0: if there is none), and returns the new revision. It returns
+// share.ErrStale if the revision differs, and LedgerUnavailable if the ledger is full: a record is never dropped before it expires.
 func (m *Memory) Save(_ context.Context, key string, r share.Record, rev uint64) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -58,7 +58,7 @@ func (m *Memory) Save(_ context.Context, key string, r share.Record, rev uint64)
 		return 0, share.ErrStale
 	}
 	if !ok && len(m.entries) >= m.max {
-		return 0, share.Errorf(share.LedgerUnavailable, "the record of request ids is full", nil)
+		return 0, share.Errorf(share.LedgerUnavailable, "the ledger of request ids is full", nil)
 	}
 	m.rev++
 	m.entries[key] = entry{record: r, rev: m.rev}

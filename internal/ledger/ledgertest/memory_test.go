@@ -1,4 +1,4 @@
-package ledger
+package ledgertest
 
 import (
 	"strconv"
@@ -8,7 +8,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-func TestAFullMemoryRefusesAndForgetsNothing(t *testing.T) {
+func TestMemory_Full(t *testing.T) {
 	now := time.Unix(1000, 0)
 	m := NewMemory(3, func() time.Time { return now })
 	for i := range 3 {
@@ -24,6 +24,6 @@ func TestAFullMemoryRefusesAndForgetsNothing(t *testing.T) {
 	}
 	now = now.Add(2 * time.Hour)
 	if _, err := m.Save(t.Context(), "one more", share.Record{Expires: now.Add(time.Hour)}, 0); err != nil {
-		t.Errorf("expired records stay in the way: %v", err)
+		t.Errorf("Save after all records expired: %v", err)
 	}
 }

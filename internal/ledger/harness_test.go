@@ -20,14 +20,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childDir); dir != "" {
-		writeUntilKilled(dir)
+	if dir := os.Getenv(childDirEnv); dir != "" {
+		saveUntilKilled(dir)
 		return
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// ledger is what all of them can do.
+// ledger is implemented by KV and ledgertest.Memory.
 type ledger interface {
 	Load(ctx context.Context, key string) (share.Record, uint64, error)
 	Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error)
@@ -53,11 +53,11 @@ func (c *clock) pass(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// config is one that fits tests; servers none: this process's own.
+// config returns a configuration for tests. Without servers it is for an embedded one.
 func config(t testing.TB, dir string, servers ...string) Config {
 	t.Helper()
 	return Config{
-		Servers: servers, Dir: dir, TTL: 24 * time.Hour, MaxBytes: 64 << 20, Timeout: 2 * time.Second, StartTimeout: 20 * time.Second,
+		Servers: servers, Dir: dir, TTL: 24 * time.Hour, MaxBytes: 64 << 20, Timeout: 2 * time.Second, StartTimeout: time.Minute,
 		Now: time.Now, Log: slog.New(slog.NewTextHandler(logTo{t}, nil)),
 	}
 }
@@ -76,11 +76,11 @@ func open(t testing.TB, c Config) *KV {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() }) // a second time where the test has closed it
+	t.Cleanup(func() { l.Close() }) // a second Close is harmless
 	return l
 }
 
-// A peer is a NATS server with a port, as a cluster's would be.
+// A peer is a NATS server that listens on a port.
 type peer struct {
 	t    testing.TB
 	opts server.Options
@@ -96,8 +96,8 @@ func (p *peer) start() {
 	}
 	p.s = s
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		p.t.Fatal("a NATS server does not start")
+	if !s.ReadyForConnections(time.Minute) {
+		p.t.Fatal("a NATS server did not start")
 	}
 	p.opts.Port = s.Addr().(*net.TCPAddr).Port
 }
@@ -110,7 +110,7 @@ func (p *peer) stop() {
 func (p *peer) addr() string { return fmt.Sprintf("127.0.0.1:%d", p.opts.Port) }
 func (p *peer) url() string  { return "nats://" + p.addr() }
 
-// newPeer starts a NATS server that stands alone.
+// newPeer starts a NATS server without a cluster.
 func newPeer(t testing.TB, change ...func(*server.Options)) *peer {
 	t.Helper()
 	p := &peer{t: t, opts: server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()}}
@@ -122,23 +122,23 @@ func newPeer(t testing.TB, change ...func(*server.Options)) *peer {
 	return p
 }
 
-// newCluster starts three. Their ports are found before any of them starts; should something else take one in between, the test
-// fails.
+// newCluster starts three NATS servers. It selects their ports before any of them starts, so the test fails if another process
+// takes one in between.
 func newCluster(t testing.TB) []*peer {
 	t.Helper()
-	var held []net.Listener
+	var listeners []net.Listener
 	var routes []*url.URL
 	for range 3 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		held = append(held, l)
+		listeners = append(listeners, l)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
 	}
 	var peers []*peer
 	var starts sync.WaitGroup
-	for i, l := range held {
+	for i, l := range listeners {
 		port := l.Addr().(*net.TCPAddr).Port
 		l.Close()
 		p := &peer{t: t, opts: server.Options{
@@ -165,24 +165,24 @@ func urls(peers []*peer) []string {
 	return all
 }
 
-// through is a proxy before a peer that can lose the answers.
-type through struct {
+// lossyProxy is a TCP proxy of a peer that can drop its answers.
+type lossyProxy struct {
 	listener net.Listener
 	to       string
 
 	mu    sync.Mutex
-	mute  bool
+	drop  bool
 	conns []net.Conn
 	wg    sync.WaitGroup
 }
 
-func newThrough(t testing.TB, to string) *through {
+func newLossyProxy(t testing.TB, to string) *lossyProxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &through{listener: listener, to: to}
+	p := &lossyProxy{listener: listener, to: to}
 	p.wg.Go(func() {
 		for {
 			in, err := listener.Accept()
@@ -209,9 +209,9 @@ func newThrough(t testing.TB, to string) *through {
 	return p
 }
 
-func (p *through) url() string { return "nats://" + p.listener.Addr().String() }
+func (p *lossyProxy) url() string { return "nats://" + p.listener.Addr().String() }
 
-func (p *through) copy(to, from net.Conn, answers bool) {
+func (p *lossyProxy) copy(to, from net.Conn, answers bool) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
@@ -221,9 +221,9 @@ func (p *through) copy(to, from net.Conn, answers bool) {
 			return
 		}
 		p.mu.Lock()
-		mute := p.mute && answers
+		drop := p.drop && answers
 		p.mu.Unlock()
-		if mute {
+		if drop {
 			continue
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
@@ -232,15 +232,15 @@ func (p *through) copy(to, from net.Conn, answers bool) {
 	}
 }
 
-// loseAnswers swallows what the server sends.
-func (p *through) loseAnswers(yes bool) {
+// dropAnswers drops everything that the server sends.
+func (p *lossyProxy) dropAnswers(yes bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mute = yes
+	p.drop = yes
 }
 
-// cut ends every connection.
-func (p *through) cut() {
+// cut closes every connection.
+func (p *lossyProxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.conns {
@@ -249,7 +249,7 @@ func (p *through) cut() {
 	p.conns = nil
 }
 
-// put writes bytes under a key past the ledger.
+// put stores bytes under a key without using the ledger.
 func put(t *testing.T, url, key string, value []byte) {
 	t.Helper()
 	nc, err := nats.Connect(url)

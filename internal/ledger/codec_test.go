@@ -1,0 +1,121 @@
+package ledger
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// storedRecords are the records in testdata, as the first version of the format stored them.
+func storedRecords() map[string]share.Record {
+	at := time.Date(2126, 11, 29, 20, 0, 0, 123456789, time.UTC)
+	size, seq, crc := int64(300_000), int64(17), uint32(0xe3069283)
+	sums := share.Checksums{CRC32C: &crc, SHA256: []byte{0xde, 0xad, 0xbe, 0xef}}
+	return map[string]share.Record{
+		"upload": {
+			Attempt: "attempt-1", AttemptTime: at, Expires: at.Add(24 * time.Hour), Fingerprint: []byte{1, 2, 3, 255},
+			DeclaredSize: &size, Declared: sums, State: share.Published, PublishDeadline: at.Add(time.Minute),
+			File: &share.StoredFile{
+				Conversation: "conversation-1", Dialog: "dialog-1", DisplayName: "café <1>.jpg",
+				File: share.HostedFile{
+					StoragePath: "/v1/AUTH_async-images/12345678/a.JPG", FileType: "JPG", Caption: "two\nlines", Preview: "data:image/jpeg;base64,AA==",
+				},
+				Size: size, ETag: "0123456789abcdef", Checksums: sums, Sequence: &seq, Time: at.Add(time.Second),
+				SenderID: "consumer-1", SenderRole: share.RoleConsumer, PreviewOmitted: true,
+				Image: &share.ImageChange{
+					InputSize: 900_000, InputChecksums: sums, InputType: share.PNG, Input: share.ImageInfo{Width: 900, Height: 600},
+					Stored: share.ImageInfo{Width: 600, Height: 400}, Recoded: true, Rotated: true, Scaled: true, JPEGQuality: 82,
+					Removed: []share.ImageMetadata{share.MetadataEXIF, share.MetadataXMP}, TrailingBytes: 11,
+				},
+			},
+		},
+		"failed": {
+			Attempt: "attempt-2", AttemptTime: at, Expires: at.Add(24 * time.Hour), Fingerprint: []byte{4}, State: share.Failed,
+			Failure: share.FileTooLarge, FailureMessage: "the file is too large",
+		},
+		"conversation": {
+			Attempt: "attempt-3", AttemptTime: at, Expires: at.Add(24 * time.Hour), Fingerprint: []byte{5}, State: share.Publishing,
+			PublishDeadline: at.Add(time.Minute), ConversationID: "conversation-2", Known: []string{"conversation-0", "conversation-1"},
+		},
+	}
+}
+
+// TestKV_StoredRecords reads records that the first release wrote, byte for byte. If the encoding changes, the version must too, and
+// these records must still be read.
+func TestKV_StoredRecords(t *testing.T) {
+	p := newPeer(t)
+	l := open(t, config(t, "", p.url()))
+	for name, want := range storedRecords() {
+		value, err := os.ReadFile("testdata/record-v1-" + name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, p.url(), name, value)
+		got, rev, err := l.Load(t.Context(), name)
+		if err != nil || rev == 0 {
+			t.Fatalf("%s: revision %d, %v", name, rev, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		// Servers of the first release read what this one writes: the two run side by side during an upgrade.
+		read, err := requests.decode(value, name, rev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, write, err := requests.encode(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again = bytes.Replace(again, []byte(write), []byte(read.name), 1); !bytes.Equal(again, value) {
+			t.Errorf("%s is written as\n%s\nand was\n%s", name, again, value)
+		}
+		if _, err := l.Save(t.Context(), name, got, rev); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestFormat_Versions decodes records of other versions and kinds, which must fail with LedgerUnavailable.
+func TestFormat_Versions(t *testing.T) {
+	type claim struct{ Expires time.Time }
+	claims := format[claim]{version: 2, kind: "claim", expires: func(c claim) time.Time { return c.Expires }}
+	expires := time.Date(2126, 1, 2, 3, 4, 5, 0, time.UTC)
+	value, name, err := claims.encode(claim{expires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := claims.decode(value, "k", 7); err != nil || got != (found[claim]{claim{expires}, expires, name, 7}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	request, _, err := requests.encode(share.Record{Expires: expires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, requestErr := claims.decode(request, "k", 1)
+	_, claimErr := requests.decode(value, "k", 1)
+	otherKind := bytes.Replace(request, []byte(`{`), []byte(`{"kind":"claim",`), 1)
+	_, kindErr := requests.decode(otherKind, "k", 1)
+	_, newerErr := requests.decode([]byte(`{"version":9,"record":["a newer form"]}`), "k", 1)
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"a request as a claim":    {requestErr, "use a new request id"},
+		"a claim as a request":    {claimErr, "newer server"},
+		"a request of other kind": {kindErr, "another kind"},
+		"a newer request":         {newerErr, "newer server"},
+	} {
+		if text := fmt.Sprintf("%v %v", c.err, errors.Unwrap(c.err)); !share.Is(c.err, share.LedgerUnavailable) || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %s; want LEDGER_UNAVAILABLE with %q", name, text, c.want)
+		}
+	}
+}
