@@ -4,21 +4,19 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 const (
 	brandChanged = ".ams.aam.ExConversationChangeNotification"
 	live         = ".ams.ms.OnlineEventDistribution"
-	ringing      = ".ams.routing.RoutingTaskNotification"
 )
 
-// participants is an update of a conversation's participants.
+// participants returns an update of a conversation's participants.
 func participants(conv, members string) string {
 	return fmt.Sprintf(`{"conversationId":%q,"conversationField":[{"field":"ParticipantsChange",%s}]}`, conv, members)
 }
 
-func TestBrandUpgrade(t *testing.T) {
+func TestAgent_Upgrade(t *testing.T) {
 	s := start(t, Options{Accounts: []string{acct, "87654321"}})
 	in := logIn(t, s, "ann")
 	path := "/ws_api/account/" + acct + "/messaging/brand/" + in.text("bearer")
@@ -36,7 +34,7 @@ func TestBrandUpgrade(t *testing.T) {
 	}
 }
 
-func TestBrandConversation(t *testing.T) {
+func TestAgent_Conversation(t *testing.T) {
 	s := start(t, Options{})
 	token := signUp(t, s)
 	w := consumer(t, s, token)
@@ -49,12 +47,12 @@ func TestBrandConversation(t *testing.T) {
 	oldID, pid := acct+"."+in.text("config.userId"), in.text("config.userPid")
 	a := agent(t, s, in)
 	a.ok(".ams.aam.SubscribeExConversations", fmt.Sprintf(`{"convState":["OPEN"],"agentIds":[%q]}`, oldID))
-	a.note(brandChanged).want(t, "body.changes", "[]") // not there yet
+	a.note(brandChanged).want(t, "body.changes", "[]") // no conversation of this agent yet
 	all := a.ok(".ams.aam.SubscribeExConversations", `{"convState":["OPEN"]}`).text("body.subscriptionId")
 	a.note(brandChanged).want(t, "body.changes.0.result.convId", conv)
 	a.ok(".ams.aam.UnsubscribeExConversations", fmt.Sprintf(`{"subscriptionId":%q}`, all))
 
-	a.refused(40302, ".ams.ms.PublishEvent", textEvent(conv, "not in yet"))
+	a.refused(40302, ".ams.ms.PublishEvent", textEvent(conv, "not a participant yet"))
 	a.ok(".ams.cm.UpdateConversationField", participants(conv, fmt.Sprintf(`"type":"ADD","role":"MANAGER","userId":%q`, oldID))).
 		want(t, "body", "OK Agent added successfully")
 	n := a.note(brandChanged)
@@ -66,7 +64,7 @@ func TestBrandConversation(t *testing.T) {
 	details.want(t, "dialogs.0.channelType", "MESSAGING")
 	n.want(t, "body.changes.0.result.lastContentEventNotification.event.message", "hello")
 
-	// The backlog is asked for, and comes in the answer; what follows comes by itself, with both of the originator's ids.
+	// The answer to a query has the backlog. Later events arrive as notifications, with both ids of the originator.
 	d := a.ok(".ams.ms.QueryMessages", fmt.Sprintf(`{"dialogId":%q,"newerThanSequence":0}`, conv))
 	d.want(t, "type", ".ams.ms.QueryMessages$Response")
 	d.want(t, "body.0.event.message", "hello")
@@ -82,15 +80,15 @@ func TestBrandConversation(t *testing.T) {
 	n.want(t, "body.changes.0.originatorMetadata.role", "MANAGER")
 	n.want(t, "body.changes.0.originatorPId", nil)
 
-	// What is said among agents stays among them.
-	a.ok(".ams.ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"messageAudience":"AGENTS_AND_MANAGERS","event":{"type":"ContentEvent","contentType":"text/plain","message":"psst"}}`, conv))
+	// Consumers do not get messages for agents.
+	a.ok(".ams.ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"messageAudience":"AGENTS_AND_MANAGERS","event":{"type":"ContentEvent","contentType":"text/plain","message":"for agents"}}`, conv))
 	a.note(live).want(t, "body.messageAudience", "AGENTS_AND_MANAGERS")
 	w.quiet(events)
 	if n := w.ok("ms.QueryMessages", fmt.Sprintf(`{"dialogId":%q}`, conv)).at("body").([]any); len(n) != 2 {
 		t.Errorf("the consumer sees %d events", len(n))
 	}
 
-	// Files go both ways.
+	// Both can send files.
 	sent := w.upload(s, "JPG", jpeg)
 	a.refused(40402, ".ams.ms.GenerateURLForDownloadFile", fmt.Sprintf(`{"relativePath":%q}`, sent))
 	w.ok("ms.PublishEvent", fileEvent(conv, sent, "JPG"))
@@ -102,7 +100,7 @@ func TestBrandConversation(t *testing.T) {
 	a.ok("ms.PublishEvent", strings.Replace(fileEvent(conv, secret, "JPEG"), `{"dialogId"`, `{"messageAudience":"AGENTS_AND_MANAGERS","dialogId"`, 1))
 	w.refused(40402, "ms.GenerateURLForDownloadFile", fmt.Sprintf(`{"relativePath":%q}`, secret))
 
-	// The consumer's comings and goings are told, and not stored.
+	// Notifications report when the consumer disconnects and returns; they are not stored.
 	_ = w.conn.Close()
 	presence := func(state string) {
 		t.Helper()
@@ -115,24 +113,24 @@ func TestBrandConversation(t *testing.T) {
 	a.refused(40002, ".ams.cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"ASSIGNED_AGENT"`))
 	a.ok(".ams.cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"MANAGER"`)).want(t, "body", "OK Agent removed successfully")
 	a.expect("DELETE", func(d dict) bool { return d["type"] == brandChanged && d.text("body.changes.0.type") == "DELETE" })
-	a.refused(40302, "ms.PublishEvent", textEvent(conv, "out again"))
+	a.refused(40302, "ms.PublishEvent", textEvent(conv, "no longer a participant"))
 }
 
-func TestBrandFollows(t *testing.T) {
+func TestAgent_Subscription(t *testing.T) {
 	s := start(t, Options{})
 	w := consumer(t, s, signUp(t, s))
 	conv := w.conversation()
 	w.publishText(conv, "before")
 	a := agent(t, s, logIn(t, s, "ann"))
-	w.publishText(conv, "unheard")
+	w.publishText(conv, "before the subscription")
 	a.quiet(live)
 	a.ok("ms.SubscribeMessagingEvents", fmt.Sprintf(`{"dialogId":%q,"fromSeq":0}`, conv)).want(t, "type", ".ams.GenericSubscribe$Response")
-	a.note(events).want(t, "body.changes.1.event.message", "unheard")
+	a.note(events).want(t, "body.changes.1.event.message", "before the subscription")
 	w.publishText(conv, "after")
 	a.note(live).want(t, "body.event.message", "after")
 }
 
-func TestAgentRequestConversation(t *testing.T) {
+func TestAgent_RequestConversation(t *testing.T) {
 	s := start(t, Options{})
 	token := signUp(t, s)
 	w := consumer(t, s, token)
@@ -149,79 +147,30 @@ func TestAgentRequestConversation(t *testing.T) {
 	a.refused(40001, ".ams.cm.AgentRequestConversation", `{}`)
 }
 
-func TestRouting(t *testing.T) {
-	c := newClock()
-	s := start(t, Options{Now: c.Now})
+func TestAgent_State(t *testing.T) {
+	s := start(t, Options{})
+	a := agent(t, s, logIn(t, s, "ann"))
+	const state = ".ams.routing.AgentStateNotification"
+	a.ok(".ams.routing.SubscribeAgentsState", "{}")
+	a.note(state).want(t, "body.changes.0.result.availability", "OFFLINE")
+	d := a.ok(".ams.routing.SetAgentState", `{"availability":"ONLINE","channels":["MESSAGING"]}`)
+	d.want(t, "code", 202)
+	d.want(t, "body", "Agent state updated successfully")
+	a.note(state).want(t, "body.changes.0.result.availability", "ONLINE")
+	a.refused(40002, "routing.SetAgentState", `{"availability":"ASLEEP"}`)
+}
+
+func TestAgent_Assignment(t *testing.T) {
+	s := start(t, Options{})
 	w := consumer(t, s, signUp(t, s))
 	conv := w.conversation()
-	ann, bob := logIn(t, s, "ann"), logIn(t, s, "bob")
-	a, b := agent(t, s, ann), agent(t, s, bob)
-
-	a.ok(".ams.routing.SubscribeAgentsState", "{}")
-	a.note(".ams.routing.AgentStateNotification").want(t, "body.changes.0.result.availability", "OFFLINE")
-	sub := a.ok(".ams.routing.SubscribeRoutingTasks", `{"channelType":"MESSAGING"}`).text("body.subscriptionId")
-	a.note(ringing).want(t, "body.changes", "[]")
-	online := func(k *wire) {
-		d := k.ok(".ams.routing.SetAgentState", `{"availability":"ONLINE","channels":["MESSAGING"]}`)
-		d.want(t, "code", 202)
-		d.want(t, "body", "Agent state updated successfully")
-	}
-	online(a)
-	a.note(".ams.routing.AgentStateNotification").want(t, "body.changes.0.result.availability", "ONLINE")
-	n := a.note(ringing)
-	n.want(t, "body.subscriptionId", sub)
-	n.want(t, "body.changes.0.result.conversationId", conv)
-	n.want(t, "body.changes.0.result.taskCompleted", false)
-	n.want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	ringID := n.text("body.changes.0.result.ringsDetails.0.ringId")
-
-	// Who comes later is rung as well, and sees it when it subscribes.
-	online(b)
-	b.ok(".ams.routing.SubscribeRoutingTasks", "{}")
-	n = b.note(ringing)
-	bobs := n.text("body.changes.0.result.ringsDetails.0.ringId")
-	b.quiet(ringing)
-	if bobs == "" || bobs == ringID {
-		t.Fatalf("rings %q and %q", ringID, bobs)
-	}
-	update := func(id, state string) string { return fmt.Sprintf(`{"ringId":%q,"ringState":%q}`, id, state) }
-	b.refused(40404, ".ams.routing.UpdateRingState", update(ringID, "ACCEPTED"))
-	b.refused(40002, ".ams.routing.UpdateRingState", update(bobs, "IGNORED"))
-	d := a.ok(".ams.routing.UpdateRingState", update(ringID, "ACCEPTED"))
-	d.want(t, "code", 202)
-	d.want(t, "body", "Ring state updated successfully")
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "ACCEPTED")
-	b.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "CANCELLED")
-	b.refused(40404, ".ams.routing.UpdateRingState", update(bobs, "ACCEPTED"))
-	a.publishText(conv, "I have it")
+	a, b := agent(t, s, logIn(t, s, "ann")), agent(t, s, logIn(t, s, "bob"))
+	a.ok("cm.UpdateConversationField", participants(conv, `"type":"ADD","role":"ASSIGNED_AGENT"`))
+	a.publishText(conv, "hello")
 	w.note(events).want(t, "body.changes.0.originatorMetadata.role", "ASSIGNED_AGENT")
-
-	// Handed on to one agent by name, only that one is rung; when he refuses, everybody else is.
 	b.refused(40002, "cm.UpdateConversationField", participants(conv, `"type":"ADD","role":"ASSIGNED_AGENT"`))
-	a.ok(".ams.cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":[
-		{"field":"ParticipantsChange","type":"REMOVE","role":"ASSIGNED_AGENT"},
-		{"field":"ParticipantsChange","type":"SUGGEST","role":"ASSIGNED_AGENT","userId":"%s.%s"},
-		{"field":"Skill","type":"UPDATE","skill":"42"}]}`, conv, acct, bob.text("config.userId"))).
+	a.ok("cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"ASSIGNED_AGENT"`)).
 		want(t, "body", "OK Agent removed successfully")
-	n = b.note(ringing)
-	n.want(t, "body.changes.0.result.skillId", "42")
-	a.quiet(ringing)
-	b.refused(40302, "ms.PublishEvent", textEvent(conv, "only suggested"))
-	b.ok(".ams.routing.UpdateRingState", update(n.text("body.changes.0.result.ringsDetails.0.ringId"), "REJECTED"))
-	b.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "REJECTED")
-	n = a.note(ringing)
-	n.want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	b.quiet(ringing)
-
-	// A ring that nobody answers runs out and begins again; it ends with its agent's shift and with the conversation.
-	c.advance(80 * time.Second)
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "EXPIRED")
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	a.ok("routing.SetAgentState", `{"availability":"AWAY"}`)
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "CANCELLED")
-	online(a)
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	w.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv))
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "CANCELLED")
-	a.refused(40002, "routing.SetAgentState", `{"availability":"ASLEEP"}`)
+	b.ok("cm.UpdateConversationField", participants(conv, `"type":"ADD","role":"ASSIGNED_AGENT"`))
+	a.refused(40302, "ms.PublishEvent", textEvent(conv, "removed"))
 }

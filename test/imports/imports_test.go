@@ -57,12 +57,21 @@ var table = map[string]rule{
 	"internal/connector": {ours: append([]string{"internal/lprest", "internal/lpwire"}, rules...)},
 	"internal/sandbox":   {},
 	"internal/recvlimit": {},
-	"clients/go":         {ours: []string{"gen/go/...", "internal/share", "internal/netrules"}},
-	"cmd/client":         {ours: []string{"clients/go", "gen/go/...", "internal/share", "internal/netrules"}},
-	"cmd/server":         {ours: everything},
-	"test/...":           {ours: everything},
-	"test/wire":          {},
-	"test/wire/cmd/...":  {ours: []string{"test/wire"}},
+	// The sandbox's parts know each other as little as possible.
+	"internal/sandbox/fault":      {stdlibOnly: true},
+	"internal/sandbox/jsonhttp":   {stdlibOnly: true},
+	"internal/sandbox/journal":    {stdlibOnly: true},
+	"internal/sandbox/swift":      {ours: []string{"internal/sandbox/fault", "internal/sandbox/journal"}, stdlibOnly: true},
+	"internal/sandbox/liveperson": {ours: []string{"internal/sandbox/fault", "internal/sandbox/journal", "internal/sandbox/jsonhttp"}},
+	"internal/sandbox/connector": {ours: []string{
+		"internal/sandbox/fault", "internal/sandbox/journal", "internal/sandbox/jsonhttp", "internal/sandbox/liveperson",
+	}},
+	"clients/go":        {ours: []string{"gen/go/...", "internal/share", "internal/netrules"}},
+	"cmd/client":        {ours: []string{"clients/go", "gen/go/...", "internal/share", "internal/netrules"}},
+	"cmd/server":        {ours: everything},
+	"test/...":          {ours: everything},
+	"test/wire":         {},
+	"test/wire/cmd/...": {ours: []string{"test/wire"}},
 }
 
 // sandboxUsers are the only code, besides tests, that may import internal/sandbox.
