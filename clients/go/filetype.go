@@ -9,7 +9,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// sniffBytes is how many first bytes DetectFileType makes use of.
+// sniffBytes is the number of first bytes that DetectFileType uses.
 const sniffBytes = 512
 
 var typeByExtension = map[string]pb.FileType{
@@ -19,8 +19,8 @@ var typeByExtension = map[string]pb.FileType{
 	".docx": pb.FileType_FILE_TYPE_DOCX, ".xlsx": pb.FileType_FILE_TYPE_XLSX, ".pptx": pb.FileType_FILE_TYPE_PPTX,
 }
 
-// DetectFileType tells a file's type by its first bytes (512 are enough) and, where those leave it open, by the extension of
-// its name. The bytes win: the server refuses a name that they belie. Unspecified: it is none of the types in FileType.
+// DetectFileType returns the type of a file by its first bytes (512 are enough) or, if they do not decide it, by the extension of
+// its name. The bytes win, because the server checks them. Unspecified: the file is of no known type.
 func DetectFileType(name string, head []byte) pb.FileType {
 	byName := typeByExtension[strings.ToLower(path.Ext(name))]
 	for magic, t := range map[string]pb.FileType{
@@ -37,12 +37,12 @@ func DetectFileType(name string, head []byte) pb.FileType {
 	return byName
 }
 
-// isText says whether the first bytes of a file are UTF-8 without control characters that no text has.
+// isText reports whether the first bytes of a file are UTF-8 without control characters other than white space.
 func isText(head []byte) bool {
 	for len(head) > 0 {
 		r, n := utf8.DecodeRune(head)
 		if r == utf8.RuneError && n == 1 {
-			return !utf8.FullRune(head) // cut off in mid-character is fine
+			return !utf8.FullRune(head) // the character may continue after head
 		}
 		if r < ' ' && !strings.ContainsRune("\t\n\r\f", r) || r == 0x7f {
 			return false
