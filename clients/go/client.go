@@ -24,39 +24,46 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
-// serviceConfig is how calls wait and repeat by default. A method's entry replaces its service's whole entry.
-//
-// Upload and Download have no retryPolicy: gRPC would replay the stream behind the caller's back and without regard to
-// RetryInfo, and Upload and Download here repeat by themselves. Signing in has none either, because signing in twice is
-// not signing in once. Everything else is repeatable, with a request id where it changes something.
+// serviceConfig has the timeouts of single attempts, and makes calls wait for a connection. A method's entry replaces the whole
+// entry of its service. There is no retryPolicy: see identityConn.Invoke and the pacer.
 const serviceConfig = `{
  "loadBalancingConfig": [{"round_robin": {}}],
  "healthCheckConfig": {"serviceName": "lpfileshare.v1.FileSharingService"},
- "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
  "methodConfig": [
   {"name": [{"service": "lpfileshare.v1.FileSharingService"}, {"service": "lpfileshare.v1.ConversationService"},
             {"service": "lpfileshare.v1.AccountService"}, {"service": "lpfileshare.v1.IdentityService", "method": "SignOutAgent"}],
-   "timeout": "15s", "waitForReady": true,
-   "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.2s", "maxBackoff": "5s", "backoffMultiplier": 2,
-                   "retryableStatusCodes": ["UNAVAILABLE"]}},
+   "timeout": "15s", "waitForReady": true},
   {"name": [{"service": "lpfileshare.v1.IdentityService"}], "timeout": "30s", "waitForReady": true},
+  {"name": [{"service": "lpfileshare.v1.FileSharingService", "method": "PublishUpload"}], "timeout": "60s", "waitForReady": true},
+  {"name": [{"service": "lpfileshare.v1.FileSharingService", "method": "UploadSmallFile"}], "timeout": "600s", "waitForReady": true},
   {"name": [{"service": "lpfileshare.v1.FileSharingService", "method": "Upload"}],
    "timeout": "600s", "waitForReady": true, "maxRequestMessageBytes": 1114112},
   {"name": [{"service": "lpfileshare.v1.FileSharingService", "method": "Download"}], "timeout": "600s", "waitForReady": true},
   {"name": [{"service": "lpfileshare.v1.FileSharingService", "method": "WatchFiles"}], "waitForReady": true}
  ]}`
 
-// A Client is a connection to an lpfileshare server, and the identity that its calls carry.
+// A Client is a connection to an lpfileshare server, or to several, with the identity that its calls carry.
 type Client struct {
-	conn *grpc.ClientConn
-	dial []grpc.DialOption // how conn was made
-	ids  identityConn      // conn, with the identity put on calls
+	conn    *grpc.ClientConn
+	dial    []grpc.DialOption // the options that conn was created with
+	id      Identity
+	account string // id, or empty
 
-	rawFiles pb.FileSharingServiceClient // without identity: streams put theirs on themselves, to know which token was refused
-	files    pb.FileSharingServiceClient
-	convs    pb.ConversationServiceClient
-	identity pb.IdentityServiceClient
-	accounts pb.AccountServiceClient
+	raw     Stubs
+	streams pb.FileSharingServiceClient // without identity: streams add theirs themselves, because they need the token to renew it
+}
+
+// Stubs are the generated clients. Their calls carry the identity of the Client. Unary calls follow the retry rule and return
+// [*Error]; streaming calls return the plain gRPC status.
+type Stubs struct {
+	// Files is the client of FileSharingService.
+	Files pb.FileSharingServiceClient
+	// Conversations is the client of ConversationService.
+	Conversations pb.ConversationServiceClient
+	// Identity is the client of IdentityService. Of its calls only SignOutAgent carries an identity.
+	Identity pb.IdentityServiceClient
+	// Accounts is the client of AccountService.
+	Accounts pb.AccountServiceClient
 }
 
 // An Option changes how Dial connects.
@@ -67,71 +74,88 @@ type settings struct {
 	plaintext bool
 	userAgent string
 	identity  Identity
+	account   string
 	dial      []grpc.DialOption
 }
 
-// WithTLS connects by TLS with a configuration of the caller's, for example with a private authority or a client certificate.
+// WithTLS connects over TLS with the given configuration, for example with a private certificate authority or a client certificate.
 func WithTLS(config *tls.Config) Option {
 	return func(s *settings) error {
 		if config == nil {
-			return errors.New("WithTLS needs a configuration")
+			return errors.New("WithTLS: the configuration is nil")
 		}
 		s.tls = config.Clone()
 		return nil
 	}
 }
 
-// WithPlaintext connects without TLS to whatever target. Tokens and files then cross the network readable by anybody on the
-// way: only for networks that are protected otherwise, such as a mesh.
+// WithPlaintext connects without TLS to any target. Tokens and files are then readable on the network: use it only if something
+// else protects the connection, for example a service mesh.
 func WithPlaintext() Option {
 	return func(s *settings) error { s.plaintext = true; return nil }
 }
 
-// WithUserAgent puts a program's name and version before this package's own in the user agent.
+// WithUserAgent adds the name and version of a program to the user agent, before those of this package.
 func WithUserAgent(agent string) Option {
 	return func(s *settings) error { s.userAgent = agent; return nil }
 }
 
-// WithDialOptions adds gRPC's own options, after those that Dial sets.
+// WithDialOptions adds options of gRPC after those that Dial sets.
 func WithDialOptions(options ...grpc.DialOption) Option {
 	return func(s *settings) error { s.dial = append(s.dial, options...); return nil }
 }
 
-// WithConsumerToken makes calls carry a consumer's token.
+// WithConsumerToken sets the identity to [ConsumerToken].
 func WithConsumerToken(source TokenSource) Option { return withIdentity(ConsumerToken(source)) }
 
-// WithAgentToken makes calls carry an agent's token.
+// WithAgentToken sets the identity to [AgentToken].
 func WithAgentToken(source TokenSource) Option { return withIdentity(AgentToken(source)) }
 
-// WithExternalConsumerID makes calls carry a consumer's id: see [ExternalConsumerID].
+// WithExternalConsumerID sets the identity to [ExternalConsumerID].
 func WithExternalConsumerID(id string) Option { return withIdentity(ExternalConsumerID(id)) }
+
+// WithAccount sets the account of requests that do not name one: see [Client.Account].
+func WithAccount(id string) Option {
+	return func(s *settings) error { s.account = id; return nil }
+}
 
 func withIdentity(id Identity) Option {
 	return func(s *settings) error {
 		if s.identity.key != "" {
-			return fmt.Errorf("two identities: %s and %s; a call carries exactly one", s.identity.key, id.key)
+			return fmt.Errorf("two identities, %s and %s; a call carries exactly one", s.identity.key, id.key)
 		}
 		s.identity = id
 		return nil
 	}
 }
 
-// Dial makes a client for target, a gRPC name such as "files.example.com:443" or "dns:///files.example.com:443", or several servers
-// that share their ledger, "files-1.example.com:443,files-2.example.com:443". It does not connect yet: see [Client.Connect].
+// Dial returns a client for target: a gRPC name such as "files.example.com:443" or "dns:///files.example.com:443", or several servers
+// that share a ledger, "files-1.example.com:443,files-2.example.com:443". It does not connect yet; see [Client.Connect].
 //
-// Where there are several servers, by a list or by a name with several addresses, calls go to them in turn, and past those that
-// cannot be reached, go down or are not well. An upload that breaks off goes on, from its first byte, at the next one, under the
-// same request id; a server that falls silent is given up after at most 40 seconds.
+// If there are several servers, by a list or by a name with several addresses, calls are distributed over those that are reachable
+// and healthy. An upload that is interrupted is repeated on the next one under the same request id. A server that stops responding
+// is given up after at most 40 seconds.
 //
-// The connection is TLS with the system's authorities, except to loopback addresses and Unix sockets, where it is plaintext;
-// WithTLS and WithPlaintext say otherwise. The caller closes the client.
+// The connection uses TLS with the system's certificate authorities. To loopback addresses and Unix sockets it is plaintext.
+// WithTLS and WithPlaintext change that. The caller must close the client.
 func Dial(target string, options ...Option) (*Client, error) {
 	var s settings
+	if err := s.apply(options); err != nil {
+		return nil, fmt.Errorf("dial %s: %w", target, err)
+	}
+	return s.dialTarget(target)
+}
+
+func (s *settings) apply(options []Option) error {
 	for _, o := range options {
-		if err := o(&s); err != nil {
-			return nil, fmt.Errorf("dial %s: %w", target, err)
+		if err := o(s); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (s *settings) dialTarget(target string) (*Client, error) {
 	if s.tls != nil && s.plaintext {
 		return nil, fmt.Errorf("dial %s: WithTLS and WithPlaintext exclude each other", target)
 	}
@@ -153,7 +177,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
 	}
-	return newClient(conn, dial, s.identity), nil
+	return newClient(conn, dial, s.identity, strings.TrimPrefix(s.account, accountPrefix)), nil
 }
 
 func (s *settings) credentials(target string) credentials.TransportCredentials {
@@ -167,59 +191,54 @@ func (s *settings) credentials(target string) credentials.TransportCredentials {
 	}
 }
 
-func newClient(conn *grpc.ClientConn, dial []grpc.DialOption, id Identity) *Client {
+func newClient(conn *grpc.ClientConn, dial []grpc.DialOption, id Identity, account string) *Client {
 	ids := identityConn{conn: conn, id: id}
 	c := &Client{
-		conn: conn, dial: dial, ids: ids,
-		rawFiles: pb.NewFileSharingServiceClient(conn),
-		files:    pb.NewFileSharingServiceClient(ids),
-		convs:    pb.NewConversationServiceClient(ids),
-		identity: pb.NewIdentityServiceClient(ids),
-		accounts: pb.NewAccountServiceClient(ids),
+		conn: conn, dial: dial, id: id, account: account,
+		streams: pb.NewFileSharingServiceClient(conn),
+		raw: Stubs{
+			Files:         pb.NewFileSharingServiceClient(ids),
+			Conversations: pb.NewConversationServiceClient(ids),
+			Identity:      pb.NewIdentityServiceClient(ids),
+			Accounts:      pb.NewAccountServiceClient(ids),
+		},
 	}
 	if b, ok := id.source.(interface {
 		bind(pb.IdentityServiceClient)
 	}); ok {
-		b.bind(c.identity)
+		b.bind(c.raw.Identity)
 	}
 	return c
 }
 
-// As gives a client with another identity over the same connection. Closing either closes both.
-func (c *Client) As(id Identity) *Client { return newClient(c.conn, c.dial, id) }
+// As returns a client with another identity on the same connection. Closing either closes both.
+func (c *Client) As(id Identity) *Client { return newClient(c.conn, c.dial, id, c.account) }
 
 // Close ends the connection and every call on it.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Files is the generated client of FileSharingService, with this client's identity on each call.
-func (c *Client) Files() pb.FileSharingServiceClient { return c.files }
+// Raw returns the generated clients, for calls and fields that this package has no method for.
+func (c *Client) Raw() Stubs { return c.raw }
 
-// Conversations is the generated client of ConversationService, with this client's identity on each call and a request id
-// wherever the caller gives none.
-func (c *Client) Conversations() pb.ConversationServiceClient { return c.convs }
+// Account returns the resource name of the account that WithAccount or LPFILESHARE_ACCOUNT set, accounts/{account}. Empty: none.
+func (c *Client) Account() string { return accountName(c.account) }
 
-// Identity is the generated client of IdentityService. Its calls carry no identity, but for SignOutAgent.
-func (c *Client) Identity() pb.IdentityServiceClient { return c.identity }
-
-// Accounts is the generated client of AccountService, with this client's identity on each call.
-func (c *Client) Accounts() pb.AccountServiceClient { return c.accounts }
-
-// Connect reaches the server, and fails as soon as it is known that it cannot be reached. Calls connect by themselves, but
-// wait for a server that may come up; Connect is for programs that had rather say so at once.
+// Connect connects to the server, and returns an error as soon as the server turns out to be unreachable. It is optional: calls
+// connect on demand, but they wait for a server that is not there yet.
 func (c *Client) Connect(ctx context.Context) error {
 	_, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(false))
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		return newError("connect to "+strings.TrimPrefix(c.conn.Target(), listScheme+":///"), err)
-	default: // an answer of whatever kind: the server is there
+	default: // any other result comes from the server
 		return nil
 	}
 }
 
-// Health asks for the server's health; "" is the server as a whole. It does so over a connection of its own, since calls on
-// the client's go only to a server that says that it is well.
+// Health returns the health of a service; "" is the whole server. It uses a connection of its own, because the client's does not
+// send calls to a server that reports that it is not serving.
 func (c *Client) Health(ctx context.Context, service string) (healthpb.HealthCheckResponse_ServingStatus, error) {
-	const op = "ask for health"
+	const op = "check health"
 	conn, err := grpc.NewClient(c.conn.Target(), append(slices.Clone(c.dial), grpc.WithDisableHealthCheck())...)
 	if err != nil {
 		return healthpb.HealthCheckResponse_UNKNOWN, fmt.Errorf("%s: %w", op, err)
@@ -232,8 +251,8 @@ func (c *Client) Health(ctx context.Context, service string) (healthpb.HealthChe
 	return r.GetStatus(), nil
 }
 
-// IsLoopback says whether a target is on this machine by its name alone: a loopback address, "localhost" or a Unix socket.
-// Only there does Dial leave TLS out by itself. Of several targets all must be.
+// IsLoopback reports whether a target is on this machine, judged by its name alone: a loopback address, "localhost" or a Unix
+// socket. Only there does Dial use plaintext by default. A list of targets is on this machine if all of them are.
 func IsLoopback(target string) bool {
 	if first, others, several := strings.Cut(target, ","); several {
 		return IsLoopback(first) && IsLoopback(others)
@@ -255,7 +274,7 @@ func IsLoopback(target string) bool {
 	return netrules.IsLoopback(host)
 }
 
-// version is this module's version, as the program that uses it was built with.
+// version returns the version of this module in the running program.
 func version() string {
 	const path = "github.com/lpfileshare/lpfileshare"
 	info, ok := debug.ReadBuildInfo()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -31,7 +32,7 @@ func session(token string, life time.Duration) *lpfileshare.ConsumerTokens {
 func renewTo(token string) func(context.Context, int, *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error) {
 	return func(ctx context.Context, _ int, r *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error) {
 		if md, _ := metadata.FromIncomingContext(ctx); len(keysOf(md)) != 0 {
-			return nil, status.Error(codes.InvalidArgument, "IdentityService was shown an identity")
+			return nil, status.Error(codes.InvalidArgument, "a call of IdentityService carries an identity")
 		}
 		if r.GetAccount() != "accounts/12345678" || !strings.HasPrefix(r.GetRenewalSecret(), "secret of ") {
 			return nil, status.Error(codes.InvalidArgument, "wrong renewal")
@@ -42,7 +43,7 @@ func renewTo(token string) func(context.Context, int, *pb.RenewConsumerRequest) 
 	}
 }
 
-// keysOf are the identities in a call's metadata.
+// keysOf returns the identities in the metadata of a call.
 func keysOf(md metadata.MD) []string {
 	var keys []string
 	for key, values := range md {
@@ -53,7 +54,7 @@ func keysOf(md metadata.MD) []string {
 	return keys
 }
 
-func TestACallCarriesExactlyOneIdentity(t *testing.T) {
+func TestIdentity_ExactlyOne(t *testing.T) {
 	var seen []string
 	f := &fake{stat: func(ctx context.Context, _ int) (*pb.StatFileResponse, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
@@ -61,7 +62,7 @@ func TestACallCarriesExactlyOneIdentity(t *testing.T) {
 		return &pb.StatFileResponse{}, nil
 	}}
 	c := start(t, f)
-	ctx := metadata.AppendToOutgoingContext(testContext(t), "lp-agent-token", "of somebody else", "lp-consumer-token", "too")
+	ctx := metadata.AppendToOutgoingContext(testContext(t), "lp-agent-token", "another", "lp-consumer-token", "another")
 	for _, tc := range []struct {
 		id   lpfileshare.Identity
 		want string
@@ -70,7 +71,7 @@ func TestACallCarriesExactlyOneIdentity(t *testing.T) {
 		{lpfileshare.AgentToken(lpfileshare.StaticToken("a")), "lp-agent-token[a]"},
 		{lpfileshare.ExternalConsumerID("e"), "lp-external-consumer-id[e]"},
 	} {
-		if _, err := c.As(tc.id).Files().StatFile(ctx, &pb.StatFileRequest{}); err != nil {
+		if _, err := c.As(tc.id).Raw().Files.StatFile(ctx, &pb.StatFileRequest{}); err != nil {
 			t.Fatal(err)
 		}
 		if len(seen) != 1 || seen[0] != tc.want {
@@ -80,39 +81,39 @@ func TestACallCarriesExactlyOneIdentity(t *testing.T) {
 	f.signOut = func(ctx context.Context, n int, r *pb.SignOutAgentRequest) (*pb.SignOutAgentResponse, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		if seen = keysOf(md); n == 1 {
-			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE)
+			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE, retryAfter(0))
 		}
 		seen = append(seen, r.GetAccount())
 		return &pb.SignOutAgentResponse{}, nil
 	}
 	agent := c.As(lpfileshare.AgentToken(lpfileshare.StaticToken("a")))
 	if err := agent.SignOutAgent(ctx, "12345678"); err != nil || fmt.Sprint(seen) != "[lp-agent-token[a] accounts/12345678]" || f.count("SignOutAgent") != 2 {
-		t.Errorf("a sign-out, which alone in IdentityService is made as somebody, and may be repeated: %v, %v", seen, err)
+		t.Errorf("SignOutAgent, the only call of IdentityService with an identity, which may be repeated: %v, %v", seen, err)
 	}
 	_, err := lpfileshare.Dial(f.addr, lpfileshare.WithAgentToken(lpfileshare.StaticToken("a")), lpfileshare.WithExternalConsumerID("e"))
 	if err == nil {
-		t.Error("two identities were taken")
+		t.Error("two identities were accepted")
 	}
 }
 
-func TestTokensDoNotPrint(t *testing.T) {
-	s := lpfileshare.ConsumerSession{Token: "geheim", RenewalSecret: "geheim"}
-	for _, v := range []any{s, &s, lpfileshare.StaticToken("geheim")} {
+func TestTokens_AreNotPrinted(t *testing.T) {
+	s := lpfileshare.ConsumerSession{Token: "s3cret", RenewalSecret: "s3cret"}
+	for _, v := range []any{s, &s, lpfileshare.StaticToken("s3cret")} {
 		for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
-			if text := fmt.Sprintf(format, v); strings.Contains(text, "geheim") {
+			if text := fmt.Sprintf(format, v); strings.Contains(text, "s3cret") {
 				t.Errorf("%s of %T: %s", format, v, text)
 			}
 		}
 	}
 }
 
-// Many calls at once with a token that is about to end, or that the server refuses, make one renewal.
-func TestTokensAreRenewedOnceForAll(t *testing.T) {
+// Concurrent calls with a token that is about to expire, or that the server rejects, share one renewal.
+func TestConsumerTokens_RenewOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		life time.Duration
-	}{{"before its end", 30 * time.Second}, {"when refused", time.Hour}} {
-		t.Run(tc.name, func(t *testing.T) {
+	}{{"about to expire", 30 * time.Second}, {"rejected", time.Hour}} {
+		simulated(t, tc.name, func(t *testing.T) {
 			f := &fake{stat: func(ctx context.Context, _ int) (*pb.StatFileResponse, error) {
 				if md, _ := metadata.FromIncomingContext(ctx); md.Get("lp-consumer-token")[0] != "new" {
 					return nil, failure(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
@@ -120,26 +121,26 @@ func TestTokensAreRenewedOnceForAll(t *testing.T) {
 				return &pb.StatFileResponse{}, nil
 			}}
 			f.renew = func(ctx context.Context, n int, r *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error) {
-				time.Sleep(100 * time.Millisecond)
+				synctest.Wait() // until all calls wait for the renewal
 				return renewTo("new")(ctx, n, r)
 			}
-			var told []string
+			var renewed []string
 			tokens := lpfileshare.NewConsumerTokens("12345678", lpfileshare.ConsumerSession{
 				Token: "old", RenewalSecret: "secret of old", Expires: time.Now().Add(tc.life),
-			}, func(s lpfileshare.ConsumerSession) { told = append(told, s.Token) })
+			}, func(s lpfileshare.ConsumerSession) { renewed = append(renewed, s.Token) })
 			c := start(t, f, lpfileshare.WithConsumerToken(tokens))
 			ctx := testContext(t)
 			var wg sync.WaitGroup
 			for range 20 {
 				wg.Go(func() {
-					if _, err := c.Files().StatFile(ctx, &pb.StatFileRequest{}); err != nil {
+					if _, err := c.Raw().Files.StatFile(ctx, &pb.StatFileRequest{}); err != nil {
 						t.Error(err)
 					}
 				})
 			}
 			wg.Wait()
-			if f.count("RenewConsumer") != 1 || fmt.Sprint(told) != "[new]" {
-				t.Errorf("%d renewals, told %v", f.count("RenewConsumer"), told)
+			if f.count("RenewConsumer") != 1 || fmt.Sprint(renewed) != "[new]" {
+				t.Errorf("%d renewals, renewed %v", f.count("RenewConsumer"), renewed)
 			}
 			if tc.life < time.Minute && f.count("StatFile") != 20 {
 				t.Errorf("%d calls: the old token was used", f.count("StatFile"))
@@ -148,7 +149,7 @@ func TestTokensAreRenewedOnceForAll(t *testing.T) {
 	}
 }
 
-func TestAFailedRenewalLeavesALivingTokenInUse(t *testing.T) {
+func TestConsumerTokens_FailedRenewal(t *testing.T) {
 	f := &fake{
 		stat: func(context.Context, int) (*pb.StatFileResponse, error) { return &pb.StatFileResponse{}, nil },
 		renew: func(context.Context, int, *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error) {
@@ -157,25 +158,95 @@ func TestAFailedRenewalLeavesALivingTokenInUse(t *testing.T) {
 	}
 	c := start(t, f, lpfileshare.WithConsumerToken(session("old", 30*time.Second)))
 	for range 3 {
-		if _, err := c.Files().StatFile(testContext(t), &pb.StatFileRequest{}); err != nil {
+		if _, err := c.Raw().Files.StatFile(testContext(t), &pb.StatFileRequest{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := f.count("RenewConsumer"); n != 1 {
 		t.Errorf("%d renewals in a row", n)
 	}
-	c = c.As(lpfileshare.ConsumerToken(session("dead", -time.Second)))
-	if _, err := c.Files().StatFile(testContext(t), &pb.StatFileRequest{}); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE {
-		t.Errorf("with a dead token: %v", err)
+	c = c.As(lpfileshare.ConsumerToken(session("expired", -time.Second)))
+	if _, err := c.Raw().Files.StatFile(testContext(t), &pb.StatFileRequest{}); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE {
+		t.Errorf("with an expired token: %v", err)
 	}
 }
 
-func TestChangesAreRepeatedUnderOneRequestID(t *testing.T) {
+// A unary call follows the retry rule: RetryInfo decides, and sets the least delay.
+func TestUnaryCalls_Repeat(t *testing.T) {
+	const asked = 3 * time.Second
+	for _, tc := range []struct {
+		name  string
+		err   error
+		calls int
+	}{
+		{"with RetryInfo", failure(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_LP_RATE_LIMITED, retryAfter(asked)), 4},
+		{"without RetryInfo", failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE), 1},
+		{"RetryInfo beyond the time limit", failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE, retryAfter(time.Minute)), 1},
+		{"broken connection", status.Error(codes.Unknown, "h2 protocol error"), 4},
+		{"proxy", status.Error(codes.Internal, "RST_STREAM"), 2},
+		{"other status", status.Error(codes.NotFound, "not found"), 1},
+	} {
+		simulated(t, tc.name, func(t *testing.T) {
+			f := &fake{stat: func(context.Context, int) (*pb.StatFileResponse, error) { return nil, tc.err }}
+			c := start(t, f)
+			began := time.Now()
+			_, err := c.Stat(t.Context(), "f")
+			e, ok := errors.AsType[*lpfileshare.Error](err)
+			if !ok || e.Attempts != tc.calls || f.count("StatFile") != tc.calls || e.Code != status.Code(tc.err) {
+				t.Errorf("%d calls, want %d: %v", f.count("StatFile"), tc.calls, err)
+			}
+			if tc.name == "with RetryInfo" && time.Since(began) < 3*asked {
+				t.Errorf("repeated 3 times in %v, although the server asked for %v each time", time.Since(began), asked)
+			}
+		})
+	}
+	simulated(t, "sign-in is made once", func(t *testing.T) {
+		calls := 0
+		c := start(t, &fake{signIn: func(*pb.SignInConsumerRequest) (*pb.SignInConsumerResponse, error) {
+			calls++
+			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_TIMEOUT, retryAfter(0))
+		}})
+		if _, err := c.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{}); err == nil || calls != 1 {
+			t.Errorf("%d calls, %v", calls, err)
+		}
+	})
+}
+
+func TestUploadSmallFile_RepeatsUnderOneRequestID(t *testing.T) {
+	var ids []string
+	c := start(t, &fake{small: func(n int, r *pb.UploadSmallFileRequest) (*pb.UploadSmallFileResponse, error) {
+		ids = append(ids, r.GetSpec().GetRequestId()+string(r.GetData()))
+		if n == 1 {
+			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED, retryAfter(0))
+		}
+		return &pb.UploadSmallFileResponse{}, nil
+	}})
+	req := &pb.UploadSmallFileRequest{Spec: &pb.UploadSpec{}, Data: []byte("data")}
+	_, err := c.Raw().Files.UploadSmallFile(testContext(t), req)
+	if err != nil || len(ids) != 2 || ids[0] != ids[1] || len(ids[0]) != 36+4 || req.GetSpec().GetRequestId() != "" {
+		t.Errorf("requests %q, error %v", ids, err)
+	}
+}
+
+func TestPublishUpload(t *testing.T) {
+	c := start(t, &fake{publish: func(n int, r *pb.PublishUploadRequest) (*pb.PublishUploadResponse, error) {
+		if n == 1 {
+			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED, retryAfter(0))
+		}
+		return &pb.PublishUploadResponse{File: &pb.File{Name: r.GetName()}, Replayed: true}, nil
+	}})
+	r, err := c.PublishUpload(testContext(t), "accounts/1/uploads/u")
+	if err != nil || r.GetFile().GetName() != "accounts/1/uploads/u" || !r.GetReplayed() {
+		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+func TestCreateConversation_RepeatsUnderOneRequestID(t *testing.T) {
 	var ids []string
 	c := start(t, &fake{create: func(n int, r *pb.CreateConversationRequest) (*pb.CreateConversationResponse, error) {
 		ids = append(ids, r.GetRequestId())
 		if n == 1 {
-			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE)
+			return nil, failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE, retryAfter(0))
 		}
 		return &pb.CreateConversationResponse{Conversation: &pb.Conversation{Name: conversation}}, nil
 	}})
@@ -196,7 +267,7 @@ func TestTLS(t *testing.T) {
 	web := httptest.NewTLSServer(nil) // for its certificate
 	defer web.Close()
 	f := &fake{stat: func(context.Context, int) (*pb.StatFileResponse, error) { return &pb.StatFileResponse{}, nil }}
-	stop, err := f.serve(credentials.NewServerTLSFromCert(&web.TLS.Certificates[0]))
+	stop, err := f.listen(credentials.NewServerTLSFromCert(&web.TLS.Certificates[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,20 +277,20 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Files().StatFile(testContext(t), &pb.StatFileRequest{}); err != nil {
+	if _, err := c.Raw().Files.StatFile(testContext(t), &pb.StatFileRequest{}); err != nil {
 		t.Error(err)
 	}
-	stranger, err := lpfileshare.Dial(f.addr, lpfileshare.WithTLS(&tls.Config{}))
+	other, err := lpfileshare.Dial(f.addr, lpfileshare.WithTLS(&tls.Config{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
-	if err := stranger.Connect(testContext(t)); err == nil || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("a certificate of nobody's was taken: %v", err)
+	defer other.Close()
+	if err := other.Connect(testContext(t)); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown certificate authority was accepted: %v", err)
 	}
 }
 
-func TestConnectSaysAtOnceThatNobodyIsThere(t *testing.T) {
+func TestConnect_FailsAtOnce(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -230,10 +301,10 @@ func TestConnectSaysAtOnceThatNobodyIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	begun := time.Now()
+	began := time.Now()
 	err = c.Connect(testContext(t))
 	var e *lpfileshare.Error
-	if !errors.As(err, &e) || !strings.Contains(e.What(), "refused") || !strings.Contains(e.Advice(), "Check the address") || time.Since(begun) > 3*time.Second {
-		t.Errorf("after %v: %v", time.Since(begun), err)
+	if !errors.As(err, &e) || !strings.Contains(e.What(), "refused") || !strings.Contains(e.Advice(), "Check the address") || time.Since(began) > 3*time.Second {
+		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 }

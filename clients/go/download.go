@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,124 +20,243 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// DownloadOptions says which file, and which part of it. Either Name, or Conversation and StoragePath.
+// DownloadOptions says which file to download, and which part of it. Set either Name, or Conversation and StoragePath.
 type DownloadOptions struct {
-	// Name is the file's resource name, accounts/{account}/conversations/{conversation}/files/{file}.
+	// Name is the resource name of the file, accounts/{account}/conversations/{conversation}/files/{file}.
 	Name string
-	// Conversation is where StoragePath is to be looked for.
+	// Conversation is the conversation of StoragePath.
 	Conversation string
 	// StoragePath is LivePerson's relativePath, "/v1/AUTH_...".
 	StoragePath string
 	// DialogID is the dialog of StoragePath. Empty: any.
 	DialogID string
-	// Offset is the first byte. Negative: so many bytes from the end.
+	// Offset is the first byte. Negative: this many bytes before the end.
 	Offset int64
-	// Limit is how many bytes at the most. 0: to the end.
+	// Limit is the maximum number of bytes. 0: to the end.
 	Limit int64
-	// IfMatchETag makes the download fail with FILE_CHANGED unless the file has this ETag. Empty: any will do.
+	// IfMatchETag makes the download fail with FILE_CHANGED unless the file has this ETag. Empty: any.
 	IfMatchETag string
-	// ChunkBytes is the largest chunk to be sent, 1 KiB to 1 MiB. 0: the server's default.
+	// ChunkBytes is the maximum number of bytes in a message, 1 KiB to 1 MiB. 0: the server's default.
 	ChunkBytes int32
-	// OnHeader is told of the file before its first byte is written. Its error ends the download.
+	// WantChecksums are the checksums that the server must send in addition to CRC-32C. If they include SHA-256, it is verified too.
+	WantChecksums []pb.ChecksumKind
+	// OnHeader receives the header before the first byte. Its error ends the download.
 	OnHeader func(*pb.DownloadHeader) error
-	// OnProgress is told how many bytes were checked and written, and how many there will be. It must not block for long.
+	// OnProgress receives the number of bytes that were verified, and the total. It must return quickly.
 	OnProgress func(received, total int64)
-	// RetryFor is how long after the latest progress further attempts may begin, and how long a connection is waited for (a
-	// second at the least). 0: two minutes; negative: no further attempts, and two minutes for the connection.
+	// RetryFor is how long after the last progress another attempt may begin, and how long to wait for a connection (at least a
+	// second). 0: two minutes. Negative: one attempt, and two minutes for the connection.
 	RetryFor time.Duration
 }
 
-// A DownloadResult is a download that is complete.
+// A DownloadResult is the result of a complete download.
 type DownloadResult struct {
-	// Header is what the server said before the first byte: the file, and which bytes of it were asked for.
+	// Header is what the server sent before the first byte: the file, and the range of its bytes.
 	Header *pb.DownloadHeader
-	// Trailer is what the server said after the last byte; its sums are those of the last attempt alone.
+	// Trailer is what the server sent after the last byte. Its checksums cover only the last attempt.
 	Trailer *pb.DownloadTrailer
-	// Bytes is how many bytes were written.
+	// Bytes is the number of bytes that were downloaded.
 	Bytes int64
-	// Checksums are of all bytes that were written, computed here.
+	// Checksums are those of all downloaded bytes, computed by this client.
 	Checksums *pb.Checksums
-	// Attempts is how many calls it took.
+	// Attempts is the number of calls.
 	Attempts int
 }
 
-// Download writes a file, or a part of it, to w, which stays open.
+// Download writes a file, or a part of it, to w. It does not close w.
 //
-// Every chunk is checked before it is written, and the whole against the trailer; no trailer, no success. Where the
-// connection or the store breaks off, it goes on behind the last byte that was written, of the same object only: if that was
-// replaced meanwhile, FILE_CHANGED is returned. After an error w holds a correct beginning of the file, not more. Errors of the
-// call are [*Error]; errors of w come wrapped.
+// Every chunk is verified before it is written, and the whole is verified against the trailer. If the connection or the store
+// breaks off, Download continues with the next byte of the same object. If the object was replaced, it returns FILE_CHANGED. After an
+// error w has received a correct beginning of the file. Errors of the call are [*Error]; errors of w are returned wrapped.
 func (c *Client) Download(ctx context.Context, o DownloadOptions, w io.Writer) (*DownloadResult, error) {
-	const op = "download"
-	d := &download{client: c, options: o, w: w, pace: newPacer(o.RetryFor), crc: crc32.New(castagnoli), sha: sha256.New()}
-	switch {
-	case o.Name != "" && o.StoragePath == "" && o.Conversation == "":
-	case o.Name == "" && o.StoragePath != "" && o.Conversation != "":
-	default:
-		return nil, errors.New("download: give either Name, or Conversation and StoragePath")
-	}
-	if err := d.run(ctx); err != nil {
-		err = newError(op, err)
-		var e *Error
-		if errors.As(err, &e) {
-			e.Op, e.Attempts = op, d.pace.attempts
-		}
+	d, err := c.newDownload(ctx, o)
+	if err != nil {
 		return nil, err
 	}
-	return &DownloadResult{
-		Header: d.header, Trailer: d.trailer, Bytes: d.written, Checksums: sums(d.crc, d.sha), Attempts: d.pace.attempts,
-	}, nil
-}
-
-// A download is one file on its way, over any number of attempts.
-type download struct {
-	client  *Client
-	options DownloadOptions
-	w       io.Writer
-	pace    *pacer
-
-	header  *pb.DownloadHeader // of the first attempt; nil: none came yet
-	trailer *pb.DownloadTrailer
-	written int64
-	last    byte // the last byte that was written
-	crc     hash.Hash32
-	sha     hash.Hash
-}
-
-func (d *download) run(ctx context.Context) error {
+	defer d.end()
 	for {
-		d.pace.attempts++
-		before := d.written
-		token, err := d.attempt(ctx)
-		if err == nil {
-			return nil
+		data, err := d.next()
+		if err == io.EOF {
+			return d.result(), nil
 		}
-		if d.written > before {
-			d.pace.progress()
+		if err != nil {
+			return nil, err
 		}
-		if !d.pace.renewed {
-			if _, ok := d.client.ids.id.renew(ctx, err, token); ok {
-				d.pace.renewed = true
-				continue
-			}
+		n, err := w.Write(data)
+		if err == nil && n < len(data) {
+			err = io.ErrShortWrite
 		}
-		if !transient(err) {
-			return err
+		if err != nil {
+			return nil, fmt.Errorf("download: write: %w", err)
 		}
-		if d.written > 0 && d.header.GetFile().GetEtag() == "" {
-			return notRepeated(newError("download", err), "the server gave no ETag, so that nothing says that the file is still the same")
-		}
-		if err := d.pace.wait(ctx, newError("download", err)); err != nil {
-			return err
-		}
+		d.report()
 	}
 }
 
-// request asks for what is still missing. When nothing is but the trailer, the last byte is asked for once more: without a
-// trailer, nothing is complete.
+// OpenDownload opens a file, or a part of it, for reading. It returns when the first bytes have arrived, so errors such as
+// FILE_NOT_FOUND are returned here. ctx limits the whole download. The caller must close the reader.
+func (c *Client) OpenDownload(ctx context.Context, o DownloadOptions) (*DownloadReader, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	d, err := c.newDownload(ctx, o)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	r := &DownloadReader{download: d, cancel: cancel}
+	if r.data, r.err = d.next(); r.err != nil && r.err != io.EOF {
+		r.Close()
+		return nil, r.err
+	}
+	return r, nil
+}
+
+// A DownloadReader reads a file as [Client.Download] does: it verifies the bytes and continues after interruptions. It is not safe
+// for concurrent use, except that Close may be called at any time.
+type DownloadReader struct {
+	download *download
+	cancel   context.CancelFunc
+	data     []byte // verified and not read yet
+	err      error  // what follows data
+}
+
+// Header returns the file, and the range of its bytes.
+func (r *DownloadReader) Header() *pb.DownloadHeader { return r.download.header }
+
+// Read reads verified bytes. It returns io.EOF only after the trailer was verified: if a check fails, its error comes instead, and
+// the bytes that were read are a correct beginning of the file.
+func (r *DownloadReader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(r.data) == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
+		r.data, r.err = r.download.next()
+	}
+	n := copy(p, r.data)
+	r.data = r.data[n:]
+	if len(r.data) == 0 {
+		r.download.report()
+	}
+	return n, nil
+}
+
+// Result returns the result of the download after Read has returned io.EOF, and nil before.
+func (r *DownloadReader) Result() *DownloadResult {
+	if r.err != io.EOF {
+		return nil
+	}
+	return r.download.result()
+}
+
+// Close ends the download. Its error is always nil.
+func (r *DownloadReader) Close() error {
+	r.cancel()
+	return nil
+}
+
+// A download is one file over any number of calls. next pulls it, chunk by chunk.
+type download struct {
+	client  *Client
+	ctx     context.Context // of the download, which is one operation over several calls
+	options DownloadOptions
+	pace    *pacer
+
+	header   *pb.DownloadHeader // of the first call; nil: not received yet
+	trailer  *pb.DownloadTrailer
+	received int64 // number of bytes that next has returned
+	last     byte  // the last one of them
+	crc      hash.Hash32
+	sha      hash.Hash
+
+	call *part // the open call; nil: none
+}
+
+func (c *Client) newDownload(ctx context.Context, o DownloadOptions) (*download, error) {
+	byName := o.Name != "" && o.StoragePath == "" && o.Conversation == ""
+	byPath := o.Name == "" && o.StoragePath != "" && o.Conversation != ""
+	if !byName && !byPath {
+		return nil, errors.New("download: set either Name, or Conversation and StoragePath")
+	}
+	return &download{client: c, ctx: ctx, options: o, pace: newPacer("download", o.RetryFor), crc: crc32.New(castagnoli), sha: sha256.New()}, nil
+}
+
+// next returns the next bytes, verified. io.EOF: the download is complete, and the trailer was verified.
+func (d *download) next() ([]byte, error) {
+	for d.trailer == nil {
+		data, token, err := d.pull()
+		if err == nil {
+			if len(data) > 0 {
+				return data, nil
+			}
+			continue
+		}
+		d.end()
+		if err == io.EOF {
+			return nil, io.EOF
+		}
+		if err := d.pace.retry(d.ctx, err, d.client.id, token, d.resumable); err != nil {
+			return nil, err
+		}
+	}
+	return nil, io.EOF
+}
+
+// pull receives one message of the open call, or of a new one. It returns the token of the call.
+func (d *download) pull() (data []byte, token string, err error) {
+	if d.call == nil {
+		d.pace.attempts++
+		if token, err = d.open(); err != nil {
+			return nil, token, err
+		}
+	}
+	data, err = d.call.receive()
+	if len(data) > 0 {
+		d.crc.Write(data)
+		d.sha.Write(data)
+		d.received, d.last = d.received+int64(len(data)), data[len(data)-1]
+		d.pace.progress()
+	}
+	return data, d.call.token, err
+}
+
+// resumable reports why the download cannot continue after an interruption.
+func (d *download) resumable() error {
+	if d.received > 0 && d.header.GetFile().GetEtag() == "" {
+		return errors.New("the server sent no ETag, so the rest could be of another file")
+	}
+	return nil
+}
+
+// end closes the open call.
+func (d *download) end() {
+	if d.call != nil {
+		d.call.cancel()
+		d.call = nil
+	}
+}
+
+func (d *download) result() *DownloadResult {
+	return &DownloadResult{
+		Header: d.header, Trailer: d.trailer, Bytes: d.received, Checksums: sums(d.crc, d.sha), Attempts: d.pace.attempts,
+	}
+}
+
+func (d *download) report() {
+	if d.options.OnProgress != nil {
+		r := d.header.GetContentRange()
+		d.options.OnProgress(d.received, r.GetEndBytes()-r.GetStartBytes())
+	}
+}
+
+// request returns the request for the missing bytes. If only the trailer is missing, it requests the last byte again, because a
+// download without a trailer is not complete. skip is the number of bytes to skip at the beginning of the response.
 func (d *download) request() (req *pb.DownloadRequest, skip int64) {
 	o := &d.options
-	req = &pb.DownloadRequest{ReadOffset: o.Offset, ReadLimit: o.Limit, IfMatchEtag: o.IfMatchETag, MaxChunkBytes: o.ChunkBytes}
+	req = &pb.DownloadRequest{
+		ReadOffset: o.Offset, ReadLimit: o.Limit, IfMatchEtag: o.IfMatchETag, MaxChunkBytes: o.ChunkBytes, WantChecksums: o.WantChecksums,
+	}
 	if o.Name != "" {
 		req.Source = &pb.DownloadRequest_Name{Name: o.Name}
 	} else {
@@ -144,76 +264,80 @@ func (d *download) request() (req *pb.DownloadRequest, skip int64) {
 			Conversation: o.Conversation, StoragePath: o.StoragePath, DialogId: o.DialogID,
 		}}
 	}
-	if d.header == nil || d.written == 0 && d.header.GetFile().GetEtag() == "" {
+	if d.header == nil || d.received == 0 && d.header.GetFile().GetEtag() == "" {
 		return req, 0
 	}
 	r := d.header.GetContentRange()
-	next := r.GetStartBytes() + d.written
-	if next == r.GetEndBytes() && d.written > 0 {
+	next := r.GetStartBytes() + d.received
+	if next == r.GetEndBytes() && d.received > 0 {
 		next, skip = next-1, 1
 	}
 	req.ReadOffset, req.ReadLimit, req.IfMatchEtag = next, r.GetEndBytes()-next, d.header.GetFile().GetEtag()
 	return req, skip
 }
 
-// attempt makes one call. It returns the token that it used.
-func (d *download) attempt(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	call, token, err := d.client.ids.id.attach(ctx)
+// open begins a call. It returns the token that it used.
+func (d *download) open() (token string, err error) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	call, token, err := d.client.id.attach(ctx)
 	if err != nil {
+		cancel()
 		return "", err
 	}
 	req, skip := d.request()
-	var stream grpc.ServerStreamingClient[pb.DownloadResponse]
+	p := &part{download: d, cancel: cancel, token: token, skip: skip, crc: crc32.New(castagnoli)}
+	if slices.Contains(d.options.WantChecksums, pb.ChecksumKind_CHECKSUM_KIND_SHA256) {
+		p.sha = sha256.New()
+	}
 	err = d.pace.reach(cancel, func() (err error) {
-		stream, err = d.client.rawFiles.Download(call, req)
+		p.stream, err = d.client.streams.Download(call, req)
 		return err
 	})
 	if err != nil {
+		cancel()
 		return token, err
 	}
-	p := part{download: d, skip: skip, crc: crc32.New(castagnoli), sha: sha256.New()}
-	return token, p.receive(stream)
+	d.call = p
+	return token, nil
 }
 
-// A part is what one call gives.
+// A part is the response of one call.
 type part struct {
 	*download
-	skip       int64 // bytes at the beginning that were written before
-	start, end int64 // what the header announced
-	next       int64 // the offset that is expected next
+	stream     grpc.ServerStreamingClient[pb.DownloadResponse]
+	cancel     context.CancelFunc
+	token      string
+	skip       int64 // number of bytes at the beginning that an earlier call has returned
+	start, end int64 // the range that the header announced
+	offset     int64 // of the next chunk
 	crc        hash.Hash32
-	sha        hash.Hash
+	sha        hash.Hash // nil: not requested
 	gotHeader  bool
-	gotTrailer bool
+	gotTrailer *pb.DownloadTrailer
 }
 
-func (p *part) receive(stream grpc.ServerStreamingClient[pb.DownloadResponse]) error {
-	for {
-		m, err := stream.Recv()
-		if err == io.EOF {
-			if !p.gotTrailer {
-				return &damagedError{fmt.Sprintf("the download ended without a trailer, %d bytes before its end", p.end-p.next)}
-			}
-			return nil
+// receive receives one message. It returns the bytes of a chunk. io.EOF: the call has ended after a valid trailer.
+func (p *part) receive() ([]byte, error) {
+	m, err := p.stream.Recv()
+	if err == io.EOF {
+		if p.gotTrailer == nil {
+			return nil, &damagedError{fmt.Sprintf("the download ended without a trailer, %d bytes before its end", p.end-p.offset)}
 		}
-		if err != nil {
-			return err
-		}
-		switch payload := m.GetPayload().(type) {
-		case *pb.DownloadResponse_Header:
-			err = p.begin(payload.Header)
-		case *pb.DownloadResponse_Chunk:
-			err = p.chunk(payload.Chunk)
-		case *pb.DownloadResponse_Trailer:
-			err = p.finish(payload.Trailer)
-		default:
-			err = errors.New("the server sent a message that this client does not know")
-		}
-		if err != nil {
-			return err
-		}
+		p.trailer = p.gotTrailer
+		return nil, io.EOF
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch payload := m.GetPayload().(type) {
+	case *pb.DownloadResponse_Header:
+		return nil, p.begin(payload.Header)
+	case *pb.DownloadResponse_Chunk:
+		return p.chunk(payload.Chunk)
+	case *pb.DownloadResponse_Trailer:
+		return nil, p.finish(payload.Trailer)
+	default:
+		return nil, errors.New("the server sent a message of an unknown kind")
 	}
 }
 
@@ -225,11 +349,11 @@ func (p *part) begin(h *pb.DownloadHeader) error {
 	if r.GetStartBytes() < 0 || r.GetStartBytes() > r.GetEndBytes() || r.GetEndBytes() > r.GetTotalBytes() {
 		return fmt.Errorf("the server sent an impossible range: %d to %d of %d", r.GetStartBytes(), r.GetEndBytes(), r.GetTotalBytes())
 	}
-	p.gotHeader, p.start, p.next, p.end = true, r.GetStartBytes(), r.GetStartBytes(), r.GetEndBytes()
+	p.gotHeader, p.start, p.offset, p.end = true, r.GetStartBytes(), r.GetStartBytes(), r.GetEndBytes()
 	if p.header == nil {
 		if p.options.OnHeader != nil {
 			if err := p.options.OnHeader(h); err != nil {
-				return err
+				return &ownError{err}
 			}
 		}
 		p.header = h
@@ -237,94 +361,66 @@ func (p *part) begin(h *pb.DownloadHeader) error {
 		return nil
 	}
 	first := p.header.GetContentRange()
-	if p.written == 0 && p.skip == 0 && r.GetStartBytes() == first.GetStartBytes() {
-		p.header = h // nothing was written yet: whatever the file is now is as good
-		return nil
-	}
-	if want := first.GetStartBytes() + p.written - p.skip; r.GetStartBytes() != want || r.GetEndBytes() != first.GetEndBytes() ||
+	if want := first.GetStartBytes() + p.received - p.skip; r.GetStartBytes() != want || r.GetEndBytes() != first.GetEndBytes() ||
 		r.GetTotalBytes() != first.GetTotalBytes() || h.GetFile().GetEtag() != p.header.GetFile().GetEtag() {
-		return fmt.Errorf("the server went on with other bytes than were asked for: %d to %d of %d, ETag %q",
+		return fmt.Errorf("the server continued with other bytes than requested: %d to %d of %d, ETag %q",
 			r.GetStartBytes(), r.GetEndBytes(), r.GetTotalBytes(), h.GetFile().GetEtag())
 	}
 	return nil
 }
 
-func (p *part) chunk(c *pb.DataChunk) error {
+func (p *part) chunk(c *pb.DataChunk) ([]byte, error) {
 	data := c.GetData()
 	switch {
-	case !p.gotHeader || p.gotTrailer:
-		return errors.New("the server sent bytes before the header or after the trailer")
-	case c.GetOffset() != p.next:
-		return fmt.Errorf("the server sent byte %d where byte %d was to come", c.GetOffset(), p.next)
-	case int64(len(data)) > p.end-p.next:
-		return fmt.Errorf("the server sent more than the %d bytes that it announced", p.end)
+	case !p.gotHeader || p.gotTrailer != nil:
+		return nil, errors.New("the server sent bytes before the header or after the trailer")
+	case c.GetOffset() != p.offset:
+		return nil, fmt.Errorf("the server sent byte %d instead of byte %d", c.GetOffset(), p.offset)
+	case int64(len(data)) > p.end-p.offset:
+		return nil, fmt.Errorf("the server sent more bytes than the %d that it announced", p.end)
 	case c.Crc32C == nil:
-		return errors.New("the server sent bytes without a checksum")
+		return nil, errors.New("the server sent bytes without a checksum")
 	case crc32.Checksum(data, castagnoli) != c.GetCrc32C():
-		return &damagedError{fmt.Sprintf("the bytes from %d on were damaged on the way", p.next)}
+		return nil, &damagedError{fmt.Sprintf("the bytes from offset %d on were damaged in transit", p.offset)}
 	}
-	p.next += int64(len(data))
+	p.offset += int64(len(data))
 	p.crc.Write(data)
-	p.sha.Write(data)
+	if p.sha != nil {
+		p.sha.Write(data)
+	}
 	if p.skip > 0 && len(data) > 0 {
 		if data[0] != p.last {
-			return errors.New("the file has changed, though its ETag has not")
+			return nil, errors.New("the file has changed, although its ETag has not")
 		}
 		p.skip, data = 0, data[1:]
 	}
-	return p.write(data)
-}
-
-func (p *part) write(data []byte) error {
-	if len(data) == 0 {
-		return nil
-	}
-	n, err := p.w.Write(data)
-	if err == nil && n < len(data) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		return fmt.Errorf("write: %w", err)
-	}
-	p.download.crc.Write(data)
-	p.download.sha.Write(data)
-	p.written, p.last = p.written+int64(n), data[n-1]
-	p.report()
-	return nil
-}
-
-func (p *part) report() {
-	if p.options.OnProgress != nil {
-		r := p.header.GetContentRange()
-		p.options.OnProgress(p.written, r.GetEndBytes()-r.GetStartBytes())
-	}
+	return data, nil
 }
 
 func (p *part) finish(t *pb.DownloadTrailer) error {
-	sent := p.next - p.start
+	sent := p.offset - p.start
+	want := t.GetSentChecksums()
 	switch {
-	case !p.gotHeader || p.gotTrailer:
-		return errors.New("the server sent a trailer before the header, or two of them")
-	case p.next != p.end:
-		return &damagedError{fmt.Sprintf("the server took the download for complete %d bytes before its end", p.end-p.next)}
+	case !p.gotHeader || p.gotTrailer != nil:
+		return errors.New("the server sent a trailer before the header, or a second one")
+	case p.offset != p.end:
+		return &damagedError{fmt.Sprintf("the server ended the download %d bytes before its end", p.end-p.offset)}
 	case t.GetSentBytes() != sent:
 		return &damagedError{fmt.Sprintf("%d bytes arrived of %d that were sent", sent, t.GetSentBytes())}
+	case want == nil || want.Crc32C == nil:
+		return errors.New("the server sent a trailer without a checksum")
+	case p.sha != nil && len(want.GetSha256()) == 0:
+		return errors.New("the server sent a trailer without the requested SHA-256")
+	case want.GetCrc32C() != p.crc.Sum32(), p.sha != nil && !bytes.Equal(want.GetSha256(), p.sha.Sum(nil)):
+		return errors.New("the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again")
 	}
-	got, want := sums(p.crc, p.sha), t.GetSentChecksums()
-	if want == nil || want.Crc32C == nil && len(want.GetSha256()) == 0 {
-		return errors.New("the server sent a trailer without checksums")
-	}
-	if want.Crc32C != nil && want.GetCrc32C() != got.GetCrc32C() ||
-		len(want.GetSha256()) > 0 && !bytes.Equal(want.GetSha256(), got.GetSha256()) {
-		return errors.New("the checksums of what was sent and of what arrived differ, though each chunk was right; download it again")
-	}
-	p.gotTrailer, p.trailer = true, t
+	p.gotTrailer = t
 	return nil
 }
 
-// DownloadFile downloads to a file of the local disk, whole or not at all: the bytes go to a temporary file beside path, which
-// is flushed to the disk and takes path's place once everything has been checked, and is removed otherwise. Only its owner can
-// read the file (mode 0600), whatever the umask: change the mode afterwards for others to read it. An existing file is replaced, unless noReplace, with which it is an error that matches fs.ErrExist.
+// DownloadFile downloads to a file of the local disk, completely or not at all. The bytes are written to a temporary file in the same
+// directory. When everything was verified, it is flushed to the disk and renamed to path; otherwise it is removed. Only its owner can
+// read the file (mode 0600), whatever the umask. An existing file is replaced. With noReplace it is an error that matches fs.ErrExist.
 func (c *Client) DownloadFile(ctx context.Context, o DownloadOptions, path string, noReplace bool) (result *DownloadResult, err error) {
 	if info, serr := os.Lstat(path); serr == nil {
 		switch {
@@ -336,7 +432,7 @@ func (c *Client) DownloadFile(ctx context.Context, o DownloadOptions, path strin
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".lpfileshare-*.part")
 	if err != nil {
-		if failed, ok := errors.AsType[*fs.PathError](err); ok { // it names the temporary file, which nobody knows of
+		if failed, ok := errors.AsType[*fs.PathError](err); ok { // it names the temporary file, which the caller does not know
 			err = &fs.PathError{Op: "create", Path: path, Err: failed.Err}
 		}
 		return nil, fmt.Errorf("download: %w", err)
@@ -362,10 +458,10 @@ func (c *Client) DownloadFile(ctx context.Context, o DownloadOptions, path strin
 	return result, nil
 }
 
-// moveInto gives a finished temporary file its name.
+// moveInto renames a finished temporary file.
 func moveInto(tmp, path string, noReplace bool) error {
 	if noReplace {
-		// A link fails where a file has come up since it was looked for, which a rename would replace.
+		// Unlike a rename, a link fails if the file was created in the meantime.
 		switch err := os.Link(tmp, path); {
 		case err == nil:
 			syncDir(path)
@@ -373,7 +469,7 @@ func moveInto(tmp, path string, noReplace bool) error {
 		case errors.Is(err, fs.ErrExist):
 			return &fs.PathError{Op: "download to", Path: path, Err: fs.ErrExist}
 		}
-		// No hard links here: a rename has to do.
+		// The file system has no hard links.
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return err
@@ -382,7 +478,7 @@ func moveInto(tmp, path string, noReplace bool) error {
 	return nil
 }
 
-// syncDir makes a new name last. Where a directory cannot be synced, the system does it in its own time.
+// syncDir flushes a new name to the disk. Best effort: not every system can sync a directory.
 func syncDir(path string) {
 	if dir, err := os.Open(filepath.Dir(path)); err == nil {
 		_ = dir.Sync()

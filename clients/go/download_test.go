@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+	"testing/iotest"
+	"testing/synctest"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,10 +23,10 @@ import (
 
 var (
 	byName = lpfileshare.DownloadOptions{Name: conversation + "/files/f"}
-	broken = failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_TRUNCATED)
+	broken = failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_TRUNCATED, retryAfter(0))
 )
 
-// giving is a fake whose first download is as first says, and whose later ones are faultless.
+// giving is a fake whose first download has the faults of first, and whose later ones have none.
 func giving(data []byte, first sending, requests *[]*pb.DownloadRequest) *fake {
 	return &fake{download: func(n int, r *pb.DownloadRequest, s downloadStream) error {
 		if requests != nil {
@@ -39,7 +41,7 @@ func giving(data []byte, first sending, requests *[]*pb.DownloadRequest) *fake {
 	}}
 }
 
-func TestDownloadGivesWhatIsStored(t *testing.T) {
+func TestDownload(t *testing.T) {
 	data := picture(5000)
 	for _, tc := range []struct {
 		name          string
@@ -52,8 +54,8 @@ func TestDownloadGivesWhatIsStored(t *testing.T) {
 		{"the end", -10, 0, data[4990:]},
 		{"more than there is", 4000, 9000, data[4000:]},
 	} {
-		for name, first := range map[string]sending{"at once": {}, "in two": {breakAt: 1, failure: broken, chunk: 7}} {
-			t.Run(tc.name+" "+name, func(t *testing.T) {
+		for name, first := range map[string]sending{"in one call": {}, "in two calls": {breakAt: 1, failure: broken, chunk: 7}} {
+			simulated(t, tc.name+" "+name, func(t *testing.T) {
 				c := start(t, giving(data, first, nil))
 				o := byName
 				o.Offset, o.Limit = tc.offset, tc.limit
@@ -78,8 +80,8 @@ func TestDownloadGivesWhatIsStored(t *testing.T) {
 	}
 }
 
-// Each break is followed by a call for exactly what is missing, of the same object.
-func TestDownloadGoesOnWhereItBroke(t *testing.T) {
+// After each interruption the client requests exactly the missing bytes of the same object.
+func TestDownload_ContinuesAfterInterruption(t *testing.T) {
 	data := picture(10_000)
 	chunkOf := func(m *pb.DownloadResponse, offset int64) *pb.DataChunk {
 		if c := m.GetChunk(); c != nil && c.GetOffset() == offset {
@@ -99,15 +101,15 @@ func TestDownloadGoesOnWhereItBroke(t *testing.T) {
 			return m.GetTrailer() != nil || m.GetChunk().GetOffset() >= 3000
 		}}, 3000},
 		{"trailer too early", sending{skip: func(m *pb.DownloadResponse) bool { return m.GetChunk().GetOffset() >= 3000 }}, 3000},
-		{"damaged", sending{mend: func(m *pb.DownloadResponse) {
+		{"damaged", sending{change: func(m *pb.DownloadResponse) {
 			if c := chunkOf(m, 4000); c != nil {
 				c.Data[17] ^= 1
 			}
 		}}, 4000},
 		{"only the trailer is missing", sending{skip: func(m *pb.DownloadResponse) bool { return m.GetTrailer() != nil }}, 9999},
-		{"refused after the trailer", sending{breakAt: -1, failure: broken}, 9999},
+		{"error after the trailer", sending{breakAt: -1, failure: broken}, 9999},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		simulated(t, tc.name, func(t *testing.T) {
 			var requests []*pb.DownloadRequest
 			c := start(t, giving(data, tc.first, &requests))
 			var got bytes.Buffer
@@ -119,63 +121,65 @@ func TestDownloadGoesOnWhereItBroke(t *testing.T) {
 				t.Fatalf("%d bytes after %d attempts", got.Len(), result.Attempts)
 			}
 			if r := requests[1]; r.GetReadOffset() != tc.offset || r.GetReadLimit() != 10_000-tc.offset || r.GetIfMatchEtag() != "e1" {
-				t.Errorf("went on with %v, want offset %d", r, tc.offset)
+				t.Errorf("continued with %v, want offset %d", r, tc.offset)
 			}
 		})
 	}
 }
 
-func TestDownloadSurvivesACutConnection(t *testing.T) {
-	data := picture(2_000_000)
-	var f *fake
-	f = giving(data, sending{chunk: 50_000, before: func(at int64) {
-		if at == 1_000_000 {
-			time.Sleep(50 * time.Millisecond) // what was sent before gets there
-			f.cut()
+func TestDownload_LostConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := picture(2_000_000)
+		var f *fake
+		f = giving(data, sending{chunk: 50_000, before: func(at int64) {
+			if at == 1_000_000 {
+				synctest.Wait() // until the client has received what was sent
+				f.cut()
+			}
+		}}, nil)
+		c := start(t, f)
+		var got bytes.Buffer
+		result, err := c.Download(t.Context(), byName, &got)
+		if err != nil || !bytes.Equal(got.Bytes(), data) || result.Attempts != 2 {
+			t.Errorf("%d bytes, result %v, error %v", got.Len(), result, err)
 		}
-	}}, nil)
-	c := start(t, f)
-	var got bytes.Buffer
-	result, err := c.Download(testContext(t), byName, &got)
-	if err != nil || !bytes.Equal(got.Bytes(), data) || result.Attempts != 2 {
-		t.Errorf("%d bytes, result %v, error %v", got.Len(), result, err)
-	}
+	})
 }
 
-// What contradicts itself is refused, and is never written.
-func TestDownloadRefusesWhatIsWrong(t *testing.T) {
+// Bytes that fail a check are never written.
+func TestDownload_RejectsInvalidResponse(t *testing.T) {
 	data := picture(5000)
 	for _, tc := range []struct {
 		name, want string
 		how        sending
 	}{
-		{"wrong offset", "where byte", sending{mend: func(m *pb.DownloadResponse) {
+		{"wrong offset", "instead of byte", sending{change: func(m *pb.DownloadResponse) {
 			if c := m.GetChunk(); c.GetOffset() == 2000 {
 				c.Offset = 3000
 			}
 		}}},
-		{"no checksum", "without a checksum", sending{mend: func(m *pb.DownloadResponse) {
+		{"no checksum", "without a checksum", sending{change: func(m *pb.DownloadResponse) {
 			if c := m.GetChunk(); c != nil {
 				c.Crc32C = nil
 			}
 		}}},
-		{"more than announced", "more than the", sending{mend: func(m *pb.DownloadResponse) {
+		{"more than announced", "more bytes than the", sending{change: func(m *pb.DownloadResponse) {
 			if h := m.GetHeader(); h != nil {
 				h.ContentRange.EndBytes = 4500
 			}
 		}}},
 		{"no header", "before the header", sending{skip: func(m *pb.DownloadResponse) bool { return m.GetHeader() != nil }}},
-		{"impossible range", "impossible range", sending{mend: func(m *pb.DownloadResponse) {
+		{"impossible range", "impossible range", sending{change: func(m *pb.DownloadResponse) {
 			if h := m.GetHeader(); h != nil {
 				h.ContentRange.TotalBytes = 1
 			}
 		}}},
-		{"other sums", "checksums", sending{mend: func(m *pb.DownloadResponse) {
+		{"wrong checksum", "checksums", sending{change: func(m *pb.DownloadResponse) {
 			if x := m.GetTrailer(); x != nil {
-				x.SentChecksums.Sha256[0] ^= 1
+				x.SentChecksums.Crc32C = new(uint32(1))
 			}
 		}}},
-		{"no sums", "without checksums", sending{mend: func(m *pb.DownloadResponse) {
+		{"no checksums", "without a checksum", sending{change: func(m *pb.DownloadResponse) {
 			if x := m.GetTrailer(); x != nil {
 				x.SentChecksums = nil
 			}
@@ -195,21 +199,23 @@ func TestDownloadRefusesWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestDownloadReturnsThatTheFileChanged(t *testing.T) {
-	c := start(t, &fake{download: func(n int, r *pb.DownloadRequest, s downloadStream) error {
-		if n == 1 {
-			return sending{data: picture(5000), etag: "e1", breakAt: 2000, failure: broken}.send(r, s)
+func TestDownload_FileChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, &fake{download: func(n int, r *pb.DownloadRequest, s downloadStream) error {
+			if n == 1 {
+				return sending{data: picture(5000), etag: "e1", breakAt: 2000, failure: broken}.send(r, s)
+			}
+			return sending{data: picture(5000), etag: "e2"}.send(r, s)
+		}})
+		var got bytes.Buffer
+		_, err := c.Download(testContext(t), byName, &got)
+		if lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_FILE_CHANGED || got.Len() != 2000 {
+			t.Errorf("%d bytes, %v", got.Len(), err)
 		}
-		return sending{data: picture(5000), etag: "e2"}.send(r, s)
-	}})
-	var got bytes.Buffer
-	_, err := c.Download(testContext(t), byName, &got)
-	if lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_FILE_CHANGED || got.Len() != 2000 {
-		t.Errorf("%d bytes, %v", got.Len(), err)
-	}
+	})
 }
 
-func TestDownloadWithoutETagDoesNotGoOn(t *testing.T) {
+func TestDownload_WithoutETagDoesNotContinue(t *testing.T) {
 	f := &fake{download: func(_ int, r *pb.DownloadRequest, s downloadStream) error {
 		return sending{data: picture(5000), breakAt: 2000, failure: broken}.send(r, s)
 	}}
@@ -231,13 +237,13 @@ func (w *limitedWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestDownloadEndsWithTheCallersErrors(t *testing.T) {
+func TestDownload_CallersErrors(t *testing.T) {
 	f := giving(picture(5000), sending{}, nil)
 	c := start(t, f)
 	if _, err := c.Download(testContext(t), byName, &limitedWriter{2500}); !errors.Is(err, errFull) {
 		t.Errorf("writer: %v", err)
 	}
-	o, no := byName, errors.New("no thanks")
+	o, no := byName, errors.New("not wanted")
 	o.OnHeader = func(*pb.DownloadHeader) error { return no }
 	if _, err := c.Download(testContext(t), o, &limitedWriter{}); !errors.Is(err, no) {
 		t.Errorf("OnHeader: %v", err)
@@ -247,12 +253,12 @@ func TestDownloadEndsWithTheCallersErrors(t *testing.T) {
 	}
 	for _, o := range []lpfileshare.DownloadOptions{{}, {Name: "n", StoragePath: "p"}, {StoragePath: "p"}, {Conversation: "c"}} {
 		if _, err := c.Download(testContext(t), o, &limitedWriter{}); err == nil {
-			t.Errorf("%+v was taken", o)
+			t.Errorf("%+v was accepted", o)
 		}
 	}
 }
 
-func TestDownloadFileIsWholeOrNotThere(t *testing.T) {
+func TestDownloadFile_CompleteOrNothing(t *testing.T) {
 	data := picture(5000)
 	ctx, cancel := context.WithCancel(testContext(t))
 	for _, tc := range []struct {
@@ -271,7 +277,6 @@ func TestDownloadFileIsWholeOrNotThere(t *testing.T) {
 		{"cancelled", sending{before: func(at int64) {
 			if at == 2000 {
 				cancel()
-				time.Sleep(20 * time.Millisecond)
 			}
 		}}, false, false, ctx, false},
 	} {
@@ -311,7 +316,7 @@ func TestDownloadFileIsWholeOrNotThere(t *testing.T) {
 	}
 }
 
-func TestDownloadFileDoesNotReplaceWhatComesUpMeanwhile(t *testing.T) {
+func TestDownloadFile_CreatedMeanwhile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.jpg")
 	c := start(t, giving(picture(5000), sending{before: func(at int64) {
 		if at == 2000 {
@@ -336,6 +341,115 @@ func checkDir(t *testing.T, dir string, want []string) {
 		got = append(got, e.Name())
 	}
 	if strings.Join(got, " ") != strings.Join(want, " ") {
-		t.Errorf("the directory holds %q, want %q", got, want)
+		t.Errorf("the directory contains %q, want %q", got, want)
 	}
+}
+
+func TestDownload_WantChecksums(t *testing.T) {
+	data := picture(5000)
+	for name, tc := range map[string]struct {
+		change func(*pb.Checksums)
+		want   string
+	}{
+		"right": {nil, ""},
+		"wrong": {func(c *pb.Checksums) { c.Sha256[0] ^= 1 }, "checksums"},
+		"none":  {func(c *pb.Checksums) { c.Sha256 = nil }, "without the requested SHA-256"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, giving(data, sending{change: func(m *pb.DownloadResponse) {
+				if trailer := m.GetTrailer(); trailer != nil && tc.change != nil {
+					tc.change(trailer.SentChecksums)
+				}
+			}}, nil))
+			o := byName
+			o.WantChecksums = []pb.ChecksumKind{pb.ChecksumKind_CHECKSUM_KIND_SHA256}
+			result, err := c.Download(testContext(t), o, io.Discard)
+			if tc.want == "" && (err != nil || len(result.Trailer.GetSentChecksums().GetSha256()) != sha256.Size) ||
+				tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("%v, %v", result, err)
+			}
+		})
+	}
+}
+
+func TestOpenDownload(t *testing.T) {
+	simulated(t, "reads what is stored", func(t *testing.T) {
+		data := picture(10_000)
+		c := start(t, giving(data, sending{breakAt: 3000, failure: broken}, nil))
+		o := byName
+		var received, total int64
+		o.OnProgress = func(r, n int64) { received, total = r, n }
+		r, err := c.OpenDownload(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if got := r.Header().GetContentRange().GetTotalBytes(); got != 10_000 || r.Result() != nil {
+			t.Errorf("header %v, result %v", r.Header(), r.Result())
+		}
+		if err := iotest.TestReader(r, data); err != nil {
+			t.Error(err)
+		}
+		if result := r.Result(); result.Attempts != 2 || result.Bytes != 10_000 || received != 10_000 || total != 10_000 {
+			t.Errorf("result %v, progress %d of %d", result, received, total)
+		}
+	})
+	t.Run("empty file", func(t *testing.T) {
+		r, err := start(t, giving(nil, sending{}, nil)).OpenDownload(testContext(t), byName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if data, err := io.ReadAll(r); len(data) != 0 || err != nil || r.Result().Bytes != 0 {
+			t.Errorf("%d bytes, %v", len(data), err)
+		}
+	})
+	t.Run("not found", func(t *testing.T) {
+		c := start(t, &fake{download: func(int, *pb.DownloadRequest, downloadStream) error {
+			return failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND)
+		}})
+		if r, err := c.OpenDownload(testContext(t), byName); r != nil || lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND {
+			t.Errorf("got %v, %v", r, err)
+		}
+	})
+	t.Run("failed check comes before io.EOF", func(t *testing.T) {
+		data := picture(5000)
+		c := start(t, giving(data, sending{change: func(m *pb.DownloadResponse) {
+			if trailer := m.GetTrailer(); trailer != nil {
+				trailer.SentChecksums.Crc32C = new(uint32(1))
+			}
+		}}, nil))
+		r, err := c.OpenDownload(testContext(t), byName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		got, err := io.ReadAll(r)
+		if err == nil || !strings.Contains(err.Error(), "checksums") || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if _, again := r.Read(make([]byte, 1)); again != err || r.Result() != nil {
+			t.Errorf("read again: %v, result %v", again, r.Result())
+		}
+	})
+	t.Run("close ends the call", func(t *testing.T) {
+		ended := make(chan struct{})
+		c := start(t, &fake{download: func(_ int, r *pb.DownloadRequest, s downloadStream) error {
+			defer close(ended)
+			return sending{data: picture(5000), etag: "e", before: func(at int64) {
+				if at == 2000 {
+					<-s.Context().Done()
+				}
+			}}.send(r, s)
+		}})
+		r, err := c.OpenDownload(testContext(t), byName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		<-ended
+		if _, err := io.ReadAll(r); !errors.Is(err, context.Canceled) {
+			t.Errorf("read after close: %v", err)
+		}
+	})
 }

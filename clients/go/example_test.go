@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -16,9 +16,9 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// exampleServer stands for a server that has one conversation and keeps the last file.
+// exampleServer is a server with one conversation that stores the last file.
 func exampleServer() (address string, stop func()) {
-	var kept []byte
+	var stored []byte
 	f := &fake{
 		signIn: func(*pb.SignInConsumerRequest) (*pb.SignInConsumerResponse, error) {
 			return &pb.SignInConsumerResponse{ConsumerToken: "t", ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}, nil
@@ -34,22 +34,25 @@ func exampleServer() (address string, stop func()) {
 			if len(r.data) > 1000 {
 				return failure(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE)
 			}
-			kept = r.data
+			stored = r.data
 			return r.answer(s)
 		},
 		download: func(_ int, r *pb.DownloadRequest, s downloadStream) error {
-			return sending{data: kept, etag: "e"}.send(r, s)
+			return sending{data: stored, etag: "e"}.send(r, s)
 		},
 	}
+	f.list = func(*pb.ListFilesRequest) (*pb.ListFilesResponse, error) {
+		return &pb.ListFilesResponse{Files: []*pb.File{{Name: "1"}}, WatchToken: "1"}, nil
+	}
 	f.watch = numbers(func(int, watchStream) error { return nil })
-	stop, err := f.serve(nil)
+	stop, err := f.listen(nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	return f.addr, stop
 }
 
-// A file goes into a conversation and comes back.
+// A file is sent into a conversation and downloaded again.
 func Example() {
 	address, stop := exampleServer()
 	defer stop()
@@ -73,22 +76,26 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	sent, err := consumer.Upload(ctx, lpfileshare.UploadOptions{
-		Conversation: talk.GetName(), DisplayName: "hello.txt", Caption: "as promised",
-	}, strings.NewReader("hello"))
+	sent, err := consumer.UploadBytes(ctx, lpfileshare.UploadOptions{
+		Conversation: talk.GetName(), DisplayName: "hello.txt", Caption: "the greeting",
+	}, []byte("hello"))
 	if err != nil {
 		log.Fatal(err)
 	}
-	var back bytes.Buffer
-	got, err := consumer.Download(ctx, lpfileshare.DownloadOptions{Name: sent.GetFile().GetName()}, &back)
+	file, err := consumer.OpenDownload(ctx, lpfileshare.DownloadOptions{Name: sent.GetFile().GetName()})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%d bytes: %s\n", got.Bytes, &back)
+	defer file.Close()
+	text, err := io.ReadAll(file) // verified: a damaged or incomplete file is an error
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d bytes: %s\n", len(text), text)
 	// Output: 5 bytes: hello
 }
 
-// An error tells what happened, and what to do.
+// An error says what happened and what to do.
 func ExampleError() {
 	address, stop := exampleServer()
 	defer stop()
@@ -107,10 +114,10 @@ func ExampleError() {
 	}
 	// Output:
 	// upload cat.jpg: it failed [FILE_TOO_LARGE]
-	// Send a smaller file, or have an image made to fit; the capabilities tell the limits.
+	// Send a smaller file, or set the option that makes images fit. The capabilities list the limits.
 }
 
-// A watch goes on for as long as the caller wants it, over lost connections.
+// A listing and the watch after it have no gap between them.
 func ExampleClient_Watch() {
 	address, stop := exampleServer()
 	defer stop()
@@ -122,18 +129,28 @@ func ExampleClient_Watch() {
 	}
 	defer c.Close()
 
-	enough := errors.New("enough")
-	err = c.Watch(ctx, lpfileshare.WatchOptions{Parent: "accounts/12345678/conversations/-"}, func(f *pb.File) error {
-		fmt.Println("file", f.GetName())
-		if f.GetName() == "3" {
-			return enough
+	const parent = "accounts/12345678/conversations/-"
+	list := c.Files(ctx, lpfileshare.FilesOptions{Parent: parent})
+	for f, err := range list.All() {
+		if err != nil {
+			log.Fatal(err)
 		}
-		return nil
-	})
-	fmt.Println(err)
+		fmt.Println("listed", f.GetName())
+	}
+	watch := c.Watch(ctx, lpfileshare.WatchOptions{Parent: parent, Token: list.WatchToken()})
+	for f, err := range watch.All() {
+		if err != nil { // errors.Is(err, lpfileshare.ErrWatchReset): list again
+			log.Fatal(err)
+		}
+		fmt.Println("published", f.GetName())
+		if f.GetName() == "3" {
+			break
+		}
+	}
+	fmt.Println("continue later from token", watch.Token())
 	// Output:
-	// file 1
-	// file 2
-	// file 3
-	// enough
+	// listed 1
+	// published 2
+	// published 3
+	// continue later from token 3
 }

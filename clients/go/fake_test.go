@@ -8,8 +8,10 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -18,8 +20,10 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -35,7 +39,7 @@ type (
 	watchStream    = grpc.ServerStreamingServer[pb.WatchFilesResponse]
 )
 
-// A fake is a server whose every answer a test writes itself. The n of each call counts from 1.
+// A fake is a server whose responses are written by each test. n is the number of the call of its method, from 1.
 type fake struct {
 	pb.UnimplementedFileSharingServiceServer
 	pb.UnimplementedConversationServiceServer
@@ -45,15 +49,19 @@ type fake struct {
 	download  func(n int, r *pb.DownloadRequest, s downloadStream) error
 	watch     func(n int, r *pb.WatchFilesRequest, s watchStream) error
 	getUpload func(r *pb.GetUploadRequest) (*pb.GetUploadResponse, error)
+	publish   func(n int, r *pb.PublishUploadRequest) (*pb.PublishUploadResponse, error)
+	small     func(n int, r *pb.UploadSmallFileRequest) (*pb.UploadSmallFileResponse, error)
+	caps      func(r *pb.GetCapabilitiesRequest) (*pb.GetCapabilitiesResponse, error)
 	stat      func(ctx context.Context, n int) (*pb.StatFileResponse, error)
 	list      func(r *pb.ListFilesRequest) (*pb.ListFilesResponse, error)
+	listConvs func(r *pb.ListConversationsRequest) (*pb.ListConversationsResponse, error)
 	create    func(n int, r *pb.CreateConversationRequest) (*pb.CreateConversationResponse, error)
 	renew     func(ctx context.Context, n int, r *pb.RenewConsumerRequest) (*pb.RenewConsumerResponse, error)
 	signOut   func(ctx context.Context, n int, r *pb.SignOutAgentRequest) (*pb.SignOutAgentResponse, error)
 	signIn    func(r *pb.SignInConsumerRequest) (*pb.SignInConsumerResponse, error)
 
-	addr string
-	cut  func() // breaks all connections off
+	addr string // for Dial
+	cut  func() // breaks all connections
 
 	mu    sync.Mutex
 	calls map[string]int
@@ -104,14 +112,36 @@ func (f *fake) SignInConsumer(_ context.Context, r *pb.SignInConsumerRequest) (*
 	return f.signIn(r)
 }
 
-// serve runs a fake on a loopback socket until the returned function is called.
-func (f *fake) serve(creds credentials.TransportCredentials) (stop func(), err error) {
+func (f *fake) PublishUpload(_ context.Context, r *pb.PublishUploadRequest) (*pb.PublishUploadResponse, error) {
+	return f.publish(f.call("PublishUpload"), r)
+}
+func (f *fake) UploadSmallFile(_ context.Context, r *pb.UploadSmallFileRequest) (*pb.UploadSmallFileResponse, error) {
+	return f.small(f.call("UploadSmallFile"), r)
+}
+func (f *fake) GetCapabilities(_ context.Context, r *pb.GetCapabilitiesRequest) (*pb.GetCapabilitiesResponse, error) {
+	return f.caps(r)
+}
+func (f *fake) ListConversations(_ context.Context, r *pb.ListConversationsRequest) (*pb.ListConversationsResponse, error) {
+	return f.listConvs(r)
+}
+
+// listen serves a fake on a loopback socket until stop is called.
+func (f *fake) listen(creds credentials.TransportCredentials) (stop func(), err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
+	f.addr = listener.Addr().String()
+	return f.serve(listener, creds), nil
+}
+
+// serve serves a fake until stop is called.
+func (f *fake) serve(listener net.Listener, creds credentials.TransportCredentials) (stop func()) {
 	cuttable := &cuttableListener{Listener: listener}
-	var options []grpc.ServerOption
+	options := []grpc.ServerOption{
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second, PermitWithoutStream: true}),
+	}
 	if creds != nil {
 		options = append(options, grpc.Creds(creds))
 	}
@@ -122,21 +152,20 @@ func (f *fake) serve(creds credentials.TransportCredentials) (stop func(), err e
 	h := health.NewServer()
 	h.SetServingStatus("lpfileshare.v1.FileSharingService", healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(server, h)
-	f.addr, f.cut, f.calls = listener.Addr().String(), cuttable.cut, map[string]int{}
+	f.cut, f.calls = cuttable.cut, map[string]int{}
 	done := make(chan struct{})
 	go func() { defer close(done); server.Serve(cuttable) }()
-	return func() { server.Stop(); <-done }, nil
+	return func() { server.Stop(); <-done }
 }
 
-// start serves a fake for a test, and dials it.
+// start serves a fake in memory and returns a client of it. In a synctest bubble, time-outs and backoff then take no real time.
 func start(t *testing.T, f *fake, options ...lpfileshare.Option) *lpfileshare.Client {
 	t.Helper()
-	stop, err := f.serve(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
-	c, err := lpfileshare.Dial(f.addr, options...)
+	listener := bufconn.Listen(1 << 16)
+	t.Cleanup(f.serve(listener, nil))
+	f.addr = "passthrough:///memory"
+	dialer := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) })
+	c, err := lpfileshare.Dial(f.addr, append(options, lpfileshare.WithPlaintext(), lpfileshare.WithDialOptions(dialer))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,9 +173,23 @@ func start(t *testing.T, f *fake, options ...lpfileshare.Option) *lpfileshare.Cl
 	return c
 }
 
-// testContext ends before the test run does.
+// simulated runs a subtest in a synctest bubble, where timeouts, backoff and heartbeats take no real time.
+func simulated(t *testing.T, name string, test func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+}
+
+// pause waits in a handler, in simulated time, unless its call ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// testContext ends a test that hangs.
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -172,13 +215,12 @@ func (l *cuttableListener) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.conns {
-		c.(*net.TCPConn).SetLinger(0)
 		c.Close()
 	}
 	l.conns = nil
 }
 
-// failure is an error as the server makes it.
+// failure returns an error as the server creates it. By the contract it is repeatable if and only if details has a RetryInfo.
 func failure(code codes.Code, reason pb.ErrorReason, details ...protoadapt.MessageV1) error {
 	info := &errdetails.ErrorInfo{Reason: lpfileshare.ReasonName(reason), Domain: "lpfileshare", Metadata: map[string]string{"k": "v"}}
 	st, err := status.New(code, "it failed").WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
@@ -192,7 +234,7 @@ func retryAfter(d time.Duration) protoadapt.MessageV1 {
 	return &errdetails.RetryInfo{RetryDelay: durationpb.New(d)}
 }
 
-// received is an upload as it came in.
+// received is an upload as the server received it.
 type received struct {
 	spec   *pb.UploadSpec
 	data   []byte
@@ -212,7 +254,7 @@ func receiveSpec(s uploadStream) (*received, error) {
 	return &received{spec: m.GetSpec()}, s.SendHeader(metadata.Pairs("lpfs-request-id", m.GetSpec().GetRequestId()))
 }
 
-// receiveAll reads a whole upload, and refuses what the contract forbids.
+// receiveAll reads a whole upload, and rejects what the contract forbids.
 func receiveAll(s uploadStream) (*received, error) {
 	r, err := receiveSpec(s)
 	for err == nil && r.finish == nil {
@@ -222,7 +264,7 @@ func receiveAll(s uploadStream) (*received, error) {
 		return r, err
 	}
 	if _, err := s.Recv(); err != io.EOF {
-		return r, errors.New("something came after finish")
+		return r, errors.New("a message followed finish")
 	}
 	crc, sum := crc32.Checksum(r.data, castagnoli), sha256.Sum256(r.data)
 	for _, c := range []*pb.Checksums{r.spec.GetChecksums(), r.finish.GetChecksums()} {
@@ -262,16 +304,16 @@ func (r *received) answer(s uploadStream) error {
 	return s.SendAndClose(&pb.UploadResponse{RequestId: r.spec.GetRequestId(), File: &pb.File{Name: r.spec.GetConversation() + "/files/f"}})
 }
 
-// sending is a download as the server does it; a test changes one thing.
+// sending is a download as the server does it. A test changes one thing.
 type sending struct {
 	data    []byte
 	etag    string
 	chunk   int
-	breakAt int64                             // break off before this byte with failure; -1: after the trailer; 0: not
-	failure error                             // what to break off with
-	mend    func(m *pb.DownloadResponse)      // changes a message on its way out
-	skip    func(m *pb.DownloadResponse) bool // leaves a message out
-	before  func(at int64)                    // is called before each chunk
+	breakAt int64                             // end before this byte with failure; -1: after the trailer; 0: do not
+	failure error                             // the error at breakAt
+	change  func(m *pb.DownloadResponse)      // changes a message before it is sent
+	skip    func(m *pb.DownloadResponse) bool // omits a message
+	before  func(at int64)                    // called before each chunk
 }
 
 func (d sending) send(r *pb.DownloadRequest, s downloadStream) error {
@@ -297,8 +339,8 @@ func (d sending) send(r *pb.DownloadRequest, s downloadStream) error {
 		if d.skip != nil && d.skip(m) {
 			return nil
 		}
-		if d.mend != nil {
-			d.mend(m)
+		if d.change != nil {
+			d.change(m)
 		}
 		return s.Send(m)
 	}
@@ -323,10 +365,13 @@ func (d sending) send(r *pb.DownloadRequest, s downloadStream) error {
 		}
 		at += int64(len(data))
 	}
-	sum := sha256.Sum256(d.data[begin:end])
+	sums := &pb.Checksums{Crc32C: new(crc32.Checksum(d.data[begin:end], castagnoli))}
+	if slices.Contains(r.GetWantChecksums(), pb.ChecksumKind_CHECKSUM_KIND_SHA256) {
+		sum := sha256.Sum256(d.data[begin:end])
+		sums.Sha256 = sum[:]
+	}
 	err := emit(&pb.DownloadResponse{Payload: &pb.DownloadResponse_Trailer{Trailer: &pb.DownloadTrailer{
-		SentBytes:     end - begin,
-		SentChecksums: &pb.Checksums{Crc32C: new(crc32.Checksum(d.data[begin:end], castagnoli)), Sha256: sum[:]},
+		SentBytes: end - begin, SentChecksums: sums,
 	}}})
 	if err == nil && d.breakAt == -1 {
 		return d.failure
@@ -334,7 +379,7 @@ func (d sending) send(r *pb.DownloadRequest, s downloadStream) error {
 	return err
 }
 
-// picture is size bytes that begin as a JPEG does.
+// picture returns size bytes that begin like a JPEG.
 func picture(size int) []byte {
 	data := make([]byte, size)
 	seed := uint32(2463534242)
@@ -348,5 +393,5 @@ func picture(size int) []byte {
 	return data
 }
 
-// once hides everything of a reader but Read.
+// once hides all methods of a reader except Read.
 type once struct{ io.Reader }

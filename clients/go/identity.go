@@ -24,7 +24,7 @@ const (
 	keyExternal = "lp-external-consumer-id"
 )
 
-// An Identity says as whom calls are made. The zero Identity is nobody.
+// An Identity identifies the caller of a call. The zero Identity adds nothing to calls.
 type Identity struct {
 	key    string
 	source TokenSource
@@ -36,25 +36,25 @@ func ConsumerToken(source TokenSource) Identity { return Identity{keyConsumer, s
 // AgentToken is the identity of an agent or bot, with a token from SignInAgent.
 func AgentToken(source TokenSource) Identity { return Identity{keyAgent, source} }
 
-// ExternalConsumerID is the identity of a consumer by the id that the brand knows, for accounts that the server holds credentials
-// of. The server takes it only over a connection that proves who calls: TLS with a client certificate (see [WithTLS]), or loopback.
+// ExternalConsumerID is the identity of a consumer by the id that the brand knows, for accounts that the server has credentials of.
+// The server accepts it only on connections that authenticate the caller: TLS with a client certificate (see [WithTLS]), or loopback.
 func ExternalConsumerID(id string) Identity { return Identity{keyExternal, StaticToken(id)} }
 
-// A TokenSource gives the token that a call carries. It is safe for concurrent use.
+// A TokenSource provides the token of a call. It must be safe for concurrent use.
 //
 // A source that can also get a new token implements [Renewer].
 type TokenSource interface {
-	// Token returns the token to use now. ctx bounds the wait for it.
+	// Token returns the token to use now. ctx limits the wait for it.
 	Token(ctx context.Context) (string, error)
 }
 
-// A Renewer is a TokenSource that can replace a token that the server refused. It is asked once per call.
+// A Renewer is a TokenSource that can replace a token that the server rejected. Each call uses it at most once.
 type Renewer interface {
-	// Renew returns a token other than the refused one, or an error when there is none to be had.
-	Renew(ctx context.Context, refused string) (string, error)
+	// Renew returns a token other than the rejected one, or an error.
+	Renew(ctx context.Context, rejected string) (string, error)
 }
 
-// StaticToken is a token that stays as it is.
+// StaticToken is a TokenSource with one fixed token.
 type StaticToken string
 
 // Token returns the token.
@@ -66,13 +66,13 @@ func (t StaticToken) String() string { return "[token]" }
 // GoString hides the token from %#v.
 func (t StaticToken) GoString() string { return t.String() }
 
-// A ConsumerSession is what signing a consumer in gave.
+// A ConsumerSession is the result of signing in a consumer.
 type ConsumerSession struct {
-	// Token goes into calls. A secret.
+	// Token is the token for calls. Secret.
 	Token string
-	// Expires is when it ends; zero where that is not known.
+	// Expires is when Token expires. Zero: not known.
 	Expires time.Time
-	// RenewalSecret gets the next token. Empty: this session cannot be renewed. A secret.
+	// RenewalSecret gets the next token. Empty: this session cannot be renewed. Secret.
 	RenewalSecret string
 	// ConsumerID is LivePerson's id of the consumer.
 	ConsumerID string
@@ -84,17 +84,17 @@ func (s ConsumerSession) String() string { return "session of consumer " + s.Con
 // GoString hides the secrets from %#v.
 func (s ConsumerSession) GoString() string { return s.String() }
 
-// SignInConsumer signs a consumer in. The session is the caller's to keep; nothing here stores it. It is not repeated by
-// itself, since it is not repeatable.
+// SignInConsumer signs in a consumer. The client does not store the session. The call is never repeated: a second sign-in is
+// another sign-in.
 func (c *Client) SignInConsumer(ctx context.Context, req *pb.SignInConsumerRequest) (ConsumerSession, error) {
-	r, err := c.identity.SignInConsumer(ctx, req)
+	r, err := c.raw.Identity.SignInConsumer(ctx, req)
 	if err != nil {
 		return ConsumerSession{}, err
 	}
 	return consumerSession(r), nil
 }
 
-// consumerSession reads the answer of SignInConsumer or RenewConsumer.
+// consumerSession converts the response of SignInConsumer or RenewConsumer.
 func consumerSession(r interface {
 	GetConsumerToken() string
 	GetExpireTime() *timestamppb.Timestamp
@@ -108,22 +108,21 @@ func consumerSession(r interface {
 	return s
 }
 
-// SignOutAgent ends the login of the agent or bot that the client's identity is, in an account (the bare id). Its token is good for
-// nothing afterwards, on any connection. Repeating it is no error.
+// SignOutAgent ends the login of the agent or bot whose token this client carries. account is the id of the account, or its
+// resource name; empty: the client's. The token is invalid afterwards, on every connection. A repeat is not an error.
 func (c *Client) SignOutAgent(ctx context.Context, account string) error {
-	_, err := c.identity.SignOutAgent(ctx, &pb.SignOutAgentRequest{Account: "accounts/" + account})
+	_, err := c.raw.Identity.SignOutAgent(ctx, &pb.SignOutAgentRequest{Account: c.accountName(account)})
 	return err
 }
 
 const (
-	renewBefore  = time.Minute      // how long before its end a token is renewed
+	renewBefore  = time.Minute      // how long before it expires a token is renewed
 	renewTimeout = 20 * time.Second // how long one renewal may take
-	renewPause   = 5 * time.Second  // how long after a failed renewal a token that still lives is used as it is
+	renewPause   = 5 * time.Second  // how long after a failed renewal a token that has not expired is used without another try
 )
 
-// ConsumerTokens is a [TokenSource] that renews a consumer's token a minute before it ends, and once when the server refuses
-// it. However many calls ask, one renewal is on the way at a time. It works once a client uses it: it renews over the
-// connection of the first one.
+// ConsumerTokens is a [TokenSource] that renews a consumer's token a minute before it expires, and once when the server rejects
+// it. Concurrent calls share one renewal. It renews over the connection of the first client that uses it.
 type ConsumerTokens struct {
 	account string
 	onRenew func(ConsumerSession)
@@ -132,7 +131,7 @@ type ConsumerTokens struct {
 	mu       sync.Mutex
 	identity pb.IdentityServiceClient
 	session  ConsumerSession
-	pause    time.Time // no renewal ahead of time before this
+	pause    time.Time // no renewal before the token expires until then
 	running  *renewal  // nil: none
 }
 
@@ -142,13 +141,13 @@ type renewal struct {
 	err  error // valid once done is closed
 }
 
-// NewConsumerTokens makes a source out of a session of account (the bare account id). onRenew, if not nil, is told of each
-// new session, one at a time, before any call uses it: the place to store it.
+// NewConsumerTokens returns a source for a session of account, which is the id of the account or its resource name. onRenew, if not
+// nil, receives each new session, one at a time, before a call uses it, for example to store it.
 func NewConsumerTokens(account string, session ConsumerSession, onRenew func(ConsumerSession)) *ConsumerTokens {
 	return &ConsumerTokens{account: account, session: session, onRenew: onRenew, now: time.Now}
 }
 
-// bind names the client to renew by. The first wins.
+// bind sets the client to renew with. The first one wins.
 func (t *ConsumerTokens) bind(c pb.IdentityServiceClient) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -157,15 +156,14 @@ func (t *ConsumerTokens) bind(c pb.IdentityServiceClient) {
 	}
 }
 
-// Session returns the session as it is now.
+// Session returns the current session.
 func (t *ConsumerTokens) Session() ConsumerSession {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.session
 }
 
-// Token returns the token, renewing it first if it is about to end. Where renewal fails, the old token is returned for as
-// long as it lives.
+// Token returns the token. It renews it first if it is about to expire. If that fails, it returns the old token until it expires.
 func (t *ConsumerTokens) Token(ctx context.Context) (string, error) {
 	t.mu.Lock()
 	s, now := t.session, t.now()
@@ -181,11 +179,11 @@ func (t *ConsumerTokens) Token(ctx context.Context) (string, error) {
 	return token, err
 }
 
-// Renew returns a token other than refused, renewing unless that has happened since. Giving up waiting does not end the
-// renewal, since others may wait for it too.
-func (t *ConsumerTokens) Renew(ctx context.Context, refused string) (string, error) {
+// Renew returns a token other than rejected, and renews the session unless that has happened since. If ctx ends, the renewal goes
+// on, because other callers may wait for it.
+func (t *ConsumerTokens) Renew(ctx context.Context, rejected string) (string, error) {
 	t.mu.Lock()
-	if t.session.Token != refused {
+	if t.session.Token != rejected {
 		defer t.mu.Unlock()
 		return t.session.Token, nil
 	}
@@ -195,14 +193,14 @@ func (t *ConsumerTokens) Renew(ctx context.Context, refused string) (string, err
 	}
 	if t.identity == nil {
 		t.mu.Unlock()
-		return "", errors.New("renew token: no client uses these tokens yet")
+		return "", errors.New("renew token: no client uses this token source yet; pass it to Dial or Client.As")
 	}
 	r := t.running
 	if r == nil {
 		r = &renewal{done: make(chan struct{})}
 		t.running = r
-		// Ends by its own time-out, or when its connection is closed. Its owner is whoever waits below; a renewal that nobody
-		// waits for any more must still end properly, because the old secret may be spent.
+		// It ends by its own timeout, or when the connection is closed. It must finish even if no caller waits for it any more,
+		// because the server may have used up the old secret.
 		go t.renew(context.WithoutCancel(ctx), r)
 	}
 	t.mu.Unlock()
@@ -225,9 +223,9 @@ func (t *ConsumerTokens) renew(ctx context.Context, r *renewal) {
 	identity, secret := t.identity, t.session.RenewalSecret
 	t.mu.Unlock()
 
-	resp, err := identity.RenewConsumer(ctx, &pb.RenewConsumerRequest{Account: "accounts/" + t.account, RenewalSecret: secret})
+	resp, err := identity.RenewConsumer(ctx, &pb.RenewConsumerRequest{Account: accountName(t.account), RenewalSecret: secret})
 	if err == nil && resp.GetConsumerToken() == "" {
-		err = errors.New("renew token: the server's answer has no token")
+		err = errors.New("renew token: the server's response has no token")
 	}
 	if err == nil && t.onRenew != nil {
 		t.onRenew(consumerSession(resp))
@@ -244,7 +242,7 @@ func (t *ConsumerTokens) renew(ctx context.Context, r *renewal) {
 	close(r.done)
 }
 
-// attach puts the identity on a call's metadata, and nothing else that says who calls. It returns the token that it used.
+// attach adds the identity to the metadata of a call, and removes every other one. It returns the token that it used.
 func (id Identity) attach(ctx context.Context) (context.Context, string, error) {
 	if id.key == "" {
 		return ctx, "", nil
@@ -253,10 +251,6 @@ func (id Identity) attach(ctx context.Context) (context.Context, string, error) 
 	if err != nil {
 		return ctx, "", err
 	}
-	return id.with(ctx, token), token, nil
-}
-
-func (id Identity) with(ctx context.Context, token string) context.Context {
 	md, _ := metadata.FromOutgoingContext(ctx) // a copy
 	if md == nil {
 		md = metadata.MD{}
@@ -265,11 +259,11 @@ func (id Identity) with(ctx context.Context, token string) context.Context {
 		md.Delete(key)
 	}
 	md.Set(id.key, token)
-	return metadata.NewOutgoingContext(ctx, md)
+	return metadata.NewOutgoingContext(ctx, md), token, nil
 }
 
-// renew gets another token after the server has refused one; ok is false where that does not apply.
-func (id Identity) renew(ctx context.Context, err error, refused string) (token string, ok bool) {
+// renew gets another token after the server rejected one. ok is false if the error has another reason or there is no other token.
+func (id Identity) renew(ctx context.Context, err error, rejected string) (token string, ok bool) {
 	switch ErrorReason(err) {
 	case pb.ErrorReason_ERROR_REASON_TOKEN_INVALID, pb.ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED:
 	default:
@@ -279,45 +273,53 @@ func (id Identity) renew(ctx context.Context, err error, refused string) (token 
 	if !ok {
 		return "", false
 	}
-	token, rerr := source.Renew(ctx, refused)
-	return token, rerr == nil && token != refused
+	token, rerr := source.Renew(ctx, rejected)
+	return token, rerr == nil && token != rejected
 }
 
-// identityConn is a connection whose calls carry an identity, and whose unary errors are *Error.
+// identityConn is a connection that adds an identity to calls. It applies the retry rule to unary calls, and returns their errors
+// as *Error.
 type identityConn struct {
 	conn *grpc.ClientConn
 	id   Identity
 }
 
-// wants says whether a method takes an identity: all of ours do, except those that give one out.
-func wants(method string) bool {
+// takesIdentity reports whether calls of a method carry an identity. Those that return one do not.
+func takesIdentity(method string) bool {
 	return strings.HasPrefix(method, "/lpfileshare.v1.") && !strings.HasPrefix(method, "/lpfileshare.v1.IdentityService/") ||
 		method == pb.IdentityService_SignOutAgent_FullMethodName
 }
 
-// Invoke makes a unary call, a second time with a new token where the first is refused.
+// Invoke makes a unary call, and repeats it by the retry rule. That is safe for every method that takes an identity: those that
+// change something are idempotent, or have a request id (see withRequestID). Signing in and renewing are not, and are made once.
+//
+// gRPC's own retryPolicy is not used: it retries by status code alone and does not read RetryInfo.
 func (c identityConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	op := method[strings.LastIndexByte(method, '/')+1:]
-	args = withRequestID(args)
-	if !wants(method) {
+	if !takesIdentity(method) {
 		return newError(op, c.conn.Invoke(ctx, method, args, reply, opts...))
 	}
-	call, token, err := c.id.attach(ctx)
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
-	}
-	err = c.conn.Invoke(call, method, args, reply, opts...)
-	if err != nil {
-		if token, ok := c.id.renew(ctx, err, token); ok {
-			err = c.conn.Invoke(c.id.with(ctx, token), method, args, reply, opts...)
+	args = withRequestID(args)
+	pace := newPacer(op, unaryRetryFor)
+	pace.maxAttempts = unaryAttempts
+	for {
+		pace.attempts++
+		call, token, err := c.id.attach(ctx)
+		if err == nil {
+			err = c.conn.Invoke(call, method, args, reply, opts...)
+		}
+		if err == nil {
+			return nil
+		}
+		if err := pace.retry(ctx, err, c.id, token, nil); err != nil {
+			return err
 		}
 	}
-	return newError(op, err)
 }
 
 // NewStream opens a streaming call.
 func (c identityConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	if wants(method) {
+	if takesIdentity(method) {
 		var err error
 		if ctx, _, err = c.id.attach(ctx); err != nil {
 			return nil, err
@@ -326,14 +328,22 @@ func (c identityConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, meth
 	return c.conn.NewStream(ctx, desc, method, opts...)
 }
 
-// withRequestID gives a request that changes something a request id if it has none, so that gRPC may repeat it. The caller's
-// message is left as it is.
+// withRequestID returns a request that may be repeated: it adds a request id to one that needs it and has none. The caller's
+// message is not changed.
 func withRequestID(args any) any {
-	req, ok := args.(*pb.CreateConversationRequest)
-	if !ok || req.GetRequestId() != "" {
-		return args
+	switch req := args.(type) {
+	case *pb.CreateConversationRequest:
+		if req.GetRequestId() == "" {
+			req = proto.CloneOf(req)
+			req.RequestId = uuid.NewString()
+			return req
+		}
+	case *pb.UploadSmallFileRequest:
+		if spec := req.GetSpec(); spec != nil && spec.GetRequestId() == "" {
+			spec = proto.CloneOf(spec)
+			spec.RequestId = uuid.NewString()
+			return &pb.UploadSmallFileRequest{Spec: spec, Data: req.GetData()}
+		}
 	}
-	req = proto.CloneOf(req)
-	req.RequestId = uuid.NewString()
-	return req
+	return args
 }

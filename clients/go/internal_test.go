@@ -5,19 +5,22 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestEveryReasonHasAdvice(t *testing.T) {
+func TestAdvice_EveryReason(t *testing.T) {
 	for n, name := range pb.ErrorReason_name {
 		advice, ok := adviceByReason[pb.ErrorReason(n)]
 		if n != 0 && (!ok || !strings.HasSuffix(advice, ".")) {
@@ -26,8 +29,8 @@ func TestEveryReasonHasAdvice(t *testing.T) {
 	}
 }
 
-func TestErrorIsForPeople(t *testing.T) {
-	st, err := status.New(codes.InvalidArgument, "the request has faults").WithDetails(
+func TestError(t *testing.T) {
+	st, err := status.New(codes.InvalidArgument, "the request is invalid").WithDetails(
 		&errdetails.ErrorInfo{Reason: "INVALID_FIELD", Domain: errorDomain},
 		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: "spec.caption", Description: "is too long"}, {Field: "spec.file_type", Description: "is missing"},
@@ -36,8 +39,8 @@ func TestErrorIsForPeople(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = newError("upload cat.jpg", st.Err())
-	want := "upload cat.jpg: the request has faults: spec.caption: is too long; spec.file_type: is missing [INVALID_FIELD]. " +
-		"Mend what is named and try again."
+	want := "upload cat.jpg: the request is invalid: spec.caption: is too long; spec.file_type: is missing [INVALID_FIELD]. " +
+		"Correct the named fields and retry."
 	if err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
@@ -45,18 +48,18 @@ func TestErrorIsForPeople(t *testing.T) {
 		t.Errorf("as a status: %v", got)
 	}
 	if newError("x", nil) != nil || ErrorReason(nil) != 0 || ErrorReason(errors.New("x")) != 0 {
-		t.Error("nil or a plain error passes for one of the server's")
+		t.Error("nil or a plain error has a reason")
 	}
 	other, _ := status.New(codes.Internal, "x").WithDetails(&errdetails.ErrorInfo{Reason: "INTERNAL", Domain: "elsewhere"})
 	if ErrorReason(other.Err()) != 0 {
-		t.Error("a reason of another domain was taken for ours")
+		t.Error("a reason of another domain was accepted")
 	}
 	if err := newError("x", context.DeadlineExceeded); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		t.Errorf("a deadline: %v", err)
 	}
 }
 
-func TestPlaintextIsForLoopbackOnly(t *testing.T) {
+func TestDial_PlaintextOnLoopbackOnly(t *testing.T) {
 	for target, loopback := range map[string]bool{
 		"127.0.0.1:50051": true, "localhost:1": true, "[::1]:50051": true, "dns:///localhost:1": true, "passthrough:///127.9.9.9:1": true,
 		"unix:/run/x.sock": true, "127.0.0.1": true, "::1": true, "127.0.0.1:1, localhost:2": true, "127.0.0.1:1,10.0.0.1:1": false,
@@ -72,27 +75,150 @@ func TestPlaintextIsForLoopbackOnly(t *testing.T) {
 		}
 	}
 	if got := (&settings{plaintext: true}).credentials("example.com:1").Info().SecurityProtocol; got != "insecure" {
-		t.Errorf("asked for plaintext, got %s", got)
+		t.Errorf("WithPlaintext: got %s", got)
 	}
 }
 
-func TestPacerBacksOff(t *testing.T) {
-	p := newPacer(time.Hour)
-	for _, mean := range []time.Duration{200, 400, 800, 1600, 3200, 5000, 5000} {
-		mean *= time.Millisecond
-		if d := p.backoff.NextBackOff(); d < mean/2 || d > mean*3/2 {
-			t.Errorf("waits %v where %v is the mean", d, mean)
+// TestRetryRule is the table of error_reason.proto: RetryInfo decides, whatever code and reason say.
+func TestRetryRule(t *testing.T) {
+	with := func(code codes.Code, domain string, retryInfo bool) error {
+		st := status.New(code, "failed")
+		var details []protoadapt.MessageV1
+		if domain != "" {
+			details = append(details, &errdetails.ErrorInfo{Reason: "ANYTHING", Domain: domain})
+		}
+		if retryInfo {
+			details = append(details, &errdetails.RetryInfo{})
+		}
+		st, err := st.WithDetails(details...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Err()
+	}
+	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
+		if got := judge(with(code, errorDomain, true)); got != repeat {
+			t.Errorf("%v with ErrorInfo and RetryInfo: %v", code, got)
+		}
+		if got := judge(with(code, errorDomain, false)); got != final {
+			t.Errorf("%v with ErrorInfo and without RetryInfo: %v", code, got)
+		}
+		want := map[codes.Code]verdict{codes.Unavailable: repeat, codes.Canceled: repeat, codes.Unknown: repeat, codes.Internal: repeatOnce}[code]
+		for _, domain := range []string{"", "another.example"} {
+			for _, retryInfo := range []bool{false, true} {
+				if got := judge(with(code, domain, retryInfo)); got != want {
+					t.Errorf("%v of domain %q, RetryInfo %v: %v, want %v", code, domain, retryInfo, got, want)
+				}
+			}
 		}
 	}
-	p.progress()
-	st, _ := status.New(codes.Unavailable, "x").WithDetails(&errdetails.RetryInfo{}) // asks for no time at all
-	begun := time.Now()
-	if err := p.wait(t.Context(), st.Err()); err != nil || time.Since(begun) < 100*time.Millisecond {
-		t.Errorf("waited %v, error %v", time.Since(begun), err)
+	again := with(codes.Unavailable, errorDomain, true)
+	for name, tc := range map[string]struct {
+		err  error
+		want verdict
+	}{
+		"nil":                   {nil, final},
+		"not a status":          {errors.New("x"), final},
+		"converted":             {newError("op", again), repeat},
+		"damaged bytes":         {&damagedError{"x"}, repeat},
+		"source that is a call": {&ownError{again}, final},
+		"own context":           {context.Canceled, final},
+	} {
+		if got := judge(tc.err); got != tc.want {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
 	}
 }
 
-func TestAConnectionIsNotWaitedForForEver(t *testing.T) {
+func TestPacer(t *testing.T) {
+	unavailable, internal := status.Error(codes.Unavailable, "lost"), status.Error(codes.Internal, "RST_STREAM")
+	retry := func(ctx context.Context, p *pacer, err error) error {
+		p.attempts++
+		return p.retry(ctx, err, Identity{}, "", nil)
+	}
+	simulated := func(name string, test func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+	}
+	simulated("backs off", func(t *testing.T) {
+		p := newPacer("op", time.Hour)
+		for _, mean := range []time.Duration{200, 400, 800, 1600, 3200, 5000, 5000} {
+			mean *= time.Millisecond
+			began := time.Now()
+			if err := retry(t.Context(), p, unavailable); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(began); d < mean/2 || d > mean*3/2 {
+				t.Errorf("waited %v, the mean is %v", d, mean)
+			}
+		}
+		p.progress()
+		began := time.Now()
+		if err := retry(t.Context(), p, unavailable); err != nil || time.Since(began) > 300*time.Millisecond {
+			t.Errorf("after progress: waited %v, %v", time.Since(began), err)
+		}
+	})
+	simulated("waits for RetryInfo", func(t *testing.T) {
+		st, _ := status.New(codes.ResourceExhausted, "x").WithDetails(
+			&errdetails.ErrorInfo{Reason: "TOO_MANY_UPLOADS", Domain: errorDomain}, &errdetails.RetryInfo{RetryDelay: durationpb.New(40 * time.Second)})
+		p, began := newPacer("op", time.Hour), time.Now()
+		if err := retry(t.Context(), p, st.Err()); err != nil || time.Since(began) < 40*time.Second || time.Since(began) > 48*time.Second {
+			t.Errorf("waited %v, %v", time.Since(began), err)
+		}
+		p = newPacer("op", 30*time.Second)
+		err := retry(t.Context(), p, st.Err())
+		if e, ok := errors.AsType[*Error](err); !ok || e.NotRepeated == "" || e.RetryAfter != 40*time.Second {
+			t.Errorf("beyond the time limit: %v", err)
+		}
+	})
+	simulated("INTERNAL is tried twice at most", func(t *testing.T) {
+		p := newPacer("op", time.Hour)
+		if err := retry(t.Context(), p, internal); err != nil {
+			t.Fatal(err)
+		}
+		if err := retry(t.Context(), p, unavailable); err != nil {
+			t.Fatal(err)
+		}
+		err := retry(t.Context(), p, internal)
+		if err == nil || !strings.Contains(err.Error(), "client_max_body_size") {
+			t.Errorf("the second time: %v", err)
+		}
+		p.progress()
+		if err := retry(t.Context(), p, internal); err != nil {
+			t.Errorf("after progress: %v", err)
+		}
+	})
+	simulated("number of attempts", func(t *testing.T) {
+		p := newPacer("op", time.Hour)
+		p.maxAttempts = 2
+		if err := retry(t.Context(), p, unavailable); err != nil {
+			t.Fatal(err)
+		}
+		if err := retry(t.Context(), p, unavailable); err == nil || !strings.Contains(err.Error(), "limit is 2 attempts") {
+			t.Errorf("got %v", err)
+		}
+	})
+	// Servers and languages report the caller's own cancellation and deadline in different ways.
+	simulated("own context wins over the status", func(t *testing.T) {
+		mine := errors.New("mine")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(mine)
+		late, cancelLate := context.WithTimeout(t.Context(), -1)
+		defer cancelLate()
+		for _, err := range []error{unavailable, internal, status.Error(codes.Canceled, "x"), context.Canceled} {
+			if got := retry(ctx, newPacer("op", time.Hour), err); !errors.Is(got, context.Canceled) || !errors.Is(got, mine) || status.Code(got) != codes.Canceled {
+				t.Errorf("%v becomes %v", err, got)
+			}
+			if got := retry(late, newPacer("op", time.Hour), err); !errors.Is(got, context.DeadlineExceeded) || errors.Is(got, context.Canceled) {
+				t.Errorf("%v becomes %v", err, got)
+			}
+		}
+		if got := retry(ctx, newPacer("op", time.Hour), &ownError{mine}); status.Code(got) != codes.Unknown || !errors.Is(got, mine) {
+			t.Errorf("an error of the source becomes %v", got)
+		}
+	})
+}
+
+func TestReach_GivesUpWithoutConnection(t *testing.T) {
 	c, err := Dial("127.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +236,7 @@ func TestAConnectionIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-func TestViolationsAreToldOnce(t *testing.T) {
+func TestError_ViolationsOnce(t *testing.T) {
 	e := &Error{Op: "get upload", Message: "name: must be a name", Code: codes.InvalidArgument, Violations: []FieldViolation{
 		{"name", "must be a name"}, {"parent", "is missing"}, {"page", "is bad"},
 	}}

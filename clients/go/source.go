@@ -17,18 +17,18 @@ import (
 // castagnoli is the table of CRC-32C, which never changes.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// A source is the bytes of an upload. One that can be read twice is measured first and rewound for each attempt; of any
-// other, the bytes taken are counted, since no further attempt is possible after the first.
+// A source is the bytes of an upload. A source that can be read twice is measured first and rewound for each attempt. Of any other,
+// the bytes read are counted, because no attempt is possible once some were read.
 type source struct {
 	reader io.Reader
-	rewind func() error  // nil: it can be read only once
+	rewind func() error  // nil: the source can be read only once
 	size   int64         // -1: not known
 	sums   *pb.Checksums // nil: not known
 	head   []byte        // the first bytes, for the type
-	taken  int64         // since the last rewind
+	taken  int64         // number of bytes read since the last rewind
 }
 
-// newSource looks at what r can do. Of a reader that can be read only once it reads the first bytes into a buffer if needHead.
+// newSource returns a source for r. If r can be read only once and needHead is set, it reads the first bytes into a buffer.
 func newSource(ctx context.Context, r io.Reader, needHead bool) (*source, error) {
 	s := &source{size: -1}
 	switch r := r.(type) {
@@ -38,7 +38,7 @@ func newSource(ctx context.Context, r io.Reader, needHead bool) (*source, error)
 	case *bytes.Buffer:
 		s.seekable(bytes.NewReader(r.Next(r.Len())), 0)
 	case io.ReadSeeker:
-		// A pipe is an *os.File as well, and says only here that it cannot seek.
+		// A pipe is an *os.File too. Only this call shows that it cannot seek.
 		if start, err := r.Seek(0, io.SeekCurrent); err == nil {
 			s.seekable(r, start)
 		}
@@ -70,7 +70,7 @@ func (s *source) seekable(r io.ReadSeeker, start int64) {
 	}
 }
 
-// measure reads the source to its end for size, sums and first bytes, and rewinds it.
+// measure reads the whole source for its size, checksums and first bytes, and rewinds it.
 func (s *source) measure(ctx context.Context) error {
 	crc, sha := crc32.New(castagnoli), sha256.New()
 	var head bytes.Buffer
@@ -86,21 +86,21 @@ func (s *source) measure(ctx context.Context) error {
 	return nil
 }
 
-// Read reads from the source and counts.
+// Read implements io.Reader.
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.reader.Read(p)
 	s.taken += int64(n)
 	return n, err
 }
 
-// begin makes the source ready for an attempt, and says why it cannot be if so.
+// begin prepares the source for another attempt. The error says why that is not possible.
 func (s *source) begin() error {
 	switch {
 	case s.taken == 0:
 		return nil
 	case s.rewind == nil:
 		return fmt.Errorf("the source can be read only once, and %d bytes of it were read; "+
-			"give one that can seek, or send the whole file again under the same request id", s.taken)
+			"use a source that can seek, or send the whole file again under the same request id", s.taken)
 	default:
 		if err := s.rewind(); err != nil {
 			return fmt.Errorf("the source cannot be rewound: %w", err)
@@ -109,7 +109,7 @@ func (s *source) begin() error {
 	}
 }
 
-// A headWriter keeps the first bytes.
+// A headWriter keeps the first sniffBytes bytes.
 type headWriter struct{ head *bytes.Buffer }
 
 func (w *headWriter) Write(p []byte) (int, error) {
@@ -117,9 +117,9 @@ func (w *headWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A contextReader ends reading when its context ends: the source may be endless.
+// A contextReader stops when its context ends, because the source may be endless.
 type contextReader struct {
-	ctx context.Context // of the one pass that this reader lives for
+	ctx context.Context // of the one pass that the reader is used for
 	r   io.Reader
 }
 

@@ -8,14 +8,14 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
-// listScheme is the name under which gRPC knows a list of servers.
+// listScheme is the scheme of gRPC targets that are a list of servers.
 const listScheme = "lpfileshare"
 
-// A serverList is servers that answer for each other, in gRPC's words: calls go to them in turn, and past those that cannot be
-// reached or say that they are not well. Their names are looked up anew for each connection.
+// A serverList resolves to a fixed list of servers. Calls are distributed over those that are reachable and healthy. Each host name
+// is looked up again for each connection.
 type serverList []resolver.Endpoint
 
-// parseTargets takes a list of targets apart. It returns nil for a single one, which is gRPC's to understand.
+// parseTargets splits a list of targets. It returns nil for a single target, which gRPC parses itself.
 func parseTargets(target string) (serverList, error) {
 	if !strings.Contains(target, ",") {
 		return nil, nil
@@ -24,23 +24,23 @@ func parseTargets(target string) (serverList, error) {
 	for t := range strings.SplitSeq(target, ",") {
 		t = strings.TrimSpace(t)
 		host, _, err := net.SplitHostPort(t)
-		if err != nil { // no port: as gRPC has it for a single name
+		if err != nil { // no port: the same default as gRPC's for a single name
 			host = strings.Trim(t, "[]")
 			t = net.JoinHostPort(host, "443")
 		}
 		if host == "" || strings.ContainsAny(t, "/ ") || err != nil && strings.Contains(host, ":") && net.ParseIP(host) == nil {
-			return nil, fmt.Errorf("%q is not the address of a server; in a list each is HOST or HOST:PORT", t)
+			return nil, fmt.Errorf("%q is not the address of a server; each in a list must be HOST or HOST:PORT", t)
 		}
-		// The certificate is held against the name in the list, not against the list.
+		// The certificate is checked against this name, not against the whole list.
 		list = append(list, resolver.Endpoint{Addresses: []resolver.Address{{Addr: t, ServerName: host}}})
 	}
 	return list, nil
 }
 
-// Scheme makes it a resolver.Builder.
+// Scheme implements resolver.Builder.
 func (serverList) Scheme() string { return listScheme }
 
-// Build tells a connection all that there ever is to tell.
+// Build implements resolver.Builder. The list never changes, so it is reported once.
 func (l serverList) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
 	if err := cc.UpdateState(resolver.State{Endpoints: l}); err != nil {
 		return nil, fmt.Errorf("servers: %w", err)
@@ -48,7 +48,7 @@ func (l serverList) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.
 	return resolved{}, nil
 }
 
-// resolved is a resolver that has nothing left to do.
+// resolved is a resolver without further updates.
 type resolved struct{}
 
 func (resolved) ResolveNow(resolver.ResolveNowOptions) {}

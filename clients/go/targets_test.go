@@ -17,8 +17,8 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// The first server that an upload comes to goes away in the middle of it, and so does the second.
-func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
+// The first server of an upload stops in the middle of it, and so does the second.
+func TestTargets_UploadRepeatsOnNextServer(t *testing.T) {
 	var mu sync.Mutex
 	var ids, servers []string
 	var list []string
@@ -33,7 +33,7 @@ func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
 			ids, servers = append(ids, r.spec.GetRequestId()), append(servers, f.addr)
 			nth := len(ids)
 			mu.Unlock()
-			if nth < 3 { // it goes, for good, and this call with it
+			if nth < 3 { // stop this server, and end this call
 				go (<-stops)()
 				<-s.Context().Done()
 				return nil
@@ -46,7 +46,7 @@ func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
 			}
 			return s.SendAndClose(&pb.UploadResponse{RequestId: r.spec.GetRequestId()})
 		}
-		stop, err := f.serve(nil)
+		stop, err := f.listen(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,43 +70,43 @@ func TestAnUploadGoesOnAtTheNextServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(slices.Compact(slices.Sorted(slices.Values(servers)))) != 3 || len(ids) != 3 || ids[0] != ids[1] || ids[1] != ids[2] {
-		t.Errorf("the servers %v were tried, with the request ids %v", servers, ids)
+		t.Errorf("tried the servers %v with the request ids %v", servers, ids)
 	}
 }
 
-func TestServersThatAreNotThereArePassedBy(t *testing.T) {
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
+func TestTargets_SkipUnreachable(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone.Close()
-	web := httptest.NewTLSServer(nil) // for its certificate, which has 127.0.0.1 in it
+	closed.Close()
+	web := httptest.NewTLSServer(nil) // for its certificate, which is valid for 127.0.0.1
 	defer web.Close()
 	f := &fake{stat: func(context.Context, int) (*pb.StatFileResponse, error) { return &pb.StatFileResponse{}, nil }}
-	stop, err := f.serve(credentials.NewServerTLSFromCert(&web.TLS.Certificates[0]))
+	stop, err := f.listen(credentials.NewServerTLSFromCert(&web.TLS.Certificates[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
 	config := web.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	config.ServerName = ""
-	c, err := lpfileshare.Dial(gone.Addr().String()+","+f.addr, lpfileshare.WithTLS(config))
+	c, err := lpfileshare.Dial(closed.Addr().String()+","+f.addr, lpfileshare.WithTLS(config))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	for range 4 {
-		if _, err := c.Files().StatFile(testContext(t), &pb.StatFileRequest{}); err != nil {
+		if _, err := c.Raw().Files.StatFile(testContext(t), &pb.StatFileRequest{}); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-func TestAListOfServersIsChecked(t *testing.T) {
+func TestTargets_Validate(t *testing.T) {
 	for _, target := range []string{",", "a:1,", "a:1,,b:1", "dns:///a:1,b:1", "unix:/run/a.sock,b:1", ":1,b:1"} {
 		if c, err := lpfileshare.Dial(target); err == nil {
 			c.Close()
-			t.Errorf("%q was taken", target)
+			t.Errorf("%q was accepted", target)
 		}
 	}
 	for _, target := range []string{"a:1,b:2", "a,b", "[::1]:1,::1"} {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -29,7 +30,7 @@ const conversation = "accounts/12345678/conversations/c1"
 
 var jpeg = lpfileshare.UploadOptions{Conversation: conversation, DisplayName: "cat.jpg", FileType: pb.FileType_FILE_TYPE_JPEG}
 
-// keep answers every upload, and keeps it.
+// keep accepts every upload and stores the last one.
 func keep(into *received) func(int, uploadStream) error {
 	return func(_ int, s uploadStream) error {
 		r, err := receiveAll(s)
@@ -41,7 +42,7 @@ func keep(into *received) func(int, uploadStream) error {
 	}
 }
 
-func TestUploadSendsWhatItReads(t *testing.T) {
+func TestUpload(t *testing.T) {
 	for _, size := range []int{1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 3_000_000} {
 		for _, kind := range []string{"bytes.Reader", "file", "buffer", "ReaderAt", "pipe", "one byte at a time"} {
 			if size > 100_000 && kind == "one byte at a time" {
@@ -92,7 +93,7 @@ func sourceOf(t *testing.T, kind string, data []byte) io.Reader {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { f.Close() })
-		f.Seek(int64(len("skipped")), io.SeekStart) // an upload begins where the source stands
+		f.Seek(int64(len("skipped")), io.SeekStart) // an upload begins at the current position
 		return f
 	case "buffer":
 		return bytes.NewBuffer(data)
@@ -106,7 +107,7 @@ func sourceOf(t *testing.T, kind string, data []byte) io.Reader {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go func() { w.Write(data); w.Close() }() // ends once the upload has read it all
+		go func() { w.Write(data); w.Close() }() // ends when the upload has read everything
 		t.Cleanup(func() { r.Close() })
 		return r
 	case "one byte at a time":
@@ -116,7 +117,7 @@ func sourceOf(t *testing.T, kind string, data []byte) io.Reader {
 	}
 }
 
-func TestUploadRefusedAtItsSpecReadsNothing(t *testing.T) {
+func TestUpload_RejectedSpecReadsNothing(t *testing.T) {
 	c := start(t, &fake{upload: func(_ int, s uploadStream) error {
 		s.Recv()
 		return failure(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE)
@@ -131,7 +132,7 @@ func TestUploadRefusedAtItsSpecReadsNothing(t *testing.T) {
 	}
 }
 
-func TestUploadRefusedInMidFileTellsTheReason(t *testing.T) {
+func TestUpload_RejectedInFileReportsReason(t *testing.T) {
 	c := start(t, &fake{upload: func(_ int, s uploadStream) error {
 		r, err := receiveSpec(s)
 		if err != nil {
@@ -150,7 +151,7 @@ func TestUploadRefusedInMidFileTellsTheReason(t *testing.T) {
 	}
 }
 
-func TestUploadAnsweredEarlyIsSuccess(t *testing.T) {
+func TestUpload_EarlyResponse(t *testing.T) {
 	for _, chunks := range []int{0, 1} {
 		c := start(t, &fake{upload: func(_ int, s uploadStream) error {
 			r, err := receiveSpec(s)
@@ -173,27 +174,26 @@ func TestUploadAnsweredEarlyIsSuccess(t *testing.T) {
 	}
 }
 
-func TestUploadIsRepeatedUnderOneRequestID(t *testing.T) {
+func TestUpload_RepeatsUnderOneRequestID(t *testing.T) {
 	const asked = 300 * time.Millisecond
 	cases := []struct {
 		name    string
 		err     error
 		repeats bool
 	}{
-		{"unavailable, with time to wait", failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, retryAfter(asked)), true},
-		{"unavailable", status.Error(codes.Unavailable, "gone"), true},
-		{"damaged chunk", failure(codes.Aborted, pb.ErrorReason_ERROR_REASON_CHUNK_CHECKSUM_MISMATCH), true},
-		{"idle", failure(codes.Aborted, pb.ErrorReason_ERROR_REASON_UPLOAD_IDLE), true},
+		{"unavailable", failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, retryAfter(asked)), true},
+		{"unavailable, without RetryInfo", failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE), false},
+		{"lost connection", status.Error(codes.Unavailable, "lost"), true},
+		{"damaged chunk", failure(codes.Aborted, pb.ErrorReason_ERROR_REASON_CHUNK_CHECKSUM_MISMATCH, retryAfter(0)), true},
 		{"taken over", failure(codes.Aborted, pb.ErrorReason_ERROR_REASON_UPLOAD_TAKEN_OVER), false},
-		{"full, with time to wait", failure(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS, retryAfter(asked)), true},
+		{"too many uploads", failure(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS, retryAfter(asked)), true},
 		{"store full", failure(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_STORAGE_FULL), false},
 		{"internal", failure(codes.Internal, pb.ErrorReason_ERROR_REASON_INTERNAL), false},
 		{"reset by a proxy", status.Error(codes.Internal, "stream terminated by RST_STREAM with error code: NO_ERROR"), true},
 	}
 	for _, tc := range cases {
-		for _, stage := range []string{"at the spec", "in mid-file", "after the finish"} {
-			t.Run(tc.name+" "+stage, func(t *testing.T) {
-				t.Parallel()
+		for _, stage := range []string{"at the spec", "in the file", "after finish"} {
+			simulated(t, tc.name+" "+stage, func(t *testing.T) {
 				var ids []string
 				var got received
 				f := &fake{}
@@ -207,7 +207,7 @@ func TestUploadIsRepeatedUnderOneRequestID(t *testing.T) {
 				}
 				c := start(t, f)
 				data := picture(200_000)
-				begun := time.Now()
+				began := time.Now()
 				resp, err := c.Upload(testContext(t), jpeg, bytes.NewReader(data))
 				if !tc.repeats {
 					if err == nil || f.count("Upload") != 1 {
@@ -218,8 +218,8 @@ func TestUploadIsRepeatedUnderOneRequestID(t *testing.T) {
 				if err != nil || f.count("Upload") != 2 || ids[0] != ids[1] || resp.GetRequestId() != ids[0] || !bytes.Equal(got.data, data) {
 					t.Fatalf("%d attempts with ids %q, answer %v, error %v", f.count("Upload"), ids, resp, err)
 				}
-				if _, ok := lpfileshare.RetryDelay(tc.err); ok && time.Since(begun) < asked {
-					t.Errorf("repeated after %v, when the server had asked for %v", time.Since(begun), asked)
+				if d, _ := lpfileshare.RetryDelay(tc.err); time.Since(began) < d {
+					t.Errorf("repeated after %v, although the server asked for %v", time.Since(began), d)
 				}
 			})
 		}
@@ -237,7 +237,7 @@ func failAt(s uploadStream, stage string, saw func(*received), fail error) error
 		}
 		saw(&received{spec: m.GetSpec()})
 		return fail
-	case "in mid-file":
+	case "in the file":
 		if r, err = receiveSpec(s); err == nil {
 			err = r.next(s)
 		}
@@ -251,37 +251,39 @@ func failAt(s uploadStream, stage string, saw func(*received), fail error) error
 	return fail
 }
 
-func TestUploadSurvivesACutConnection(t *testing.T) {
-	var got received
-	f := &fake{}
-	f.upload = func(n int, s uploadStream) error {
-		if n > 2 {
-			return keep(&got)(n, s)
+func TestUpload_LostConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got received
+		f := &fake{}
+		f.upload = func(n int, s uploadStream) error {
+			if n > 2 {
+				return keep(&got)(n, s)
+			}
+			r, err := receiveSpec(s)
+			if err == nil && n == 2 {
+				err = r.next(s)
+			}
+			if err != nil {
+				return err
+			}
+			f.cut()
+			<-s.Context().Done()
+			return s.Context().Err()
 		}
-		r, err := receiveSpec(s)
-		if err == nil && n == 2 {
-			err = r.next(s)
+		c := start(t, f)
+		data := picture(1_000_000)
+		if _, err := c.Upload(testContext(t), jpeg, bytes.NewReader(data)); err != nil {
+			t.Fatal(err)
 		}
-		if err != nil {
-			return err
+		if f.count("Upload") != 3 || !bytes.Equal(got.data, data) {
+			t.Errorf("%d attempts, %d bytes", f.count("Upload"), len(got.data))
 		}
-		f.cut()
-		<-s.Context().Done()
-		return s.Context().Err()
-	}
-	c := start(t, f)
-	data := picture(1_000_000)
-	if _, err := c.Upload(testContext(t), jpeg, bytes.NewReader(data)); err != nil {
-		t.Fatal(err)
-	}
-	if f.count("Upload") != 3 || !bytes.Equal(got.data, data) {
-		t.Errorf("%d attempts, %d bytes", f.count("Upload"), len(got.data))
-	}
+	})
 }
 
-func TestUploadOfASourceThatIsReadOnce(t *testing.T) {
-	unavailable := failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE)
-	t.Run("is repeated when nothing was read", func(t *testing.T) {
+func TestUpload_SourceThatIsReadOnce(t *testing.T) {
+	unavailable := failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, retryAfter(0))
+	simulated(t, "repeats if nothing was read", func(t *testing.T) {
 		var got received
 		c := start(t, &fake{upload: func(n int, s uploadStream) error {
 			if n == 1 {
@@ -291,14 +293,14 @@ func TestUploadOfASourceThatIsReadOnce(t *testing.T) {
 		}})
 		data := picture(100_000)
 		o := jpeg
-		o.FileType = 0 // the first bytes are looked at, and still sent
+		o.FileType = 0 // the first bytes are used for detection, and still sent
 		if _, err := c.Upload(testContext(t), o, once{bytes.NewReader(data)}); err != nil || !bytes.Equal(got.data, data) {
 			t.Fatalf("error %v, %d bytes", err, len(got.data))
 		}
 	})
-	t.Run("is not repeated when something was", func(t *testing.T) {
+	simulated(t, "does not repeat if something was read", func(t *testing.T) {
 		f := &fake{upload: func(_ int, s uploadStream) error {
-			return failAt(s, "in mid-file", func(*received) {}, unavailable)
+			return failAt(s, "in the file", func(*received) {}, unavailable)
 		}}
 		c := start(t, f)
 		_, err := c.Upload(testContext(t), jpeg, once{bytes.NewReader(picture(100_000))})
@@ -308,12 +310,12 @@ func TestUploadOfASourceThatIsReadOnce(t *testing.T) {
 			t.Fatalf("%d attempts, error %v", f.count("Upload"), err)
 		}
 	})
-	t.Run("is asked after when its answer was lost", func(t *testing.T) {
+	simulated(t, "asks for the result if the response was lost", func(t *testing.T) {
 		var id string
 		var asked *pb.UploadSpec
 		f := &fake{
 			upload: func(_ int, s uploadStream) error {
-				return failAt(s, "after the finish", func(r *received) { id, asked = r.spec.GetRequestId(), r.spec }, unavailable)
+				return failAt(s, "after finish", func(r *received) { id, asked = r.spec.GetRequestId(), r.spec }, unavailable)
 			},
 			getUpload: func(r *pb.GetUploadRequest) (*pb.GetUploadResponse, error) {
 				if r.GetName() != "accounts/12345678/uploads/"+id {
@@ -332,9 +334,9 @@ func TestUploadOfASourceThatIsReadOnce(t *testing.T) {
 	})
 }
 
-// A source that breaks must never pass for one that ends: what was read of it so far is not the file.
-func TestUploadOfABrokenSourceStoresNothing(t *testing.T) {
-	for _, broken := range []error{errors.New("disk on fire"), io.ErrUnexpectedEOF} {
+// The bytes before an error of the source are not the file.
+func TestUpload_BrokenSourceStoresNothing(t *testing.T) {
+	for _, broken := range []error{errors.New("disk error"), io.ErrUnexpectedEOF} {
 		ended := make(chan error, 1)
 		c := start(t, &fake{upload: func(_ int, s uploadStream) error {
 			_, err := receiveAll(s)
@@ -346,12 +348,12 @@ func TestUploadOfABrokenSourceStoresNothing(t *testing.T) {
 			t.Errorf("%v: got %v", broken, err)
 		}
 		if err := <-ended; err == nil || status.Code(err) != codes.Canceled {
-			t.Errorf("%v: the server saw %v, and must see the call cancelled", broken, err)
+			t.Errorf("%v: the server received %v, want a cancelled call", broken, err)
 		}
 	}
 }
 
-// shrinking is longer when it is measured than when it is sent.
+// shrinking is a source that is longer when it is measured than when it is sent.
 type shrinking struct {
 	*bytes.Reader
 }
@@ -363,44 +365,44 @@ func (s *shrinking) Seek(offset int64, whence int) (int64, error) {
 	return s.Reader.Seek(offset, whence)
 }
 
-func TestUploadNoticesASourceThatChanges(t *testing.T) {
+func TestUpload_ChangedSource(t *testing.T) {
 	var got received
 	c := start(t, &fake{upload: keep(&got)})
 	_, err := c.Upload(testContext(t), jpeg, &shrinking{Reader: bytes.NewReader(picture(2000))})
-	if err == nil || !strings.Contains(err.Error(), "2000 bytes at first and 1000 now") || got.spec != nil {
+	if err == nil || !strings.Contains(err.Error(), "2000 bytes first and 1000 now") || got.spec != nil {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestUploadEndsWithItsContext(t *testing.T) {
-	for _, stage := range []string{"before the header", "in mid-file", "between attempts"} {
-		t.Run(stage, func(t *testing.T) {
+func TestUpload_ContextEnds(t *testing.T) {
+	for _, stage := range []string{"before the header", "in the file", "between attempts"} {
+		simulated(t, stage, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(testContext(t))
 			c := start(t, &fake{upload: func(_ int, s uploadStream) error {
 				switch stage {
 				case "between attempts":
 					time.AfterFunc(50*time.Millisecond, cancel)
 					return failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_SERVER_DRAINING, retryAfter(10*time.Second))
-				case "in mid-file":
+				case "in the file":
 					receiveSpec(s)
 				}
 				cancel()
 				<-s.Context().Done()
 				return s.Context().Err()
 			}})
-			begun := time.Now()
+			began := time.Now()
 			_, err := c.Upload(ctx, jpeg, bytes.NewReader(picture(3_000_000)))
-			if !errors.Is(err, context.Canceled) || time.Since(begun) > 5*time.Second {
-				t.Errorf("after %v: %v", time.Since(begun), err)
+			if !errors.Is(err, context.Canceled) || time.Since(began) > 5*time.Second {
+				t.Errorf("after %v: %v", time.Since(began), err)
 			}
 			if stage == "between attempts" && lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_SERVER_DRAINING {
-				t.Errorf("what it waited for is lost: %v", err)
+				t.Errorf("the error before the wait is lost: %v", err)
 			}
 		})
 	}
 }
 
-func TestUploadGivesUpInTime(t *testing.T) {
+func TestUpload_RetryFor(t *testing.T) {
 	f := &fake{upload: func(int, uploadStream) error {
 		return failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_SERVER_DRAINING, retryAfter(time.Minute))
 	}}
@@ -419,7 +421,7 @@ func TestUploadGivesUpInTime(t *testing.T) {
 	}
 }
 
-func TestUploadValidateOnlySendsNoBytes(t *testing.T) {
+func TestUpload_ValidateOnlySendsNoBytes(t *testing.T) {
 	var spec *pb.UploadSpec
 	c := start(t, &fake{upload: func(_ int, s uploadStream) error {
 		m, err := s.Recv()
@@ -428,7 +430,7 @@ func TestUploadValidateOnlySendsNoBytes(t *testing.T) {
 		}
 		spec = m.GetSpec()
 		if _, err := s.Recv(); err != io.EOF {
-			return errors.New("more came than the spec")
+			return errors.New("a message followed the spec")
 		}
 		return s.SendAndClose(&pb.UploadResponse{RequestId: spec.GetRequestId()})
 	}})
@@ -442,7 +444,7 @@ func TestUploadValidateOnlySendsNoBytes(t *testing.T) {
 	}
 }
 
-func TestUploadRenewsARefusedTokenOnce(t *testing.T) {
+func TestUpload_RenewsRejectedTokenOnce(t *testing.T) {
 	for _, reason := range []pb.ErrorReason{pb.ErrorReason_ERROR_REASON_TOKEN_INVALID, pb.ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED} {
 		var tokens []string
 		var good atomic.Bool
@@ -473,7 +475,7 @@ func TestUploadRenewsARefusedTokenOnce(t *testing.T) {
 	}
 }
 
-func TestUploadFindsTheType(t *testing.T) {
+func TestDetectFileType(t *testing.T) {
 	for _, tc := range []struct {
 		name, data string
 		want       pb.FileType
@@ -499,5 +501,97 @@ func TestUploadFindsTheType(t *testing.T) {
 	_, err := c.Upload(testContext(t), lpfileshare.UploadOptions{DisplayName: "a.zip"}, strings.NewReader("PK\x03\x04"))
 	if err == nil || !strings.Contains(err.Error(), "set FileType") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The client waits for the header lpfs-request-id, the end of the call, or 5 seconds.
+func TestUpload_WaitsToBeAccepted(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		accept func(s uploadStream) // after the spec
+		want   time.Duration        // until the first chunk
+	}{
+		{"header at once", func(s uploadStream) { s.SendHeader(metadata.Pairs("lpfs-request-id", "x")) }, 0},
+		{"delayed header", func(s uploadStream) {
+			pause(s.Context(), 2*time.Second)
+			s.SendHeader(metadata.Pairs("lpfs-request-id", "x"))
+		}, 2 * time.Second},
+		{"header held back by a proxy", func(uploadStream) {}, 5 * time.Second},
+		{"header without the key", func(s uploadStream) { s.SendHeader(metadata.Pairs("x-proxy", "1")) }, 5 * time.Second},
+	} {
+		simulated(t, tc.name, func(t *testing.T) {
+			var first time.Duration
+			f := &fake{upload: func(_ int, s uploadStream) error {
+				m, err := s.Recv()
+				if err != nil {
+					return err
+				}
+				tc.accept(s)
+				r := &received{spec: m.GetSpec()}
+				for err == nil && r.finish == nil {
+					if err = r.next(s); first == 0 {
+						first = time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)) // when a bubble begins
+					}
+				}
+				if err != nil {
+					return err
+				}
+				return r.answer(s)
+			}}
+			c := start(t, f)
+			if _, err := c.Upload(t.Context(), jpeg, bytes.NewReader(picture(200_000))); err != nil {
+				t.Fatal(err)
+			}
+			if first != tc.want || f.count("Upload") != 1 {
+				t.Errorf("the first chunk came after %v, want %v; %d calls", first, tc.want, f.count("Upload"))
+			}
+		})
+	}
+	simulated(t, "rejected after a header without the key", func(t *testing.T) {
+		c := start(t, &fake{upload: func(_ int, s uploadStream) error {
+			s.Recv()
+			s.SendHeader(metadata.Pairs("x-proxy", "1"))
+			pause(s.Context(), time.Second)
+			return failure(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE)
+		}})
+		_, err := c.Upload(t.Context(), jpeg, once{iotest.ErrReader(errors.New("the source was read"))})
+		if lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// A source can be a call itself. Its error is not the error of the upload.
+func TestUpload_SourceThatIsACall(t *testing.T) {
+	f := &fake{upload: func(_ int, s uploadStream) error { _, err := receiveAll(s); return err }}
+	c := start(t, f)
+	broken := failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, retryAfter(0))
+	_, err := c.Upload(testContext(t), jpeg, once{iotest.ErrReader(broken)})
+	if _, isCall := errors.AsType[*lpfileshare.Error](err); isCall || !errors.Is(err, broken) || f.count("Upload") != 1 {
+		t.Errorf("%d attempts, %v", f.count("Upload"), err)
+	}
+}
+
+func TestUploadFile(t *testing.T) {
+	var got received
+	c := start(t, &fake{upload: keep(&got)})
+	path := filepath.Join(t.TempDir(), "cat.jpg")
+	if err := os.WriteFile(path, picture(1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := lpfileshare.UploadOptions{Conversation: conversation, WantChecksums: []pb.ChecksumKind{pb.ChecksumKind_CHECKSUM_KIND_SHA256}}
+	if _, err := c.UploadFile(testContext(t), o, path); err != nil || got.spec.GetDisplayName() != "cat.jpg" ||
+		got.spec.GetFileType() != pb.FileType_FILE_TYPE_JPEG || len(got.spec.GetWantChecksums()) != 1 || len(got.data) != 1000 {
+		t.Errorf("spec %v, %d bytes, %v", got.spec, len(got.data), err)
+	}
+	o.DisplayName = "other.jpg"
+	if _, err := c.UploadFile(testContext(t), o, path); err != nil || got.spec.GetDisplayName() != "other.jpg" {
+		t.Errorf("spec %v, %v", got.spec, err)
+	}
+	if _, err := c.UploadFile(testContext(t), o, path+"x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.UploadBytes(testContext(t), o, picture(77)); err != nil || got.spec.GetSizeBytes() != 77 || len(got.data) != 77 {
+		t.Errorf("UploadBytes: spec %v, %d bytes, %v", got.spec, len(got.data), err)
 	}
 }

@@ -4,178 +4,190 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
 const (
-	watchSilence = 90 * time.Second
-	watchAge     = 25 * time.Minute // a watch is opened anew after this long: every call has an end
+	missedHeartbeats = 3                // a watch without a message for this many intervals is dead
+	firstSilence     = 90 * time.Second // the limit until the first heartbeat has reported the interval
+	minSilence       = time.Second      // the lowest limit, however short the interval: a busy machine is not a dead one
+	watchAge         = 25 * time.Minute // a watch is opened again after this time, so that every call has an end
+	watchSteady      = 10 * time.Second // a call that has sent messages for this long counts as progress
 )
 
-// ErrWatchReset says that a watch cannot go on from its token: it is too old, or a file came late that belongs before some that were
-// given. List the files again, and watch from the listing's token.
-var ErrWatchReset = errors.New("watch: it cannot go on from its token; list the files again")
+// ErrWatchReset means that a watch cannot continue from its token without missing or repeating a file (WATCH_RESET). List the files
+// again, and watch from FileList.WatchToken. Use errors.Is: the error of the watch is an [*Error].
+var ErrWatchReset = errors.New("watch cannot continue from its token; list the files again")
 
-// WatchOptions says which files are watched for. Parent is required.
+// WatchOptions selects the files of a watch. Parent is required.
 type WatchOptions struct {
-	// Parent is accounts/{account}/conversations/{conversation}; "-" as conversation: all that the caller takes part in.
+	// Parent is accounts/{account}/conversations/{conversation}. "-" as {conversation} selects all conversations of the caller.
 	Parent string
-	// Token is where to go on: what ListFiles returned, or what OnToken was given last. Empty: from now on, where "now" is when
-	// the server opens the watch, and again if that breaks off before its first message. For a watch without such gaps, list
-	// first.
+	// Token is where the watch begins: FileList.WatchToken, or FileWatch.Token of an earlier watch of the same parent. Empty: when
+	// the server opens the watch. If the connection breaks before the first message, it begins later than the first time; list the
+	// files first to have no such gap.
 	Token string
-	// OnToken is given the token behind each message, after the file in it was dealt with: keep it to go on from later.
-	OnToken func(token string)
-	// OnConnection is told nil when the watch stands (with the first message, the server's heartbeat at the latest), and the error
-	// when that is lost or was not to be had and is now tried anew; the same is not told twice in a row. It must not block for
-	// long.
+	// OnConnection receives nil when the watch is open (its first message has arrived, which is the heartbeat that the server sends at
+	// once), and the error when the connection is lost or not possible and is about to be retried. It is called for changes only. It
+	// must return quickly.
 	OnConnection func(err error)
-	// MaxSilence is after how long without any message the watch is taken for dead and opened anew. The server sends a heartbeat
-	// each GetCapabilitiesResponse.heartbeat_interval. 0: 90 seconds.
+	// MaxSilence is the time without any message after which the watch is opened again. 0: three of the server's heartbeat intervals.
 	MaxSilence time.Duration
-	// RetryFor is how long after the last message transient errors are answered by opening the watch anew. 0: for ever;
-	// negative: not at all.
+	// RetryFor is how long after the last progress another attempt may begin. 0: for ever. Negative: one attempt.
 	RetryFor time.Duration
 }
 
-// Watch gives fn each file as it is published, one at a time, until ctx ends, fn fails or the watch cannot go on. It opens the
-// watch anew, right behind the last message, where the connection breaks, the server goes away or cuts a slow reader off. It
-// returns fn's error as it is, ErrWatchReset, ctx's error, or an [*Error]; never nil.
-func (c *Client) Watch(ctx context.Context, o WatchOptions, fn func(*pb.File) error) error {
-	if o.MaxSilence <= 0 {
-		o.MaxSilence = watchSilence
-	}
+// A FileWatch is a watch of files. It makes no call before All is ranged over.
+type FileWatch struct {
+	client  *Client
+	ctx     context.Context // of the watch, which is one operation over any number of calls
+	options WatchOptions
+	pace    *pacer
+
+	silence  time.Duration // without any message, after which the call is given up
+	reported bool          // OnConnection was called
+	open     bool          // what it was called with last
+
+	mu    sync.Mutex
+	token string
+}
+
+// Watch returns each file as it is published, by any sender: range over All of the result. The watch continues from its last message
+// if the connection breaks or stays silent, the server shuts down, or it ends the call because the loop was too slow.
+func (c *Client) Watch(ctx context.Context, o WatchOptions) *FileWatch {
 	if o.RetryFor == 0 {
 		o.RetryFor = 1<<63 - 1
 	}
-	w := &watch{client: c, options: o, token: o.Token, fn: fn, pace: newPacer(o.RetryFor)}
-	err := w.run(ctx)
-	var stop *stopError
-	if errors.As(err, &stop) {
-		return stop.err
+	w := &FileWatch{client: c, ctx: ctx, options: o, token: o.Token, silence: o.MaxSilence}
+	if w.silence <= 0 {
+		w.silence = firstSilence
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	err = newError("watch", err)
-	var e *Error
-	if errors.As(err, &e) {
-		e.Op, e.Attempts = "watch", w.pace.attempts
-	}
-	return err
+	return w
 }
 
-// A watch is one watch over any number of calls.
-type watch struct {
-	client  *Client
-	options WatchOptions
-	token   string
-	fn      func(*pb.File) error
-	pace    *pacer
-	told    bool // whether OnConnection was told anything
-	stands  bool // what it was told last
+// All returns the files of the watch. It ends only with an error, which is the last element: the cause of ctx, or an [*Error]. If
+// the loop breaks off, ranging over All again continues after the last file. It must not be ranged over concurrently.
+func (w *FileWatch) All() iter.Seq2[*pb.File, error] {
+	return func(yield func(*pb.File, error) bool) {
+		w.pace = newPacer("watch", w.options.RetryFor)
+		w.pace.waiting = w.connection
+		for {
+			w.pace.attempts++
+			token, broken, err := w.attempt(yield)
+			if broken {
+				return
+			}
+			if w.ctx.Err() != nil {
+				yield(nil, context.Cause(w.ctx))
+				return
+			}
+			if err == nil {
+				continue // its age was reached
+			}
+			if err := w.pace.retry(w.ctx, err, w.client.id, token, nil); err != nil {
+				if w.ctx.Err() != nil {
+					err = context.Cause(w.ctx)
+				}
+				yield(nil, err)
+				return
+			}
+		}
+	}
 }
 
-// connection tells of a change.
-func (w *watch) connection(err error) {
-	if stands := err == nil; w.options.OnConnection != nil && (!w.told || stands != w.stands) {
-		w.told, w.stands = true, stands
+// Token returns the token that continues the watch, in this or another process, after the last message that arrived. In the body of
+// the loop that is after the current file: store it when the file is processed. Heartbeats advance it too, so that it does not
+// become too old while no file is published. Token may be called concurrently with the loop.
+func (w *FileWatch) Token() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.token
+}
+
+func (w *FileWatch) setToken(t string) {
+	if t == "" {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.token = t
+}
+
+// connection reports a change of the connection.
+func (w *FileWatch) connection(err error) {
+	if open := err == nil; w.options.OnConnection != nil && (!w.reported || open != w.open) {
+		w.reported, w.open = true, open
 		w.options.OnConnection(err)
 	}
 }
 
-// A stopError is the caller's own wish to end the watch.
-type stopError struct{ err error }
-
-func (e *stopError) Error() string { return e.err.Error() }
-
-func (w *watch) run(ctx context.Context) error {
-	for {
-		w.pace.attempts++
-		token, err := w.attempt(ctx)
-		var stop *stopError
-		if ctx.Err() != nil || errors.As(err, &stop) || errors.Is(err, ErrWatchReset) {
-			return err
-		}
-		if err == nil {
-			continue // its time was over, as planned
-		}
-		if !w.pace.renewed {
-			if _, ok := w.client.ids.id.renew(ctx, err, token); ok {
-				w.pace.renewed = true
-				continue
-			}
-		}
-		if !transient(err) && ErrorReason(err) != pb.ErrorReason_ERROR_REASON_WATCH_TOO_SLOW {
-			return err
-		}
-		err = newError("watch", err)
-		w.connection(err)
-		if err := w.pace.wait(ctx, err); err != nil {
-			return err
-		}
-	}
-}
-
-// attempt makes one call. nil: it went on for as long as one call may. It returns the identity token that it used.
-func (w *watch) attempt(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+// attempt makes one call. broken: the loop broke off. A nil error: the call has reached its maximum age. It returns the identity
+// token that it used.
+func (w *FileWatch) attempt(yield func(*pb.File, error) bool) (token string, broken bool, err error) {
+	ctx, cancel := context.WithCancelCause(w.ctx)
 	defer cancel(nil)
-	silent := &damagedError{"nothing was heard of the watch for " + w.options.MaxSilence.String()}
-	silence := time.AfterFunc(w.options.MaxSilence, func() { cancel(silent) })
+	silent, aged := errors.New("silent"), errors.New("aged")
+	silence := time.AfterFunc(w.silence, func() { cancel(silent) })
 	defer silence.Stop()
-	aged := errors.New("a watch's time is over")
 	age := time.AfterFunc(watchAge, func() { cancel(aged) })
 	defer age.Stop()
 
-	call, token, err := w.client.ids.id.attach(ctx)
+	call, token, err := w.client.id.attach(ctx)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	stream, err := w.client.rawFiles.WatchFiles(call, &pb.WatchFilesRequest{Parent: w.options.Parent, ResumeToken: w.token})
+	stream, err := w.client.streams.WatchFiles(call, &pb.WatchFilesRequest{Parent: w.options.Parent, ResumeToken: w.Token()})
 	if err == nil {
-		err = w.receive(stream, silence)
+		broken, err = w.receive(stream, silence, yield)
 	}
 	switch context.Cause(ctx) {
 	case silent:
-		return token, silent
+		err = status.Errorf(codes.Unavailable, "no message for %v", w.silence)
 	case aged:
-		return token, nil
+		err = nil
 	}
 	if err == io.EOF {
-		err = &damagedError{"the server ended the watch"}
+		err = status.Error(codes.Unavailable, "the server ended the watch")
 	}
-	return token, err
+	return token, broken, err
 }
 
-func (w *watch) receive(stream grpc.ServerStreamingClient[pb.WatchFilesResponse], silence *time.Timer) error {
+func (w *FileWatch) receive(stream grpc.ServerStreamingClient[pb.WatchFilesResponse], silence *time.Timer, yield func(*pb.File, error) bool) (broken bool, err error) {
+	var first time.Time
 	for {
 		m, err := stream.Recv()
-		if ErrorReason(err) == pb.ErrorReason_ERROR_REASON_WATCH_RESET {
-			return ErrWatchReset
-		}
 		if err != nil {
-			return err
+			return false, err
 		}
-		silence.Stop() // fn may take its time
+		silence.Stop() // the loop may take its time
+		if first.IsZero() {
+			first = time.Now()
+		}
 		w.connection(nil)
+		w.setToken(m.GetResumeToken())
 		switch event := m.GetEvent().(type) {
+		case *pb.WatchFilesResponse_Heartbeat:
+			if interval := event.Heartbeat.GetInterval().AsDuration(); interval > 0 && w.options.MaxSilence <= 0 {
+				w.silence = max(missedHeartbeats*interval, minSilence)
+			}
+			// The first heartbeat is no progress: a server or proxy that ends each call right after it would be called without backoff.
+			if time.Since(first) >= watchSteady {
+				w.pace.progress()
+			}
 		case *pb.WatchFilesResponse_File:
-			if err := w.fn(event.File); err != nil {
-				return &stopError{err}
+			w.pace.progress()
+			if !yield(event.File, nil) {
+				return true, nil
 			}
 		}
-		w.pace.progress()
-		if t := m.GetResumeToken(); t != "" {
-			w.token = t
-			if w.options.OnToken != nil {
-				w.options.OnToken(t)
-			}
-		}
-		silence.Reset(w.options.MaxSilence)
+		silence.Reset(w.silence)
 	}
 }

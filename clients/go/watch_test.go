@@ -5,21 +5,31 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// numbers is a watch whose files are named 1, 2, 3 and whose tokens are the same; it sends up to two per call, then ends.
+// heartbeat is a heartbeat as the server sends it.
+func heartbeat(interval time.Duration, token string) *pb.WatchFilesResponse {
+	return &pb.WatchFilesResponse{
+		Event: &pb.WatchFilesResponse_Heartbeat{Heartbeat: &pb.Heartbeat{Interval: durationpb.New(interval)}}, ResumeToken: token,
+	}
+}
+
+// numbers is a watch whose files and tokens are named 1, 2, 3 and so on. Each call sends a heartbeat and two files, then ends with end.
 func numbers(end func(n int, s watchStream) error) func(int, *pb.WatchFilesRequest, watchStream) error {
 	return func(n int, r *pb.WatchFilesRequest, s watchStream) error {
 		at, _ := strconv.Atoi(r.GetResumeToken())
-		if err := s.Send(&pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_Heartbeat{}, ResumeToken: strconv.Itoa(at)}); err != nil {
+		if err := s.Send(heartbeat(20*time.Second, strconv.Itoa(at))); err != nil {
 			return err
 		}
 		for i := at + 1; i <= at+2; i++ {
@@ -32,117 +42,233 @@ func numbers(end func(n int, s watchStream) error) func(int, *pb.WatchFilesReque
 	}
 }
 
-func TestWatchGoesOnBehindTheLastMessage(t *testing.T) {
-	var f *fake
-	f = &fake{watch: numbers(func(n int, s watchStream) error {
-		switch n {
-		case 1:
-			return status.Error(codes.Unavailable, "gone")
-		case 2:
-			return failure(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_WATCH_TOO_SLOW)
-		case 3:
-			return nil
-		case 4:
-			time.Sleep(20 * time.Millisecond) // what was sent gets there
-			f.cut()
-		}
-		<-s.Context().Done() // silent, for longer than the client will have it
-		return s.Context().Err()
-	})}
-	c := start(t, f)
-	var names []string
-	var token string
-	done := errors.New("enough")
-	var told []bool
-	err := c.Watch(testContext(t), lpfileshare.WatchOptions{
-		Parent: conversation, Token: "10", MaxSilence: 300 * time.Millisecond, OnToken: func(s string) { token = s },
-		OnConnection: func(err error) { told = append(told, err == nil) },
-	}, func(file *pb.File) error {
-		names = append(names, file.GetName())
-		if len(names) == 11 {
-			return done
-		}
-		return nil
-	})
-	if err != done || fmt.Sprint(names) != "[11 12 13 14 15 16 17 18 19 20 21]" || token != "20" {
-		t.Errorf("names %v, token %q, error %v", names, token, err)
+// watchError ranges over a watch whose files do not matter, and returns its error.
+func watchError(w *lpfileshare.FileWatch) (err error) {
+	for _, err = range w.All() {
 	}
-	if fmt.Sprint(told) != "[true false true false true false true false true false true]" {
-		t.Errorf("told of the connection: %v", told)
-	}
-	if f.count("WatchFiles") != 6 {
-		t.Errorf("%d calls", f.count("WatchFiles"))
-	}
+	return err
 }
 
-func TestWatchEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(testContext(t))
+func TestWatch_ContinuesAfterLastMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f *fake
+		f = &fake{watch: numbers(func(n int, s watchStream) error {
+			switch n {
+			case 1:
+				return status.Error(codes.Unavailable, "lost")
+			case 2:
+				return failure(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_WATCH_TOO_SLOW, retryAfter(time.Second))
+			case 3:
+				return nil
+			case 4:
+				synctest.Wait() // until the client has received what was sent
+				f.cut()
+			}
+			<-s.Context().Done() // silent, for longer than three heartbeats
+			return s.Context().Err()
+		})}
+		c := start(t, f)
+		var names []string
+		var connection []bool
+		w := c.Watch(t.Context(), lpfileshare.WatchOptions{
+			Parent: conversation, Token: "10", OnConnection: func(err error) { connection = append(connection, err == nil) },
+		})
+		for file, err := range w.All() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if names = append(names, file.GetName()); w.Token() != file.GetName() {
+				t.Errorf("at file %s the token is %q", file.GetName(), w.Token())
+			}
+			if len(names) == 11 {
+				break
+			}
+		}
+		if fmt.Sprint(names) != "[11 12 13 14 15 16 17 18 19 20 21]" {
+			t.Errorf("files %v", names)
+		}
+		if fmt.Sprint(connection) != "[true false true false true false true false true false true]" {
+			t.Errorf("OnConnection: %v", connection)
+		}
+		if f.count("WatchFiles") != 6 {
+			t.Errorf("%d calls", f.count("WatchFiles"))
+		}
+		for file, err := range w.All() { // a broken loop can be continued
+			if err != nil || file.GetName() != "22" {
+				t.Errorf("continued with %v, %v", file, err)
+			}
+			break
+		}
+	})
+}
+
+func TestWatch_EndsWithError(t *testing.T) {
 	for _, tc := range []struct {
-		name  string
-		ctx   context.Context
-		watch func(int, *pb.WatchFilesRequest, watchStream) error
-		want  func(error) bool
+		name string
+		end  error
+		want func(error) bool
 	}{
-		{"when the token is too old", testContext(t), func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
-			return failure(codes.OutOfRange, pb.ErrorReason_ERROR_REASON_WATCH_RESET)
-		}, func(err error) bool { return errors.Is(err, lpfileshare.ErrWatchReset) }},
-		{"when it is refused", testContext(t), func(int, *pb.WatchFilesRequest, watchStream) error {
-			return failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
-		}, func(err error) bool {
-			return lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND
+		{"reset", failure(codes.OutOfRange, pb.ErrorReason_ERROR_REASON_WATCH_RESET), func(err error) bool {
+			return errors.Is(err, lpfileshare.ErrWatchReset) && lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_WATCH_RESET
 		}},
-		{"with its context", ctx, func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
+		{"rejected", failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND), func(err error) bool {
+			return lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND && !errors.Is(err, lpfileshare.ErrWatchReset)
+		}},
+		{"time limit", status.Error(codes.Unavailable, "lost"), func(err error) bool { return status.Code(err) == codes.Unavailable }},
+	} {
+		simulated(t, tc.name, func(t *testing.T) {
+			c := start(t, &fake{watch: func(int, *pb.WatchFilesRequest, watchStream) error { return tc.end }})
+			if err := watchError(c.Watch(t.Context(), lpfileshare.WatchOptions{RetryFor: time.Second})); !tc.want(err) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	simulated(t, "context", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := start(t, &fake{watch: func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
 			cancel()
 			<-s.Context().Done()
 			return nil
-		}, func(err error) bool { return err == context.Canceled }},
-		{"when there is no hope left", testContext(t), func(int, *pb.WatchFilesRequest, watchStream) error {
-			return status.Error(codes.Unavailable, "gone")
-		}, func(err error) bool { return status.Code(err) == codes.Unavailable }},
+		}})
+		if err := watchError(c.Watch(ctx, lpfileshare.WatchOptions{})); err != context.Canceled {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestWatch_RenewsRejectedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{renew: renewTo("new")}
+		f.watch = func(n int, r *pb.WatchFilesRequest, s watchStream) error {
+			if n == 1 {
+				return failure(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED)
+			}
+			return numbers(func(int, watchStream) error { return nil })(n, r, s)
+		}
+		c := start(t, f, lpfileshare.WithConsumerToken(session("old", time.Hour)))
+		for _, err := range c.Watch(t.Context(), lpfileshare.WatchOptions{}).All() {
+			if err != nil {
+				t.Error(err)
+			}
+			break
+		}
+	})
+}
+
+// A dead link does not end a call. Three missed heartbeats do.
+func TestWatch_SilentConnection(t *testing.T) {
+	const interval = 20 * time.Second
+	for _, tc := range []struct {
+		name   string
+		option time.Duration
+		want   time.Duration
+	}{{"three heartbeats", 0, 3 * interval}, {"MaxSilence", 15 * time.Second, 15 * time.Second}} {
+		simulated(t, tc.name, func(t *testing.T) {
+			var opened []time.Time
+			var tokens []string
+			enough, stop := context.WithCancel(t.Context())
+			f := &fake{watch: func(n int, r *pb.WatchFilesRequest, s watchStream) error {
+				opened, tokens = append(opened, time.Now()), append(tokens, r.GetResumeToken())
+				if n == 2 {
+					stop()
+				}
+				s.Send(heartbeat(interval, "a"))
+				<-s.Context().Done()
+				return nil
+			}}
+			c := start(t, f)
+			err := watchError(c.Watch(enough, lpfileshare.WatchOptions{MaxSilence: tc.option}))
+			if !errors.Is(err, context.Canceled) || len(opened) != 2 || fmt.Sprint(tokens) != "[ a]" {
+				t.Fatalf("%d calls with the tokens %q, %v", len(opened), tokens, err)
+			}
+			if got := opened[1].Sub(opened[0]); got < tc.want || got > tc.want+time.Second {
+				t.Errorf("watched again after %v, want %v", got, tc.want)
+			}
+		})
+	}
+	simulated(t, "before the first heartbeat", func(t *testing.T) {
+		c := start(t, &fake{watch: func(_ int, _ *pb.WatchFilesRequest, s watchStream) error { <-s.Context().Done(); return nil }})
+		began := time.Now()
+		err := watchError(c.Watch(t.Context(), lpfileshare.WatchOptions{RetryFor: -1}))
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no message for 1m30s") || time.Since(began) != 90*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+	simulated(t, "slow loop", func(t *testing.T) { // whose time is not the server's silence
+		f := &fake{watch: numbers(func(int, watchStream) error { return nil })}
+		c := start(t, f)
+		for file, err := range c.Watch(t.Context(), lpfileshare.WatchOptions{}).All() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if file.GetName() == "2" {
+				break
+			}
+			pause(t.Context(), 10*time.Minute)
+		}
+		if f.count("WatchFiles") != 1 {
+			t.Errorf("%d calls", f.count("WatchFiles"))
+		}
+	})
+}
+
+// A call that ends right after its first heartbeat is not progress: the backoff must grow.
+func TestWatch_BacksOff(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		lasts    time.Duration // how long each call lasts
+		min, max int           // number of calls in a minute
+	}{
+		{"ends after the first heartbeat", 0, 12, 25},
+		{"lasts", 11 * time.Second, 6, 7},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			c := start(t, &fake{watch: tc.watch})
-			o := lpfileshare.WatchOptions{Parent: conversation, RetryFor: time.Second}
-			err := c.Watch(tc.ctx, o, func(*pb.File) error { return nil })
-			if !tc.want(err) {
-				t.Errorf("got %v", err)
+		simulated(t, tc.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			f := &fake{watch: func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
+				s.Send(heartbeat(time.Second, ""))
+				if tc.lasts > 0 {
+					pause(s.Context(), tc.lasts)
+					s.Send(heartbeat(time.Second, ""))
+				}
+				return status.Error(codes.Unavailable, "lost")
+			}}
+			c := start(t, f)
+			if err := watchError(c.Watch(ctx, lpfileshare.WatchOptions{MaxSilence: time.Minute})); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			if n := f.count("WatchFiles"); n < tc.min || n > tc.max {
+				t.Errorf("%d calls in a minute, want %d to %d", n, tc.min, tc.max)
 			}
 		})
 	}
 }
 
-func TestWatchRenewsARefusedToken(t *testing.T) {
-	f := &fake{renew: renewTo("new")}
-	f.watch = func(n int, r *pb.WatchFilesRequest, s watchStream) error {
-		if n == 1 {
-			return failure(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED)
+func TestWatch_OpensAgainBeforeItsMaximumAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		lost := 0
+		f := &fake{watch: func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
+			for {
+				if err := s.Send(heartbeat(20*time.Second, "")); err != nil {
+					return err
+				}
+				select {
+				case <-time.After(20 * time.Second):
+				case <-s.Context().Done():
+					return nil
+				}
+			}
+		}}
+		c := start(t, f)
+		o := lpfileshare.WatchOptions{OnConnection: func(err error) {
+			if err != nil {
+				lost++
+			}
+		}}
+		if err := watchError(c.Watch(ctx, o)); !errors.Is(err, context.DeadlineExceeded) || f.count("WatchFiles") != 3 || lost != 0 {
+			t.Errorf("%d calls in an hour, connection lost %d times, %v", f.count("WatchFiles"), lost, err)
 		}
-		return numbers(func(int, watchStream) error { return nil })(n, r, s)
-	}
-	c := start(t, f, lpfileshare.WithConsumerToken(session("old", time.Hour)))
-	done := errors.New("enough")
-	if err := c.Watch(testContext(t), lpfileshare.WatchOptions{}, func(*pb.File) error { return done }); err != done {
-		t.Error(err)
-	}
-}
-
-func TestListFilesTurnsAllPages(t *testing.T) {
-	c := start(t, &fake{list: func(r *pb.ListFilesRequest) (*pb.ListFilesResponse, error) {
-		page, _ := strconv.Atoi(r.GetPageToken())
-		resp := &pb.ListFilesResponse{Files: []*pb.File{{Name: strconv.Itoa(page)}}}
-		if page < 2 {
-			resp.NextPageToken = strconv.Itoa(page + 1)
-		} else {
-			resp.WatchToken = "w"
-		}
-		return resp, nil
-	}})
-	var names []string
-	token, err := c.ListFiles(testContext(t), conversation, func(f *pb.File) error {
-		names = append(names, f.GetName())
-		return nil
 	})
-	if err != nil || token != "w" || fmt.Sprint(names) != "[0 1 2]" {
-		t.Errorf("names %v, token %q, error %v", names, token, err)
-	}
 }

@@ -2,9 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,28 +37,31 @@ const (
 // duration is a time.Duration flag whose zero value is not shown in the help.
 type duration time.Duration
 
-// UnmarshalText reads a duration such as "90s".
+// UnmarshalText parses a duration such as "90s". An empty environment variable is the same as none.
 func (d *duration) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return nil
+	}
 	v, err := time.ParseDuration(string(text))
 	if err == nil && v <= 0 {
-		err = errors.New("must be above 0")
+		err = errors.New("must be greater than 0")
 	}
 	*d = duration(v)
 	return err
 }
 
-// asWhom is whose stored token to use; empty: to be found out.
-type asWhom string
+// identityOf selects the identity of calls: asConsumer, asAgent, or empty if the user did not say.
+type identityOf string
 
-// UnmarshalText reads one of the two.
-func (w *asWhom) UnmarshalText(text []byte) error {
-	if *w = asWhom(text); *w != asConsumer && *w != asAgent {
+// UnmarshalText parses the name of an identity. An empty environment variable is the same as none.
+func (w *identityOf) UnmarshalText(text []byte) error {
+	if *w = identityOf(text); *w != "" && *w != asConsumer && *w != asAgent {
 		return errors.New("must be consumer or agent")
 	}
 	return nil
 }
 
-// An app is what commands work with.
+// An app is the state of one command line.
 type app struct {
 	*globals
 	stdin    io.Reader
@@ -67,19 +70,19 @@ type app struct {
 	getenv   func(string) string
 	terminal func(any) bool
 
-	command          string      // the one that runs, as kong calls it
+	command          string      // the command that runs, in kong's words
 	conn             *connection // nil: not known yet
-	givenCredentials bool        // whether sign-in was given something to sign in with
-	uploaded         int         // how many files the command has uploaded
+	givenCredentials bool        // sign-in has credentials from the user
+	uploaded         int         // number of files that the command has uploaded
 }
 
-// isTerminal says whether a stream is a terminal.
+// isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// limit bounds a command's time: by --timeout, else by what is usual for it; 0 means not at all.
+// limit sets the time limit of a command: --timeout, or else usual. 0: no limit.
 func (a *app) limit(ctx context.Context, usual time.Duration) (context.Context, context.CancelFunc) {
 	if a.Timeout > 0 {
 		usual = time.Duration(a.Timeout)
@@ -87,27 +90,29 @@ func (a *app) limit(ctx context.Context, usual time.Duration) (context.Context, 
 	if usual == 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, usual, fmt.Errorf("not done within %v: %w", usual, context.DeadlineExceeded))
+	return context.WithTimeoutCause(ctx, usual, fmt.Errorf("not finished within %v: %w", usual, context.DeadlineExceeded))
 }
 
-// A connection is where a command connects to, and as whom.
+// A connection is how to reach the server, and with which identity.
 type connection struct {
 	address   string
-	plaintext bool // not TLS
-	tlsCA     string
-	tlsCert   string
-	tlsKey    string
-	pem       []byte      // what is in tlsCA
-	tls       *tls.Config // nil without any of the three files; what is in tlsCA comes in at last
-	as        asWhom
+	plaintext bool
+	files     tlsFiles
+	tls       *tls.Config // nil: without files
+	as        identityOf
 	account   string
 	session   *session
 	file      sessionFile
 
-	usedStored bool // whether the conversation is the stored one
+	usedStored bool // the conversation is the one of the session file
 }
 
-// connection puts together flags and session file.
+// tlsFiles are the PEM files of a TLS connection. Each may be empty.
+type tlsFiles struct{ ca, cert, key string }
+
+func (f tlsFiles) any() bool { return f.ca != "" || f.cert != "" }
+
+// connection combines flags and session file.
 func (a *app) connection() (*connection, error) {
 	file, err := openSessionFile(a.SessionFile)
 	if err != nil {
@@ -117,71 +122,51 @@ func (a *app) connection() (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{address: a.Address, account: a.Account, session: s, file: file, tlsCA: a.TLSCA, tlsCert: a.TLSCert, tlsKey: a.TLSKey, plaintext: a.Plaintext}
-	if c.address == "" {
-		c.address = s.Address
+	c := &connection{
+		address: cmp.Or(a.Address, s.Address, defaultAddress), account: cmp.Or(a.Account, s.Account, defaultAccount),
+		files: tlsFiles{a.TLSCA, a.ClientCert, a.ClientKey}, plaintext: a.Plaintext, session: s, file: file,
 	}
-	if c.address == "" {
-		c.address = defaultAddress
+	if c.address == s.Address && !c.files.any() && !c.plaintext {
+		c.files, c.plaintext = tlsFiles{s.TLSCA, s.TLSCert, s.TLSKey}, s.Plaintext
 	}
-	if c.address == s.Address && c.tlsCA == "" && c.tlsCert == "" && !c.plaintext {
-		c.tlsCA, c.tlsCert, c.tlsKey, c.plaintext = s.TLSCA, s.TLSCert, s.TLSKey, s.Plaintext
-	}
-	if c.account == "" {
-		c.account = s.Account
-	}
-	if c.account == "" {
-		c.account = defaultAccount
-	}
-	if (c.tlsCA != "" || c.tlsCert != "") && c.plaintext {
-		return nil, &usageError{"--tls-ca and --tls-cert are for TLS, and --plaintext excludes that"}
-	}
-	if (c.tlsCert == "") != (c.tlsKey == "") {
-		return nil, &usageError{"--tls-cert and --tls-key go together: give both, or neither"}
-	}
-	c.plaintext = c.tlsCA == "" && c.tlsCert == "" && (c.plaintext || lpfileshare.IsLoopback(c.address))
-	if err := c.readTLS(); err != nil {
+	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	if err := checkAddress(c.address); err != nil {
+	c.plaintext = !c.files.any() && (c.plaintext || lpfileshare.IsLoopback(c.address))
+	if c.tls, err = lpfileshare.TLSConfig(c.files.ca, c.files.cert, c.files.key); err != nil {
 		return nil, err
 	}
 	if a.As == "" {
-		a.As = asConsumer
-		given := a.TokenFile != "" || a.ExternalConsumerID != "" || a.getenv("LPFILESHARE_TOKEN") != ""
-		if !given && s.Consumer == nil && s.Agent != nil {
-			a.As = asAgent
-		}
+		a.As = a.defaultIdentity(s)
 	}
 	c.as, a.conn = a.As, c
 	return c, nil
 }
 
-// readTLS reads the files of a TLS connection.
-func (c *connection) readTLS() (err error) {
-	if c.tlsCA == "" && c.tlsCert == "" {
-		return nil
+func (c *connection) validate() error {
+	if c.files.any() && c.plaintext {
+		return &usageError{"--plaintext excludes --tls-ca and --client-cert"}
 	}
-	c.tls = &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.tlsCA != "" {
-		if c.pem, err = os.ReadFile(c.tlsCA); err != nil {
-			return fmt.Errorf("--tls-ca: %w", err)
-		}
+	if (c.files.cert == "") != (c.files.key == "") {
+		return &usageError{"--client-cert and --client-key must be given together"}
 	}
-	if c.tlsCert != "" {
-		pair, err := tls.LoadX509KeyPair(c.tlsCert, c.tlsKey)
-		if err != nil {
-			return fmt.Errorf("--tls-cert %s and --tls-key %s cannot be used: %w", c.tlsCert, c.tlsKey, err)
-		}
-		c.tls.Certificates = []tls.Certificate{pair}
-	}
-	return nil
+	return validateAddress(c.address)
 }
 
-// checkAddress finds an address without a port. Those with a scheme are gRPC's to understand.
-func checkAddress(address string) error {
+// defaultIdentity is the consumer, unless only an agent's token is known.
+func (a *app) defaultIdentity(s *session) identityOf {
+	consumer := s.Consumer != nil || a.TokenFile != "" || a.ExternalConsumerID != "" || a.getenv(envToken) != ""
+	agent := s.Agent != nil || a.getenv(envAgentToken) != ""
+	if agent && !consumer {
+		return asAgent
+	}
+	return asConsumer
+}
+
+// validateAddress rejects an address without a port. gRPC parses those with a scheme.
+func validateAddress(address string) error {
 	if first, others, several := strings.Cut(address, ","); several {
-		return errors.Join(checkAddress(strings.TrimSpace(first)), checkAddress(strings.TrimSpace(others)))
+		return errors.Join(validateAddress(strings.TrimSpace(first)), validateAddress(strings.TrimSpace(others)))
 	}
 	if strings.Contains(address, "/") || strings.HasPrefix(address, "unix") {
 		return nil
@@ -190,14 +175,14 @@ func checkAddress(address string) error {
 		if ip := net.ParseIP(address); ip != nil {
 			address = strings.TrimSuffix(net.JoinHostPort(address, ""), ":")
 		}
-		return &usageError{fmt.Sprintf("the address %s has no port: give HOST:PORT, for example %s:50051", address, strings.TrimSuffix(address, ":"))}
+		return &usageError{fmt.Sprintf("the address %s has no port; use HOST:PORT, for example %s:50051", address, strings.TrimSuffix(address, ":"))}
 	}
 	return nil
 }
 
 func (c *connection) parent() string { return "accounts/" + c.account }
 
-// dial connects without identity, and fails at once if nobody is there.
+// dial connects without an identity. It fails at once if the server cannot be reached.
 func (a *app) dial(ctx context.Context, c *connection) (*lpfileshare.Client, error) {
 	client, err := a.newClient(c)
 	if err != nil {
@@ -210,17 +195,11 @@ func (a *app) dial(ctx context.Context, c *connection) (*lpfileshare.Client, err
 	return client, nil
 }
 
-// newClient makes a client without identity, and does not connect yet.
+// newClient returns a client without an identity. It does not connect yet.
 func (a *app) newClient(c *connection) (*lpfileshare.Client, error) {
-	options := []lpfileshare.Option{lpfileshare.WithUserAgent("lpfileshare-cli")}
+	options := []lpfileshare.Option{lpfileshare.WithUserAgent("lpfileshare-cli"), lpfileshare.WithAccount(c.account)}
 	switch {
 	case c.tls != nil:
-		if c.tlsCA != "" {
-			c.tls.RootCAs = x509.NewCertPool()
-			if !c.tls.RootCAs.AppendCertsFromPEM(c.pem) {
-				return nil, fmt.Errorf("%s has no certificate in PEM form", c.tlsCA)
-			}
-		}
 		options = append(options, lpfileshare.WithTLS(c.tls))
 	case c.plaintext:
 		options = append(options, lpfileshare.WithPlaintext())
@@ -228,7 +207,7 @@ func (a *app) newClient(c *connection) (*lpfileshare.Client, error) {
 	return lpfileshare.Dial(c.address, options...)
 }
 
-// client connects with the identity that flags, environment or session file give. The caller closes it.
+// client connects with the identity of the flags, the environment or the session file. The caller must close it.
 func (a *app) client(ctx context.Context) (*lpfileshare.Client, *connection, error) {
 	c, err := a.connection()
 	if err != nil {
@@ -245,19 +224,14 @@ func (a *app) client(ctx context.Context) (*lpfileshare.Client, *connection, err
 	return client.As(id), c, nil
 }
 
-// identity finds out as whom to call. A stored token is given out only for the address that it was stored for.
+// identity returns the identity of calls: of the flags and the environment, or else of the session file.
 func (a *app) identity(c *connection) (lpfileshare.Identity, error) {
-	var none lpfileshare.Identity
-	token := strings.TrimSpace(a.getenv("LPFILESHARE_TOKEN"))
-	if a.TokenFile != "" {
-		var err error
-		if token, err = a.secret(a.TokenFile); err != nil {
-			return none, err
-		}
-	}
+	token, err := a.givenToken()
 	switch {
+	case err != nil:
+		return lpfileshare.Identity{}, err
 	case a.ExternalConsumerID != "" && token != "":
-		return none, &usageError{"--external-consumer-id and a token exclude each other: a call carries one identity"}
+		return lpfileshare.Identity{}, &usageError{"--external-consumer-id and a token exclude each other; a call carries one identity"}
 	case a.ExternalConsumerID != "":
 		return lpfileshare.ExternalConsumerID(a.ExternalConsumerID), nil
 	case token != "" && a.As == asAgent:
@@ -265,6 +239,24 @@ func (a *app) identity(c *connection) (lpfileshare.Identity, error) {
 	case token != "":
 		return lpfileshare.ConsumerToken(lpfileshare.StaticToken(token)), nil
 	}
+	return a.storedIdentity(c)
+}
+
+// givenToken returns the token of --token-file, or of the environment variable for the identity. Empty: none.
+func (a *app) givenToken() (string, error) {
+	switch {
+	case a.TokenFile != "":
+		return a.secret(a.TokenFile)
+	case a.As == asAgent:
+		return strings.TrimSpace(a.getenv(envAgentToken)), nil
+	default:
+		return strings.TrimSpace(a.getenv(envToken)), nil
+	}
+}
+
+// storedIdentity returns the identity of the session file. A stored token is sent only to the address that it was stored for.
+func (a *app) storedIdentity(c *connection) (lpfileshare.Identity, error) {
+	var none lpfileshare.Identity
 	stored, signIn := c.session.Consumer, "lpfileshare sign-in"
 	if a.As == asAgent {
 		stored, signIn = c.session.Agent, "lpfileshare sign-in agent --user NAME"
@@ -273,16 +265,16 @@ func (a *app) identity(c *connection) (lpfileshare.Identity, error) {
 		return none, &adviceError{fmt.Errorf("not signed in as %s", a.As), "Sign in first: " + signIn}
 	}
 	if stored.Address == c.address && stored.Plaintext != c.plaintext {
-		how := map[bool]string{true: "without TLS", false: "by TLS"}
+		how := map[bool]string{true: "without TLS", false: "over TLS"}
 		return none, &adviceError{
-			fmt.Errorf("the stored %s token was got %s from %s, and is not sent there %s", a.As, how[stored.Plaintext], c.address, how[c.plaintext]),
-			fmt.Sprintf("Sign in so (%s), or connect as you signed in: look at --plaintext and --tls-ca.", signIn),
+			fmt.Errorf("the stored %s token was received %s from %s, and is not sent there %s", a.As, how[stored.Plaintext], c.address, how[c.plaintext]),
+			fmt.Sprintf("Sign in again that way (%s), or connect as before: check --plaintext and --tls-ca.", signIn),
 		}
 	}
 	if stored.Address != c.address {
 		return none, &adviceError{
 			fmt.Errorf("the stored %s token is for %s, and is not sent to %s", a.As, place(stored.Address, stored.Plaintext), place(c.address, c.plaintext)),
-			fmt.Sprintf("Sign in there (%s), or go on where you are signed in (--address %s).", signIn, stored.Address),
+			fmt.Sprintf("Sign in there (%s), or use the server that you are signed in to (--address %s).", signIn, stored.Address),
 		}
 	}
 	if a.As == asAgent {
@@ -309,22 +301,22 @@ func place(address string, plaintext bool) string {
 	return address
 }
 
-// conversation makes a resource name of a flag: a name, a bare id, or nothing for the last one that was created.
+// conversation returns the resource name for a flag: a name, an id, or empty for the conversation that was created last.
 func (c *connection) conversation(flag string) (string, error) {
 	switch {
 	case strings.HasPrefix(flag, "accounts/"):
 		return flag, nil
 	case strings.Contains(flag, "/"):
-		return "", &usageError{fmt.Sprintf("%q is neither a conversation's id nor its name, accounts/ID/conversations/ID", flag)}
+		return "", &usageError{fmt.Sprintf("%q is neither the id of a conversation nor its name, accounts/ID/conversations/ID", flag)}
 	case flag != "":
 		return c.parent() + "/conversations/" + flag, nil
 	case c.session.Conversation != "" && c.session.Address == c.address && strings.HasPrefix(c.session.Conversation, c.parent()+"/"):
 		c.usedStored = true
 		return c.session.Conversation, nil
 	case c.as == asAgent:
-		return "", &adviceError{errors.New("no conversation is named"), "Name one with -c, as lpfileshare agent watch and conversation list print it."}
+		return "", &adviceError{errors.New("no conversation is selected"), "Name one with -c, as lpfileshare agent watch and conversation list print it."}
 	default:
-		return "", &adviceError{errors.New("no conversation is known here"),
+		return "", &adviceError{errors.New("no conversation is selected"),
 			"Create one (lpfileshare conversation create), or name one with -c."}
 	}
 }
@@ -346,12 +338,12 @@ func (a *app) secret(path string) (string, error) {
 	}
 	s := strings.TrimSpace(string(b))
 	if len(b) > maxSecretBytes || s == "" {
-		return "", fmt.Errorf("%s does not hold a secret: it is empty or over %d bytes", path, maxSecretBytes)
+		return "", fmt.Errorf("%s does not contain a secret: it is empty or larger than %d bytes", path, maxSecretBytes)
 	}
 	return s, nil
 }
 
-// print writes a result: as JSON if asked for, else as a line of text.
+// print writes a result: as JSON with --json, otherwise as a line of text.
 func (a *app) print(m proto.Message, format string, args ...any) error {
 	if a.JSON {
 		b, err := protojson.Marshal(m)
@@ -379,7 +371,7 @@ func (a *app) printJSON(v any) error {
 	return err
 }
 
-// plain makes text of others safe to show: a caption may hold what a terminal takes for commands.
+// plain makes text from the network safe to print: a caption can contain control sequences of a terminal.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

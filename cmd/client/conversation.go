@@ -6,11 +6,12 @@ import (
 	"strings"
 	"time"
 
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
 type conversationCmd struct {
-	Create conversationCreateCmd `cmd:"" help:"Open a conversation, and use it by default from now on."`
+	Create conversationCreateCmd `cmd:"" help:"Open a conversation, and make it the default of later commands."`
 	List   conversationListCmd   `cmd:"" help:"List the conversations that you take part in."`
 	Get    conversationGetCmd    `cmd:"" help:"Show a conversation."`
 	Close  conversationCloseCmd  `cmd:"" help:"Close a conversation."`
@@ -20,7 +21,7 @@ type conversationCreateCmd struct {
 	Skill      string `placeholder:"ID" help:"LivePerson's skill id. Default: any skill."`
 	Campaign   string `placeholder:"ID" help:"LivePerson's campaign id."`
 	Engagement string `placeholder:"ID" help:"LivePerson's engagement id."`
-	RequestID  string `placeholder:"UUID" help:"Makes the call repeatable: the same id gives the same conversation."`
+	RequestID  string `placeholder:"UUID" help:"Make the call repeatable: the same id returns the same conversation."`
 }
 
 func (cmd *conversationCreateCmd) Run(ctx context.Context, a *app) error {
@@ -48,7 +49,7 @@ func (cmd *conversationCreateCmd) Run(ctx context.Context, a *app) error {
 }
 
 type conversationListCmd struct {
-	State string `enum:"all,open,closed" default:"all" help:"Which ones: all, open or closed."`
+	State string `enum:"all,open,closed" default:"all" help:"State of the conversations: all, open or closed (all)."`
 }
 
 func (cmd *conversationListCmd) Run(ctx context.Context, a *app) error {
@@ -62,11 +63,19 @@ func (cmd *conversationListCmd) Run(ctx context.Context, a *app) error {
 	state := map[string]pb.ConversationState{
 		"open": pb.ConversationState_CONVERSATION_STATE_OPEN, "closed": pb.ConversationState_CONVERSATION_STATE_CLOSED,
 	}[cmd.State]
-	return client.ListConversations(ctx, c.parent(), state, a.printConversation)
+	for conversation, err := range client.Conversations(ctx, lpfileshare.ConversationsOptions{Account: c.parent(), State: state}) {
+		if err != nil {
+			return err
+		}
+		if err := a.printConversation(conversation); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type conversationArg struct {
-	Conversation string `arg:"" optional:"" help:"Name or id. Default: the one created last."`
+	Conversation string `arg:"" optional:"" help:"Name or id. Default: the one that was created last."`
 }
 
 type conversationGetCmd struct{ conversationArg }
@@ -83,7 +92,7 @@ func (cmd *conversationGetCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	r, err := client.Conversations().GetConversation(ctx, &pb.GetConversationRequest{Name: name})
+	r, err := client.Raw().Conversations.GetConversation(ctx, &pb.GetConversationRequest{Name: name})
 	if err != nil {
 		return err
 	}

@@ -24,30 +24,30 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// demoPicture is a landscape that a program drew, with the grain of a photograph.
+// demoPicture is a generated landscape with the noise of a photograph.
 //
 //go:embed demo.jpg
 var demoPicture []byte
 
 const (
-	serverStart   = 15 * time.Second // how long a server may take to be ready
-	serverStop    = 20 * time.Second // how long it may take to end
-	messageTime   = 30 * time.Second // how long the message of a file may take to the other side
-	watchOpening  = 10 * time.Second // how long a watch may take to begin, which its first heartbeat tells
+	serverStart   = 15 * time.Second // time for a server to become ready
+	serverStop    = 20 * time.Second // time for a server to stop
+	messageTime   = 30 * time.Second // time for the message of a file to arrive at the receiver
+	watchOpening  = 10 * time.Second // time for the first heartbeat of a watch
 	sandboxSecret = "sandbox"        // the password of every agent of the sandbox
 )
 
 type demoCmd struct {
-	File      string `arg:"" optional:"" help:"File to send. Default: a picture of this program's own."`
+	File      string `arg:"" optional:"" help:"File to send. Default: a picture of this program."`
 	Server    string `type:"existingfile" placeholder:"PATH" help:"Start this server with its sandbox first, and stop it at the end."`
 	AgentUser string `default:"admin" placeholder:"NAME" help:"Agent to receive the file as, with the password in LPFILESHARE_PASSWORD. Default: admin."`
 }
 
-// Run runs the demo. Its last line on standard output tells how it ended.
+// Run runs the demo. The last line on standard output is the result.
 func (cmd *demoCmd) Run(ctx context.Context, a *app) error {
 	ctx, cancel := a.limit(ctx, 2*time.Minute)
 	defer cancel()
-	if cmd.File != "" { // before anything is begun
+	if cmd.File != "" { // check it first
 		f, err := openFile(cmd.File)
 		if err != nil {
 			return &usageError{err.Error()}
@@ -68,11 +68,11 @@ func (cmd *demoCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// A demo is one file on its way from one side of a conversation to the other.
+// A demo sends one file from one side of a conversation to the other.
 type demo struct {
 	*app
 	cmd          *demoCmd
-	step         time.Time // when the step at hand began
+	step         time.Time // when the current step began
 	connection   *connection
 	client       *lpfileshare.Client // without identity
 	tokens       *lpfileshare.ConsumerTokens
@@ -80,7 +80,7 @@ type demo struct {
 	conversation string
 }
 
-// done tells of a step that is done, and how long it took.
+// done prints a finished step and its duration.
 func (d *demo) done(format string, args ...any) {
 	now := time.Now()
 	fmt.Fprintf(d.stdout, "%8.1f ms  %s\n", float64(now.Sub(d.step).Microseconds())/1000, plain(fmt.Sprintf(format, args...)))
@@ -98,7 +98,7 @@ func (d *demo) run(ctx context.Context) (summary string, err error) {
 		}
 		d.connection.address, d.connection.plaintext, d.connection.tls = server.address, true, nil
 		if d.Account == "" {
-			d.connection.account = defaultAccount // the sandbox's, whatever was signed in to last
+			d.connection.account = defaultAccount // the sandbox's
 		}
 		d.done("server started at %s", server.address)
 		defer func() {
@@ -108,8 +108,8 @@ func (d *demo) run(ctx context.Context) (summary string, err error) {
 			}
 			if err == nil {
 				d.done("server stopped")
-			} else if text := server.lastWords(); text != "" {
-				fmt.Fprintf(d.stderr, "The server's last words:\n%s\n", text)
+			} else if text := server.lastOutput(); text != "" {
+				fmt.Fprintf(d.stderr, "The server's last output:\n%s\n", text)
 			}
 		}()
 	}
@@ -117,11 +117,11 @@ func (d *demo) run(ctx context.Context) (summary string, err error) {
 		return "", err
 	}
 	defer d.client.Close()
-	return d.talk(ctx)
+	return d.exchange(ctx)
 }
 
-// talk is the demo proper.
-func (d *demo) talk(ctx context.Context) (summary string, err error) {
+// exchange runs the demo on a connected server.
+func (d *demo) exchange(ctx context.Context) (summary string, err error) {
 	state, err := d.client.Health(ctx, "")
 	if err != nil {
 		return "", err
@@ -142,19 +142,19 @@ func (d *demo) talk(ctx context.Context) (summary string, err error) {
 	d.done("created %s", d.conversation)
 	open := true
 	defer func() {
-		if open { // not left behind, whatever went wrong
+		if open { // after an error
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			d.consumer.CloseConversation(ctx, d.conversation)
 		}
 	}()
 
-	other, err := d.otherSide(ctx)
+	other, err := d.receiver(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer other.close()
-	d.done("%s watches", other.who)
+	d.done("%s watches", other.name)
 
 	sent, sum, size, err := d.send(ctx)
 	if err != nil {
@@ -164,18 +164,18 @@ func (d *demo) talk(ctx context.Context) (summary string, err error) {
 	if err != nil {
 		return "", err
 	}
-	d.done("%s received its message: %s, sequence %d", other.who, typeName(received), received.GetMessageSequence())
+	d.done("%s received its message: %s, sequence %d", other.name, typeName(received), received.GetMessageSequence())
 
 	sha := sha256.New()
 	result, err := other.client.Download(ctx, lpfileshare.DownloadOptions{Name: received.GetName()}, sha)
 	if err != nil {
 		return "", err
 	}
-	d.done("%s downloaded %d bytes", other.who, result.Bytes)
+	d.done("%s downloaded %d bytes", other.name, result.Bytes)
 	if got := hex.EncodeToString(sha.Sum(nil)); got != sum {
-		return "", fmt.Errorf("the file came back with SHA-256 %s, and went out with %s", got, sum)
+		return "", fmt.Errorf("the file came back with SHA-256 %s and was sent with %s", got, sum)
 	}
-	d.done("SHA-256 of both is the same")
+	d.done("the SHA-256 of both is equal")
 
 	if _, err := d.consumer.CloseConversation(ctx, d.conversation); err != nil {
 		return "", err
@@ -219,20 +219,20 @@ func (d *demo) send(ctx context.Context) (file *pb.File, sum string, size int, e
 	return r.GetFile(), hex.EncodeToString(hash[:]), len(data), nil
 }
 
-// A side is somebody who watches the conversation.
-type side struct {
-	who    string
+// A receiver watches the conversation.
+type receiver struct {
+	name   string
 	client *lpfileshare.Client
-	own    bool // the connection is the side's own
+	own    bool // close client at the end
 
 	files chan *pb.File
 	ended chan error // the watch's error, once it has ended
 	stop  context.CancelFunc
 }
 
-// otherSide finds somebody to watch the conversation and opens the watch: an agent if the server lets one in who has not
-// joined, else the consumer over a second connection.
-func (d *demo) otherSide(ctx context.Context) (*side, error) {
+// receiver opens a watch of the conversation: as an agent, if the server allows one that has not joined, and else as the consumer
+// on a second connection.
+func (d *demo) receiver(ctx context.Context) (*receiver, error) {
 	s, err := d.agent(ctx)
 	if err == nil {
 		return s, nil
@@ -248,16 +248,16 @@ func (d *demo) otherSide(ctx context.Context) (*side, error) {
 	}
 }
 
-// agent signs an agent in and watches as that.
-func (d *demo) agent(ctx context.Context) (*side, error) {
-	password := d.getenv("LPFILESHARE_PASSWORD")
+// agent signs in an agent and watches as the agent.
+func (d *demo) agent(ctx context.Context) (*receiver, error) {
+	password := d.getenv(envPassword)
 	if password == "" {
 		if d.connection.account != defaultAccount {
-			return d.secondConnection(ctx) // the sandbox's password is nobody's but the sandbox's
+			return d.secondConnection(ctx) // the sandbox's password is not sent to another account
 		}
 		password = sandboxSecret
 	}
-	r, err := d.client.Identity().SignInAgent(ctx, &pb.SignInAgentRequest{
+	r, err := d.client.Raw().Identity.SignInAgent(ctx, &pb.SignInAgentRequest{
 		Account:     d.connection.parent(),
 		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: d.cmd.AgentUser, Password: password}},
 	})
@@ -266,20 +266,20 @@ func (d *demo) agent(ctx context.Context) (*side, error) {
 	}
 	d.done("signed in as agent %s", r.GetAgentId())
 	agent := d.client.As(lpfileshare.AgentToken(lpfileshare.StaticToken(r.GetAgentToken())))
-	s := &side{who: "agent " + r.GetAgentId(), client: agent}
+	s := &receiver{name: "agent " + r.GetAgentId(), client: agent}
 	if err := s.watch(ctx, d.conversation); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// secondConnection watches as the same consumer, over another connection.
-func (d *demo) secondConnection(ctx context.Context) (*side, error) {
+// secondConnection watches as the same consumer on another connection.
+func (d *demo) secondConnection(ctx context.Context) (*receiver, error) {
 	client, err := d.dial(ctx, d.connection)
 	if err != nil {
 		return nil, err
 	}
-	s := &side{who: "the consumer's second connection", client: client.As(lpfileshare.ConsumerToken(d.tokens)), own: true}
+	s := &receiver{name: "the consumer's second connection", client: client.As(lpfileshare.ConsumerToken(d.tokens)), own: true}
 	if err := s.watch(ctx, d.conversation); err != nil {
 		client.Close()
 		return nil, err
@@ -287,30 +287,35 @@ func (d *demo) secondConnection(ctx context.Context) (*side, error) {
 	return s, nil
 }
 
-// watch opens the watch, and returns once it stands or has failed.
-func (s *side) watch(ctx context.Context, conversation string) error {
-	token, err := s.client.ListFiles(ctx, conversation, func(*pb.File) error { return nil })
-	if err != nil && lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED {
+// watch opens the watch, and returns when it is open or has failed.
+func (s *receiver) watch(ctx context.Context, conversation string) error {
+	list := s.client.Files(ctx, lpfileshare.FilesOptions{Parent: conversation})
+	if _, err := list.Collect(); err != nil && lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED {
 		return err
 	}
 	ctx, s.stop = context.WithCancel(ctx)
 	s.files, s.ended = make(chan *pb.File, 16), make(chan error, 1)
 	opened := make(chan struct{}, 1)
-	go func() { // ends in close, which waits for it
-		s.ended <- s.client.Watch(ctx, lpfileshare.WatchOptions{Parent: conversation, Token: token, OnToken: func(string) {
+	watch := s.client.Watch(ctx, lpfileshare.WatchOptions{Parent: conversation, Token: list.WatchToken(), OnConnection: func(err error) {
+		if err == nil {
 			select {
 			case opened <- struct{}{}:
 			default:
 			}
-		}}, func(f *pb.File) error {
+		}
+	}})
+	go func() { // ends in close, which waits for it
+		defer close(s.ended)
+		for f, err := range watch.All() {
+			if err != nil {
+				s.ended <- err
+				return
+			}
 			select {
 			case s.files <- f:
-				return nil
 			case <-ctx.Done():
-				return ctx.Err()
 			}
-		})
-		close(s.ended)
+		}
 	}()
 	timer := time.NewTimer(watchOpening)
 	defer timer.Stop()
@@ -324,8 +329,8 @@ func (s *side) watch(ctx context.Context, conversation string) error {
 	return nil
 }
 
-// receive waits for the message of a file.
-func (s *side) receive(ctx context.Context, sent *pb.File) (*pb.File, error) {
+// receive waits for the message with a file.
+func (s *receiver) receive(ctx context.Context, sent *pb.File) (*pb.File, error) {
 	timer := time.NewTimer(messageTime)
 	defer timer.Stop()
 	for {
@@ -339,12 +344,12 @@ func (s *side) receive(ctx context.Context, sent *pb.File) (*pb.File, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-timer.C:
-			return nil, fmt.Errorf("%s has not received the message within %v", s.who, messageTime)
+			return nil, fmt.Errorf("%s has not received the message within %v", s.name, messageTime)
 		}
 	}
 }
 
-func (s *side) close() {
+func (s *receiver) close() {
 	s.stop()
 	for range s.ended { // until the watch has ended
 	}
@@ -353,18 +358,18 @@ func (s *side) close() {
 	}
 }
 
-// A server is one that this program started.
+// A server is a server process that this program started.
 type server struct {
 	cmd     *exec.Cmd
 	address string
 	read    chan struct{} // closed when its standard error has ended
-	lines   []string      // its last lines; to be read after read is closed
+	lines   []string      // its last lines; read them after read is closed
 }
 
-// readyAddress finds the address of gRPC in the line by which a server says that it is ready.
+// readyAddress matches the gRPC address in the ready line of a server.
 var readyAddress = regexp.MustCompile(`\bgrpc="?([^\s"]+)`)
 
-// startServer starts a server with its sandbox, and waits until it is ready.
+// startServer starts a server with a sandbox, and waits until it is ready.
 func startServer(ctx context.Context, path string) (*server, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -386,17 +391,17 @@ func startServer(ctx context.Context, path string) (*server, error) {
 	case s.address = <-ready:
 		return s, nil
 	case <-s.read:
-		err = errors.New("it ended before it was ready")
+		err = errors.New("the server ended before it was ready")
 	case <-timer.C:
-		err = fmt.Errorf("it was not ready within %v", serverStart)
+		err = fmt.Errorf("the server was not ready within %v", serverStart)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
 	s.stop()
-	return nil, fmt.Errorf("start the server: %w; its last words:\n%s", err, s.lastWords())
+	return nil, fmt.Errorf("start the server: %w; its last output:\n%s", err, s.lastOutput())
 }
 
-// listen reads what the server has to say, to the end.
+// listen reads the standard error of the server to its end.
 func (s *server) listen(stderr io.Reader, ready chan<- string) {
 	defer close(s.read)
 	lines := bufio.NewScanner(stderr)
@@ -413,7 +418,7 @@ func (s *server) listen(stderr io.Reader, ready chan<- string) {
 			}
 		}
 	}
-	io.Copy(io.Discard, stderr) // after a line too long for the scanner
+	io.Copy(io.Discard, stderr) // if a line is too long for the scanner
 }
 
 // stop ends the server and waits for it.
@@ -425,13 +430,13 @@ func (s *server) stop() error {
 	<-s.read
 	err := s.cmd.Wait()
 	if !late.Stop() {
-		return fmt.Errorf("the server did not stop within %v, and was killed", serverStop)
+		return fmt.Errorf("the server did not stop within %v and was killed", serverStop)
 	}
 	if err != nil {
-		return fmt.Errorf("the server ended badly: %w", err)
+		return fmt.Errorf("the server ended with an error: %w", err)
 	}
 	return nil
 }
 
-// lastWords is the end of what a stopped server said.
-func (s *server) lastWords() string { return strings.Join(s.lines, "\n") }
+// lastOutput returns the last lines of a stopped server.
+func (s *server) lastOutput() string { return strings.Join(s.lines, "\n") }

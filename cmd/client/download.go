@@ -20,10 +20,10 @@ import (
 
 type downloadCmd struct {
 	Name         string `arg:"" optional:"" help:"Name of the file, as upload, ls and watch print it, or its number in the last ls."`
-	StoragePath  string `placeholder:"PATH" help:"Instead of a name: LivePerson's storage path, with --conversation."`
-	Conversation string `short:"c" placeholder:"NAME" help:"Name or id of the conversation of --storage-path. Default: the one created last."`
-	Output       string `short:"o" placeholder:"FILE" help:"Where to write it; - is standard output. Default: the file's own name, here."`
-	Force        bool   `short:"f" help:"Replace a file that exists."`
+	StoragePath  string `placeholder:"PATH" help:"LivePerson's storage path, instead of a name, with --conversation."`
+	Conversation string `short:"c" placeholder:"NAME" help:"Name or id of the conversation of --storage-path. Default: the one that was created last."`
+	Output       string `short:"o" placeholder:"FILE" help:"File to write; - is standard output. Default: the name of the file, in the current directory."`
+	Force        bool   `short:"f" help:"Replace an existing file."`
 }
 
 func (cmd *downloadCmd) Run(ctx context.Context, a *app) error {
@@ -31,7 +31,7 @@ func (cmd *downloadCmd) Run(ctx context.Context, a *app) error {
 	case (cmd.Name == "") == (cmd.StoragePath == ""):
 		return &usageError{"give either the name of a file or --storage-path"}
 	case cmd.Output == "-" && a.JSON:
-		return &usageError{"--json and --output - both want standard output"}
+		return &usageError{"--json and --output - exclude each other; both use standard output"}
 	}
 	ctx, cancel := a.limit(ctx, fileTimeout)
 	defer cancel()
@@ -53,7 +53,7 @@ func (cmd *downloadCmd) Run(ctx context.Context, a *app) error {
 	}
 	output := cmd.Output
 	if output == "" {
-		r, err := client.Files().StatFile(ctx, stat)
+		r, err := client.Raw().Files.StatFile(ctx, stat)
 		if err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (cmd *downloadCmd) Run(ctx context.Context, a *app) error {
 	return a.download(ctx, client, o, output, !cmd.Force)
 }
 
-// download gets a file into a path, or onto standard output for "-", and says where it is.
+// download downloads a file to a path, or to standard output for "-", and prints the path.
 func (a *app) download(ctx context.Context, client *lpfileshare.Client, o lpfileshare.DownloadOptions, output string, noReplace bool) error {
 	bar := a.newBar(path.Base(filepath.ToSlash(output)))
 	o.OnProgress = bar.update
@@ -70,14 +70,14 @@ func (a *app) download(ctx context.Context, client *lpfileshare.Client, o lpfile
 		_, err := client.Download(ctx, o, a.stdout)
 		bar.end(err == nil)
 		if err != nil {
-			fmt.Fprintln(a.stderr, "lpfileshare: what was written to standard output is not the whole file")
+			fmt.Fprintln(a.stderr, "lpfileshare: the file on standard output is incomplete")
 		}
 		return err
 	}
 	result, err := downloadFile(ctx, client, o, output, noReplace)
 	bar.end(err == nil)
 	if errors.Is(err, fs.ErrExist) {
-		return &adviceError{err, "Choose another name with -o, or replace it with --force."}
+		return &adviceError{err, "Choose another name with -o, or replace the file with --force."}
 	}
 	if err != nil {
 		return err
@@ -92,19 +92,20 @@ func (a *app) download(ctx context.Context, client *lpfileshare.Client, o lpfile
 	return err
 }
 
-// downloadFile gets a file into a path. Who may read it is the user's choice, as with other programs.
+// downloadFile downloads a file to a path. Its mode follows the umask, as with other programs.
 func downloadFile(ctx context.Context, client *lpfileshare.Client, o lpfileshare.DownloadOptions, path string, noReplace bool) (*lpfileshare.DownloadResult, error) {
 	result, err := client.DownloadFile(ctx, o, path, noReplace)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.Chmod(path, 0o666&^umask); err != nil {
-		return nil, fmt.Errorf("the file is there, but others cannot be let read it: %w", err)
+		return nil, fmt.Errorf("the file was downloaded, but its mode could not be set: %w", err)
 	}
 	return result, nil
 }
 
-// fileName makes a name for a file here out of what others call it. It is one harmless path element, never hidden.
+// fileName returns a local name for a file. The name comes from the network, so it is reduced to one path element that is safe and
+// not hidden.
 func fileName(f *pb.File) string {
 	name := f.GetDisplayName()
 	if name == "" && f.MessageSequence != nil { // LivePerson's messages have no names, and its storage paths are long

@@ -10,12 +10,13 @@ import (
 
 	"github.com/google/uuid"
 
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// scope says which conversations a listing or a watch is about.
+// scope selects the conversations of a listing or a watch.
 type scope struct {
-	Conversation string `short:"c" xor:"scope" placeholder:"NAME" help:"Name or id of the conversation. Default: the one created last."`
+	Conversation string `short:"c" xor:"scope" placeholder:"NAME" help:"Name or id of the conversation. Default: the one that was created last."`
 	All          bool   `short:"a" xor:"scope" help:"All conversations that you take part in."`
 }
 
@@ -26,9 +27,16 @@ func (s *scope) parent(c *connection) (string, error) {
 	return c.conversation(s.Conversation)
 }
 
-type lsCmd struct{ scope }
+type lsCmd struct {
+	scope
+	Newest bool `help:"List the newest file first."`
+	Limit  int  `placeholder:"N" help:"List at most this many files. Default: all."`
+}
 
 func (cmd *lsCmd) Run(ctx context.Context, a *app) error {
+	if cmd.Limit < 0 {
+		return &usageError{"--limit must not be negative"}
+	}
 	ctx, cancel := a.limit(ctx, callTimeout)
 	defer cancel()
 	client, c, err := a.client(ctx)
@@ -40,11 +48,8 @@ func (cmd *lsCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	var files []*pb.File
-	if _, err = client.ListFiles(ctx, parent, func(f *pb.File) error {
-		files = append(files, f)
-		return nil
-	}); err != nil {
+	files, err := cmd.list(ctx, client, parent)
+	if err != nil {
 		return err
 	}
 	if a.JSON || !a.terminal(a.stdout) {
@@ -57,22 +62,35 @@ func (cmd *lsCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.session.Address != c.address {
-		return nil // nobody has signed in here: there is no session to keep the numbers in
+		return nil // the session, which has the numbers, is of another server
 	}
 	var names []string
 	for _, f := range files[:min(len(files), maxListed)] {
 		names = append(names, f.GetName())
 	}
 	if err := c.file.update(func(s *session) { s.Listed = names }); err != nil {
-		return fmt.Errorf("the numbers of the files could not be kept: %w", err)
+		return fmt.Errorf("the numbers of the files could not be stored: %w", err)
 	}
 	return nil
 }
 
-// maxListed is how many files of a listing can be named by number: the session file stays small.
+func (cmd *lsCmd) list(ctx context.Context, client *lpfileshare.Client, parent string) (files []*pb.File, err error) {
+	o := lpfileshare.FilesOptions{Parent: parent, NewestFirst: cmd.Newest, PageSize: int32(min(cmd.Limit, maxListed))}
+	for f, err := range client.Files(ctx, o).All() {
+		if err != nil {
+			return nil, err
+		}
+		if files = append(files, f); len(files) == cmd.Limit {
+			break
+		}
+	}
+	return files, nil
+}
+
+// maxListed is the number of files of a listing that can be named by number. It limits the session file.
 const maxListed = 1000
 
-// fileNamed makes a file's name of an argument, which may be a number in the last listing.
+// fileNamed returns the name of a file for an argument: a name, or a number of the last listing.
 func (c *connection) fileNamed(arg string) (string, error) {
 	n, err := strconv.Atoi(arg)
 	if err != nil {
@@ -83,12 +101,12 @@ func (c *connection) fileNamed(arg string) (string, error) {
 		listed = nil
 	}
 	if n < 1 || n > len(listed) {
-		return "", &usageError{fmt.Sprintf("no file %d in the last listing, which had %d: lpfileshare ls numbers them", n, len(listed))}
+		return "", &usageError{fmt.Sprintf("the last listing has no file %d, it had %d files; list them with lpfileshare ls", n, len(listed))}
 	}
 	return listed[n-1], nil
 }
 
-// fileTable writes a listing for people.
+// fileTable prints a listing as a table.
 func (a *app) fileTable(files []*pb.File) error {
 	if len(files) == 0 {
 		_, err := fmt.Fprintln(a.stderr, "No files.")
@@ -114,7 +132,7 @@ func (a *app) fileTable(files []*pb.File) error {
 	return table.Flush()
 }
 
-// captionOf is a file's caption, or where there is none, its name for people.
+// captionOf returns the caption of a file, or else its display name.
 func captionOf(f *pb.File) string {
 	if f.GetCaption() != "" {
 		return f.GetCaption()
@@ -122,7 +140,7 @@ func captionOf(f *pb.File) string {
 	return f.GetDisplayName()
 }
 
-// printFile writes one line for a file: when, by whom, what, its caption, and its name, which is what other commands take.
+// printFile prints a file in one line: time, sender, type, caption, and the name, which other commands take.
 func (a *app) printFile(f *pb.File) error {
 	return a.print(f, "%s", fileLine(f))
 }
@@ -164,11 +182,10 @@ func (cmd *statCmd) Run(ctx context.Context, a *app) error {
 	if cmd.Name, err = c.fileNamed(cmd.Name); err != nil {
 		return err
 	}
-	r, err := client.Files().StatFile(ctx, &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: cmd.Name}})
+	f, err := client.Stat(ctx, cmd.Name)
 	if err != nil {
 		return err
 	}
-	f := r.GetFile()
 	if a.JSON {
 		return a.print(f, "")
 	}
@@ -179,18 +196,29 @@ func (cmd *statCmd) Run(ctx context.Context, a *app) error {
 	return a.table([][2]string{
 		{"name", f.GetName()}, {"type", typeName(f)}, {"size", size}, {"etag", f.GetEtag()},
 		{"sent by", strings.TrimSpace(roleName(f.GetSenderRole()) + " " + f.GetSenderId())},
-		{"caption", f.GetCaption()}, {"called", f.GetDisplayName()}, {"dialog", f.GetDialogId()}, {"storage path", f.GetStoragePath()},
+		{"caption", f.GetCaption()}, {"display name", f.GetDisplayName()}, {"dialog", f.GetDialogId()}, {"storage path", f.GetStoragePath()},
 	})
 }
 
-type getUploadCmd struct {
-	RequestID string `arg:"" help:"Request id of the upload."`
+// uploadArg names an upload.
+type uploadArg struct {
+	Upload string `arg:"" help:"Request id of the upload, or its name, accounts/ID/uploads/REQUEST-ID."`
 }
 
-func (cmd *getUploadCmd) Run(ctx context.Context, a *app) error {
-	if uuid.Validate(cmd.RequestID) != nil {
-		return &usageError{"the request id must be a UUID, such as upload prints with --json and in errors"}
+func (arg *uploadArg) name(c *connection) (string, error) {
+	switch {
+	case strings.HasPrefix(arg.Upload, "accounts/"):
+		return arg.Upload, nil
+	case uuid.Validate(arg.Upload) == nil:
+		return c.parent() + "/uploads/" + arg.Upload, nil
+	default:
+		return "", &usageError{fmt.Sprintf("%q is neither a request id, which is a UUID, nor the name of an upload; upload prints both with --json", arg.Upload)}
 	}
+}
+
+type publishCmd struct{ uploadArg }
+
+func (cmd *publishCmd) Run(ctx context.Context, a *app) error {
 	ctx, cancel := a.limit(ctx, callTimeout)
 	defer cancel()
 	client, c, err := a.client(ctx)
@@ -198,20 +226,46 @@ func (cmd *getUploadCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	r, err := client.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: c.parent() + "/uploads/" + cmd.RequestID})
+	name, err := cmd.name(c)
 	if err != nil {
 		return err
 	}
-	u := r.GetUpload()
+	r, err := client.PublishUpload(ctx, name)
+	if err != nil {
+		return err
+	}
+	return a.print(r, "%s", plain(r.GetFile().GetName()))
+}
+
+type getUploadCmd struct {
+	uploadArg
+}
+
+func (cmd *getUploadCmd) Run(ctx context.Context, a *app) error {
+	ctx, cancel := a.limit(ctx, callTimeout)
+	defer cancel()
+	client, c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	name, err := cmd.name(c)
+	if err != nil {
+		return err
+	}
+	u, err := client.GetUpload(ctx, name)
+	if err != nil {
+		return err
+	}
 	state := strings.ToLower(strings.TrimPrefix(u.GetState().String(), "UPLOAD_STATE_"))
 	what, again := u.GetFile().GetName(), "lpfileshare upload FILE --request-id "+u.GetRequestId()
 	switch u.GetState() {
 	case pb.UploadState_UPLOAD_STATE_RECEIVING:
-		what = "not finished: bytes are coming in, or its connection broke; repeat it under the same id: " + again
+		what = "not finished: it is running, or its connection broke; repeat it under the same id: " + again
 	case pb.UploadState_UPLOAD_STATE_STORED:
-		what = strings.TrimSpace("stored, not published: " + what)
+		what = strings.TrimSpace("not published; publish it: lpfileshare publish " + u.GetRequestId() + "\t" + what)
 	case pb.UploadState_UPLOAD_STATE_PUBLISHING:
-		what = "sent or about to be, LivePerson's answer is not known yet; to have it settled, never publishing it twice: " + again
+		what = "sent, LivePerson's response is not known yet; repeat it, it is never published twice: " + again
 	case pb.UploadState_UPLOAD_STATE_FAILED:
 		what = "nothing was published: " + u.GetFailure().GetMessage()
 	}

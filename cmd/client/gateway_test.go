@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,7 +32,7 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// A gateway is a server that holds everything in memory: one account, its conversations, and their files.
+// A gateway is a server with one account, whose conversations and files are in memory.
 type gateway struct {
 	pb.UnimplementedFileSharingServiceServer
 	pb.UnimplementedConversationServiceServer
@@ -45,19 +45,19 @@ type gateway struct {
 	// Set before the first call.
 	noAgents      bool                                                                          // an agent finds no conversation
 	breakDownload error                                                                         // how downloads end after 1,000 bytes
-	onDownload    func()                                                                        // is called after 1,000 bytes of a download
-	onWatch       func() error                                                                  // is called when a watch has begun
-	state         *pb.Upload                                                                    // what GetUpload answers
-	spoil         bool                                                                          // downloads give other bytes than were uploaded
-	signInExpiry  time.Duration                                                                 // how long a consumer's token lives
-	image         *pb.ImageChange                                                               // what is told of each upload
+	onDownload    func()                                                                        // called after 1,000 bytes of a download
+	onWatch       func() error                                                                  // called after the first heartbeat of a watch
+	state         *pb.Upload                                                                    // the response of GetUpload
+	corrupt       bool                                                                          // downloads return other bytes than were uploaded
+	signInExpiry  time.Duration                                                                 // lifetime of a consumer's token
+	image         *pb.ImageChange                                                               // of each response to an upload
 	upload        func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error // instead of the real one
 
 	mu            sync.Mutex
 	changed       chan struct{} // closed and replaced with each file
 	signIns       int
 	signOuts      int            // of agents
-	signOutFails  pb.ErrorReason // why the next ones are refused
+	signOutFails  pb.ErrorReason // reason of the next SignOutAgent errors
 	seen          []string       // identities of the calls that carried one
 	conversations []*pb.Conversation
 	files         []*pb.File
@@ -89,32 +89,32 @@ func startGateway(t *testing.T, g *gateway) *gateway {
 	return g
 }
 
-func refuse(code codes.Code, reason pb.ErrorReason) error {
-	st, _ := status.New(code, "refused by the test").WithDetails(
+func failure(code codes.Code, reason pb.ErrorReason) error {
+	st, _ := status.New(code, "rejected by the test").WithDetails(
 		&errdetails.ErrorInfo{Reason: lpfileshare.ReasonName(reason), Domain: "lpfileshare"})
 	return st.Err()
 }
 
-// who lets nobody in but who signed in here, and remembers them.
-func (g *gateway) who(ctx context.Context) (agent bool, err error) {
+// authenticate accepts the tokens of this gateway, and records the identities.
+func (g *gateway) authenticate(ctx context.Context) (agent bool, err error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	consumer, agents, external := md.Get("lp-consumer-token"), md.Get("lp-agent-token"), md.Get("lp-external-consumer-id")
 	if len(consumer)+len(agents)+len(external) != 1 {
-		return false, refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+		return false, failure(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.seen = append(g.seen, strings.Join(append(append(consumer, agents...), external...), ""))
 	if len(agents) == 1 {
 		if agents[0] != "agent-token" {
-			err = refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+			err = failure(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 		} else if g.noAgents {
-			err = refuse(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
+			err = failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
 		}
 		return true, err
 	}
 	if len(consumer) == 1 && !strings.HasPrefix(consumer[0], "consumer-token-") {
-		err = refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+		err = failure(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 	}
 	return false, err
 }
@@ -128,7 +128,7 @@ func (g *gateway) session() (token, secret string, expires *timestamppb.Timestam
 
 func (g *gateway) SignInConsumer(_ context.Context, r *pb.SignInConsumerRequest) (*pb.SignInConsumerResponse, error) {
 	if r.GetSignUp() == nil && r.GetAnonymous().GetConnectorId() != "77" && r.GetCustomerJwt() != "a.b.c" && r.GetAuthCode() != "code" {
-		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
+		return nil, failure(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
 	}
 	token, secret, expires := g.session()
 	return &pb.SignInConsumerResponse{ConsumerToken: token, RenewalSecret: secret, ExpireTime: expires, ConsumerId: "sub-" + strings.TrimPrefix(token, "consumer-token-")}, nil
@@ -142,26 +142,26 @@ func (g *gateway) RenewConsumer(context.Context, *pb.RenewConsumerRequest) (*pb.
 
 func (g *gateway) SignInAgent(_ context.Context, r *pb.SignInAgentRequest) (*pb.SignInAgentResponse, error) {
 	if r.GetPassword().GetPassword() != "sandbox" && r.GetBotKeys().GetSecret() != "sandbox" {
-		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
+		return nil, failure(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
 	}
 	return &pb.SignInAgentResponse{AgentToken: "agent-token", AgentId: "agent-1"}, nil
 }
 
 func (g *gateway) SignOutAgent(ctx context.Context, r *pb.SignOutAgentRequest) (*pb.SignOutAgentResponse, error) {
-	if agent, err := g.who(ctx); err != nil || !agent || r.GetAccount() != "accounts/12345678" {
-		return nil, refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+	if agent, err := g.authenticate(ctx); err != nil || !agent || r.GetAccount() != "accounts/12345678" {
+		return nil, failure(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.signOuts++
 	if g.signOutFails != 0 {
-		return nil, refuse(codes.FailedPrecondition, g.signOutFails)
+		return nil, failure(codes.FailedPrecondition, g.signOutFails)
 	}
 	return &pb.SignOutAgentResponse{}, nil
 }
 
 func (g *gateway) CreateConversation(ctx context.Context, r *pb.CreateConversationRequest) (*pb.CreateConversationResponse, error) {
-	if _, err := g.who(ctx); err != nil {
+	if _, err := g.authenticate(ctx); err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
@@ -174,7 +174,7 @@ func (g *gateway) CreateConversation(ctx context.Context, r *pb.CreateConversati
 }
 
 func (g *gateway) find(ctx context.Context, name string) (*pb.Conversation, error) {
-	if _, err := g.who(ctx); err != nil {
+	if _, err := g.authenticate(ctx); err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
@@ -184,7 +184,7 @@ func (g *gateway) find(ctx context.Context, name string) (*pb.Conversation, erro
 			return c, nil
 		}
 	}
-	return nil, refuse(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
+	return nil, failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
 }
 
 func (g *gateway) GetConversation(ctx context.Context, r *pb.GetConversationRequest) (*pb.GetConversationResponse, error) {
@@ -201,7 +201,7 @@ func (g *gateway) CloseConversation(ctx context.Context, r *pb.CloseConversation
 }
 
 func (g *gateway) ListConversations(ctx context.Context, _ *pb.ListConversationsRequest) (*pb.ListConversationsResponse, error) {
-	if _, err := g.who(ctx); err != nil {
+	if _, err := g.authenticate(ctx); err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
@@ -210,7 +210,7 @@ func (g *gateway) ListConversations(ctx context.Context, _ *pb.ListConversations
 }
 
 func (g *gateway) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
-	agent, err := g.who(s.Context())
+	agent, err := g.authenticate(s.Context())
 	if err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func (g *gateway) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.Uploa
 		return s.SendAndClose(&pb.UploadResponse{RequestId: spec.GetRequestId()})
 	}
 	if spec.GetSizeBytes() > 3_000_000 {
-		return refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE)
+		return failure(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE)
 	}
 	if err := s.SendHeader(metadata.Pairs("lpfs-request-id", spec.GetRequestId())); err != nil {
 		return err
@@ -244,7 +244,7 @@ func (g *gateway) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.Uploa
 	return s.SendAndClose(&pb.UploadResponse{RequestId: spec.GetRequestId(), File: g.keep(spec, data, agent), Image: g.image})
 }
 
-// keep stores a file and tells the watchers, unless it is not to be published.
+// keep stores a file and sends it to the watches.
 func (g *gateway) keep(spec *pb.UploadSpec, data []byte, agent bool) *pb.File {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -267,7 +267,7 @@ func (g *gateway) keep(spec *pb.UploadSpec, data []byte, agent bool) *pb.File {
 }
 
 func (g *gateway) file(ctx context.Context, name string) (*pb.File, []byte, error) {
-	if _, err := g.who(ctx); err != nil {
+	if _, err := g.authenticate(ctx); err != nil {
 		return nil, nil, err
 	}
 	g.mu.Lock()
@@ -277,7 +277,7 @@ func (g *gateway) file(ctx context.Context, name string) (*pb.File, []byte, erro
 			return f, bytes.Clone(g.data[name]), nil
 		}
 	}
-	return nil, nil, refuse(codes.NotFound, pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND)
+	return nil, nil, failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND)
 }
 
 func (g *gateway) StatFile(ctx context.Context, r *pb.StatFileRequest) (*pb.StatFileResponse, error) {
@@ -290,7 +290,7 @@ func (g *gateway) Download(r *pb.DownloadRequest, s grpc.ServerStreamingServer[p
 	if err != nil {
 		return err
 	}
-	if g.spoil {
+	if g.corrupt {
 		data[len(data)-1] ^= 1
 	}
 	total := int64(len(data))
@@ -314,20 +314,23 @@ func (g *gateway) Download(r *pb.DownloadRequest, s grpc.ServerStreamingServer[p
 			return g.breakDownload
 		}
 	}
-	sum := sha256.Sum256(data)
 	return s.Send(&pb.DownloadResponse{Payload: &pb.DownloadResponse_Trailer{Trailer: &pb.DownloadTrailer{
-		SentBytes: int64(len(data)), SentChecksums: &pb.Checksums{Sha256: sum[:]},
+		SentBytes: int64(len(data)), SentChecksums: &pb.Checksums{Crc32C: new(crc32.Checksum(data, castagnoli))},
 	}}})
 }
 
 func (g *gateway) ListFiles(ctx context.Context, r *pb.ListFilesRequest) (*pb.ListFilesResponse, error) {
-	if _, err := g.who(ctx); err != nil {
+	if _, err := g.authenticate(ctx); err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	resp := &pb.ListFilesResponse{WatchToken: fmt.Sprint(len(g.files))}
-	for _, f := range g.files {
+	files := slices.Clone(g.files)
+	if r.GetNewestFirst() {
+		slices.Reverse(files)
+	}
+	for _, f := range files {
 		if belongs(f, r.GetParent()) {
 			resp.Files = append(resp.Files, f)
 		}
@@ -340,7 +343,7 @@ func belongs(f *pb.File, parent string) bool {
 }
 
 func (g *gateway) WatchFiles(r *pb.WatchFilesRequest, s grpc.ServerStreamingServer[pb.WatchFilesResponse]) error {
-	if _, err := g.who(s.Context()); err != nil {
+	if _, err := g.authenticate(s.Context()); err != nil {
 		return err
 	}
 	at := 0
@@ -376,7 +379,7 @@ func (g *gateway) WatchFiles(r *pb.WatchFilesRequest, s grpc.ServerStreamingServ
 }
 
 func (g *gateway) GetUpload(ctx context.Context, r *pb.GetUploadRequest) (*pb.GetUploadResponse, error) {
-	if _, err := g.who(ctx); err != nil {
+	if _, err := g.authenticate(ctx); err != nil {
 		return nil, err
 	}
 	if g.state != nil {
@@ -387,15 +390,25 @@ func (g *gateway) GetUpload(ctx context.Context, r *pb.GetUploadRequest) (*pb.Ge
 	}}, nil
 }
 
+func (g *gateway) PublishUpload(ctx context.Context, r *pb.PublishUploadRequest) (*pb.PublishUploadResponse, error) {
+	if _, err := g.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	if r.GetName() != "accounts/12345678/uploads/6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7" {
+		return nil, failure(codes.NotFound, pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND)
+	}
+	return &pb.PublishUploadResponse{File: &pb.File{Name: "accounts/12345678/conversations/c1/files/f"}}, nil
+}
+
 func (g *gateway) GetCapabilities(ctx context.Context, _ *pb.GetCapabilitiesRequest) (*pb.GetCapabilitiesResponse, error) {
-	_, err := g.who(ctx)
+	_, err := g.authenticate(ctx)
 	return &pb.GetCapabilitiesResponse{MaxFileBytes: 3_000_000, FileTypes: []pb.FileType{pb.FileType_FILE_TYPE_JPEG}}, err
 }
 
 func (g *gateway) GetFileSharing(ctx context.Context, _ *pb.GetFileSharingRequest) (*pb.GetFileSharingResponse, error) {
-	agent, err := g.who(ctx)
+	agent, err := g.authenticate(ctx)
 	if err == nil && !agent {
-		err = refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
+		err = failure(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -415,16 +428,21 @@ func (g *gateway) SetFileSharing(ctx context.Context, r *pb.SetFileSharingReques
 // A shell runs command lines against one session file.
 type shell struct {
 	t       *testing.T
-	dir     string // an empty folder
+	dir     string // an empty directory
 	session string
 	address string
 	stdin   io.Reader
 }
 
 func newShell(t *testing.T, g *gateway) *shell {
-	for _, name := range []string{"ADDRESS", "ACCOUNT", "TOKEN", "PASSWORD", "SESSION", "TLS_CA", "EXTERNAL_CONSUMER_ID"} {
+	for _, name := range []string{
+		"ADDRESS", "ACCOUNT", "AS", "TOKEN", "AGENT_TOKEN", "TOKEN_FILE", "PASSWORD", "SESSION_FILE", "TLS_CA", "CLIENT_CERT", "CLIENT_KEY",
+		"EXTERNAL_CONSUMER_ID", "TIMEOUT",
+	} {
 		t.Setenv("LPFILESHARE_"+name, "")
 	}
+	t.Setenv("LPFILESHARE_PLAINTEXT", "false")
+	t.Setenv("LPFILESHARE_JSON", "false")
 	dir := t.TempDir()
 	s := &shell{t: t, dir: t.TempDir(), session: dir + "/sub/session.json"}
 	if g != nil {
@@ -434,7 +452,7 @@ func newShell(t *testing.T, g *gateway) *shell {
 	return s
 }
 
-// run runs a command line, and returns what came of it.
+// run runs a command line and returns its results.
 func (s *shell) run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -449,7 +467,8 @@ func (s *shell) run(ctx context.Context, args ...string) (code int, stdout, stde
 	return code, out.String(), errs.String()
 }
 
-// ok runs a command line that must succeed and be silent on standard error but for the beginning of a watch, and returns its output without the last newline.
+// ok runs a command line that must succeed and print nothing to standard error, except that a watch is open. It returns the output
+// without the last newline.
 func (s *shell) ok(args ...string) string {
 	s.t.Helper()
 	code, stdout, stderr := s.run(s.t.Context(), args...)
@@ -462,7 +481,7 @@ func (s *shell) ok(args ...string) string {
 	return strings.TrimSuffix(stdout, "\n")
 }
 
-// fails runs a command line that must fail with a code, and returns what it says on standard error.
+// fails runs a command line that must fail with an exit code, and returns its standard error.
 func (s *shell) fails(code int, args ...string) string {
 	s.t.Helper()
 	got, stdout, stderr := s.run(s.t.Context(), args...)
@@ -472,7 +491,7 @@ func (s *shell) fails(code int, args ...string) string {
 	return stderr
 }
 
-// signIn signs in as consumer and agent, and opens a conversation.
+// signIn signs in a consumer and an agent, and creates a conversation.
 func (s *shell) signIn() *shell {
 	s.t.Helper()
 	s.ok("sign-in", "--address", s.address)

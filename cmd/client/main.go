@@ -1,14 +1,14 @@
-// Command lpfileshare shares files in LivePerson conversations by way of an lpfileshare server.
+// Command lpfileshare sends files into LivePerson conversations and reads them back, through an lpfileshare server.
 //
-// Sign in once; the session file then holds the address and the token, and the next command just works:
+// Sign in once. The session file then has the address and the token for the next commands:
 //
 //	lpfileshare sign-in
 //	lpfileshare conversation create
 //	lpfileshare upload cat.jpg
 //	lpfileshare watch
 //
-// It exits with 0 when all was done (a watch that Ctrl-C ends is done), 1 when something failed and 2 when it was called wrongly.
-// Results go to standard output, everything else to standard error.
+// The exit code is 0 for success (also of a watch that Ctrl-C ends), 1 for a failure and 2 for wrong usage. Results are written to
+// standard output, everything else to standard error.
 package main
 
 import (
@@ -37,7 +37,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills the program
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -45,39 +45,48 @@ func main() {
 type cli struct {
 	globals `embed:"" group:"Global flags:"`
 
-	Demo         demoCmd         `cmd:"" help:"Send a picture through a server and back, step by step."`
-	SignIn       signInCmd       `cmd:"" help:"Sign in as a consumer or an agent, and keep the token in the session file."`
-	SignOut      signOutCmd      `cmd:"" help:"End the agent's login, and forget the tokens in the session file."`
+	Demo         demoCmd         `cmd:"" help:"Send a picture to a server and back, step by step."`
+	SignIn       signInCmd       `cmd:"" help:"Sign in as a consumer or an agent, and store the token in the session file."`
+	SignOut      signOutCmd      `cmd:"" help:"End the agent's login, and delete the session file."`
 	Conversation conversationCmd `cmd:"" help:"Create, list, show and close conversations."`
 	Upload       uploadCmd       `cmd:"" help:"Send files into a conversation."`
-	Download     downloadCmd     `cmd:"" help:"Get a file of a conversation."`
+	Publish      publishCmd      `cmd:"" help:"Publish a file that was only stored."`
+	Download     downloadCmd     `cmd:"" help:"Download a file of a conversation."`
 	Ls           lsCmd           `cmd:"" help:"List the files of a conversation."`
-	Stat         statCmd         `cmd:"" help:"Show what is known of a file."`
-	Watch        watchCmd        `cmd:"" help:"Print files as they are published, until Ctrl-C ends it."`
-	GetUpload    getUploadCmd    `cmd:"" help:"Show what became of an upload."`
-	Capabilities capabilitiesCmd `cmd:"" help:"Show limits, types and times of the account."`
-	Health       healthCmd       `cmd:"" help:"Ask whether the server is well."`
-	Account      accountCmd      `cmd:"" help:"Read and set what the account allows (as an agent)."`
-	Agent        agentCmd        `cmd:"" help:"Play the agent of a conversation."`
+	Stat         statCmd         `cmd:"" help:"Show the metadata of a file."`
+	Watch        watchCmd        `cmd:"" help:"Print files as they are published, until Ctrl-C."`
+	GetUpload    getUploadCmd    `cmd:"" help:"Show the state of an upload."`
+	Capabilities capabilitiesCmd `cmd:"" help:"Show the limits, file types and times of the account."`
+	Health       healthCmd       `cmd:"" help:"Show the health of the server."`
+	Account      accountCmd      `cmd:"" help:"Show and change the settings of the account (as an agent)."`
+	Agent        agentCmd        `cmd:"" help:"Watch and send files as an agent."`
 	Version      versionCmd      `cmd:"" help:"Show the version of this program."`
 }
 
-// globals are the flags of every command.
+// globals are the flags of every command. The environment variable of a flag is LPFILESHARE_ and the name of the flag. Tokens and
+// passwords have no flags, because other users of the machine can read a command line.
 type globals struct {
 	Address            string      `env:"LPFILESHARE_ADDRESS" placeholder:"HOST:PORT" help:"Server, or several that share a ledger: HOST:PORT,HOST:PORT. Default: the session file's, else 127.0.0.1:50051."`
 	Account            string      `env:"LPFILESHARE_ACCOUNT" placeholder:"ID" help:"LivePerson account. Default: the session file's, else 12345678."`
-	As                 asWhom      `placeholder:"WHO" help:"Whose stored token to use: consumer or agent. Default: consumer, unless only an agent is signed in."`
-	TokenFile          string      `placeholder:"FILE" help:"Use the token in this file instead of a stored one. Environment: LPFILESHARE_TOKEN, the token itself."`
-	ExternalConsumerID string      `env:"LPFILESHARE_EXTERNAL_CONSUMER_ID" placeholder:"ID" help:"Be this consumer, by the id that the brand knows: for accounts that the server holds credentials of, by TLS with a client certificate or over loopback."`
-	TLSCA              string      `name:"tls-ca" env:"LPFILESHARE_TLS_CA" placeholder:"FILE" help:"Connect by TLS, and trust the authorities in this PEM file only."`
-	TLSCert            string      `name:"tls-cert" env:"LPFILESHARE_CLIENT_CERT" placeholder:"FILE" help:"Connect by TLS, and show the server the client certificate in this PEM file."`
-	TLSKey             string      `name:"tls-key" env:"LPFILESHARE_CLIENT_KEY" placeholder:"FILE" help:"The key of --tls-cert, in PEM."`
-	Plaintext          bool        `help:"Connect without TLS to other machines too. Anybody on the way can then read tokens and files."`
-	Timeout            duration    `placeholder:"DURATION" help:"Give up after this long. Default: 1m, with files 10m, watching never."`
-	JSON               bool        `name:"json" help:"Print results as JSON, one object to a line."`
+	As                 identityOf  `env:"LPFILESHARE_AS" placeholder:"IDENTITY" help:"Identity to use: consumer or agent. Default: consumer, unless only an agent is signed in."`
+	TokenFile          string      `env:"LPFILESHARE_TOKEN_FILE" placeholder:"FILE" help:"Use the token in this file instead of the stored one. Or set LPFILESHARE_TOKEN (consumer) or LPFILESHARE_AGENT_TOKEN to the token."`
+	ExternalConsumerID string      `env:"LPFILESHARE_EXTERNAL_CONSUMER_ID" placeholder:"ID" help:"Call as the consumer with this id of the brand. Requires a client certificate or loopback, and an account that the server has credentials of."`
+	TLSCA              string      `name:"tls-ca" env:"LPFILESHARE_TLS_CA" placeholder:"FILE" help:"Connect over TLS, and trust only the certificate authorities in this PEM file."`
+	ClientCert         string      `env:"LPFILESHARE_CLIENT_CERT" placeholder:"FILE" help:"Connect over TLS with the client certificate in this PEM file."`
+	ClientKey          string      `env:"LPFILESHARE_CLIENT_KEY" placeholder:"FILE" help:"Key of --client-cert, in PEM."`
+	Plaintext          bool        `env:"LPFILESHARE_PLAINTEXT" help:"Connect to other machines without TLS too. Tokens and files are then readable on the network."`
+	Timeout            duration    `env:"LPFILESHARE_TIMEOUT" placeholder:"DURATION" help:"Give up after this time. Default: 1m; 10m for files; none for watches."`
+	JSON               bool        `name:"json" env:"LPFILESHARE_JSON" help:"Print results as JSON, one object per line."`
 	ShowVersion        showVersion `name:"version" help:"Show the version of this program."`
-	SessionFile        string      `env:"LPFILESHARE_SESSION" placeholder:"FILE" help:"Session file. Default: lpfileshare/session.json in the user's configuration folder."`
+	SessionFile        string      `env:"LPFILESHARE_SESSION_FILE" placeholder:"FILE" help:"Session file. Default: lpfileshare/session.json in the user's configuration directory."`
 }
+
+// The environment variables that are not flags, because they are secrets.
+const (
+	envToken      = lpfileshare.EnvToken
+	envAgentToken = lpfileshare.EnvAgentToken
+	envPassword   = "LPFILESHARE_PASSWORD"
+)
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -86,7 +95,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return runWith(ctx, a, &line, args)
 }
 
-// exitPanic is how kong's --help gets out of the parser, which expects its exit function not to return.
+// exitPanic leaves the parser on --help: kong expects that its exit function does not return.
 type exitPanic int
 
 func runWith(ctx context.Context, a *app, line *cli, args []string) (code int) {
@@ -100,12 +109,12 @@ func runWith(ctx context.Context, a *app, line *cli, args []string) (code int) {
 		}
 	}()
 	out, helped := a.stdout, exitOK
-	if len(args) == 0 { // help, and the news that this is not how it is called
+	if len(args) == 0 { // print the help as an error
 		args, out, helped = []string{"--help"}, a.stderr, exitUsage
 	}
 	parser, err := kong.New(line,
 		kong.Name("lpfileshare"),
-		kong.Description("Share files in LivePerson conversations by way of an lpfileshare server."),
+		kong.Description("Send files into LivePerson conversations and read them back, through an lpfileshare server."),
 		kong.Vars{"file_types": fileTypeNames()},
 		kong.Writers(out, a.stderr),
 		kong.Exit(func(code int) { panic(exitPanic(max(code, helped))) }),
@@ -114,7 +123,7 @@ func runWith(ctx context.Context, a *app, line *cli, args []string) (code int) {
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {
-		panic(err) // the command line above is malformed
+		panic(err) // a mistake in the struct tags
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
@@ -128,12 +137,12 @@ func runWith(ctx context.Context, a *app, line *cli, args []string) (code int) {
 	return a.report(ctx, parsed.Run())
 }
 
-// A usageError is a command line that was understood and cannot be meant.
+// A usageError is an invalid command line that the parser accepts.
 type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
 
-// An adviceError is an error with what to do about it.
+// An adviceError is an error with advice for the user.
 type adviceError struct {
 	err    error
 	advice string
@@ -142,10 +151,10 @@ type adviceError struct {
 func (e *adviceError) Error() string { return e.err.Error() }
 func (e *adviceError) Unwrap() error { return e.err }
 
-// errReported is a failure that was already told.
+// errReported is a failure that was already printed.
 var errReported = errors.New("failed")
 
-// report tells of an error: what happened, then what to do. It returns the exit code.
+// report prints an error and what to do about it. It returns the exit code.
 func (a *app) report(ctx context.Context, err error) int {
 	if err == nil {
 		return exitOK
@@ -155,13 +164,13 @@ func (a *app) report(ctx context.Context, err error) int {
 		return exitUsage
 	}
 	if !errors.Is(err, errReported) {
-		a.complain(ctx, err)
+		a.printError(ctx, err)
 	}
 	return exitFailed
 }
 
-// mayHaveWorked says whether a call may have done its work, or may yet, though it failed: else repeating it is of no use.
-func mayHaveWorked(c codes.Code) bool {
+// mayHaveSucceeded reports whether a failed call may have had an effect, so that it makes sense to repeat it under its request id.
+func mayHaveSucceeded(c codes.Code) bool {
 	switch c {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.ResourceExhausted, codes.Internal, codes.Unknown, codes.Canceled:
 		return true
@@ -170,8 +179,8 @@ func mayHaveWorked(c codes.Code) bool {
 	}
 }
 
-// complain tells of one error and goes on.
-func (a *app) complain(ctx context.Context, err error) {
+// printError prints one error.
+func (a *app) printError(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		a.interrupted(err)
 		return
@@ -186,24 +195,24 @@ func (a *app) complain(ctx context.Context, err error) {
 		if advice := a.advice(e); advice != "" {
 			fmt.Fprintf(a.stderr, "  %s\n", advice)
 		}
-		if e.RequestID != "" && mayHaveWorked(e.Code) {
-			fmt.Fprintf(a.stderr, "  To repeat it without sending it twice: --request-id %s\n", e.RequestID)
+		if e.RequestID != "" && mayHaveSucceeded(e.Code) {
+			fmt.Fprintf(a.stderr, "  To repeat it without publishing it twice: --request-id %s\n", e.RequestID)
 		}
 	default:
 		fmt.Fprintf(a.stderr, "lpfileshare: %s\n", plain(err.Error()))
 	}
 }
 
-// interrupted tells what became of what was interrupted.
+// interrupted prints what is known of the result of an interrupted command.
 func (a *app) interrupted(err error) {
 	e, ok := errors.AsType[*lpfileshare.Error](err)
 	switch {
 	case ok && e.RequestID != "" && e.Finished:
-		fmt.Fprintf(a.stderr, "lpfileshare: interrupted: %s was sent, and may have been published\n", plain(e.Op))
-		fmt.Fprintf(a.stderr, "  To find out: lpfileshare get-upload %s. To repeat it without sending it twice: --request-id %s\n", e.RequestID, e.RequestID)
+		fmt.Fprintf(a.stderr, "lpfileshare: interrupted: %s was sent and may have been published\n", plain(e.Op))
+		fmt.Fprintf(a.stderr, "  Show its state: lpfileshare get-upload %s. Repeat it without publishing it twice: --request-id %s\n", e.RequestID, e.RequestID)
 	case a.command == "upload <file>" || a.command == "agent send <file>":
 		if a.uploaded > 0 {
-			fmt.Fprintf(a.stderr, "lpfileshare: interrupted after %d of the files; repeat the command with the rest of them\n", a.uploaded)
+			fmt.Fprintf(a.stderr, "lpfileshare: interrupted after %d files; repeat the command with the rest\n", a.uploaded)
 			return
 		}
 		fmt.Fprintln(a.stderr, "lpfileshare: interrupted: nothing was published; repeat the command to upload it again")
@@ -214,7 +223,7 @@ func (a *app) interrupted(err error) {
 	}
 }
 
-// what tells what happened, with the name of an RPC in words: "create conversation" for CreateConversation.
+// what returns what happened, with the name of an RPC in words: "create conversation" for CreateConversation.
 func what(e *lpfileshare.Error) string {
 	text := e.What()
 	if rest, ok := strings.CutPrefix(text, e.Op); ok && !strings.Contains(e.Op, " ") {
@@ -230,23 +239,23 @@ func what(e *lpfileshare.Error) string {
 	return text
 }
 
-// advice tells what to do with this program about an error; where there is nothing of the kind, what there is to do at all.
+// advice returns what to do about an error with this program, or else in general.
 func (a *app) advice(e *lpfileshare.Error) string {
 	switch e.Reason {
 	case pb.ErrorReason_ERROR_REASON_FILE_SHARING_DISABLED:
-		return "An administrator of the account has to enable it: lpfileshare account file-sharing enable."
+		return "An administrator of the account must enable it: lpfileshare account file-sharing enable."
 	case pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND:
 		if a.conn != nil && a.conn.usedStored {
-			return "The conversation that was created last is not yours any more: lpfileshare conversation create, or name one with -c."
+			return "The conversation that was created last is not available to this identity. Create one (lpfileshare conversation create), or name one with -c."
 		}
 	case pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED:
 		switch {
 		case strings.HasPrefix(a.command, "sign-in agent"):
 			return "Check the user name and password, or the bot's keys."
 		case a.givenCredentials:
-			return "Check the JWT, code or connector id, and that it is of this account."
+			return "Check the JWT, code or connector id, and that it belongs to this account."
 		case strings.HasPrefix(a.command, "sign-in"):
-			return "This account may not let new consumers sign up: see lpfileshare sign-in --help for other ways."
+			return "The account may not allow new consumers to sign up. See lpfileshare sign-in --help for other ways."
 		}
 	case pb.ErrorReason_ERROR_REASON_UNSPECIFIED:
 		if e.Code == codes.DeadlineExceeded && !strings.HasPrefix(e.Op, "connect to ") {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,22 +24,23 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
-// TestMain makes the test binary play the server too: the demo starts one.
+// TestMain lets the test binary be the server that the demo starts.
 func TestMain(m *testing.M) {
 	if how := os.Getenv("LPFILESHARE_TEST_SERVER"); how != "" {
-		os.Exit(playServer(how))
+		os.Exit(serveForDemo(how))
 	}
 	os.Exit(m.Run())
 }
 
-func playServer(how string) int {
+func serveForDemo(how string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if got := strings.Join(os.Args[1:], " "); got != "--sandbox --listen 127.0.0.1:0" {
@@ -45,7 +48,7 @@ func playServer(how string) int {
 		return 2
 	}
 	if how == "broken" {
-		fmt.Fprintln(os.Stderr, "level=ERROR msg=\"no room at the inn\"")
+		fmt.Fprintln(os.Stderr, "level=ERROR msg=\"no space left\"")
 		return 1
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,11 +92,11 @@ func checkDir(t *testing.T, dir string, want ...string) {
 		got = append(got, e.Name())
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("the folder holds %q, want %q", got, want)
+		t.Errorf("the directory contains %q, want %q", got, want)
 	}
 }
 
-func TestAFileGoesThereAndBack(t *testing.T) {
+func TestUploadAndDownload(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	data := picture(200_000)
@@ -133,15 +136,16 @@ func TestAFileGoesThereAndBack(t *testing.T) {
 	}
 }
 
-func TestUploadFlags(t *testing.T) {
+func TestUpload_Flags(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	write(t, "a.jpg", picture(10))
 	write(t, "b.jpg", picture(20))
 	write(t, "p.png", []byte("\x89PNG\r\n\x1a\nsmall"))
 
-	if got := s.ok("upload", "a.jpg", "b.jpg", "--preview", "p.png", "--store-only"); strings.Count(got, "\n") != 1 {
-		t.Errorf("two files: %s", got)
+	code, stdout, stderr := s.run(t.Context(), "upload", "a.jpg", "b.jpg", "--preview", "p.png", "--store-only")
+	if code != exitOK || strings.Count(stdout, "\n") != 2 || !strings.Contains(stderr, "b.jpg: stored, not published; publish it: lpfileshare publish ") {
+		t.Errorf("two files: exit code %d\n%s%s", code, stdout, stderr)
 	}
 	spec := g.specs[0]
 	if !strings.HasPrefix(spec.GetPreview().GetDataUri(), "data:image/png;base64,iVBOR") || spec.GetPublishMode() != pb.PublishMode_PUBLISH_MODE_STORE_ONLY {
@@ -163,14 +167,14 @@ func TestUploadFlags(t *testing.T) {
 		s.fails(exitUsage, append([]string{"upload"}, args...)...)
 	}
 	write(t, "big.jpg", picture(3_000_001))
-	code, stdout, stderr := s.run(t.Context(), "upload", "big.jpg", "missing.jpg", "a.jpg")
+	code, stdout, stderr = s.run(t.Context(), "upload", "big.jpg", "missing.jpg", "a.jpg")
 	if code != exitFailed || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "FILE_TOO_LARGE") ||
 		!strings.Contains(stderr, "Send a smaller file") || strings.Contains(stderr, "--request-id ") || !strings.Contains(stderr, "missing.jpg") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 }
 
-func TestUploadTellsWhatWasDoneToAnImage(t *testing.T) {
+func TestUpload_PrintsImageChange(t *testing.T) {
 	g := startGateway(t, &gateway{image: &pb.ImageChange{
 		InputSizeBytes: 8_000_000, InputFileType: pb.FileType_FILE_TYPE_PNG, InputWidth: 4000, InputHeight: 3000, Width: 1500, Height: 2000,
 		Recoded: true, Rotated: true, Scaled: true, JpegQuality: 82, TrailingBytesRemoved: 7,
@@ -182,7 +186,7 @@ func TestUploadTellsWhatWasDoneToAnImage(t *testing.T) {
 	write(t, "a.jpg", picture(1000))
 	write(t, "a.txt", []byte("text"))
 	code, stdout, stderr := s.run(t.Context(), "upload", "--fit", "--strip", "a.jpg")
-	want := "a.jpg: 8000000 bytes became 1000: png became jpeg; turned upright; scaled from 4000 x 3000 to 1500 x 2000 pixels; quality 82; without EXIF, comments, 99; without 7 trailing bytes\n"
+	want := "a.jpg: 8000000 bytes became 1000: png became jpeg; rotated upright; scaled from 4000 x 3000 to 1500 x 2000 pixels; quality 82; without EXIF, comments, 99; without 7 trailing bytes\n"
 	if code != exitOK || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, want) {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
@@ -211,7 +215,7 @@ func TestJSON(t *testing.T) {
 		{"conversation create", "name"}, {"conversation list", "state"}, {"conversation get", "name"},
 		{"upload a.jpg", "requestId"}, {"ls", "storagePath"}, {"stat NAME", "etag"}, {"download NAME -o b.jpg", "sha256"},
 		{"watch --existing --count 1", "name"}, {"capabilities", "maxFileBytes"}, {"health", "status"},
-		{"get-upload 6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7", "state"}, {"account file-sharing enable", "enabled"},
+		{"get-upload 6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7", "state"}, {"publish 6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7", "file"}, {"account file-sharing enable", "enabled"},
 		{"account file-sharing get", "enabled"}, {"agent send a.jpg", "file"}, {"agent watch --existing --count 1", "name"},
 		{"conversation close", "state"}, {"version", "version"}, {"sign-out", "signedOut"},
 	} {
@@ -221,7 +225,7 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s: %v in %s", tc.args, err, out)
 		}
 		if strings.Contains(out, "-token") || strings.Contains(out, "secret") {
-			t.Errorf("%s tells a secret: %s", tc.args, out)
+			t.Errorf("%s prints a secret: %s", tc.args, out)
 		}
 		if file, ok := object["file"].(map[string]any); ok {
 			name, _ = file["name"].(string)
@@ -235,7 +239,7 @@ func TestSignIn(t *testing.T) {
 	write(t, "jwt", []byte("a.b.c\n"))
 	write(t, "keys", []byte(`{"username":"bot","appKey":"k","secret":"sandbox","accessToken":"t","accessTokenSecret":"s"}`))
 	write(t, "password", []byte("sandbox\n"))
-	write(t, "wrong", []byte("geheim"))
+	write(t, "wrong", []byte("s3cret"))
 	for _, args := range []string{
 		"sign-in", "sign-in --sign-up", "sign-in consumer", "sign-in --anonymous 77", "sign-in --customer-jwt-file jwt",
 		"sign-in agent --user admin --password-file password", "sign-in agent --bot-keys-file keys",
@@ -247,10 +251,10 @@ func TestSignIn(t *testing.T) {
 	}
 	s.stdin = strings.NewReader("code\n")
 	s.ok("sign-in", "--auth-code-file", "-")
-	if got := s.fails(exitFailed, "sign-in", "agent", "--user", "admin", "--password-file", "wrong"); !strings.Contains(got, "LP_CREDENTIALS_REJECTED") || strings.Contains(got, "geheim") {
+	if got := s.fails(exitFailed, "sign-in", "agent", "--user", "admin", "--password-file", "wrong"); !strings.Contains(got, "LP_CREDENTIALS_REJECTED") || strings.Contains(got, "s3cret") {
 		t.Errorf("a wrong password: %s", got)
 	}
-	if got := s.fails(exitFailed, "sign-in", "agent", "--bot-keys-file", "wrong"); strings.Contains(got, "geheim") {
+	if got := s.fails(exitFailed, "sign-in", "agent", "--bot-keys-file", "wrong"); strings.Contains(got, "s3cret") {
 		t.Errorf("keys that are none: %s", got)
 	}
 	if got := s.fails(exitFailed, "sign-in", "agent", "--user", "admin"); !strings.Contains(got, "--password-file") {
@@ -268,7 +272,7 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
-func TestSigningOutEndsTheAgentsLogin(t *testing.T) {
+func TestSignOut_EndsAgentLogin(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	s.ok("sign-in", "--address", g.address)
@@ -276,37 +280,37 @@ func TestSigningOutEndsTheAgentsLogin(t *testing.T) {
 		_, err := os.Stat(s.session)
 		return err == nil
 	}
-	refuse := func(reason pb.ErrorReason) {
+	reject := func(reason pb.ErrorReason) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.signOutFails = reason
 	}
 	t.Setenv("LPFILESHARE_PASSWORD", "sandbox")
-	refuse(pb.ErrorReason_ERROR_REASON_LP_PROTOCOL_ERROR)
+	reject(pb.ErrorReason_ERROR_REASON_LP_PROTOCOL_ERROR)
 	if got := s.fails(exitFailed, "sign-out"); !strings.Contains(got, "LP_PROTOCOL_ERROR") || !strings.Contains(got, "--local") || !there() {
 		t.Errorf("LivePerson refuses: %s, and the file is there: %v", got, there())
 	}
-	refuse(0)
-	t.Setenv("LPFILESHARE_TOKEN", "another") // which is not what is signed out
-	if got := s.ok("sign-out"); !strings.Contains(got, "is ended at LivePerson") || !strings.Contains(got, "consumer's token cannot be ended") || there() {
+	reject(0)
+	t.Setenv("LPFILESHARE_AGENT_TOKEN", "another") // sign-out uses the stored one
+	if got := s.ok("sign-out"); !strings.Contains(got, "login at LivePerson has ended") || !strings.Contains(got, "consumer's token cannot be revoked") || there() {
 		t.Errorf("said %q, and the file is there: %v", got, there())
 	}
-	t.Setenv("LPFILESHARE_TOKEN", "")
+	t.Setenv("LPFILESHARE_AGENT_TOKEN", "")
 	if g.signOuts != 2 {
 		t.Errorf("%d sign-outs, want 2", g.signOuts)
 	}
 
 	s.ok("sign-in", "agent", "--user", "admin", "--address", g.address)
-	refuse(pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
-	if got := s.ok("sign-out"); !strings.Contains(got, "does not know the agent's token any more") || there() {
+	reject(pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+	if got := s.ok("sign-out"); !strings.Contains(got, "no longer knows the agent's token") || there() {
 		t.Errorf("an unknown token: %q, and the file is there: %v", got, there())
 	}
 	s.ok("sign-in", "agent", "--user", "admin", "--address", g.address)
-	if got := s.ok("sign-out", "--local"); !strings.Contains(got, "runs out by itself") || there() || g.signOuts != 3 {
+	if got := s.ok("sign-out", "--local"); !strings.Contains(got, "ends when it expires") || there() || g.signOuts != 3 {
 		t.Errorf("--local: %q, and the file is there: %v; %d sign-outs", got, there(), g.signOuts)
 	}
 	s.ok("sign-in", "--address", g.address)
-	if got := s.ok("sign-out"); !strings.Contains(got, "cannot be ended") || strings.Contains(got, "agent") || there() || g.signOuts != 3 {
+	if got := s.ok("sign-out"); !strings.Contains(got, "cannot be revoked") || strings.Contains(got, "agent") || there() || g.signOuts != 3 {
 		t.Errorf("a consumer: %q, and the file is there: %v; %d sign-outs", got, there(), g.signOuts)
 	}
 	if got := s.ok("--json", "sign-out"); got != `{"agentLoginEnded":false,"signedOut":false}` {
@@ -314,7 +318,7 @@ func TestSigningOutEndsTheAgentsLogin(t *testing.T) {
 	}
 }
 
-func TestSessionFileIsForItsOwnerOnly(t *testing.T) {
+func TestSessionFile_OwnerOnly(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows keeps permissions otherwise")
 	}
@@ -331,10 +335,10 @@ func TestSessionFileIsForItsOwnerOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen := len(g.seen)
-		if got := s.fails(exitFailed, "ls"); !strings.Contains(got, "open to others") || !strings.Contains(got, "chmod 600") {
+		if got := s.fails(exitFailed, "ls"); !strings.Contains(got, "accessible to other users") || !strings.Contains(got, "chmod 600") {
 			t.Errorf("%v: %s", mode, got)
 		}
-		if got := s.fails(exitFailed, "sign-in"); !strings.Contains(got, "open to others") {
+		if got := s.fails(exitFailed, "sign-in"); !strings.Contains(got, "accessible to other users") {
 			t.Errorf("%v: sign-in: %s", mode, got)
 		}
 		if len(g.seen) != seen {
@@ -344,7 +348,7 @@ func TestSessionFileIsForItsOwnerOnly(t *testing.T) {
 	s.ok("sign-out")
 }
 
-func TestAStoredTokenGoesOnlyWhereItBelongs(t *testing.T) {
+func TestIdentity_StoredTokenOnlyToItsAddress(t *testing.T) {
 	g, elsewhere := startGateway(t, &gateway{}), startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	write(t, "a.jpg", picture(10))
@@ -369,22 +373,25 @@ func TestAStoredTokenGoesOnlyWhereItBelongs(t *testing.T) {
 	}
 }
 
-func TestIdentitiesFromOutside(t *testing.T) {
+func TestIdentity_FlagsAndEnvironment(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g)
 	write(t, "token", []byte("consumer-token-from-file\n"))
 	s.ok("--address", g.address, "--token-file", "token", "capabilities")
 	s.ok("--address", g.address, "--external-consumer-id", "customer-7", "capabilities")
-	t.Setenv("LPFILESHARE_TOKEN", "agent-token")
+	t.Setenv("LPFILESHARE_AGENT_TOKEN", "agent-token")
 	t.Setenv("LPFILESHARE_ADDRESS", g.address)
 	s.ok("account", "file-sharing", "get")
-	s.fails(exitUsage, "--external-consumer-id", "x", "capabilities")
-	if got := fmt.Sprint(g.seen); got != "[consumer-token-from-file customer-7 agent-token]" {
+	s.fails(exitUsage, "--as", "agent", "--external-consumer-id", "x", "capabilities")
+	t.Setenv("LPFILESHARE_TOKEN", "consumer-token-from-environment")
+	s.ok("capabilities") // as consumer, the default if both are set
+	s.ok("--as", "agent", "capabilities")
+	if got := fmt.Sprint(g.seen); got != "[consumer-token-from-file customer-7 agent-token consumer-token-from-environment agent-token]" {
 		t.Errorf("the server saw %s", got)
 	}
 }
 
-func TestARenewedTokenIsKept(t *testing.T) {
+func TestIdentity_StoresRenewedToken(t *testing.T) {
 	g := startGateway(t, &gateway{signInExpiry: 10 * time.Second})
 	s := newShell(t, g)
 	s.ok("sign-in", "--address", g.address)
@@ -395,7 +402,7 @@ func TestARenewedTokenIsKept(t *testing.T) {
 	}
 }
 
-func TestDownloadLeavesNothingHalfDone(t *testing.T) {
+func TestDownload_CompleteOrNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	for _, tc := range []struct {
 		name string
@@ -403,8 +410,8 @@ func TestDownloadLeavesNothingHalfDone(t *testing.T) {
 		g    *gateway
 		want string
 	}{
-		{"failed", t.Context(), &gateway{breakDownload: refuse(codes.DataLoss, pb.ErrorReason_ERROR_REASON_STORAGE_CORRUPTED)}, "STORAGE_CORRUPTED"},
-		{"interrupted", ctx, &gateway{onDownload: func() { cancel(); time.Sleep(10 * time.Millisecond) }}, "interrupted"},
+		{"failed", t.Context(), &gateway{breakDownload: failure(codes.DataLoss, pb.ErrorReason_ERROR_REASON_STORAGE_CORRUPTED)}, "STORAGE_CORRUPTED"},
+		{"interrupted", ctx, &gateway{onDownload: cancel}, "interrupted"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			g := startGateway(t, tc.g)
@@ -419,20 +426,20 @@ func TestDownloadLeavesNothingHalfDone(t *testing.T) {
 	}
 }
 
-func TestUploadInterrupted(t *testing.T) {
+func TestUpload_Interrupted(t *testing.T) {
 	for _, tc := range []struct {
 		name, want, not string
 		finish          bool
 	}{
-		{"before the finish", "interrupted: nothing was published; repeat the command", "get-upload", false},
-		{"after the finish", "lpfileshare get-upload ", "nothing", true},
+		{"before finish", "interrupted: nothing was published; repeat the command", "get-upload", false},
+		{"after finish", "lpfileshare get-upload ", "nothing", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			g := startGateway(t, &gateway{upload: func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
 				m, err := s.Recv()
 				if tc.finish {
-					s.SendHeader(nil)
+					s.SendHeader(metadata.Pairs("lpfs-request-id", m.GetSpec().GetRequestId()))
 				}
 				for tc.finish && err == nil && m.GetFinish() == nil {
 					m, err = s.Recv()
@@ -451,13 +458,13 @@ func TestUploadInterrupted(t *testing.T) {
 	}
 }
 
-func TestGetUploadExplains(t *testing.T) {
+func TestGetUpload(t *testing.T) {
 	const id = "6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7"
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	for state, want := range map[pb.UploadState]string{
 		pb.UploadState_UPLOAD_STATE_RECEIVING:  "receiving\tnot finished: ",
-		pb.UploadState_UPLOAD_STATE_STORED:     "stored\tstored, not published: f",
+		pb.UploadState_UPLOAD_STATE_STORED:     "stored\tnot published; publish it: lpfileshare publish " + id,
 		pb.UploadState_UPLOAD_STATE_PUBLISHING: "--request-id " + id,
 		pb.UploadState_UPLOAD_STATE_PUBLISHED:  "published\tf",
 		pb.UploadState_UPLOAD_STATE_FAILED:     "failed\tnothing was published: too big",
@@ -467,12 +474,12 @@ func TestGetUploadExplains(t *testing.T) {
 			t.Errorf("%v: %q", state, got)
 		}
 	}
-	if got := s.fails(exitUsage, "get-upload", "x"); !strings.Contains(got, "must be a UUID") || strings.Contains(got, "empty") {
+	if got := s.fails(exitUsage, "get-upload", "x"); !strings.Contains(got, "which is a UUID") {
 		t.Errorf("got %s", got)
 	}
 }
 
-func TestOnlyImagesHaveAPreviewMade(t *testing.T) {
+func TestUpload_PreviewOfImagesOnly(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	write(t, "t.txt", []byte("text"))
@@ -494,7 +501,7 @@ func TestOnlyImagesHaveAPreviewMade(t *testing.T) {
 	}
 }
 
-func TestAnotherConsumerHasAnotherConversation(t *testing.T) {
+func TestConversation_OfAnotherConsumer(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	s.ok("sign-in")
@@ -508,7 +515,7 @@ func TestAnotherConsumerHasAnotherConversation(t *testing.T) {
 	}
 }
 
-func TestAnAgentAlone(t *testing.T) {
+func TestIdentity_OnlyAgent(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g)
 	t.Setenv("LPFILESHARE_PASSWORD", "sandbox")
@@ -523,12 +530,12 @@ func TestAnAgentAlone(t *testing.T) {
 	}
 }
 
-func TestWatchTellsOfItsConnection(t *testing.T) {
+func TestWatch_PrintsConnection(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	begun := 0
+	began := 0
 	g := startGateway(t, &gateway{onWatch: func() error {
-		if begun++; begun == 1 {
-			return status.Error(codes.Unavailable, "gone")
+		if began++; began == 1 {
+			return status.Error(codes.Unavailable, "lost")
 		}
 		time.AfterFunc(100*time.Millisecond, cancel)
 		return nil
@@ -536,13 +543,13 @@ func TestWatchTellsOfItsConnection(t *testing.T) {
 	s := newShell(t, g).signIn()
 	code, _, stderr := s.run(ctx, "watch")
 	want := "lpfileshare: watching accounts/12345678/conversations/c1 (Ctrl-C ends it)\n" +
-		"lpfileshare: connection lost, trying again\nlpfileshare: connected again\n"
+		"lpfileshare: connection lost, retrying\nlpfileshare: connected again\n"
 	if code != exitOK || stderr != want {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
 }
 
-func TestListingForPeople(t *testing.T) {
+func TestLs_Table(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	write(t, "cat.jpg", picture(1000))
@@ -573,7 +580,33 @@ func TestListingForPeople(t *testing.T) {
 	}
 }
 
-func TestCalledWrongly(t *testing.T) {
+func TestLs_NewestAndLimit(t *testing.T) {
+	g := startGateway(t, &gateway{})
+	s := newShell(t, g).signIn()
+	write(t, "a.jpg", picture(10))
+	names := strings.Split(s.ok("upload", "a.jpg", "a.jpg", "a.jpg"), "\n")
+	got := strings.Split(s.ok("ls", "--newest", "--limit", "2"), "\n")
+	if len(got) != 2 || !strings.HasSuffix(got[0], names[2]) || !strings.HasSuffix(got[1], names[1]) {
+		t.Errorf("listed %q of %q", got, names)
+	}
+	s.fails(exitUsage, "ls", "--limit", "-1")
+}
+
+func TestPublish(t *testing.T) {
+	g := startGateway(t, &gateway{})
+	s := newShell(t, g).signIn()
+	for _, upload := range []string{"6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7", "accounts/12345678/uploads/6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7"} {
+		if got := s.ok("publish", upload); got != "accounts/12345678/conversations/c1/files/f" {
+			t.Errorf("%s: %s", upload, got)
+		}
+	}
+	if got := s.fails(exitFailed, "publish", "6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c8"); !strings.Contains(got, "publish upload: ") || !strings.Contains(got, "UPLOAD_NOT_FOUND") {
+		t.Errorf("got %s", got)
+	}
+	s.fails(exitUsage, "publish", "x")
+}
+
+func TestUsage(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g)
 	if got := s.ok("sign-out"); !strings.Contains(got, "Not signed in") {
@@ -591,7 +624,7 @@ func TestCalledWrongly(t *testing.T) {
 		"--address localhost capabilities": "no port",
 		"--address ::1 capabilities":       "[::1]:50051",
 		"demo missing.txt":                 "missing.txt: no such file",
-		"demo .":                           "is a folder",
+		"demo .":                           "is a directory",
 		"upload --type exe a":              "must be one of jpeg",
 	} {
 		if got := s.fails(exitUsage, strings.Fields(args)...); !strings.Contains(got, want) || strings.Contains(got, "[<") {
@@ -602,18 +635,27 @@ func TestCalledWrongly(t *testing.T) {
 		t.Errorf("--tls-ca: %s", got)
 	}
 	write(t, "ca", nil)
-	if got := s.fails(exitFailed, "--tls-ca", "ca", "capabilities"); !strings.Contains(got, "without TLS") || !strings.Contains(got, "by TLS") {
+	if got := s.fails(exitFailed, "--tls-ca", "ca", "capabilities"); !strings.Contains(got, "ca contains no certificate") {
 		t.Errorf("--tls-ca: %s", got)
+	}
+	web := httptest.NewTLSServer(nil) // for its certificate
+	write(t, "ca", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}))
+	web.Close()
+	if got := s.fails(exitFailed, "--tls-ca", "ca", "capabilities"); !strings.Contains(got, "without TLS") || !strings.Contains(got, "over TLS") {
+		t.Errorf("--tls-ca: %s", got)
+	}
+	for _, args := range []string{"--client-cert ca", "--plaintext --tls-ca ca"} {
+		s.fails(exitUsage, append(strings.Fields(args), "capabilities")...)
 	}
 	if got := s.fails(exitFailed, "sign-in", "--anonymous", "78"); !strings.Contains(got, "connector id") || strings.Contains(got, "password") {
 		t.Errorf("sign-in: %s", got)
 	}
 }
 
-func TestUploadOfUnknownOutcomeTellsHowToRepeat(t *testing.T) {
+func TestUpload_PrintsHowToRepeat(t *testing.T) {
 	g := startGateway(t, &gateway{upload: func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
 		s.Recv()
-		return refuse(codes.Internal, pb.ErrorReason_ERROR_REASON_INTERNAL)
+		return failure(codes.Internal, pb.ErrorReason_ERROR_REASON_INTERNAL)
 	}})
 	s := newShell(t, g).signIn()
 	write(t, "a.jpg", picture(10))
@@ -622,7 +664,7 @@ func TestUploadOfUnknownOutcomeTellsHowToRepeat(t *testing.T) {
 	}
 }
 
-func TestWatchDownloads(t *testing.T) {
+func TestWatch_Downloads(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	spec := &pb.UploadSpec{
@@ -644,7 +686,7 @@ func TestWatchDownloads(t *testing.T) {
 	s.fails(exitUsage, "watch", "--download", "nowhere")
 }
 
-func TestFileNamesAreHarmless(t *testing.T) {
+func TestFileName(t *testing.T) {
 	for display, want := range map[string]string{
 		"cat.jpg": "cat.jpg", "../../etc/passwd": "passwd.jpg", `C:\x\y.png`: "y.png", "..": "file.jpg", ".bashrc": "bashrc.jpg",
 		"-rf": "rf.jpg", "a\nb.gif": "a_b.gif", "": "stored.jpg", "/": "file.jpg", "a\u202egpj.exe": "a_gpj.exe",
@@ -657,7 +699,7 @@ func TestFileNamesAreHarmless(t *testing.T) {
 	}
 }
 
-func TestProgressIsForTerminals(t *testing.T) {
+func TestProgress_OnTerminalOnly(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()
 	write(t, "a.jpg", picture(100_000))
@@ -675,21 +717,21 @@ func TestProgressIsForTerminals(t *testing.T) {
 	}
 }
 
-func TestNobodyIsThere(t *testing.T) {
+func TestConnect_Unreachable(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	listener.Close()
 	s := newShell(t, nil)
-	begun := time.Now()
+	began := time.Now()
 	got := s.fails(exitFailed, "--address", listener.Addr().String(), "sign-in")
-	if !strings.Contains(got, "refused") || !strings.Contains(got, "Check the address") || time.Since(begun) > 5*time.Second {
-		t.Errorf("after %v: %s", time.Since(begun), got)
+	if !strings.Contains(got, "refused") || !strings.Contains(got, "Check the address") || time.Since(began) > 5*time.Second {
+		t.Errorf("after %v: %s", time.Since(began), got)
 	}
 }
 
-func TestHealthFailsWhereTheServerIsNotServing(t *testing.T) {
+func TestHealth_NotServing(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g)
 	if got := s.ok("--address", g.address, "health"); got != "SERVING" {
@@ -697,7 +739,7 @@ func TestHealthFailsWhereTheServerIsNotServing(t *testing.T) {
 	}
 	g.health.Shutdown() // as a server does that is going down
 	code, stdout, stderr := s.run(t.Context(), "--address", g.address, "health")
-	if code != exitFailed || stdout != "NOT_SERVING\n" || !strings.Contains(stderr, "takes no calls") {
+	if code != exitFailed || stdout != "NOT_SERVING\n" || !strings.Contains(stderr, "is not serving calls") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 }
@@ -726,8 +768,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-func TestDemoFails(t *testing.T) {
-	g := startGateway(t, &gateway{spoil: true})
+func TestDemo_Fails(t *testing.T) {
+	g := startGateway(t, &gateway{corrupt: true})
 	s := newShell(t, g)
 	code, stdout, _ := s.run(t.Context(), "demo", "--address", g.address)
 	last := stdout[strings.LastIndexByte(strings.TrimSuffix(stdout, "\n"), '\n')+1:]
@@ -739,7 +781,7 @@ func TestDemoFails(t *testing.T) {
 	}
 }
 
-func TestDemoStartsAndStopsTheServer(t *testing.T) {
+func TestDemo_StartsAndStopsServer(t *testing.T) {
 	s := newShell(t, nil)
 	stopped := filepath.Join(t.TempDir(), "stopped")
 	t.Setenv("LPFILESHARE_TEST_STOPPED", stopped)
@@ -749,7 +791,7 @@ func TestDemoStartsAndStopsTheServer(t *testing.T) {
 		t.Errorf("got\n%s", out)
 	}
 	if _, err := os.Stat(stopped); err != nil {
-		t.Errorf("the server was not asked to stop: %v", err)
+		t.Errorf("the server did not stop by SIGTERM: %v", err)
 	}
 
 	os.Remove(stopped)
@@ -760,13 +802,13 @@ func TestDemoStartsAndStopsTheServer(t *testing.T) {
 
 	t.Setenv("LPFILESHARE_TEST_SERVER", "broken")
 	code, stdout, _ = s.run(t.Context(), "demo", "--server", os.Args[0])
-	if code != exitFailed || !strings.HasPrefix(stdout, "demo: failed: start the server: it ended before it was ready") || !strings.Contains(stdout, "no room at the inn") {
+	if code != exitFailed || !strings.HasPrefix(stdout, "demo: failed: start the server: the server ended before it was ready") || !strings.Contains(stdout, "no space left") {
 		t.Errorf("exit code %d\n%s", code, stdout)
 	}
 }
 
 func TestHelp(t *testing.T) {
-	golden, err := filepath.Abs("testdata/help.txt") // shells change the working folder
+	golden, err := filepath.Abs("testdata/help.txt") // shells change the working directory
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -775,7 +817,7 @@ func TestHelp(t *testing.T) {
 	var all bytes.Buffer
 	for _, command := range []string{
 		"", "demo", "sign-in", "sign-in consumer", "sign-in agent", "sign-out", "conversation", "conversation create", "conversation list",
-		"conversation get", "conversation close", "upload", "download", "ls", "stat", "watch", "get-upload", "capabilities", "health",
+		"conversation get", "conversation close", "upload", "download", "ls", "stat", "watch", "publish", "get-upload", "capabilities", "health",
 		"account file-sharing", "agent watch", "agent send", "version",
 	} {
 		code, stdout, stderr := s.run(t.Context(), append(strings.Fields(command), "--help")...)
@@ -791,17 +833,17 @@ func TestHelp(t *testing.T) {
 	}
 	want, err := os.ReadFile(golden)
 	if err != nil || !bytes.Equal(all.Bytes(), want) {
-		t.Errorf("%v: the help has changed; if that is meant, run go test ./cmd/client -update. It is now:\n%s", err, &all)
+		t.Errorf("%v: the help has changed; if that is intended, run go test ./cmd/client -update. It is now:\n%s", err, &all)
 	}
 }
 
-func TestSecretsAreNoFlags(t *testing.T) {
+func TestSecrets_AreNotFlags(t *testing.T) {
 	s := newShell(t, nil)
 	for _, args := range []string{"--token x ls", "sign-in --customer-jwt x", "sign-in --auth-code x", "sign-in agent --user u --password x"} {
 		s.fails(exitUsage, strings.Fields(args)...)
 	}
 	write(t, "nothing", nil)
-	if got := s.fails(exitFailed, "sign-in", "--customer-jwt-file", "nothing"); !strings.Contains(got, "does not hold a secret") {
+	if got := s.fails(exitFailed, "sign-in", "--customer-jwt-file", "nothing"); !strings.Contains(got, "does not contain a secret") {
 		t.Errorf("got %s", got)
 	}
 }

@@ -5,13 +5,13 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// A bar shows how far a file has got, on a terminal. Anywhere else it is silent.
+// A bar shows the progress of a file on a terminal, and nothing elsewhere.
 type bar struct {
-	progress *mpb.Progress // nil: silent
+	progress *mpb.Progress // nil: show nothing
 	bar      *mpb.Bar
 }
 
-// newBar begins a bar. The caller ends it.
+// newBar starts a bar. The caller must end it.
 func (a *app) newBar(name string) *bar {
 	if a.JSON || !a.terminal(a.stderr) {
 		return &bar{}
@@ -23,7 +23,7 @@ func (a *app) newBar(name string) *bar {
 	)}
 }
 
-// update shows that done of total bytes are there; -1 where the total is not known.
+// update shows done of total bytes. total is -1 if it is not known.
 func (b *bar) update(done, total int64) {
 	if b.progress == nil {
 		return
@@ -35,7 +35,7 @@ func (b *bar) update(done, total int64) {
 	b.bar.SetCurrent(done)
 }
 
-// end ends the bar, and leaves it standing only if all went well.
+// end ends the bar, and removes it unless ok.
 func (b *bar) end(ok bool) {
 	if b.progress == nil {
 		return

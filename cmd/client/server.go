@@ -11,11 +11,12 @@ import (
 
 	"github.com/alecthomas/kong"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
-// table writes what is known, one line each.
+// table prints rows of name and value, without those that have no value.
 func (a *app) table(rows [][2]string) error {
 	for _, row := range rows {
 		if row[1] == "" {
@@ -38,7 +39,7 @@ func (capabilitiesCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	r, err := client.Files().GetCapabilities(ctx, &pb.GetCapabilitiesRequest{Account: c.parent()})
+	r, err := client.Capabilities(ctx, c.account)
 	if err != nil {
 		return err
 	}
@@ -49,8 +50,19 @@ func (capabilitiesCmd) Run(ctx context.Context, a *app) error {
 	for _, t := range r.GetFileTypes() {
 		types = append(types, strings.ToLower(strings.TrimPrefix(t.String(), "FILE_TYPE_")))
 	}
-	number := func(n int64, unit string) string { return strconv.FormatInt(n, 10) + " " + unit }
-	fitted, stripped := "no", "when asked"
+	number := func(n int64, unit string) string {
+		if n == 0 {
+			return "" // an older server
+		}
+		return strconv.FormatInt(n, 10) + " " + unit
+	}
+	lasts := func(d *durationpb.Duration) string {
+		if d == nil {
+			return ""
+		}
+		return d.AsDuration().String()
+	}
+	fitted, stripped := "no", "on request"
 	if n := r.GetMaxImageInputBytes(); n > 0 {
 		fitted = "up to " + number(n, "bytes")
 	}
@@ -58,19 +70,24 @@ func (capabilitiesCmd) Run(ctx context.Context, a *app) error {
 		stripped = "always"
 	}
 	return a.table([][2]string{
+		{"server version", r.GetServerVersion()},
 		{"largest file", number(r.GetMaxFileBytes(), "bytes")},
+		{"largest small file", number(r.GetMaxSmallFileBytes(), "bytes")},
 		{"types", strings.Join(types, " ")},
 		{"largest preview", number(int64(r.GetMaxPreviewChars()), "characters")},
 		{"longest caption", number(int64(r.GetMaxCaptionChars()), "characters")},
 		{"largest image", number(r.GetMaxImagePixels(), "pixels")},
+		{"longest display name", number(int64(r.GetMaxDisplayNameChars()), "characters")},
 		{"images made to fit", fitted},
 		{"images stripped", stripped},
 		{"largest chunk", number(int64(r.GetMaxChunkBytes()), "bytes")},
 		{"recommended chunk", number(int64(r.GetRecommendedChunkBytes()), "bytes")},
-		{"upload may idle", r.GetUploadIdleTimeout().AsDuration().String()},
-		{"upload may take", r.GetUploadTimeout().AsDuration().String()},
-		{"request ids are kept", r.GetRequestIdTtl().AsDuration().String()},
-		{"heartbeat every", r.GetHeartbeatInterval().AsDuration().String()},
+		{"largest message", number(r.GetMaxMessageBytes(), "bytes")},
+		{"upload idle timeout", lasts(r.GetUploadIdleTimeout())},
+		{"upload timeout", lasts(r.GetUploadTimeout())},
+		{"request id lifetime", lasts(r.GetRequestIdTtl())},
+		{"heartbeat interval", lasts(r.GetHeartbeatInterval())},
+		{"shortest ping interval", lasts(r.GetMinPingInterval())},
 	})
 }
 
@@ -100,17 +117,17 @@ func (cmd *healthCmd) Run(ctx context.Context, a *app) error {
 		_, err = fmt.Fprintln(a.stdout, state)
 	}
 	if err == nil && state != healthpb.HealthCheckResponse_SERVING {
-		return &adviceError{errors.New("the server at " + c.address + " is up, and takes no calls"), "It is starting or going down: try again in a while."}
+		return &adviceError{errors.New("the server at " + c.address + " is not serving calls"), "It is starting or shutting down. Retry later."}
 	}
 	return err
 }
 
 type accountCmd struct {
 	FileSharing struct {
-		Get     fileSharingGetCmd     `cmd:"" help:"Show whether file sharing is on."`
-		Enable  fileSharingEnableCmd  `cmd:"" help:"Switch file sharing on."`
-		Disable fileSharingDisableCmd `cmd:"" help:"Switch file sharing off."`
-	} `cmd:"" help:"The account's file-sharing switch."`
+		Get     fileSharingGetCmd     `cmd:"" help:"Show whether file sharing is enabled."`
+		Enable  fileSharingEnableCmd  `cmd:"" help:"Enable file sharing."`
+		Disable fileSharingDisableCmd `cmd:"" help:"Disable file sharing."`
+	} `cmd:"" help:"Show, enable or disable file sharing for the account."`
 }
 
 type fileSharingGetCmd struct{}
@@ -123,7 +140,7 @@ func (fileSharingGetCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	r, err := client.Accounts().GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: c.parent()})
+	r, err := client.Raw().Accounts.GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: c.parent()})
 	if err != nil {
 		return err
 	}
@@ -150,7 +167,7 @@ func (a *app) setFileSharing(ctx context.Context, on bool) error {
 		return err
 	}
 	defer client.Close()
-	r, err := client.Accounts().SetFileSharing(ctx, &pb.SetFileSharingRequest{Account: c.parent(), Enabled: &on})
+	r, err := client.Raw().Accounts.SetFileSharing(ctx, &pb.SetFileSharingRequest{Account: c.parent(), Enabled: &on})
 	if err != nil {
 		return err
 	}
@@ -167,10 +184,10 @@ func (a *app) printSwitch(on bool) error {
 
 type versionCmd struct{}
 
-// showVersion is --version.
+// showVersion is the flag --version.
 type showVersion bool
 
-// BeforeReset shows the version instead of anything else.
+// BeforeReset prints the version and exits.
 func (showVersion) BeforeReset(k *kong.Kong, a *app) error {
 	err := versionCmd{}.Run(a)
 	k.Exit(exitOK)

@@ -12,26 +12,26 @@ import (
 	"time"
 )
 
-// A session is what one command leaves for the next.
+// A session is what one command stores for the next.
 type session struct {
-	// Address, the TLS files and Plaintext say how to reach the server that was signed in to last.
+	// Address, the TLS files and Plaintext are how to reach the server of the last sign-in. TLSCert and TLSKey are those of the client.
 	Address   string `json:"address,omitempty"`
 	TLSCA     string `json:"tls_ca,omitempty"`
 	TLSCert   string `json:"tls_cert,omitempty"`
 	TLSKey    string `json:"tls_key,omitempty"`
 	Plaintext bool   `json:"plaintext,omitempty"`
-	// Account is the account that was signed in to last.
+	// Account is the account of the last sign-in.
 	Account string `json:"account,omitempty"`
-	// Consumer and Agent are who is signed in.
+	// Consumer and Agent are the identities that are signed in.
 	Consumer *stored `json:"consumer,omitempty"`
 	Agent    *stored `json:"agent,omitempty"`
-	// Conversation is the one that was created last, at Address.
+	// Conversation is the one that was created last, on Address.
 	Conversation string `json:"conversation,omitempty"`
-	// Listed are the names of the files that ls listed last, at Address: commands take their numbers for them.
+	// Listed are the names of the files of the last ls, on Address. Commands accept their numbers.
 	Listed []string `json:"listed,omitempty"`
 }
 
-// A stored token, with the one address that it may be sent to.
+// A stored token, with the only address that it may be sent to.
 type stored struct {
 	Address       string    `json:"address"`
 	Plaintext     bool      `json:"plaintext,omitempty"`
@@ -45,19 +45,19 @@ type stored struct {
 // A sessionFile is the path of a session.
 type sessionFile string
 
-// openSessionFile finds the session file; the default is in the user's configuration folder.
+// openSessionFile returns the session file. The default is in the user's configuration directory.
 func openSessionFile(path string) (sessionFile, error) {
 	if path != "" {
 		return sessionFile(path), nil
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", &adviceError{fmt.Errorf("no place for the session file: %w", err), "Name one with --session-file or LPFILESHARE_SESSION."}
+		return "", &adviceError{fmt.Errorf("no directory for the session file: %w", err), "Name a file with --session-file or LPFILESHARE_SESSION_FILE."}
 	}
 	return sessionFile(filepath.Join(dir, "lpfileshare", "session.json")), nil
 }
 
-// load reads the session. Where there is no file, the session is empty. One that others can read or change is refused.
+// load reads the session. Without a file the session is empty. A file that other users can read or change is rejected.
 func (f sessionFile) load() (*session, error) {
 	file, err := os.Open(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,18 +73,18 @@ func (f sessionFile) load() (*session, error) {
 	}
 	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
 		return nil, &adviceError{
-			fmt.Errorf("the session file %s is open to others (%v), and it holds tokens", f, info.Mode().Perm()),
-			fmt.Sprintf("If nobody else has used it: chmod 600 %s. Else: lpfileshare sign-out, and sign in again.", f),
+			fmt.Errorf("the session file %s contains tokens and is accessible to other users (mode %v)", f, info.Mode().Perm()),
+			fmt.Sprintf("If no other user has read it: chmod 600 %s. Otherwise: lpfileshare sign-out, and sign in again.", f),
 		}
 	}
 	var s session
 	if err := json.NewDecoder(io.LimitReader(file, 1<<20)).Decode(&s); err != nil {
-		return nil, &adviceError{fmt.Errorf("the session file %s cannot be read: %w", f, err), "Remove it with lpfileshare sign-out, and sign in again."}
+		return nil, &adviceError{fmt.Errorf("the session file %s cannot be read: %w", f, err), "Delete it with lpfileshare sign-out, and sign in again."}
 	}
 	return &s, nil
 }
 
-// update changes the session as it stands in the file now.
+// update reads, changes and writes the session.
 func (f sessionFile) update(change func(*session)) error {
 	s, err := f.load()
 	if err != nil {
@@ -94,7 +94,7 @@ func (f sessionFile) update(change func(*session)) error {
 	return f.save(s)
 }
 
-// save writes the session, whole or not at all.
+// save writes the session, completely or not at all.
 func (f sessionFile) save(s *session) error {
 	dir := filepath.Dir(string(f))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -124,7 +124,7 @@ func (f sessionFile) save(s *session) error {
 	return err
 }
 
-// remove deletes the session, and says whether there was one.
+// remove deletes the session. It reports whether there was one.
 func (f sessionFile) remove() (was bool, err error) {
 	err = os.Remove(string(f))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -21,10 +21,10 @@ type signInCmd struct {
 }
 
 type signInConsumerCmd struct {
-	SignUp          bool   `xor:"how" help:"As a new consumer, for trying things out (the default)."`
-	Anonymous       string `xor:"how" placeholder:"CONNECTOR" help:"As an unauthenticated consumer, by this LivePerson connector id."`
-	CustomerJWTFile string `name:"customer-jwt-file" xor:"how" placeholder:"FILE" help:"With the brand's JWT in this file; - is standard input."`
-	AuthCodeFile    string `xor:"how" placeholder:"FILE" help:"With the authorization code in this file; - is standard input."`
+	SignUp          bool   `xor:"grant" help:"Sign up as a new consumer, for trials (the default)."`
+	Anonymous       string `xor:"grant" placeholder:"CONNECTOR" help:"Sign in as an unauthenticated consumer with this LivePerson connector id."`
+	CustomerJWTFile string `name:"customer-jwt-file" xor:"grant" placeholder:"FILE" help:"Sign in with the brand's JWT in this file; - is standard input."`
+	AuthCodeFile    string `xor:"grant" placeholder:"FILE" help:"Sign in with the authorization code in this file; - is standard input."`
 }
 
 func (cmd *signInConsumerCmd) Run(ctx context.Context, a *app) error {
@@ -70,9 +70,9 @@ func (cmd *signInConsumerCmd) Run(ctx context.Context, a *app) error {
 }
 
 type signInAgentCmd struct {
-	User         string `xor:"who" placeholder:"NAME" help:"The agent's user name."`
-	PasswordFile string `placeholder:"FILE" help:"File that holds the password. Else it is LPFILESHARE_PASSWORD, or asked for."`
-	BotKeysFile  string `xor:"who" placeholder:"FILE" help:"Sign a bot in: JSON with username, appKey, secret, accessToken, accessTokenSecret; - is standard input."`
+	User         string `xor:"credentials" placeholder:"NAME" help:"User name of the agent."`
+	PasswordFile string `placeholder:"FILE" help:"File with the password. Default: LPFILESHARE_PASSWORD, else a prompt."`
+	BotKeysFile  string `xor:"credentials" placeholder:"FILE" help:"Sign in as a bot with this JSON file: username, appKey, secret, accessToken, accessTokenSecret; - is standard input."`
 }
 
 func (cmd *signInAgentCmd) Run(ctx context.Context, a *app) error {
@@ -90,7 +90,7 @@ func (cmd *signInAgentCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		keys := &pb.BotKeys{}
-		if protojson.Unmarshal([]byte(text), keys) != nil { // its error might tell a secret
+		if protojson.Unmarshal([]byte(text), keys) != nil { // its error could contain a secret
 			return fmt.Errorf("%s is not JSON with username, appKey, secret, accessToken and accessTokenSecret", cmd.BotKeysFile)
 		}
 		req.Credentials = &pb.SignInAgentRequest_BotKeys{BotKeys: keys}
@@ -108,7 +108,7 @@ func (cmd *signInAgentCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	r, err := client.Identity().SignInAgent(ctx, req)
+	r, err := client.Raw().Identity.SignInAgent(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -119,9 +119,9 @@ func (cmd *signInAgentCmd) Run(ctx context.Context, a *app) error {
 	return a.signedIn(c, asAgent, s)
 }
 
-// signedIn stores a token, and tells who is signed in, without it.
-func (a *app) signedIn(c *connection, as string, token *stored) error {
-	files := []string{c.tlsCA, c.tlsCert, c.tlsKey}
+// signedIn stores a token, and prints the identity without the token.
+func (a *app) signedIn(c *connection, as identityOf, token *stored) error {
+	files := []string{c.files.ca, c.files.cert, c.files.key}
 	for i, path := range files {
 		if path == "" {
 			continue
@@ -132,7 +132,7 @@ func (a *app) signedIn(c *connection, as string, token *stored) error {
 		}
 	}
 	err := c.file.update(func(s *session) {
-		other := as == asConsumer && s.Consumer != nil && s.Consumer.ID != token.ID // whose conversation is not this one's
+		other := as == asConsumer && s.Consumer != nil && s.Consumer.ID != token.ID // the stored conversation belongs to another consumer
 		if s.Address != c.address || s.Account != c.account || other {
 			s.Conversation = ""
 			s.Listed = nil
@@ -149,7 +149,7 @@ func (a *app) signedIn(c *connection, as string, token *stored) error {
 		return fmt.Errorf("signed in, but the token could not be stored: %w", err)
 	}
 	if a.JSON {
-		out := map[string]string{"as": as, "id": token.ID, "account": c.account, "address": c.address}
+		out := map[string]string{"as": string(as), "id": token.ID, "account": c.account, "address": c.address}
 		if !token.Expires.IsZero() {
 			out["expireTime"] = token.Expires.UTC().Format(time.RFC3339)
 		}
@@ -163,17 +163,17 @@ func (a *app) signedIn(c *connection, as string, token *stored) error {
 	return err
 }
 
-// password gets a password from a file, the environment, or a person.
+// password returns the password of a file, of the environment, or of a prompt.
 func (a *app) password(ctx context.Context, file, user string) (string, error) {
 	if file != "" {
 		return a.secret(file)
 	}
-	if p := a.getenv("LPFILESHARE_PASSWORD"); p != "" {
+	if p := a.getenv(envPassword); p != "" {
 		return p, nil
 	}
 	in, ok := a.stdin.(*os.File)
 	if !ok || !a.terminal(in) {
-		return "", &adviceError{errors.New("no password is given"), "Put it into a file (--password-file) or the environment (LPFILESHARE_PASSWORD)."}
+		return "", &adviceError{errors.New("no password"), "Put it into a file (--password-file) or into LPFILESHARE_PASSWORD."}
 	}
 	fd := int(in.Fd())
 	before, err := term.GetState(fd)
@@ -186,7 +186,7 @@ func (a *app) password(ctx context.Context, file, user string) (string, error) {
 		err      error
 	}
 	answers := make(chan answer, 1)
-	go func() { // reading a terminal cannot be interrupted: after Ctrl-C this ends with the program
+	go func() { // a read of a terminal cannot be interrupted: after Ctrl-C this ends with the program
 		p, err := term.ReadPassword(fd)
 		answers <- answer{p, err}
 	}()
@@ -201,11 +201,11 @@ func (a *app) password(ctx context.Context, file, user string) (string, error) {
 }
 
 type signOutCmd struct {
-	Local bool `help:"Only forget the tokens here; an agent's login then lives on at LivePerson until it expires."`
+	Local bool `help:"Only delete the session file. The agent's login at LivePerson then ends when it expires."`
 }
 
-// Run ends the agent's login, if one is stored, and removes the session file, even one that is damaged or open to others: of such a
-// file nothing is believed or sent.
+// Run ends the agent's login, if one is stored, and deletes the session file. It also deletes a file that is damaged or accessible to
+// other users, but uses nothing of it.
 func (cmd signOutCmd) Run(ctx context.Context, a *app) error {
 	file, err := openSessionFile(a.SessionFile)
 	if err != nil {
@@ -220,11 +220,11 @@ func (cmd signOutCmd) Run(ctx context.Context, a *app) error {
 		ctx, cancel := a.limit(ctx, callTimeout)
 		defer cancel()
 		err := a.signOutAgent(ctx, s)
-		unknown = lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_TOKEN_INVALID // the server's key is another now
+		unknown = lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_TOKEN_INVALID // the server has another key now
 		if ended = err == nil; !ended && !unknown {
 			return &adviceError{
-				fmt.Errorf("the agent's login was not ended, and the tokens are kept: %w", err),
-				"Repeat it; or forget the tokens here only: lpfileshare sign-out --local.",
+				fmt.Errorf("the agent's login was not ended, and the session file is kept: %w", err),
+				"Retry, or delete only the session file: lpfileshare sign-out --local.",
 			}
 		}
 	}
@@ -235,29 +235,29 @@ func (cmd signOutCmd) Run(ctx context.Context, a *app) error {
 	if a.JSON {
 		return a.printJSON(map[string]bool{"signedOut": was, "agentLoginEnded": ended})
 	}
-	said := "Signed out: the tokens are forgotten here."
+	said := "Signed out: the session file is deleted."
 	switch {
 	case !was:
-		said = "Not signed in: there was nothing to forget."
+		said = "Not signed in: there is no session file."
 	case ended:
-		said += " The agent's login is ended at LivePerson."
+		said += " The agent's login at LivePerson has ended."
 	case unknown:
-		said += " The server does not know the agent's token any more; the login runs out by itself at LivePerson."
+		said += " The server no longer knows the agent's token; the login at LivePerson ends when it expires."
 	case s.Agent != nil:
-		said += " The agent's login runs out by itself at LivePerson."
+		said += " The agent's login at LivePerson ends when it expires."
 	}
 	if s.Consumer != nil {
-		said += " A consumer's token cannot be ended: it expires by itself."
+		said += " A consumer's token cannot be revoked; it expires."
 	}
 	_, err = fmt.Fprintln(a.stdout, said)
 	return err
 }
 
-// signOutAgent ends the stored agent's login, over the server that it was got from.
+// signOutAgent ends the login of the stored agent, on the server that issued its token.
 func (a *app) signOutAgent(ctx context.Context, s *session) error {
 	to := *a.globals
 	to.Address, to.Account, to.As = s.Agent.Address, s.Agent.Account, asAgent
-	to.TokenFile, to.ExternalConsumerID = "", "" // the stored token is meant, and no other
+	to.TokenFile, to.ExternalConsumerID = "", "" // use the stored token only
 	at := *a
 	at.globals, at.getenv = &to, func(string) string { return "" }
 	client, _, err := at.client(ctx)

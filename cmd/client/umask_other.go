@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// umask is nothing here: files have no modes.
+// umask is 0: files have no modes.
 const umask os.FileMode = 0

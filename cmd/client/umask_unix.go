@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// umask is what the user takes away from the mode of new files. It can only be read by setting it, hence once, at the start.
+// umask is the umask of the process. It can be read only by setting it, so that is done once, at the start.
 var umask = func() os.FileMode {
 	mask := syscall.Umask(0o077)
 	syscall.Umask(mask)

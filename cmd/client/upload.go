@@ -20,29 +20,28 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// maxPreviewFileBytes bounds what is read of a preview: a data URI may have 30 KiB, and base64 makes four characters of three
-// bytes.
+// maxPreviewFileBytes is the largest preview file: a data URI can have 30 KiB, and base64 encodes three bytes as four characters.
 const maxPreviewFileBytes = 30 << 10 * 3 / 4
 
 type uploadCmd struct {
 	Files        []string `arg:"" name:"file" help:"Files to send; - is standard input."`
-	Conversation string   `short:"c" placeholder:"NAME" help:"Name or id of the conversation. Default: the one created last."`
+	Conversation string   `short:"c" placeholder:"NAME" help:"Name or id of the conversation. Default: the one that was created last."`
 	Dialog       string   `placeholder:"ID" help:"Dialog of the conversation. Default: the main dialog."`
 	Caption      string   `help:"Text that is shown with each file."`
-	Preview      string   `default:"auto" placeholder:"WHAT" help:"Small picture shown before a file is opened: auto (the server makes one of an image; other files have none), none, or a FILE. Default: auto."`
-	Type         fileType `placeholder:"TYPE" help:"Type of the files: ${file_types}. Default: by their first bytes and names."`
-	Fit          bool     `help:"Have images that are too large made to fit: turned upright, with less quality, then with fewer pixels."`
-	Strip        bool     `help:"Have metadata (EXIF with the place, XMP, comments) and trailing bytes removed from images."`
-	Name         string   `placeholder:"NAME" help:"Name for people, with one file. Default: the file's."`
-	RequestID    string   `placeholder:"UUID" help:"Repeat an upload whose outcome is not known, with one file: it is never published twice."`
-	StoreOnly    bool     `xor:"effect" help:"Only store the files; publish nothing."`
-	ValidateOnly bool     `xor:"effect" help:"Only check what can be checked without sending; change nothing."`
+	Preview      string   `default:"auto" placeholder:"WHAT" help:"Small image shown before a file is opened: auto (the server generates one from an image), none, or a FILE (auto)."`
+	Type         fileType `placeholder:"TYPE" help:"Type of the files: ${file_types}. Default: detected."`
+	Fit          bool     `help:"Make images that are too large fit: upright, with lower quality, then with fewer pixels."`
+	Strip        bool     `help:"Remove metadata (EXIF with the location, XMP, comments) and trailing bytes from images."`
+	Name         string   `placeholder:"NAME" help:"Display name, with one file. Default: the name of the file."`
+	RequestID    string   `placeholder:"UUID" help:"Repeat an upload whose result is not known, with one file: it is never published twice."`
+	StoreOnly    bool     `xor:"effect" help:"Only store the files. Publish them later: lpfileshare publish REQUEST-ID."`
+	ValidateOnly bool     `xor:"effect" help:"Only check what can be checked without the bytes. Nothing is stored or published."`
 }
 
-// fileType is a type as people write it; empty: to be found out.
+// fileType is the name of a file type. Empty: to be detected.
 type fileType string
 
-// UnmarshalText reads the name of a type.
+// UnmarshalText parses the name of a type.
 func (t *fileType) UnmarshalText(text []byte) error {
 	*t = fileType(strings.ToLower(string(text)))
 	if slices.ContainsFunc(share.FileTypes(), func(row share.FileTypeInfo) bool { return row.LowerName() == string(*t) }) {
@@ -62,7 +61,7 @@ func fileTypeNames() string {
 
 func (cmd *uploadCmd) Run(ctx context.Context, a *app) error {
 	if len(cmd.Files) > 1 && (cmd.RequestID != "" || cmd.Name != "") {
-		return &usageError{"--request-id and --name go with one file"}
+		return &usageError{"--request-id and --name require a single file"}
 	}
 	if first := slices.Index(cmd.Files, "-"); first >= 0 && slices.Contains(cmd.Files[first+1:], "-") {
 		return &usageError{"standard input can be sent only once"}
@@ -91,7 +90,7 @@ func (cmd *uploadCmd) Run(ctx context.Context, a *app) error {
 			if ctx.Err() != nil {
 				return err
 			}
-			a.complain(ctx, err)
+			a.printError(ctx, err)
 			failed = true
 		} else {
 			a.uploaded++
@@ -103,7 +102,7 @@ func (cmd *uploadCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// preview reads --preview. Nil: the server is to make one.
+// preview returns the preview of --preview. Nil: the server generates one.
 func (cmd *uploadCmd) preview() (*pb.Preview, error) {
 	switch cmd.Preview {
 	case "auto":
@@ -122,11 +121,11 @@ func (cmd *uploadCmd) preview() (*pb.Preview, error) {
 	}
 	mime := http.DetectContentType(b)
 	if len(b) > maxPreviewFileBytes {
-		return nil, &adviceError{fmt.Errorf("the preview %s is over %d bytes", cmd.Preview, maxPreviewFileBytes),
-			"Give a smaller one, or have the server make one: --preview auto."}
+		return nil, &adviceError{fmt.Errorf("the preview %s is larger than %d bytes", cmd.Preview, maxPreviewFileBytes),
+			"Use a smaller one, or let the server generate one: --preview auto."}
 	}
 	if !slices.Contains([]string{"image/jpeg", "image/png", "image/gif"}, mime) {
-		return nil, fmt.Errorf("the preview %s is no JPEG, PNG or GIF image", cmd.Preview)
+		return nil, fmt.Errorf("the preview %s is not a JPEG, PNG or GIF image", cmd.Preview)
 	}
 	uri := "data:" + mime + ";base64," + base64.StdEncoding.EncodeToString(b)
 	return &pb.Preview{Source: &pb.Preview_DataUri{DataUri: uri}}, nil
@@ -160,14 +159,14 @@ func (cmd *uploadCmd) send(ctx context.Context, a *app, client *lpfileshare.Clie
 		}
 		o.FileType = lpfileshare.DetectFileType(o.DisplayName, head)
 		if o.FileType == pb.FileType_FILE_TYPE_UNSPECIFIED {
-			return &adviceError{fmt.Errorf("upload %s: its type cannot be told from its bytes or its name", name),
-				"Say what it is with --type, or give it a name with an extension with --name."}
+			return &adviceError{fmt.Errorf("upload %s: the file type cannot be detected from the bytes or the name", name),
+				"Set it with --type, or give a name with an extension with --name."}
 		}
 	}
 	if o.Preview == nil {
 		o.Preview = autoPreview(o.FileType)
 	}
-	if (cmd.Fit || cmd.Strip) && isImage(o.FileType) { // other files among them go as they are
+	if (cmd.Fit || cmd.Strip) && isImage(o.FileType) { // other files are not changed
 		o.Image = &pb.ImageOptions{Fit: cmd.Fit, StripMetadata: cmd.Strip}
 	}
 	if cmd.StoreOnly {
@@ -183,13 +182,16 @@ func (cmd *uploadCmd) send(ctx context.Context, a *app, client *lpfileshare.Clie
 	if cmd.ValidateOnly {
 		return a.print(resp, "%s would be accepted", plain(name))
 	}
-	if told := imageChange(resp); told != "" && !a.JSON {
-		fmt.Fprintf(a.stderr, "%s: %s\n", plain(name), told)
+	if change := imageChange(resp); change != "" && !a.JSON {
+		fmt.Fprintf(a.stderr, "%s: %s\n", plain(name), change)
+	}
+	if cmd.StoreOnly && !a.JSON {
+		fmt.Fprintf(a.stderr, "%s: stored, not published; publish it: lpfileshare publish %s\n", plain(name), plain(resp.GetRequestId()))
 	}
 	return a.print(resp, "%s", plain(resp.GetFile().GetName()))
 }
 
-// imageChange tells in one line what was done to an image; empty: nothing.
+// imageChange describes in one line what was done to an image. Empty: nothing.
 func imageChange(resp *pb.UploadResponse) string {
 	c := resp.GetImage()
 	if c == nil {
@@ -201,7 +203,7 @@ func imageChange(resp *pb.UploadResponse) string {
 		say("%s became %s", typeName(&pb.File{FileType: t}), typeName(resp.GetFile()))
 	}
 	if c.GetRotated() {
-		say("turned upright")
+		say("rotated upright")
 	}
 	if c.GetScaled() {
 		say("scaled from %d x %d to %d x %d pixels", c.GetInputWidth(), c.GetInputHeight(), c.GetWidth(), c.GetHeight())
@@ -222,7 +224,7 @@ func imageChange(resp *pb.UploadResponse) string {
 	return fmt.Sprintf("%d bytes became %d: %s", c.GetInputSizeBytes(), resp.GetFile().GetStoredSizeBytes(), strings.Join(did, "; "))
 }
 
-// metadataName is a kind of metadata as people call it; one that this client does not know yet, as the contract does.
+// metadataName is the name of a kind of metadata. A kind that this program does not know has the name of the contract.
 func metadataName(m pb.ImageMetadata) string {
 	switch m {
 	case pb.ImageMetadata_IMAGE_METADATA_COMMENT:
@@ -235,7 +237,7 @@ func metadataName(m pb.ImageMetadata) string {
 	return strings.TrimPrefix(m.String(), "IMAGE_METADATA_") // EXIF, XMP, IPTC
 }
 
-// autoPreview asks for a preview of what the server can make one of. Nil: none.
+// autoPreview requests a preview of a type that the server can generate one of. Nil: none.
 func autoPreview(t pb.FileType) *pb.Preview {
 	if !isImage(t) {
 		return nil
@@ -248,7 +250,7 @@ func isImage(t pb.FileType) bool {
 	return row.Image
 }
 
-// openFile opens a file, and says so if it is a folder.
+// openFile opens a file, and rejects a directory.
 func openFile(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -256,12 +258,12 @@ func openFile(path string) (*os.File, error) {
 	}
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		f.Close()
-		return nil, fmt.Errorf("%s is a folder, not a file", path)
+		return nil, fmt.Errorf("%s is a directory, not a file", path)
 	}
 	return f, nil
 }
 
-// peek gives the first bytes of r, and a reader of all of it: r itself if it can go back.
+// peek returns the first bytes of r, and a reader of all of it: r itself if it can seek.
 func peek(r io.Reader) (head []byte, whole io.Reader, err error) {
 	const enough = 512
 	if s, ok := r.(io.ReadSeeker); ok {

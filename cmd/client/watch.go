@@ -16,12 +16,12 @@ import (
 
 type watchCmd struct {
 	scope
-	Download string `placeholder:"DIR" help:"Also get each file into this folder."`
-	Existing bool   `help:"Begin with the files that are already there."`
-	Count    int    `placeholder:"N" help:"End after so many files. Default: never."`
+	Download string `placeholder:"DIR" help:"Also download each file into this directory."`
+	Existing bool   `help:"Begin with the files that exist already."`
+	Count    int    `placeholder:"N" help:"End after this many files. Default: never."`
 }
 
-// errEnough ends a watch that has seen as many files as were asked for.
+// errEnough ends a watch that has printed --count files.
 var errEnough = errors.New("enough")
 
 func (cmd *watchCmd) Run(ctx context.Context, a *app) error {
@@ -30,7 +30,7 @@ func (cmd *watchCmd) Run(ctx context.Context, a *app) error {
 	}
 	if cmd.Download != "" {
 		if info, err := os.Stat(cmd.Download); err != nil || !info.IsDir() {
-			return &usageError{fmt.Sprintf("--download: %s is no folder", cmd.Download)}
+			return &usageError{fmt.Sprintf("--download: %s is not a directory", cmd.Download)}
 		}
 	}
 	ctrlC := ctx
@@ -49,73 +49,91 @@ func (cmd *watchCmd) Run(ctx context.Context, a *app) error {
 	}
 	w := &watcher{app: a, client: client, cmd: cmd, seen: map[string]bool{}}
 	err = w.run(ctx, parent)
-	if errors.Is(err, errEnough) || ctrlC.Err() != nil { // which is how a watch is ended
+	if errors.Is(err, errEnough) || ctrlC.Err() != nil { // the usual ends of a watch
 		return nil
 	}
 	return err
 }
 
-// A watcher lists what is there, then prints what comes, each file once.
+// A watcher lists the existing files, then prints new ones, each file once.
 type watcher struct {
 	*app
 	client *lpfileshare.Client
 	cmd    *watchCmd
 	seen   map[string]bool
 	count  int
-	begun  bool // whether the watch has stood
-	lost   bool // whether it is told that it does not
+	opened bool // the watch was open at least once
+	lost   bool // the loss of the connection was printed
 }
 
-// connection tells of the connection on standard error: a watch that sees nothing is not to be mistaken for a quiet one.
+// connection prints changes of the connection on standard error, so that a lost connection does not look like a quiet one.
 func (w *watcher) connection(parent string, err error) {
 	switch {
 	case err != nil && !w.lost:
 		w.lost = true
-		fmt.Fprintln(w.stderr, "lpfileshare: connection lost, trying again")
+		fmt.Fprintln(w.stderr, "lpfileshare: connection lost, retrying")
 	case err != nil:
 	case w.lost:
 		w.lost = false
 		fmt.Fprintln(w.stderr, "lpfileshare: connected again")
-	case !w.begun:
+	case !w.opened:
 		what := parent
 		if strings.HasSuffix(parent, "/-") {
 			what = "all conversations"
 		}
 		fmt.Fprintf(w.stderr, "lpfileshare: watching %s (Ctrl-C ends it)\n", plain(what))
 	}
-	w.begun = w.begun || err == nil
+	w.opened = w.opened || err == nil
 }
 
 func (w *watcher) run(ctx context.Context, parent string) error {
 	show := w.cmd.Existing
 	for {
-		// The listing gives the place that the watch begins at; without it, what is published in between would be lost.
-		token, err := w.client.ListFiles(ctx, parent, func(f *pb.File) error {
-			if !show {
-				w.seen[f.GetName()] = true
-				return nil
-			}
-			return w.file(ctx, f)
-		})
-		if lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED && !show {
-			err = nil
-		}
+		token, err := w.list(ctx, parent, show)
 		if err != nil {
 			return err
 		}
-		o := lpfileshare.WatchOptions{Parent: parent, Token: token, OnConnection: func(err error) { w.connection(parent, err) }}
-		err = w.client.Watch(ctx, o, func(f *pb.File) error {
-			return w.file(ctx, f)
+		watch := w.client.Watch(ctx, lpfileshare.WatchOptions{
+			Parent: parent, Token: token, OnConnection: func(err error) { w.connection(parent, err) },
 		})
+		for f, werr := range watch.All() {
+			if err = werr; err != nil {
+				break
+			}
+			if err = w.print(ctx, f); err != nil {
+				break
+			}
+		}
 		if !errors.Is(err, lpfileshare.ErrWatchReset) {
 			return err
 		}
-		show = true // whatever the listing has that was not seen came while nobody watched
+		show = true // files of the listing that were not seen were published while there was no watch
 	}
 }
 
-// file prints a file and gets it if asked to. One that cannot be had is told, and does not end the watch.
-func (w *watcher) file(ctx context.Context, f *pb.File) error {
+// list lists the files, and prints them if show is set. The watch must begin with its token: otherwise it would miss files that are
+// published in between.
+func (w *watcher) list(ctx context.Context, parent string, show bool) (token string, err error) {
+	list := w.client.Files(ctx, lpfileshare.FilesOptions{Parent: parent})
+	for f, err := range list.All() {
+		switch {
+		case lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED && !show:
+			return "", nil
+		case err != nil:
+			return "", err
+		case !show:
+			w.seen[f.GetName()] = true
+		default:
+			if err := w.print(ctx, f); err != nil {
+				return "", err
+			}
+		}
+	}
+	return list.WatchToken(), nil
+}
+
+// print prints a file, and downloads it with --download. A failed download is printed and does not end the watch.
+func (w *watcher) print(ctx context.Context, f *pb.File) error {
 	if w.seen[f.GetName()] {
 		return nil
 	}
@@ -124,11 +142,11 @@ func (w *watcher) file(ctx context.Context, f *pb.File) error {
 		if err := w.printFile(f); err != nil {
 			return err
 		}
-	} else if err := w.get(ctx, f); err != nil {
+	} else if err := w.download(ctx, f); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
-		w.complain(ctx, err)
+		w.printError(ctx, err)
 	}
 	if w.count++; w.count == w.cmd.Count {
 		return errEnough
@@ -136,8 +154,8 @@ func (w *watcher) file(ctx context.Context, f *pb.File) error {
 	return nil
 }
 
-// get gets a file under its own name, or where that is taken, a numbered one.
-func (w *watcher) get(ctx context.Context, f *pb.File) error {
+// download downloads a file under its own name, or a numbered one if that exists.
+func (w *watcher) download(ctx context.Context, f *pb.File) error {
 	ctx, cancel := context.WithTimeout(ctx, fileTimeout)
 	defer cancel()
 	name := fileName(f)

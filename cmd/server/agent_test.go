@@ -29,7 +29,7 @@ func TestAnAgentsLoginLivesOnWhileItsSessionIsOpen(t *testing.T) {
 			w.sb.Inject(test.fault)
 			agent := w.agent("ann")
 			ask := func() error {
-				_, err := agent.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+				_, err := agent.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
 				return err
 			}
 			if err := ask(); err != nil {
@@ -40,7 +40,7 @@ func TestAnAgentsLoginLivesOnWhileItsSessionIsOpen(t *testing.T) {
 				if err := ask(); err != nil {
 					t.Errorf("after the login's first life: %v", err)
 				}
-				if _, err := agent.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath}); err != nil {
+				if _, err := agent.Raw().Accounts.GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath}); err != nil {
 					t.Errorf("AccountService after the login's first life: %v", err)
 				}
 				return
@@ -70,12 +70,12 @@ func TestAnAgentSignsOut(t *testing.T) {
 	begun := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(begun) })
 	go func() { // ends with the agent's login
-		o := lpfileshare.WatchOptions{Parent: accountPath + "/conversations/-", OnToken: func(string) { begin() }, RetryFor: -1}
-		ended <- agent.Watch(t.Context(), o, func(f *pb.File) error { seen <- f; return nil })
+		o := lpfileshare.WatchOptions{Parent: accountPath + "/conversations/-", OnConnection: func(error) { begin() }, RetryFor: -1}
+		ended <- watchInto(agent.Watch(t.Context(), o), seen)
 	}()
 	<-begun
 	ask := func(c *lpfileshare.Client) error {
-		_, err := c.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+		_, err := c.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
 		return err
 	}
 	for _, c := range []*lpfileshare.Client{agent, there, other} {
@@ -103,7 +103,7 @@ func TestAnAgentSignsOut(t *testing.T) {
 	for what, c := range map[string]*lpfileshare.Client{"here": agent, "on the other server": there} {
 		eventually(t, "the token is refused "+what, func() bool { return ask(c) != nil })
 		wantReason(t, ask(c), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
-		_, err := c.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
+		_, err := c.Raw().Accounts.GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
 		wantReason(t, err, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 	}
 	if err := ask(other); err != nil {
@@ -126,7 +126,7 @@ func TestTroubleAtLogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
 	signIn := func(ctx context.Context, password string) error {
-		_, err := w.dial().Identity().SignInAgent(ctx, &pb.SignInAgentRequest{
+		_, err := w.dial().Raw().Identity.SignInAgent(ctx, &pb.SignInAgentRequest{
 			Account:     accountPath,
 			Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: password}},
 		})

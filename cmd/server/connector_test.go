@@ -143,11 +143,12 @@ func TestAWebhookThatIsNotLivePersonsChangesNothing(t *testing.T) {
 	w := newConnectorWorld(t, sandbox.Options{}, true)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
-	list := func() (n int) {
-		if _, err := c.ListFiles(t.Context(), conv, func(*pb.File) error { n++; return nil }); err != nil {
+	list := func() int {
+		files, err := c.Files(t.Context(), lpfileshare.FilesOptions{Parent: conv}).Collect()
+		if err != nil {
 			t.Fatal(err)
 		}
-		return n
+		return len(files)
 	}
 	for secret, want := range map[string]int{"": 401, "other": 401} {
 		if got := w.deliver(shownBy(path.Base(conv), 7), secret); got != want || list() != 0 {
@@ -175,7 +176,7 @@ func TestWithoutWebhooksOwnFilesAreKnownAndNothingIsWatched(t *testing.T) {
 	conv := w.conversation(c.Client)
 	data := tinyPNG(t)
 	file := w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, data)
-	stream, err := c.Files().WatchFiles(t.Context(), &pb.WatchFilesRequest{Parent: conv})
+	stream, err := c.Raw().Files.WatchFiles(t.Context(), &pb.WatchFilesRequest{Parent: conv})
 	if err == nil {
 		_, err = stream.Recv()
 	}
@@ -184,8 +185,11 @@ func TestWithoutWebhooksOwnFilesAreKnownAndNothingIsWatched(t *testing.T) {
 	w.start()
 	again := w.again(c)
 	var names []string
-	if _, err := again.ListFiles(t.Context(), accountPath+"/conversations/-", func(f *pb.File) error { names = append(names, f.GetName()); return nil }); err != nil {
-		t.Fatal(err)
+	for f, err := range again.Files(t.Context(), lpfileshare.FilesOptions{Parent: accountPath + "/conversations/-"}).All() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, f.GetName())
 	}
 	if !slices.Equal(names, []string{file.GetName()}) {
 		t.Errorf("after a restart %v are listed", names)
@@ -241,13 +245,8 @@ func TestAFileBehindItsPlaceEndsAWatchAndIsNotLost(t *testing.T) {
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	token, err := c.ListFiles(ctx, conv, func(*pb.File) error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		ended <- c.Watch(ctx, lpfileshare.WatchOptions{Parent: conv, Token: token}, func(f *pb.File) error { came <- f; return nil })
-	}()
+	token := watchToken(t, c.Client, conv)
+	go func() { ended <- watchInto(c.Watch(ctx, lpfileshare.WatchOptions{Parent: conv, Token: token}), came) }()
 	if got := w.deliver(shownBy(path.Base(conv), 1), sandbox.DefaultAppSecret); got != http.StatusOK {
 		t.Errorf("a delivery was answered with %d", got)
 	}
@@ -270,8 +269,14 @@ func TestAFileBehindItsPlaceEndsAWatchAndIsNotLost(t *testing.T) {
 	}
 	resp.Body.Close()
 	var seqs []int64
-	if _, err = c.ListFiles(ctx, conv, func(f *pb.File) error { seqs = append(seqs, f.GetMessageSequence()); return nil }); err != nil || !slices.Equal(seqs, []int64{0, 1}) {
-		t.Errorf("%v are listed, %v", seqs, err)
+	for f, err := range c.Files(ctx, lpfileshare.FilesOptions{Parent: conv}).All() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seqs = append(seqs, f.GetMessageSequence())
+	}
+	if !slices.Equal(seqs, []int64{0, 1}) {
+		t.Errorf("%v are listed", seqs)
 	}
 	http.DefaultClient.CloseIdleConnections()
 }

@@ -43,7 +43,7 @@ func TestALostAnswerDoesNotMakeASecondConversation(t *testing.T) {
 			if err != nil || again.GetName() != first.GetName() {
 				t.Errorf("the repeat gave %v, %v; the first %v", again.GetName(), err, first.GetName())
 			}
-			list, err := c.Conversations().ListConversations(t.Context(), &pb.ListConversationsRequest{Account: accountPath})
+			list, err := c.Raw().Conversations.ListConversations(t.Context(), &pb.ListConversationsRequest{Account: accountPath})
 			if err != nil || len(list.GetConversations()) != 2 {
 				t.Errorf("%d conversations, %v; want 2", len(list.GetConversations()), err)
 			}

@@ -69,7 +69,7 @@ func TestConsumersByTheirIDsOutliveTheirTokens(t *testing.T) {
 	defer stop()
 	watching := make(chan error, 1)
 	go func() { // one stream from the beginning to the end: RetryFor ends it at the first failure
-		stream, err := c.Files().WatchFiles(ctx, &pb.WatchFilesRequest{Parent: conv})
+		stream, err := c.Raw().Files.WatchFiles(ctx, &pb.WatchFilesRequest{Parent: conv})
 		for err == nil {
 			var r *pb.WatchFilesResponse
 			if r, err = stream.Recv(); err == nil && r.GetFile() != nil {
@@ -124,7 +124,7 @@ func TestConsumersByTheirIDsOutliveTheirTokens(t *testing.T) {
 		t.Errorf("%d renewals in %s", renewals, runs)
 	}
 	other := consumer("c-4712")
-	_, err := other.Files().ListFiles(t.Context(), &pb.ListFilesRequest{Parent: conv})
+	_, err := other.Raw().Files.ListFiles(t.Context(), &pb.ListFilesRequest{Parent: conv})
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
 	if logs := w.logs.String(); strings.Contains(logs, "eyJ") { // as every JWT begins
 		t.Error("a token is in the log")
@@ -170,7 +170,7 @@ func TestWhoMayUseTheServersCredentials(t *testing.T) {
 	file, opts := accountsWithIssuer(t)
 	id := lpfileshare.ExternalConsumerID("c-1")
 	ask := func(c *lpfileshare.Client, account string) error {
-		_, err := c.As(id).Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/" + account})
+		_, err := c.As(id).Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/" + account})
 		return err
 	}
 	t.Run("loopback", func(t *testing.T) {
@@ -244,7 +244,7 @@ func TestAKeyIsReadAgain(t *testing.T) {
 	w := newWorld(t, opts, "--accounts="+file.path)
 	c := w.dial().As(lpfileshare.ExternalConsumerID("c-1"))
 	ask := func() error {
-		_, err := c.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+		_, err := c.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
 		return err
 	}
 	err := ask()

@@ -272,7 +272,7 @@ func (w *world) agent(user string) *lpfileshare.Client {
 // signInAgent gives an agent's token.
 func (w *world) signInAgent(user string) string {
 	w.t.Helper()
-	in, err := w.dial().Identity().SignInAgent(w.t.Context(), &pb.SignInAgentRequest{
+	in, err := w.dial().Raw().Identity.SignInAgent(w.t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,
 		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: user, Password: "sandbox"}},
 	})

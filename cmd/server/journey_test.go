@@ -53,7 +53,7 @@ func TestAFileGoesIntoAConversationAndBack(t *testing.T) {
 			if got := w.download(c.Client, file.GetName()); sha(got) != sha(f.data) {
 				t.Error("what came back is not what was sent")
 			}
-			stat, err := c.Files().StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: file.GetName()}})
+			stat, err := c.Raw().Files.StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: file.GetName()}})
 			if err != nil || stat.GetFile().GetEtag() != file.GetEtag() || stat.GetFile().GetCaption() != "see "+f.name {
 				t.Errorf("StatFile: %v, %v", stat, err)
 			}
@@ -104,22 +104,37 @@ func generated() *pb.Preview {
 	return &pb.Preview{Source: &pb.Preview_Generate{Generate: true}}
 }
 
-// watch feeds a channel with what comes, from now on, until the test ends.
-func watch(t *testing.T, c *lpfileshare.Client, parent string, into chan<- *pb.File) {
+// watchToken lists the files of parent and returns the token of the listing.
+func watchToken(t *testing.T, c *lpfileshare.Client, parent string) string {
 	t.Helper()
-	token, err := c.ListFiles(t.Context(), parent, func(*pb.File) error { return nil })
-	if err != nil {
+	list := c.Files(t.Context(), lpfileshare.FilesOptions{Parent: parent})
+	if _, err := list.Collect(); err != nil {
 		t.Fatal(err)
 	}
+	return list.WatchToken()
+}
+
+// watchInto sends the files of a watch to a channel, and returns the error that ends the watch.
+func watchInto(w *lpfileshare.FileWatch, into chan<- *pb.File) error {
+	for f, err := range w.All() {
+		if err != nil {
+			return err
+		}
+		into <- f
+	}
+	return nil
+}
+
+// watch sends the files that are published from now on to a channel, until the test ends.
+func watch(t *testing.T, c *lpfileshare.Client, parent string, into chan<- *pb.File) {
+	t.Helper()
+	token := watchToken(t, c, parent)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	t.Cleanup(func() { cancel(); <-done })
 	go func() {
 		defer close(done)
-		err := c.Watch(ctx, lpfileshare.WatchOptions{Parent: parent, Token: token}, func(f *pb.File) error {
-			into <- f
-			return nil
-		})
+		err := watchInto(c.Watch(ctx, lpfileshare.WatchOptions{Parent: parent, Token: token}), into)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("the watch ended: %v", err)
 		}
@@ -160,7 +175,7 @@ func TestNobodySeesAnotherConsumersFiles(t *testing.T) {
 		"stored only, by path in his own":  {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convB, StoragePath: kept.GetFile().GetStoragePath()}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := bob.Files().StatFile(t.Context(), source)
+			_, err := bob.Raw().Files.StatFile(t.Context(), source)
 			wantReason(t, err, pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND)
 			o := lpfileshare.DownloadOptions{Name: source.GetName(), Conversation: source.GetStorage().GetConversation(), StoragePath: source.GetStorage().GetStoragePath(), RetryFor: -1}
 			var got bytes.Buffer
@@ -172,15 +187,15 @@ func TestNobodySeesAnotherConsumersFiles(t *testing.T) {
 		})
 	}
 	for _, parent := range []string{convA} {
-		_, err := bob.ListFiles(t.Context(), parent, func(*pb.File) error { return nil })
+		_, err := bob.Files(t.Context(), lpfileshare.FilesOptions{Parent: parent}).Collect()
 		wantReason(t, err, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
-		err = bob.Watch(t.Context(), lpfileshare.WatchOptions{Parent: parent, RetryFor: -1}, func(*pb.File) error { return nil })
+		err = watchInto(bob.Watch(t.Context(), lpfileshare.WatchOptions{Parent: parent, RetryFor: -1}), nil)
 		wantReason(t, err, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
 	}
 	_, err = bob.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: convA, DisplayName: "c.jpg"}, bytes.NewReader(photo(t, 5_000)))
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND)
-	if _, err := bob.ListFiles(t.Context(), accountPath+"/conversations/-", func(f *pb.File) error { t.Errorf("bob sees %v", f); return nil }); err != nil {
-		t.Error(err)
+	if files, err := bob.Files(t.Context(), lpfileshare.FilesOptions{Parent: accountPath + "/conversations/-"}).Collect(); err != nil || len(files) > 0 {
+		t.Errorf("bob lists %v, %v", files, err)
 	}
 	if now := len(w.sb.Journal().Signed); now != signed {
 		t.Errorf("LivePerson was asked for %d URLs on bob's behalf", now-signed)
@@ -201,16 +216,16 @@ func TestTwoConversationsOfOneConsumerAreTwo(t *testing.T) {
 		{Conversation: two, StoragePath: file.GetStoragePath()},
 		{Conversation: theirs, StoragePath: file.GetStoragePath()},
 	} {
-		_, err := c.Files().StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Storage{Storage: ref}})
+		_, err := c.Raw().Files.StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Storage{Storage: ref}})
 		wantReason(t, err, pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND)
 	}
-	_, err := c.Files().StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: strings.Replace(file.GetName(), one, two, 1)}})
+	_, err := c.Raw().Files.StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: strings.Replace(file.GetName(), one, two, 1)}})
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_FILE_NOT_FOUND)
 	if n := len(w.sb.Journal().Signed); n != signed {
 		t.Errorf("LivePerson was asked for %d URLs", n-signed)
 	}
-	if _, err := c.ListFiles(t.Context(), two, func(f *pb.File) error { t.Errorf("the other conversation lists %v", f); return nil }); err != nil {
-		t.Error(err)
+	if files, err := c.Files(t.Context(), lpfileshare.FilesOptions{Parent: two}).Collect(); err != nil || len(files) > 0 {
+		t.Errorf("the other conversation lists %v, %v", files, err)
 	}
 	// Each watcher sees the next file of its own, so whatever should not come would have come before.
 	mine := w.upload(c.Client, lpfileshare.UploadOptions{Conversation: two, DisplayName: "b.png"}, tinyPNG(t))
@@ -237,51 +252,51 @@ func identified(conv, file string) map[string]func(context.Context, *lpfileshare
 			return err
 		},
 		"Download": func(ctx context.Context, c *lpfileshare.Client) error {
-			s, err := c.Files().Download(ctx, &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: file}})
+			s, err := c.Raw().Files.Download(ctx, &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: file}})
 			return stream(err, func() error { _, err := s.Recv(); return err })
 		},
 		"GetUpload": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + replayedID})
+			_, err := c.Raw().Files.GetUpload(ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + replayedID})
 			return err
 		},
 		"StatFile": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Files().StatFile(ctx, &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: file}})
+			_, err := c.Raw().Files.StatFile(ctx, &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: file}})
 			return err
 		},
 		"ListFiles": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Files().ListFiles(ctx, &pb.ListFilesRequest{Parent: conv})
+			_, err := c.Raw().Files.ListFiles(ctx, &pb.ListFilesRequest{Parent: conv})
 			return err
 		},
 		"WatchFiles": func(ctx context.Context, c *lpfileshare.Client) error {
-			s, err := c.Files().WatchFiles(ctx, &pb.WatchFilesRequest{Parent: conv})
+			s, err := c.Raw().Files.WatchFiles(ctx, &pb.WatchFilesRequest{Parent: conv})
 			return stream(err, func() error { _, err := s.Recv(); return err })
 		},
 		"GetCapabilities": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Files().GetCapabilities(ctx, &pb.GetCapabilitiesRequest{Account: accountPath})
+			_, err := c.Raw().Files.GetCapabilities(ctx, &pb.GetCapabilitiesRequest{Account: accountPath})
 			return err
 		},
 		"CreateConversation": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Conversations().CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
+			_, err := c.Raw().Conversations.CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
 			return err
 		},
 		"GetConversation": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Conversations().GetConversation(ctx, &pb.GetConversationRequest{Name: conv})
+			_, err := c.Raw().Conversations.GetConversation(ctx, &pb.GetConversationRequest{Name: conv})
 			return err
 		},
 		"ListConversations": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Conversations().ListConversations(ctx, &pb.ListConversationsRequest{Account: accountPath})
+			_, err := c.Raw().Conversations.ListConversations(ctx, &pb.ListConversationsRequest{Account: accountPath})
 			return err
 		},
 		"CloseConversation": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Conversations().CloseConversation(ctx, &pb.CloseConversationRequest{Name: conv})
+			_, err := c.Raw().Conversations.CloseConversation(ctx, &pb.CloseConversationRequest{Name: conv})
 			return err
 		},
 		"GetFileSharing": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Accounts().GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: accountPath})
+			_, err := c.Raw().Accounts.GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: accountPath})
 			return err
 		},
 		"SetFileSharing": func(ctx context.Context, c *lpfileshare.Client) error {
-			_, err := c.Accounts().SetFileSharing(ctx, &pb.SetFileSharingRequest{Account: accountPath, Enabled: new(false)})
+			_, err := c.Raw().Accounts.SetFileSharing(ctx, &pb.SetFileSharingRequest{Account: accountPath, Enabled: new(false)})
 			return err
 		},
 	}
@@ -402,10 +417,10 @@ func TestAnExpiredTokenIsRefusedThoughItsSessionIsOpen(t *testing.T) {
 func TestATokenOfAnotherAccountIsNotAllowed(t *testing.T) {
 	w := newWorld(t, sandbox.Options{Accounts: []string{account, "87654321"}})
 	c := w.consumer()
-	_, err := c.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/87654321"})
+	_, err := c.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/87654321"})
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
 	agent := w.agent("ann")
-	_, err = agent.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/87654321"})
+	_, err = agent.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/87654321"})
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
 }
 
@@ -416,29 +431,29 @@ func TestNoSecretIsLogged(t *testing.T) {
 	conv := w.conversation(c.Client)
 	file := w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", Caption: "captioned"}, photo(t, 5_000))
 	// Sign-ins that work and sign-ins that do not.
-	if _, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_AuthCode{AuthCode: code}}); err != nil {
+	if _, err := c.Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_AuthCode{AuthCode: code}}); err != nil {
 		t.Error(err)
 	}
 	customer := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"a customer whom nobody knows","aud":"acc:1"}`)) + "."
-	if _, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: customer}}); err == nil {
+	if _, err := c.Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: customer}}); err == nil {
 		t.Log("the sandbox takes an unsigned customer's JWT")
 	}
 	for _, secret := range []string{password, "wrong-" + appSecret} {
 		keys := &pb.BotKeys{Username: "bot", AppKey: "key-" + appSecret, Secret: secret, AccessToken: "at-" + appSecret, AccessTokenSecret: "ats-" + appSecret}
-		_, _ = c.Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{Account: accountPath, Credentials: &pb.SignInAgentRequest_BotKeys{BotKeys: keys}})
+		_, _ = c.Raw().Identity.SignInAgent(t.Context(), &pb.SignInAgentRequest{Account: accountPath, Credentials: &pb.SignInAgentRequest_BotKeys{BotKeys: keys}})
 	}
 	w.download(c.Client, file.GetName())
-	anonymous, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{
+	anonymous, err := c.Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{
 		Account: accountPath, Grant: &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: "4711"}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	renewed, err := c.Identity().RenewConsumer(t.Context(), &pb.RenewConsumerRequest{Account: accountPath, RenewalSecret: anonymous.GetRenewalSecret()})
+	renewed, err := c.Raw().Identity.RenewConsumer(t.Context(), &pb.RenewConsumerRequest{Account: accountPath, RenewalSecret: anonymous.GetRenewalSecret()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := c.Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{
+	in, err := c.Raw().Identity.SignInAgent(t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,
 		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: password}},
 	})
@@ -446,7 +461,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	agent := c.As(lpfileshare.AgentToken(lpfileshare.StaticToken(in.GetAgentToken())))
-	if _, err := agent.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath}); err != nil {
+	if _, err := agent.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath}); err != nil {
 		t.Fatal(err)
 	}
 	// Trouble at every step: errors are where secrets get out.
@@ -490,7 +505,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 
 func TestAnAgentTokenIsTheServersOwn(t *testing.T) {
 	w := newWorld(t, sandbox.Options{AutoAssign: true})
-	in, err := w.dial().Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{
+	in, err := w.dial().Raw().Identity.SignInAgent(t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,
 		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: "sandbox"}},
 	})
@@ -499,7 +514,7 @@ func TestAnAgentTokenIsTheServersOwn(t *testing.T) {
 	}
 	ask := func(token string) error {
 		agent := w.dial().As(lpfileshare.AgentToken(lpfileshare.StaticToken(token)))
-		_, err := agent.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+		_, err := agent.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
 		return err
 	}
 	if err := ask(in.GetAgentToken()); err != nil {
@@ -531,7 +546,7 @@ func TestAnAgentTokenIsTheServersOwn(t *testing.T) {
 	w.stop()
 	w.start("--agent-token-key=" + key)
 	wantReason(t, ask(in.GetAgentToken()), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
-	again, err := w.dial().Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{
+	again, err := w.dial().Raw().Identity.SignInAgent(t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,
 		Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: "sandbox"}},
 	})

@@ -17,7 +17,7 @@ import (
 
 // begin opens an upload of 3 MB, and returns once it is accepted, or with why it is not.
 func begin(ctx context.Context, c *lpfileshare.Client, conversation, requestID string) error {
-	stream, err := c.Files().Upload(ctx)
+	stream, err := c.Raw().Files.Upload(ctx)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func TestWhoIsNotAdmittedIsHeardOfNowhere(t *testing.T) {
 			if n := len(w.sb.Journal().Signed) - len(journal.Signed); n != 0 || w.frames.Load() != frames || w.sb.Sockets() != sockets {
 				t.Errorf("%d signed URLs, %d frames, %d sockets more", n, w.frames.Load()-frames, w.sb.Sockets()-sockets)
 			}
-			_, err = other.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + id})
+			_, err = other.Raw().Files.GetUpload(ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + id})
 			wantReason(t, err, pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND)
 		})
 	}

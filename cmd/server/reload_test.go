@@ -113,9 +113,7 @@ func TestReloadsUnderLoadFailNoCall(t *testing.T) {
 	seen := make(chan *pb.File, 10)
 	ctx, stop := context.WithCancel(t.Context())
 	watching := make(chan error, 1)
-	go func() {
-		watching <- watcher.Watch(ctx, lpfileshare.WatchOptions{Parent: watched}, func(f *pb.File) error { seen <- f; return nil })
-	}()
+	go func() { watching <- watchInto(watcher.Watch(ctx, lpfileshare.WatchOptions{Parent: watched}), seen) }()
 
 	l := w.load(callers)
 	begin := time.Now()
@@ -145,7 +143,7 @@ func TestReloadsUnderLoadFailNoCall(t *testing.T) {
 	if errs := strings.Count(w.logs.String(), "level=ERROR"); errs != 1 {
 		t.Errorf("%d lines of level ERROR, want the one about the file", errs)
 	}
-	caps, err := watcher.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+	caps, err := watcher.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
 	if want := int64(3+reloads%3) * 1_000_000; err != nil || caps.GetMaxFileBytes() != want {
 		t.Errorf("after the broken file the limit is %d, %v; want %d from the last good one", caps.GetMaxFileBytes(), err, want)
 	}
@@ -190,7 +188,7 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	c, admin := w.consumer(), w.agent("admin")
 	conv := w.conversation(c.Client)
 	signUp := func() error {
-		_, err := c.Identity().SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+		_, err := c.Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 		return err
 	}
 	up := func(size int) error {
@@ -232,9 +230,9 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	w.hangUp(readAgain)
 	wantReason(t, up(20_000), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
 	wantReason(t, signUp(), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
-	_, err = admin.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
+	_, err = admin.Raw().Accounts.GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
-	_, err = w.dial().Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{
+	_, err = w.dial().Raw().Identity.SignInAgent(t.Context(), &pb.SignInAgentRequest{
 		Account: accountPath, Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "ann", Password: "sandbox"}},
 	})
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)

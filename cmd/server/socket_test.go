@@ -104,7 +104,7 @@ func TestAnAgentsSocketKilledAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 				c := w.consumer()
 				conv := w.conversation(c.Client)
 				eventually(t, "the agent is assigned", func() bool {
-					_, err := agent.Conversations().GetConversation(t.Context(), &pb.GetConversationRequest{Name: conv})
+					_, err := agent.Raw().Conversations.GetConversation(t.Context(), &pb.GetConversationRequest{Name: conv})
 					return err == nil
 				})
 				fault := sandbox.Fault{On: on, Drop: !after, DropAfter: after, Count: 1}
@@ -147,10 +147,7 @@ func TestASocketKilledAtAnyPointOfAWatchLosesAndDoublesNothing(t *testing.T) {
 			w := newWorld(t, sandbox.Options{}, "--lp-timeout=4s")
 			who := w.consumer()
 			conv := w.conversation(who.Client)
-			token, err := who.ListFiles(t.Context(), conv, func(*pb.File) error { return nil })
-			if err != nil {
-				t.Fatal(err)
-			}
+			token := watchToken(t, who.Client, conv)
 			var sent []string
 			if c.fault.On != "" {
 				w.sb.Inject(c.fault)
@@ -159,9 +156,7 @@ func TestASocketKilledAtAnyPointOfAWatchLosesAndDoublesNothing(t *testing.T) {
 			got := make(chan *pb.File, 2*files)
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
-			go func() {
-				ended <- who.Watch(ctx, lpfileshare.WatchOptions{Parent: conv, Token: token}, func(f *pb.File) error { got <- f; return nil })
-			}()
+			go func() { ended <- watchInto(who.Watch(ctx, lpfileshare.WatchOptions{Parent: conv, Token: token}), got) }()
 			for n := range files {
 				if c.fault.On == "" && c.at == n {
 					dropped(t, w)

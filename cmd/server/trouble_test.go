@@ -138,16 +138,16 @@ func TestTheSwitch(t *testing.T) {
 		return err
 	}
 	wantReason(t, up(), pb.ErrorReason_ERROR_REASON_FILE_SHARING_DISABLED)
-	get, err := admin.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
+	get, err := admin.Raw().Accounts.GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
 	if err != nil || get.GetEnabled() {
 		t.Errorf("the switch is %v, %v", get, err)
 	}
 	on := &pb.SetFileSharingRequest{Account: accountPath, Enabled: new(true)}
-	_, err = ann.Accounts().SetFileSharing(t.Context(), on)
+	_, err = ann.Raw().Accounts.SetFileSharing(t.Context(), on)
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
-	_, err = c.Accounts().SetFileSharing(t.Context(), on)
+	_, err = c.Raw().Accounts.SetFileSharing(t.Context(), on)
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
-	if set, err := admin.Accounts().SetFileSharing(t.Context(), on); err != nil || !set.GetEnabled() {
+	if set, err := admin.Raw().Accounts.SetFileSharing(t.Context(), on); err != nil || !set.GetEnabled() {
 		t.Fatalf("switching it on: %v, %v", set, err)
 	}
 	if err := up(); err != nil {

@@ -307,7 +307,7 @@ func (u *held) look(n int) (*pb.Upload, error) {
 		return nil, err
 	}
 	defer c.Close()
-	r, err := c.As(u.caller.id).Files().GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.told.RequestID})
+	r, err := c.As(u.caller.id).Raw().Files.GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.told.RequestID})
 	return r.GetUpload(), err
 }
 

@@ -178,7 +178,7 @@ func (r *replicated) upload(ctx context.Context, c caller, s stage, name string,
 
 // paced is one try, with the generated client, since a caller of clients/go does not send at a pace.
 func paced(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage, draining <-chan struct{}) (*pb.UploadResponse, error) {
-	stream, err := c.Files().Upload(ctx)
+	stream, err := c.Raw().Files.Upload(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -232,20 +232,26 @@ func (r *replicated) download(ctx context.Context, c caller, file *pb.File, sum 
 // watch watches at the first server until that sends it away, and on from there at the second, until ctx ends.
 func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
 	told := audit.Watched{Case: "watch of " + c.conversation, Conversation: path.Base(c.conversation)}
-	token := ""
-	o := lpfileshare.WatchOptions{Parent: c.conversation, RetryFor: -1, OnToken: func(t string) {
-		token = t
-		begun()
+	o := lpfileshare.WatchOptions{Parent: c.conversation, RetryFor: -1, OnConnection: func(err error) {
+		if err == nil {
+			begun()
+		}
 	}}
-	see := func(f *pb.File) error {
-		told.Marks = append(told.Marks, f.GetCaption())
+	see := func(w *lpfileshare.FileWatch) error {
+		for f, err := range w.All() {
+			if err != nil {
+				return err
+			}
+			told.Marks = append(told.Marks, f.GetCaption())
+		}
 		return nil
 	}
-	if err := sentAway(c.first.Watch(ctx, o, see)); err != nil {
+	first := c.first.Watch(ctx, o)
+	if err := sentAway(see(first)); err != nil {
 		return fmt.Errorf("a watch: %w", err)
 	}
-	o.Token, o.RetryFor = token, 0
-	if err := c.second.Watch(ctx, o, see); !errors.Is(err, context.Canceled) {
+	o.Token, o.RetryFor = first.Token(), 0
+	if err := see(c.second.Watch(ctx, o)); !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("a watch, on the other server: %w", err)
 	}
 	r.mu.Lock()
@@ -299,9 +305,11 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	before.Wait()
 	for i := range files {
 		c := callers[i%len(callers)]
-		if _, err := c.first.ListFiles(ctx, c.conversation, func(f *pb.File) error { files[i] = f; return nil }); err != nil || files[i] == nil {
+		listed, err := c.first.Files(ctx, lpfileshare.FilesOptions{Parent: c.conversation}).Collect()
+		if err != nil || len(listed) == 0 {
 			t.Fatalf("file %d: %v", i, err)
 		}
+		files[i] = listed[len(listed)-1]
 	}
 	r.sb.Inject(sandbox.Fault{On: "store:GET", BytesPerSecond: 20_000})
 	r.sb.Inject(sandbox.Fault{On: "store:PUT", AnswerDelay: 500 * time.Millisecond})
@@ -394,7 +402,7 @@ func newcomers(t *testing.T, r *replicated, c caller) {
 			t.Fatalf("the health service tells nothing: %v", err)
 		}
 	}
-	stream, err := fresh.Files().Upload(ctx)
+	stream, err := fresh.Raw().Files.Upload(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -378,8 +378,8 @@ func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfi
 
 // watch watches while two files are published, the first of which meets the fault.
 func (l *lane) watch(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, arm func()) error {
-	token, err := c.direct.ListFiles(ctx, c.conversation, func(*pb.File) error { return nil })
-	if err != nil {
+	list := c.direct.Files(ctx, lpfileshare.FilesOptions{Parent: c.conversation})
+	if _, err := list.Collect(); err != nil {
 		return err
 	}
 	const files = 2
@@ -390,11 +390,18 @@ func (l *lane) watch(ctx context.Context, t *trial, c *consumer, caller *lpfiles
 	came := make(chan string, 64)
 	ended := make(chan error, 1)
 	go func() { // ends with watching
-		o := lpfileshare.WatchOptions{Parent: c.conversation, Token: token, MaxSilence: 3 * heartbeat, OnToken: func(string) { begin() }}
-		ended <- caller.Watch(watching, o, func(f *pb.File) error {
+		o := lpfileshare.WatchOptions{Parent: c.conversation, Token: list.WatchToken(), MaxSilence: 3 * heartbeat, OnConnection: func(err error) {
+			if err == nil {
+				begin()
+			}
+		}}
+		for f, err := range caller.Watch(watching, o).All() {
+			if err != nil {
+				ended <- err
+				return
+			}
 			came <- f.GetCaption()
-			return nil
-		})
+		}
 	}()
 	select {
 	case <-begun:

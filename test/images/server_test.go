@@ -164,7 +164,7 @@ func (s *server) download(c *lpfileshare.Client, name string) []byte {
 // previewOf is the preview that stands in the message of a file.
 func (s *server) previewOf(c *lpfileshare.Client, name string) string {
 	s.t.Helper()
-	r, err := c.Files().StatFile(s.t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: name}})
+	r, err := c.Raw().Files.StatFile(s.t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: name}})
 	if err != nil {
 		s.t.Fatal(err)
 	}

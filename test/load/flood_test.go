@@ -67,7 +67,7 @@ func startFlood(b *testing.B, c *lpfileshare.Client, conversation string, places
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
 	begin := func() (pb.FileSharingService_UploadClient, error) {
-		stream, err := c.Files().Upload(ctx)
+		stream, err := c.Raw().Files.Upload(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -378,10 +378,11 @@ func TestReadersWhoTakeNothing(t *testing.T) {
 	if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
 		t.Fatal(err)
 	}
-	var name string
-	if _, err := client.ListFiles(t.Context(), conversation, func(f *pb.File) error { name = f.GetName(); return nil }); err != nil {
-		t.Fatal(err)
+	files, err := client.Files(t.Context(), lpfileshare.FilesOptions{Parent: conversation}).Collect()
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
 	}
+	name := files[0].GetName()
 	c := dialRaw(t, s.addr, 0)
 	before := s.settled(t, 1)
 	request := message(t, &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}})

@@ -266,7 +266,7 @@ func BenchmarkStreamThrough(b *testing.B) {
 
 // pacedUpload sends data so that its last byte goes out after pace.
 func pacedUpload(ctx context.Context, c *lpfileshare.Client, conv string, data []byte, pace time.Duration, declared bool) error {
-	stream, err := c.Files().Upload(ctx)
+	stream, err := c.Raw().Files.Upload(ctx)
 	if err != nil {
 		return err
 	}

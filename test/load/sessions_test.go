@@ -70,7 +70,7 @@ func openSessions(b *testing.B, conn *lpfileshare.Client, n int) []*lpfileshare.
 			return err
 		}
 		clients[i] = conn.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)))
-		_, err = clients[i].Files().GetCapabilities(b.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
+		_, err = clients[i].Raw().Files.GetCapabilities(b.Context(), &pb.GetCapabilitiesRequest{Account: accountPath})
 		return err
 	})
 	return clients

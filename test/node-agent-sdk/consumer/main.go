@@ -10,7 +10,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
 	"flag"
 	"fmt"
 	"image"
@@ -56,16 +55,18 @@ func run(ctx context.Context, server, account string) error {
 	if err != nil {
 		return err
 	}
-	// From here on the watch: whatever is published after this is not missed, however soon it comes.
-	token, err := c.ListFiles(ctx, conversation.GetName(), func(f *pb.File) error {
-		return fmt.Errorf("a new conversation has a file: %s", f.GetName())
-	})
+	// The watch begins where the listing ends, so no file that is published after it is missed.
+	list := c.Files(ctx, lpfileshare.FilesOptions{Parent: conversation.GetName()})
+	files, err := list.Collect()
 	if err != nil {
 		return err
 	}
+	if len(files) > 0 {
+		return fmt.Errorf("a new conversation has the files %v", files)
+	}
 	watch := make(chan result, 1)
 	go func() { // ends with ctx, at the latest
-		f, err := firstOfOthers(ctx, c, conversation.GetName(), token, session.ConsumerID)
+		f, err := firstOfOthers(ctx, c, conversation.GetName(), list.WatchToken(), session.ConsumerID)
 		watch <- result{f, err}
 	}()
 
@@ -99,20 +100,19 @@ type result struct {
 	err  error
 }
 
-// firstOfOthers waits for the first file that somebody else than self publishes.
+// firstOfOthers waits for the first file of another sender than self.
 func firstOfOthers(ctx context.Context, c *lpfileshare.Client, parent, token, self string) (*pb.File, error) {
-	enough := errors.New("enough")
 	var file *pb.File
-	err := c.Watch(ctx, lpfileshare.WatchOptions{Parent: parent, Token: token}, func(f *pb.File) error {
-		if f.GetSenderId() == self {
-			return nil
+	for f, err := range c.Watch(ctx, lpfileshare.WatchOptions{Parent: parent, Token: token}).All() {
+		if err != nil {
+			return nil, fmt.Errorf("no file of the bot came: %w", err)
 		}
-		file = f
-		return enough
-	})
+		if f.GetSenderId() != self {
+			file = f
+			break
+		}
+	}
 	switch {
-	case err != enough:
-		return nil, fmt.Errorf("no file of the bot came: %w", err)
 	case file.GetSenderRole() != pb.ParticipantRole_PARTICIPANT_ROLE_MANAGER, file.GetFileType() != pb.FileType_FILE_TYPE_GIF:
 		return nil, fmt.Errorf("the bot's file came as a %v of a %v", file.GetFileType(), file.GetSenderRole())
 	}
