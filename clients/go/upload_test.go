@@ -543,7 +543,7 @@ func TestUpload_WaitsToBeAccepted(t *testing.T) {
 				t.Fatal(err)
 			}
 			if first != tc.want || f.count("Upload") != 1 {
-				t.Errorf("the first chunk came after %v, want %v; %d calls", first, tc.want, f.count("Upload"))
+				t.Errorf("the first chunk arrived after %v, want %v; %d calls", first, tc.want, f.count("Upload"))
 			}
 		})
 	}
