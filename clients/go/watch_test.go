@@ -209,7 +209,9 @@ func TestWatch_SilentConnection(t *testing.T) {
 			return nil
 		}}
 		c := start(t, f)
-		for file, err := range c.Watch(t.Context(), lpfileshare.WatchOptions{}).All() {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		for file, err := range c.Watch(ctx, lpfileshare.WatchOptions{}).All() {
 			if err != nil {
 				t.Fatal(err)
 			}
