@@ -67,7 +67,7 @@ type pacer struct {
 	since       time.Time     // the beginning, or the last progress
 	backoff     *backoff.ExponentialBackOff
 	waiting     func(err error) // called before a wait for the next attempt; may be nil
-	attempts    int             // number of attempts that were begun
+	attempts    int             // number of attempts that have begun
 	internal    int             // number of INTERNAL errors without ErrorInfo since the last progress
 	renewed     bool            // the token was renewed since the last progress
 }

@@ -543,7 +543,7 @@ func TestUpload_WaitsToBeAccepted(t *testing.T) {
 				t.Fatal(err)
 			}
 			if first != tc.want || f.count("Upload") != 1 {
-				t.Errorf("the first chunk came after %v, want %v; %d calls", first, tc.want, f.count("Upload"))
+				t.Errorf("the first chunk arrived after %v, want %v; %d calls", first, tc.want, f.count("Upload"))
 			}
 		})
 	}
@@ -563,13 +563,15 @@ func TestUpload_WaitsToBeAccepted(t *testing.T) {
 
 // A source can be a call itself. Its error is not the error of the upload.
 func TestUpload_SourceThatIsACall(t *testing.T) {
-	f := &fake{upload: func(_ int, s uploadStream) error { _, err := receiveAll(s); return err }}
-	c := start(t, f)
-	broken := failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, retryAfter(0))
-	_, err := c.Upload(testContext(t), jpeg, once{iotest.ErrReader(broken)})
-	if _, isCall := errors.AsType[*lpfileshare.Error](err); isCall || !errors.Is(err, broken) || f.count("Upload") != 1 {
-		t.Errorf("%d attempts, %v", f.count("Upload"), err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{upload: func(_ int, s uploadStream) error { _, err := receiveAll(s); return err }}
+		c := start(t, f)
+		broken := failure(codes.Unavailable, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE, retryAfter(0))
+		_, err := c.Upload(testContext(t), jpeg, once{iotest.ErrReader(broken)})
+		if _, isCall := errors.AsType[*lpfileshare.Error](err); isCall || !errors.Is(err, broken) || f.count("Upload") != 1 {
+			t.Errorf("%d attempts, %v", f.count("Upload"), err)
+		}
+	})
 }
 
 func TestUploadFile(t *testing.T) {

@@ -194,17 +194,31 @@ func TestWatch_SilentConnection(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	})
-	simulated(t, "slow loop", func(t *testing.T) { // whose time is not the server's silence
-		f := &fake{watch: numbers(func(int, watchStream) error { return nil })}
+	simulated(t, "slow loop", func(t *testing.T) { // its time is not the server's silence
+		f := &fake{watch: func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
+			for i := 0; s.Context().Err() == nil; i++ {
+				m := heartbeat(interval, "")
+				if i == 1 || i == 30 {
+					m.Event = &pb.WatchFilesResponse_File{File: &pb.File{Name: strconv.Itoa(i)}}
+				}
+				if err := s.Send(m); err != nil {
+					return err
+				}
+				pause(s.Context(), interval)
+			}
+			return nil
+		}}
 		c := start(t, f)
-		for file, err := range c.Watch(t.Context(), lpfileshare.WatchOptions{}).All() {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		for file, err := range c.Watch(ctx, lpfileshare.WatchOptions{}).All() {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if file.GetName() == "2" {
+			if file.GetName() == "30" {
 				break
 			}
-			pause(t.Context(), 10*time.Minute)
+			pause(t.Context(), 5*time.Minute)
 		}
 		if f.count("WatchFiles") != 1 {
 			t.Errorf("%d calls", f.count("WatchFiles"))

@@ -173,7 +173,7 @@ func (d *demo) exchange(ctx context.Context) (summary string, err error) {
 	}
 	d.done("%s downloaded %d bytes", other.name, result.Bytes)
 	if got := hex.EncodeToString(sha.Sum(nil)); got != sum {
-		return "", fmt.Errorf("the file came back with SHA-256 %s and was sent with %s", got, sum)
+		return "", fmt.Errorf("the downloaded file has SHA-256 %s, the uploaded one %s", got, sum)
 	}
 	d.done("the SHA-256 of both is equal")
 
@@ -241,7 +241,7 @@ func (d *demo) receiver(ctx context.Context) (*receiver, error) {
 	case pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED, pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND,
 		pb.ErrorReason_ERROR_REASON_NOT_ALLOWED, pb.ErrorReason_ERROR_REASON_LP_FORBIDDEN,
 		pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED:
-		d.done("no agent takes part (%s): the consumer watches over a second connection", lpfileshare.ReasonName(lpfileshare.ErrorReason(err)))
+		d.done("no agent (%s): the consumer watches on a second connection", lpfileshare.ReasonName(lpfileshare.ErrorReason(err)))
 		return d.secondConnection(ctx)
 	default:
 		return nil, err

@@ -120,7 +120,7 @@ func TestUploadAndDownload(t *testing.T) {
 		t.Errorf("download: %s", got)
 	}
 	if got, _ := os.ReadFile("back.jpg"); !bytes.Equal(got, data) {
-		t.Errorf("%d bytes came back", len(got))
+		t.Errorf("downloaded %d bytes", len(got))
 	}
 	if got := s.ok("download", name, "-o", "-"); got != strings.TrimSuffix(string(data), "\n") {
 		t.Errorf("%d bytes on standard output", len(got))
@@ -314,7 +314,7 @@ func TestSignOut_EndsAgentLogin(t *testing.T) {
 		t.Errorf("a consumer: %q, and the file is there: %v; %d sign-outs", got, there(), g.signOuts)
 	}
 	if got := s.ok("--json", "sign-out"); got != `{"agentLoginEnded":false,"signedOut":false}` {
-		t.Errorf("nobody: %s", got)
+		t.Errorf("not signed in: %s", got)
 	}
 }
 
@@ -493,7 +493,7 @@ func TestUpload_PreviewOfImagesOnly(t *testing.T) {
 		}
 	}
 	if got := g.data[g.files[1].GetName()]; string(got) != "text" {
-		t.Errorf("from standard input came %q", got)
+		t.Errorf("standard input was uploaded as %q", got)
 	}
 	write(t, "what", []byte{0, 1})
 	if got := s.fails(exitFailed, "upload", "what"); !strings.Contains(got, "--type") {
@@ -530,6 +530,20 @@ func TestIdentity_OnlyAgent(t *testing.T) {
 	}
 }
 
+// A trigger calls then when a text is written to it.
+type trigger struct {
+	bytes.Buffer
+	text string
+	then func()
+}
+
+func (w *trigger) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.text) {
+		w.then()
+	}
+	return w.Buffer.Write(p)
+}
+
 func TestWatch_PrintsConnection(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	began := 0
@@ -537,14 +551,14 @@ func TestWatch_PrintsConnection(t *testing.T) {
 		if began++; began == 1 {
 			return status.Error(codes.Unavailable, "lost")
 		}
-		time.AfterFunc(100*time.Millisecond, cancel)
 		return nil
 	}})
 	s := newShell(t, g).signIn()
-	code, _, stderr := s.run(ctx, "watch")
+	stderr := &trigger{text: "connected again", then: cancel}
+	code := run(ctx, []string{"--session-file", s.session, "watch"}, strings.NewReader(""), io.Discard, stderr)
 	want := "lpfileshare: watching accounts/12345678/conversations/c1 (Ctrl-C ends it)\n" +
 		"lpfileshare: connection lost, retrying\nlpfileshare: connected again\n"
-	if code != exitOK || stderr != want {
+	if code != exitOK || stderr.String() != want {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
 }
@@ -665,9 +679,11 @@ func TestUpload_PrintsHowToRepeat(t *testing.T) {
 }
 
 func TestWatch_Downloads(t *testing.T) {
-	g := startGateway(t, &gateway{})
+	var g *gateway
+	var spec *pb.UploadSpec
+	g = startGateway(t, &gateway{onWatch: func() error { g.keep(spec, picture(600), true); return nil }})
 	s := newShell(t, g).signIn()
-	spec := &pb.UploadSpec{
+	spec = &pb.UploadSpec{
 		Conversation: "accounts/12345678/conversations/c1", DisplayName: "../..//\x1b[31mevil\\.cat.jpg", Caption: "\x1b]0;owned\a",
 		FileType: pb.FileType_FILE_TYPE_JPEG,
 	}
@@ -675,8 +691,6 @@ func TestWatch_Downloads(t *testing.T) {
 	if err := os.Mkdir("in", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(300*time.Millisecond, func() { g.keep(spec, picture(600), true) })
-	defer timer.Stop()
 	out := s.ok("agent", "watch", "--existing", "--count", "2", "--download", "in")
 	if lines := strings.Split(out, "\n"); len(lines) != 2 || !strings.Contains(lines[1], "assigned agent") || strings.ContainsAny(out, "\x1b\a") {
 		t.Errorf("got %q", out)
@@ -773,7 +787,7 @@ func TestDemo_Fails(t *testing.T) {
 	s := newShell(t, g)
 	code, stdout, _ := s.run(t.Context(), "demo", "--address", g.address)
 	last := stdout[strings.LastIndexByte(strings.TrimSuffix(stdout, "\n"), '\n')+1:]
-	if code != exitFailed || !strings.HasPrefix(last, "demo: failed: the file came back with SHA-256") {
+	if code != exitFailed || !strings.HasPrefix(last, "demo: failed: the downloaded file has SHA-256") {
 		t.Errorf("exit code %d\n%s", code, stdout)
 	}
 	if state := g.conversations[0].GetState(); state != pb.ConversationState_CONVERSATION_STATE_CLOSED {

@@ -24,7 +24,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// flags are the settings of the server. Each can be given as an environment variable too: LPFILESHARE_ and the flag's name.
+// flags are the settings of the server. Each can also be set by an environment variable: LPFILESHARE_ and the name of the flag. The
+// client has flags too: a name that both have must mean the same (see TestFlags_Names in cmd/client).
 type flags struct {
 	Listen         string `default:"127.0.0.1:50051" placeholder:"ADDR" help:"Address to serve gRPC on (${default}). Port 0 takes a free one; the ready line tells which."`
 	AllowPlaintext bool   `help:"Serve without TLS on an address that is not loopback. Only behind something that adds TLS: tokens pass here."`
@@ -41,8 +42,8 @@ type flags struct {
 	SandboxFrames    string   `group:"Sandbox:" placeholder:"FOLDER" help:"Write what goes over the sandbox's sockets to a file in this folder, a frame on each line."`
 	SandboxPassword  string   `group:"Sandbox:" default:"sandbox" placeholder:"WORD" help:"The password of everybody in the sandbox. Not a secret."`
 
-	Account        []string          `group:"LivePerson:" placeholder:"ID" help:"Accounts to serve. None given: every account that a caller has a token of."`
-	Accounts       string            `group:"LivePerson:" placeholder:"FILE" help:"YAML file of the accounts to serve and what holds for each, instead of --account; see docs/accounts.md. SIGHUP reads it again."`
+	Account        []string          `group:"LivePerson:" name:"serve-account" placeholder:"ID" help:"Accounts to serve. Default: every account that a caller has a token of."`
+	Accounts       string            `group:"LivePerson:" placeholder:"FILE" help:"YAML file of the accounts to serve and what holds for each, instead of --serve-account; see docs/accounts.md. SIGHUP reads it again."`
 	CheckAccounts  bool              `group:"LivePerson:" env:"-" help:"Check --accounts FILE and the secrets that it names, and exit: 0 if it can be used, 1 if not."`
 	DomainAPI      string            `group:"LivePerson:" name:"domain-api" default:"https://api.liveperson.net" placeholder:"URL" help:"Where LivePerson's hosts are looked up."`
 	Domain         map[string]string `group:"LivePerson:" placeholder:"SERVICE=HOST" help:"Host of a LivePerson service, instead of looking it up: agentVep, asyncMessagingEnt, facadeMsg, idp, sentinel, swift, accountConfigReadWrite."`
@@ -169,7 +170,7 @@ func (f *flags) check() error {
 	}
 	if f.Sandbox {
 		if len(f.Account) > 0 || len(f.Domain) > 0 || f.LPPlainHTTP || f.LPCA != "" || f.DomainAPI != defaultDomainAPI {
-			bad("--sandbox plays LivePerson itself; leave --account, --domain, --domain-api, --lp-plain-http and --lp-ca out, or run the sandbox in a server of its own")
+			bad("--sandbox plays LivePerson itself; leave --serve-account, --domain, --domain-api, --lp-plain-http and --lp-ca out, or run the sandbox in a server of its own")
 		}
 	} else {
 		if f.SandboxTLSListen != "" || f.SandboxCA != "" || f.SandboxFrames != "" || len(f.SandboxFault) > 0 || f.SandboxWebhook != "" || f.SandboxUser != "admin" || f.SandboxPassword != "sandbox" {
@@ -183,12 +184,12 @@ func (f *flags) check() error {
 		}
 		for _, a := range f.Account {
 			if !share.ValidAccountID(a) {
-				bad("--account %q is not an account id; use %s", a, share.AccountIDRule)
+				bad("--serve-account %q is not an account id; use %s", a, share.AccountIDRule)
 			}
 		}
 	}
 	if f.Accounts != "" && len(f.Account) > 0 {
-		bad("--account and --accounts both say which accounts are served; put the ids of --account into %s, or leave --accounts out", f.Accounts)
+		bad("--serve-account and --accounts exclude each other; put the ids of --serve-account into %s, or leave --accounts out", f.Accounts)
 	}
 	if f.CheckAccounts && f.Accounts == "" {
 		bad("--check-accounts checks a file; say which by --accounts FILE")

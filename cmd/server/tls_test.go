@@ -286,7 +286,7 @@ func TestTheClientProgramOverMutualTLS(t *testing.T) {
 		defer cancel()
 		cmd := exec.CommandContext(ctx, program, args...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "LPFILESHARE_SESSION="+filepath.Join(dir, "session.json"), "LPFILESHARE_ADDRESS="+w.grpc)
+		cmd.Env = append(os.Environ(), "LPFILESHARE_SESSION_FILE="+filepath.Join(dir, "session.json"), "LPFILESHARE_ADDRESS="+w.grpc)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
@@ -306,7 +306,7 @@ func TestTheClientProgramOverMutualTLS(t *testing.T) {
 			t.Errorf("%s has %d bytes, %v", path, len(got), err)
 		}
 	}
-	secure := []string{"--tls-ca=" + ours.ca(), "--tls-cert=" + ours.file("orders.pem"), "--tls-key=" + ours.file("orders.key")}
+	secure := []string{"--tls-ca=" + ours.ca(), "--client-cert=" + ours.file("orders.pem"), "--client-key=" + ours.file("orders.key")}
 	with := func(args ...string) []string { return append(append([]string{}, secure...), args...) }
 
 	// As a consumer with a token: the session file remembers the TLS files.
@@ -338,9 +338,9 @@ func TestTheClientProgramOverMutualTLS(t *testing.T) {
 	for what, args := range map[string][]string{
 		"no certificate":         {"--tls-ca=" + ours.ca(), "capabilities"},
 		"plaintext":              {"--plaintext", "--session-file=" + filepath.Join(dir, "none"), "sign-in"},
-		"a certificate, no key":  {"--tls-cert=" + ours.file("orders.pem"), "capabilities"},
-		"no such certificate":    {"--tls-cert=nowhere", "--tls-key=nowhere", "capabilities"},
-		"an authority of others": {"--tls-ca=" + newAuthority(t, "theirs").ca(), "--tls-cert=" + ours.file("orders.pem"), "--tls-key=" + ours.file("orders.key"), "capabilities"},
+		"a certificate, no key":  {"--client-cert=" + ours.file("orders.pem"), "capabilities"},
+		"no such certificate":    {"--client-cert=nowhere", "--client-key=nowhere", "capabilities"},
+		"an authority of others": {"--tls-ca=" + newAuthority(t, "theirs").ca(), "--client-cert=" + ours.file("orders.pem"), "--client-key=" + ours.file("orders.key"), "capabilities"},
 	} {
 		if out, err := lp(append([]string{"--timeout=10s"}, args...)...); err == nil {
 			t.Errorf("%s: it worked: %s", what, out)

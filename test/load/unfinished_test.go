@@ -55,7 +55,7 @@ func TestUnfinishedMessages(t *testing.T) {
 			}
 			streamed := uploadUntil(t, end, func() error { return upload(t.Context(), client, conversation, text(fileBytes)) })
 			unary := uploadUntil(t, end, func() error {
-				_, err := client.Files().UploadSmallFile(t.Context(), &pb.UploadSmallFileRequest{
+				_, err := client.Raw().Files.UploadSmallFile(t.Context(), &pb.UploadSmallFileRequest{
 					Spec: &pb.UploadSpec{Conversation: conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT}, Data: text(fileBytes),
 				})
 				return err
