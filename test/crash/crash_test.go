@@ -31,12 +31,12 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 	"github.com/lpfileshare/lpfileshare/test/process"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
@@ -98,6 +98,16 @@ func TestCrashesLoseAndDoubleNothing(t *testing.T) {
 		if r.acknowledged {
 			acknowledged++
 		}
+	}
+	var small int
+	for _, r := range results {
+		if r.small() {
+			small++
+		}
+	}
+	fmt.Fprintf(&summary, "%d of the cases upload by UploadSmallFile\n", small)
+	if small == 0 && len(todo) > len(states)*len(strikes) {
+		t.Error("no case uploads by UploadSmallFile")
 	}
 	fmt.Fprintf(&summary, "%d cases, acknowledged %d, lost %d, doubled %d, refused but published %d\n", len(results), acknowledged,
 		report.Count(audit.Lost), report.Count(audit.Doubled), report.Count(audit.RefusedPublished))
@@ -311,11 +321,23 @@ func (u *held) look(n int) (*pb.Upload, error) {
 	return r.GetUpload(), err
 }
 
-func (u *held) options() lpfileshare.UploadOptions {
-	return lpfileshare.UploadOptions{
-		Conversation: u.caller.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: u.told.Mark,
-		RequestID: u.told.RequestID, ChunkBytes: 4 << 10, RetryFor: time.Minute,
+// send uploads the file under the trial's request id, repeating the call as a client library does.
+func (u *held) send(ctx context.Context, c *lpfileshare.Client) (*pb.File, error) {
+	const name, fileType, limit = "case.txt", pb.FileType_FILE_TYPE_TXT, time.Minute
+	c = c.As(u.caller.id)
+	if u.small() {
+		return harness.Retry(ctx, limit, func(ctx context.Context) (*pb.File, error) {
+			resp, err := c.Files().UploadSmallFile(ctx, &pb.UploadSmallFileRequest{Data: u.data, Spec: &pb.UploadSpec{
+				Conversation: u.caller.conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark, RequestId: u.told.RequestID,
+			}})
+			return resp.GetResult().GetFile(), err
+		})
 	}
+	resp, err := c.Upload(ctx, lpfileshare.UploadOptions{
+		Conversation: u.caller.conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark,
+		RequestID: u.told.RequestID, ChunkBytes: 4 << 10, RetryFor: limit,
+	}, bytes.NewReader(u.data))
+	return resp.GetFile(), err
 }
 
 // upload is the caller's one call, which goes on at another server by itself.
@@ -326,8 +348,7 @@ func (u *held) upload(targets []string) (*pb.File, error) {
 		return nil, err
 	}
 	defer c.Close()
-	resp, err := c.As(u.caller.id).Upload(u.ctx, u.options(), bytes.NewReader(u.data))
-	return resp.GetFile(), err
+	return u.send(u.ctx, c)
 }
 
 // again sends the same request to the servers that were not struck.
@@ -343,8 +364,7 @@ func (u *held) again(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	resp, err := c.As(u.caller.id).Upload(ctx, u.options(), bytes.NewReader(u.data))
-	return u.hear(resp.GetFile(), err)
+	return u.hear(u.send(ctx, c))
 }
 
 // hear notes what a caller was told.
@@ -368,7 +388,7 @@ func (u *held) settle(ctx context.Context) error {
 	}
 	err := u.hear(o.file, o.err)
 	for range 3 {
-		if err == nil || definite(err) {
+		if err == nil || harness.Definite(err) {
 			break
 		}
 		err = u.again(ctx)
@@ -394,23 +414,13 @@ func (u *held) end(why error) bool {
 	switch {
 	case len(u.files) > 0:
 		u.told.Outcome = audit.Acknowledged
-	case why != nil && definite(why):
+	case why != nil && harness.Definite(why):
 		u.told.Outcome, u.told.Reason = audit.Refused, why.Error()
 	default:
 		u.told.Outcome, u.told.Reason = audit.Unknown, strings.Join(u.errs, "; ")
 	}
 	u.lane.told.Uploads = append(u.lane.told.Uploads, u.told)
 	return u.told.Outcome == audit.Acknowledged
-}
-
-// definite tells errors that say that nothing was published from those that leave it open: what the server did not say itself,
-// or said to be passing. An upload that a newer attempt took over is that attempt's to tell.
-func definite(err error) bool {
-	var e *lpfileshare.Error
-	if !errors.As(err, &e) || e.Reason == pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		return false
-	}
-	return e.Code != codes.Unavailable && e.Code != codes.Aborted && e.RetryAfter == 0
 }
 
 // printTable prints how many cases each cell had, how many of them were acknowledged, and the longest.

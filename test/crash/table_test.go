@@ -63,6 +63,8 @@ type state struct {
 	messages int
 	// place arms the proxies of a server.
 	place func(s *server, n int, h *hold)
+	// streaming tells that only a streaming upload has this state.
+	streaming bool
 }
 
 func says(words ...string) func(proxy.Message) bool {
@@ -84,18 +86,18 @@ func written(state string) func(*server, int, *hold) {
 }
 
 var states = []state{
-	{"RECEIVING, half of the body sent", pb.UploadState_UPLOAD_STATE_RECEIVING, 0, func(s *server, n int, h *hold) {
+	{name: "RECEIVING, half of the body sent", streaming: true, ledger: pb.UploadState_UPLOAD_STATE_RECEIVING, place: func(s *server, n int, h *hold) {
 		s.caller.Arm(proxy.Fault{Dir: proxy.ToServer, Match: ofUpload, Skip: 3, At: proxy.Part(0.5), Before: h.at(n)})
 	}},
-	{"RECEIVING, answer with the URL withheld", pb.UploadState_UPLOAD_STATE_RECEIVING, 0, func(s *server, n int, h *hold) {
+	{name: "RECEIVING, answer with the URL withheld", ledger: pb.UploadState_UPLOAD_STATE_RECEIVING, place: func(s *server, n int, h *hold) {
 		s.socket.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says("ms.BaseGenerateURLResponse"), Before: h.at(n)})
 	}},
-	{"RECEIVING, answer of the PUT withheld", pb.UploadState_UPLOAD_STATE_RECEIVING, 0, func(s *server, n int, h *hold) {
+	{name: "RECEIVING, answer of the PUT withheld", ledger: pb.UploadState_UPLOAD_STATE_RECEIVING, place: func(s *server, n int, h *hold) {
 		s.store.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says(" 201 "), Before: h.at(n)})
 	}},
-	{"STORED", pb.UploadState_UPLOAD_STATE_STORED, 0, written("STORED")},
-	{"PUBLISHING, frame not written", pb.UploadState_UPLOAD_STATE_PUBLISHING, 0, written("PUBLISHING")},
-	{"PUBLISHING, waiting for a socket", pb.UploadState_UPLOAD_STATE_PUBLISHING, 0, func(s *server, n int, h *hold) {
+	{name: "STORED", ledger: pb.UploadState_UPLOAD_STATE_STORED, place: written("STORED")},
+	{name: "PUBLISHING, frame not written", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, place: written("PUBLISHING")},
+	{name: "PUBLISHING, waiting for a socket", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, place: func(s *server, n int, h *hold) {
 		for _, p := range s.ledger {
 			p.Arm(proxy.Fault{Dir: proxy.ToServer, Match: says(`"State":"PUBLISHING"`), Before: func() {
 				if h.free() {
@@ -105,10 +107,10 @@ var states = []state{
 			}})
 		}
 	}},
-	{"PUBLISHING, answer withheld", pb.UploadState_UPLOAD_STATE_PUBLISHING, 1, func(s *server, n int, h *hold) {
+	{name: "PUBLISHING, answer withheld", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, messages: 1, place: func(s *server, n int, h *hold) {
 		s.socket.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says("ms.PublishEventResponse"), Before: h.at(n)})
 	}},
-	{"PUBLISHED, answer withheld", pb.UploadState_UPLOAD_STATE_PUBLISHED, 1, func(s *server, n int, h *hold) {
+	{name: "PUBLISHED, answer withheld", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHED, messages: 1, place: func(s *server, n int, h *hold) {
 		s.caller.Arm(proxy.Fault{Dir: proxy.ToClient, Match: ofUpload, Before: h.at(n)})
 	}},
 }
@@ -207,6 +209,10 @@ type trial struct {
 func (t trial) name() string {
 	return fmt.Sprintf("%s/%s/%d", states[t.row].name, strikes[t.column].name, t.v)
 }
+
+// small reports whether the trial uploads by UploadSmallFile. Its request is one message: while half of it is sent, the server knows
+// nothing of the upload.
+func (t trial) small() bool { return !states[t.row].streaming && (t.row+t.column+t.v)%3 == 2 }
 
 // trials is the whole table, each cell so many times; only those whose names hold a text.
 func trials(repetitions int, only string) []trial {

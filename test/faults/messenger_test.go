@@ -97,12 +97,7 @@ func connector() *messenger {
 		},
 		more: []state{{
 			name: "webhook delivery", told: true,
-			place: func(v int) place {
-				if v%3 == 2 {
-					return place{leg: hookLeg, dir: proxy.ToClient, at: spread(v)}
-				}
-				return hookSays(spread(v))
-			},
+			place: webhookDelivery, publish: webhookDelivery,
 			lost: func(v int) place {
 				if v%2 == 0 {
 					return hookSays(spread(v))
@@ -115,6 +110,13 @@ func connector() *messenger {
 			},
 		}},
 	}
+}
+
+func webhookDelivery(v int) place {
+	if v%3 == 2 {
+		return place{leg: hookLeg, dir: proxy.ToClient, at: spread(v)}
+	}
+	return hookSays(spread(v))
 }
 
 func hookSays(at func(int64) int64) place {
