@@ -277,7 +277,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	st := &states[t.row]
 	var targets []string
 	for n, s := range l.servers {
-		s.process.Logs.Mark()
+		s.process.Logs.Reset()
 		st.place(s, n, u.hold)
 		targets = append(targets, s.caller.Addr())
 	}

@@ -188,15 +188,11 @@ func stopped(ctx context.Context, u *held) error {
 	if err != nil {
 		return err
 	}
-	// What it still does it has done when its call has ended.
-	limit := time.NewTimer(patience / 2)
-	defer limit.Stop()
-	for !p.Logs.Says("finished call", "grpc.method=Upload") {
-		select {
-		case <-limit.C:
-			return fmt.Errorf("the stopped server's call does not end\n%s", p.Logs.Tail())
-		case <-time.After(20 * time.Millisecond):
-		}
+	// When the stopped server's call has ended, it does nothing more for the upload.
+	ctx, cancel := context.WithTimeout(ctx, patience/2)
+	defer cancel()
+	if err := p.Logs.Wait(ctx, 1, "finished call", "grpc.method=Upload"); err != nil {
+		return fmt.Errorf("the stopped server's call does not end: %w\n%s", err, p.Logs.Tail())
 	}
 	return nil
 }

@@ -279,7 +279,7 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l.server.Logs.Mark()
+	l.server.Logs.Reset()
 	r := result{trial: t}
 	c, err := l.consumer(ctx)
 	if err != nil {

@@ -135,7 +135,7 @@ func TestAPhotographArrivesUprightSmallAndClean(t *testing.T) {
 		t.Fatalf("the photograph has no place or orientation: %v", found)
 	}
 	s := startServer(t, "--fit-images")
-	clients, conv := s.signUp(1)
+	clients, conv := s.Clients(t, 1)
 	c := clients[0]
 	if _, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "photo.jpg"}, bytes.NewReader(photo)); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE {
 		t.Errorf("without being asked: %v", err)
@@ -171,7 +171,7 @@ func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
 	const uploads, files, decoding = 64, 128 * mib, 192 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
-	clients, conv := s.signUp(8)
+	clients, conv := s.Clients(t, 8)
 	var group errgroup.Group
 	answers := make([]*pb.UploadResponse, uploads)
 	begun := time.Now()
@@ -210,7 +210,7 @@ func TestProgressiveJPEGsStayInsideTheBudget(t *testing.T) {
 	const uploads, files, decoding = 6, 64 * mib, 240 * mib
 	b := craft.FlatJPEG(0xc2, 4000, 3000, 100, 64, -64)
 	s := startServer(t, "--fit-images", "--max-file-bytes=100000", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding))
-	clients, conv := s.signUp(2)
+	clients, conv := s.Clients(t, 2)
 	var group errgroup.Group
 	begun := time.Now()
 	for i := range uploads {

@@ -75,13 +75,14 @@ func halfOpens(tb testing.TB, token, conversation string) []halfOpen {
 func TestHalfOpenStreamsEnd(t *testing.T) {
 	const connections, each, idle = 40, 250, 8 * time.Second
 	s := startServer(t, "--documents", "--upload-idle-timeout="+idle.String(), "--max-uploads-per-caller=10000", "--queue-length=10000")
-	token, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	token, conversation, client := consumer.Token, consumer.Conversation, consumer.Client
 	ways := halfOpens(t, token, conversation)
 	var after [3]usage // each time; first, before any
 	for i := range after {
 		conns := make([]*rawConn, connections)
 		for i := range conns {
-			conns[i] = dialRaw(t, s.addr, 65535)
+			conns[i] = dialRaw(t, s.Addr, 65535)
 		}
 		if i == 0 {
 			after[0] = s.settled(t, connections)
@@ -185,26 +186,6 @@ func (s *server) settled(tb testing.TB, connections int) usage {
 	return last
 }
 
-// consumer signs one up, with a conversation.
-func (s *server) consumer() (token, conversation string, c *lpfileshare.Client) {
-	s.tb.Helper()
-	conn, err := lpfileshare.Dial(s.addr)
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	s.tb.Cleanup(func() { conn.Close() })
-	in, err := conn.SignInConsumer(s.tb.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	c = conn.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)))
-	conv, err := c.CreateConversation(s.tb.Context(), &pb.CreateConversationRequest{Account: accountPath})
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	return in.Token, conv.GetName(), c
-}
-
 func upload(ctx context.Context, c *lpfileshare.Client, conversation string, data []byte) error {
 	_, err := c.Upload(ctx, lpfileshare.UploadOptions{
 		Conversation: conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, RetryFor: -1,
@@ -221,12 +202,13 @@ func TestConnectionsThatSayNothingEnd(t *testing.T) {
 	}
 	silent := min(10_000, int(limit.Cur)-500)
 	s := startServer(t, "--documents", fmt.Sprintf("--max-connections=%d", silent+100))
-	_, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	conversation, client := consumer.Conversation, consumer.Client
 	before := s.settled(t, 1)
 	begun := time.Now()
 	conns := make([]net.Conn, silent)
 	for i := range conns {
-		c, err := net.Dial("tcp", s.addr)
+		c, err := net.Dial("tcp", s.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +237,8 @@ func TestConnectionsThatSayNothingEnd(t *testing.T) {
 // TestFloodsOfFrames sends what gRPC itself must withstand: it does, in memory that stays bounded, and serves others meanwhile.
 func TestFloodsOfFrames(t *testing.T) {
 	s := startServer(t, "--documents")
-	_, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	conversation, client := consumer.Conversation, consumer.Client
 	before := s.settled(t, 1)
 	for _, flood := range []struct {
 		name string
@@ -327,7 +310,7 @@ func TestFloodsOfFrames(t *testing.T) {
 		}},
 	} {
 		s.settled(t, 1) // of the flood before
-		c := dialRaw(t, s.addr, 65535)
+		c := dialRaw(t, s.Addr, 65535)
 		begun := time.Now()
 		done := make(chan struct{})
 		var sent string
@@ -374,7 +357,8 @@ func TestFloodsOfFrames(t *testing.T) {
 // gRPC has queued for them, a message of up to 1 MiB for each, it keeps until the stream is reset or the connection ends.
 func TestReadersWhoTakeNothing(t *testing.T) {
 	s := startServer(t, "--documents", "--read-stall=3s")
-	token, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	token, conversation, client := consumer.Token, consumer.Conversation, consumer.Client
 	if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +366,7 @@ func TestReadersWhoTakeNothing(t *testing.T) {
 	if _, err := client.ListFiles(t.Context(), conversation, func(f *pb.File) error { name = f.GetName(); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	c := dialRaw(t, s.addr, 0)
+	c := dialRaw(t, s.Addr, 0)
 	before := s.settled(t, 1)
 	request := message(t, &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}})
 	const streams = 250
