@@ -51,33 +51,35 @@ const (
 	tries = 4
 )
 
-// binaries are the programs that are run, without the race detector.
-var binaries struct{ server, nats string }
+// program is the server, and natsBinary the file of the NATS server. Neither has the race detector.
+var (
+	program    harness.Program
+	natsBinary string
+)
 
-// summary is what the suite has to say in the end.
+// summary is printed after the tests.
 var summary bytes.Buffer
 
-// frames are those of all sandboxes here, held against the schemas of test/wire.
+// frames are those of all sandboxes here.
 var frames = wire.NewSuite("crash")
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "lpfileshare-crash")
 	if err != nil {
-		panic(err)
-	}
-	binaries.server, binaries.nats = filepath.Join(dir, "lpfileshare-server"), filepath.Join(dir, "nats-server")
-	code := 1
-	if err := errors.Join(
-		process.Build(binaries.server, "github.com/lpfileshare/lpfileshare/cmd/server"),
-		process.Build(binaries.nats, "github.com/nats-io/nats-server/v2"),
-	); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = frames.Exit(m.Run())
+		return 1
 	}
-	os.RemoveAll(dir)
-	fmt.Print(summary.String()) // behind what the testing package says, so that its last line is the last one
-	os.Exit(code)
+	defer os.RemoveAll(dir)
+	natsBinary = filepath.Join(dir, "nats-server")
+	if err := process.Build(natsBinary, "github.com/nats-io/nats-server/v2"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := harness.Main(m, frames, &program)
+	fmt.Print(summary.String()) // after what the testing package prints, so that its last line is the last one
+	return code
 }
 
 // A result is what became of a trial.
@@ -238,7 +240,7 @@ type held struct {
 	cancel context.CancelFunc
 	hold   *hold
 	at     int // the server
-	caller *consumer
+	caller harness.Consumer
 	told   audit.Told
 	data   []byte
 	files  []*pb.File // what callers were told
@@ -258,7 +260,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	u := &held{trial: t, lane: l, hold: newHold(), answer: make(chan outcome, 1)}
 	u.ctx, u.cancel = context.WithTimeout(ctx, patience)
 	name := fmt.Sprintf("%s/%d", t.name(), again)
-	u.data = text(uint64(((t.row*len(strikes)+t.column)<<8+t.v)<<8+again+1), 30_000+1_111*t.v)
+	u.data = harness.Text(uint64(((t.row*len(strikes)+t.column)<<8+t.v)<<8+again+1), 30_000+1_111*t.v)
 	sum := sha256.Sum256(u.data)
 	u.told = audit.Told{
 		Case: name, RequestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), Mark: name,
@@ -268,7 +270,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	if u.caller, err = l.consumer(u.ctx); err != nil {
 		return u, err
 	}
-	u.told.Owner, u.told.Conversation = u.caller.owner, path.Base(u.caller.conversation)
+	u.told.Owner, u.told.Conversation = u.caller.ID, path.Base(u.caller.Conversation)
 	for n := range l.servers { // each opens its session now, and says later at once what the ledger has
 		if _, err := u.look(n); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND {
 			return u, fmt.Errorf("server %d knows of the upload beforehand: %w", n, err)
@@ -317,24 +319,24 @@ func (u *held) look(n int) (*pb.Upload, error) {
 		return nil, err
 	}
 	defer c.Close()
-	r, err := c.As(u.caller.id).Files().GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.told.RequestID})
+	r, err := c.As(u.caller.Credential()).Files().GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.told.RequestID})
 	return r.GetUpload(), err
 }
 
 // send uploads the file under the trial's request id, repeating the call as a client library does.
 func (u *held) send(ctx context.Context, c *lpfileshare.Client) (*pb.File, error) {
 	const name, fileType, limit = "case.txt", pb.FileType_FILE_TYPE_TXT, time.Minute
-	c = c.As(u.caller.id)
+	c = c.As(u.caller.Credential())
 	if u.small() {
 		return harness.Retry(ctx, limit, func(ctx context.Context) (*pb.File, error) {
 			resp, err := c.Files().UploadSmallFile(ctx, &pb.UploadSmallFileRequest{Data: u.data, Spec: &pb.UploadSpec{
-				Conversation: u.caller.conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark, RequestId: u.told.RequestID,
+				Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark, RequestId: u.told.RequestID,
 			}})
 			return resp.GetResult().GetFile(), err
 		})
 	}
 	resp, err := c.Upload(ctx, lpfileshare.UploadOptions{
-		Conversation: u.caller.conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark,
+		Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark,
 		RequestID: u.told.RequestID, ChunkBytes: 4 << 10, RetryFor: limit,
 	}, bytes.NewReader(u.data))
 	return resp.GetFile(), err

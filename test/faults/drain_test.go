@@ -24,8 +24,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
-	"github.com/lpfileshare/lpfileshare/test/process"
-	"github.com/lpfileshare/lpfileshare/test/wire"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // The drain of the test: what needs longer than drainTime is sent away.
@@ -56,27 +55,16 @@ var stages = []stage{
 type replicated struct {
 	t             *testing.T
 	sb            *sandbox.Sandbox
-	first, second replica
+	first, second *harness.Server
 	draining      chan struct{} // closed when the first has been told
 	mu            sync.Mutex
 	told          audit.Account
 }
 
-// A replica is one of them.
-type replica struct {
-	*process.Process
-	addr string
-}
-
 func startReplicated(t *testing.T) *replicated {
 	t.Helper()
 	r := &replicated{t: t, draining: make(chan struct{})}
-	var err error
-	tap := frames.Watch(t)
-	if r.sb, err = sandbox.Start(sandbox.Options{OnFrame: func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.sb.Close() })
+	r.sb = harness.Sandbox(t, frames, sandbox.Options{})
 	nats, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -89,15 +77,13 @@ func startReplicated(t *testing.T) *replicated {
 	if !nats.ReadyForConnections(20 * time.Second) {
 		t.Fatal("the NATS server does not start")
 	}
-	for _, p := range []*replica{&r.first, &r.second} {
-		started, ready, err := process.Start(readyLine, serverBinary, "--listen=127.0.0.1:0", "--ledger="+nats.ClientURL(), "--domain-api="+r.sb.URL(), "--lp-plain-http", "--documents",
+	for _, p := range []**harness.Server{&r.first, &r.second} {
+		if *p, err = harness.Start(program, append(harness.Before(r.sb), "--ledger="+nats.ClientURL(), "--documents",
 			"--lp-timeout=5s", "--settle="+settle.String(), "--heartbeat-interval="+heartbeat.String(),
-			"--drain-time="+drainTime.String(), "--drain-notice="+drainNotice.String())
-		if err != nil {
+			"--drain-time="+drainTime.String(), "--drain-notice="+drainNotice.String())...); err != nil {
 			t.Fatal(err)
 		}
-		*p = replica{started, ready[1]}
-		t.Cleanup(func() { _ = p.Stop() })
+		(*p).Stopped(t)
 	}
 	return r
 }
@@ -110,27 +96,11 @@ type caller struct {
 
 func (r *replicated) caller(ctx context.Context) caller {
 	r.t.Helper()
-	dial := func(addr string) *lpfileshare.Client {
-		c, err := lpfileshare.Dial(addr)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		r.t.Cleanup(func() { c.Close() })
-		return c
-	}
-	first, second := dial(r.first.addr), dial(r.second.addr)
-	in, err := first.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+	in, err := harness.SignUpAndTalk(ctx, r.first.Dial(r.t), account)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	id := lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token))
-	c := caller{owner: in.ConsumerID, first: first.As(id), second: second.As(id)}
-	conv, err := c.first.CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	c.conversation = conv.GetName()
-	return c
+	return caller{owner: in.ID, conversation: in.Conversation, first: in.Client, second: r.second.Dial(r.t).As(in.Credential())}
 }
 
 // sentAway checks that a call was ended by the drain, in words: SERVER_DRAINING, and when to come again.
@@ -287,7 +257,7 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	var before sync.WaitGroup
 	for i := range downloads {
 		before.Go(func() {
-			data := text(uint64(1000+i), []int{60_000, 600_000}[i%2])
+			data := harness.Text(uint64(1000+i), []int{60_000, 600_000}[i%2])
 			sum := sha256.Sum256(data)
 			sums[i] = hex.EncodeToString(sum[:])
 			c := callers[i%len(callers)]
@@ -320,7 +290,7 @@ func TestDrainUnderFullLoad(t *testing.T) {
 		load.Go(func() {
 			s := stages[i%len(stages)]
 			c := callers[i/len(stages)%len(callers)]
-			first, err := r.upload(ctx, c, s, fmt.Sprintf("%s %d", s.name, i), text(uint64(i), 30_000))
+			first, err := r.upload(ctx, c, s, fmt.Sprintf("%s %d", s.name, i), harness.Text(uint64(i), 30_000))
 			if err == nil && (s.onFirst && !first || s.onOther && first) {
 				err = fmt.Errorf("%s: ended on the first server: %t", s.name, first)
 			}
@@ -381,7 +351,7 @@ func TestDrainUnderFullLoad(t *testing.T) {
 
 // newcomers come to a server that drains: over a new connection they are told so, and by the health service before.
 func newcomers(t *testing.T, r *replicated, c caller) {
-	fresh, err := lpfileshare.Dial(r.first.addr, lpfileshare.WithDialOptions(grpc.WithDisableHealthCheck()))
+	fresh, err := lpfileshare.Dial(r.first.Addr, lpfileshare.WithDialOptions(grpc.WithDisableHealthCheck()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -365,7 +365,7 @@ type sending struct {
 
 func (t *trial) sending(c *consumer, which string) *sending {
 	name := t.name() + which
-	data := text(t.seed()<<8+uint64(len(which)), 18_000+1_111*t.v)
+	data := harness.Text(t.seed()<<8+uint64(len(which)), 18_000+1_111*t.v)
 	return &sending{
 		trial: t, conversation: c.conversation, requestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), caption: name,
 		data: data, sum: sha256.Sum256(data),

@@ -12,9 +12,9 @@ import (
 	"github.com/google/uuid"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
-	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // A messenger is how the gateway talks with LivePerson: each has a table of its own, of the same states and kinds.
@@ -153,10 +153,8 @@ func socket() *messenger {
 		retryFor: time.Minute,
 		flags:    func(string) ([]string, error) { return nil, nil },
 		signIn: func(ctx context.Context, l *lane) (lpfileshare.Identity, string, error) {
-			in, err := l.direct.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-				Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
-			})
-			return lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)), in.ConsumerID, err
+			c, err := harness.SignUp(ctx, l.direct, account)
+			return c.Credential(), c.ID, err
 		},
 		unlet:  dropSockets,
 		settle: dropSockets,
