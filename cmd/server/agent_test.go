@@ -12,6 +12,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 func TestAnAgentsLoginLivesOnWhileItsSessionIsOpen(t *testing.T) {
@@ -101,7 +102,7 @@ func TestAnAgentSignsOut(t *testing.T) {
 		t.Error("the watch goes on")
 	}
 	for what, c := range map[string]*lpfileshare.Client{"here": agent, "on the other server": there} {
-		eventually(t, "the token is refused "+what, func() bool { return ask(c) != nil })
+		harness.Eventually(t, "the token is refused "+what, func() bool { return ask(c) != nil })
 		wantReason(t, ask(c), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 		_, err := c.Accounts().GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
 		wantReason(t, err, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)

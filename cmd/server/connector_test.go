@@ -28,6 +28,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // sharedNATS is a NATS server that several of ours share.
@@ -419,7 +420,7 @@ func TestWebhooksByTLSWithACertificateThatIsReadAgain(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "webhooks arrive by TLS", func() bool { return delivered() >= 2 })
+	harness.Eventually(t, "webhooks arrive by TLS", func() bool { return delivered() >= 2 })
 
 	serial := func() string {
 		conn, err := tls.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(hook, "https://"), "/webhooks"), a.config(""))
@@ -432,5 +433,5 @@ func TestWebhooksByTLSWithACertificateThatIsReadAgain(t *testing.T) {
 	before := serial()
 	a.server("one") // another one in its place
 	w.hangUp("the accounts file was read again")
-	eventually(t, "the new certificate is shown", func() bool { return serial() != before })
+	harness.Eventually(t, "the new certificate is shown", func() bool { return serial() != before })
 }

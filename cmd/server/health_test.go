@@ -40,7 +40,7 @@ func TestHealth(t *testing.T) {
 	if first, err := watch.Recv(); err != nil || first.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Fatalf("the watch begins with %v, %v", first, err)
 	}
-	w.quit()
+	w.server.Quit()
 	if told, err := watch.Recv(); err != nil || told.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("the drain is told by %v, %v", told, err)
 	}

@@ -40,7 +40,7 @@ func TestARequestIDIsRememberedAcrossARestart(t *testing.T) {
 	}
 
 	// The directory is taken, and the refusal says so.
-	var logs journal
+	var logs bytes.Buffer
 	if code := run(t.Context(), []string{"--listen=127.0.0.1:0", "--sandbox", "--data-dir=" + dir}, &logs, &logs); code != 1 || !strings.Contains(logs.String(), "--data-dir") {
 		t.Errorf("code %d, %s", code, logs.String())
 	}
@@ -62,7 +62,7 @@ func TestTheHealthServiceTellsOfTheLedger(t *testing.T) {
 func TestAServerDoesNotStartWithoutItsLedger(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // SIGTERM ends the wait
 	defer cancel()
-	var logs journal
+	var logs bytes.Buffer
 	code := run(ctx, []string{"--listen=127.0.0.1:0", "--sandbox", "--ledger=nats://127.0.0.1:1"}, &logs, &logs)
 	if code != 1 || !strings.Contains(logs.String(), "the ledger at nats://127.0.0.1:1 cannot be reached") {
 		t.Errorf("code %d, %s", code, logs.String())
@@ -86,7 +86,7 @@ func TestLedgerFlagsThatCannotWork(t *testing.T) {
 		"--ledger=nats://a --ledger-ca=/no/one":                           "--ledger-ca",
 		"--ledger=nats://a --ledger-cert=/no/one --ledger-key=/no/one":    "--ledger-cert",
 	} {
-		var logs journal
+		var logs bytes.Buffer
 		code := run(t.Context(), append([]string{"--listen=127.0.0.1:0", "--sandbox"}, strings.Fields(args)...), &logs, &logs)
 		if code == 0 || !strings.Contains(logs.String(), want) || strings.Contains(logs.String(), "Hunter2") {
 			t.Errorf("%s: code %d, %s; want something about %s", args, code, logs.String(), want)

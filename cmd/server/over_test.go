@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"text/tabwriter"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
@@ -121,17 +122,14 @@ func (w *world) connectorArgs(webhooks bool) []string {
 	return args
 }
 
-var webhooksLine = regexp.MustCompile(`msg=ready .*\bwebhooks=(\S+)`)
-
 // hook registers the server's webhooks in the app install, if it takes any.
 func (w *world) hook() {
 	w.t.Helper()
-	m := webhooksLine.FindStringSubmatch(w.logs.String())
-	if m == nil {
+	if w.server.Webhooks == "" {
 		return
 	}
-	w.webhooks = "http://" + m[1] + "/webhooks"
-	hooks := sandbox.Webhooks{Endpoints: sandbox.AllEvents(w.webhooks), Retention: 10 * 60e9, Signature: "sha256"}
+	w.webhooks = "http://" + w.server.Webhooks + "/webhooks"
+	hooks := sandbox.Webhooks{Endpoints: sandbox.AllEvents(w.webhooks), Retention: 10 * time.Minute, Signature: "sha256"}
 	if err := w.sb.SetWebhooks("", "", hooks); err != nil {
 		w.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // begin opens an upload of 3 MB, and returns once it is accepted, or with why it is not.
@@ -47,7 +48,7 @@ func TestWhoIsNotAdmittedIsHeardOfNowhere(t *testing.T) {
 			}
 			other := w.consumer() // whose token no socket has been opened for
 			frames := int64(-1)
-			eventually(t, "the uploads that were let in have their URLs, and all is quiet", func() bool {
+			harness.Eventually(t, "the uploads that were let in have their URLs, and all is quiet", func() bool {
 				before := frames
 				frames = w.frames.Load()
 				time.Sleep(100 * time.Millisecond)

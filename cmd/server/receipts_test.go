@@ -7,6 +7,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 func TestReceiptsTellTheSenderAndCanBeSwitchedOff(t *testing.T) {
@@ -30,7 +31,7 @@ func TestReceiptsTellTheSenderAndCanBeSwitchedOff(t *testing.T) {
 			w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, tinyPNG(t))
 			next(t, own) // one's own file gets no receipt
 			w.download(agent, next(t, seen).GetName())
-			eventually(t, "the receipts go out", func() bool {
+			harness.Eventually(t, "the receipts go out", func() bool {
 				return w.receiptsSent("ACCEPT") >= test.accept && w.receiptsSent("ACCESS") >= test.access
 			})
 			time.Sleep(200 * time.Millisecond) // whatever should not come

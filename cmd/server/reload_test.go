@@ -17,6 +17,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // An accountsFile is one that a server has, and that is written anew while it runs.
@@ -45,7 +46,7 @@ func (f accountsFile) write(text string) {
 // hangUp sends this process, and with it the server in it, a SIGHUP, and waits until the log has one more line with mark.
 func (w *world) hangUp(mark string) {
 	w.t.Helper()
-	before := strings.Count(w.logs.String(), mark)
+	before := w.logs.Count(mark)
 	self, err := os.FindProcess(os.Getpid())
 	if err == nil {
 		err = self.Signal(syscall.SIGHUP)
@@ -53,7 +54,11 @@ func (w *world) hangUp(mark string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	eventually(w.t, "the log says "+mark, func() bool { return strings.Count(w.logs.String(), mark) > before })
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	if err := w.logs.Wait(ctx, before+1, mark); err != nil {
+		w.t.Fatalf("the log does not say %q: %v", mark, err)
+	}
 }
 
 const (
@@ -123,7 +128,7 @@ func TestReloadsUnderLoadFailNoCall(t *testing.T) {
 		file.write(content(n))
 		before := l.uploads.Load()
 		w.hangUp(readAgain)
-		eventually(t, "calls go on", func() bool { return l.uploads.Load() > before || t.Failed() })
+		harness.Eventually(t, "calls go on", func() bool { return l.uploads.Load() > before || t.Failed() })
 	}
 	took := time.Since(begin)
 	uploads, downloads := l.uploads.Load(), l.downloads.Load()
@@ -135,7 +140,7 @@ func TestReloadsUnderLoadFailNoCall(t *testing.T) {
 	file.write("accounts:\n  \"" + account + "\":\n    check_etag: perhaps\n    messenger: connector\n    limits: {max_file_bites: 3MB}\n  12/34:\n")
 	w.hangUp(notUsable)
 	before := l.uploads.Load()
-	eventually(t, "calls go on", func() bool { return l.uploads.Load() > before+5 || t.Failed() })
+	harness.Eventually(t, "calls go on", func() bool { return l.uploads.Load() > before+5 || t.Failed() })
 	broken := lineWith(t, w, notUsable, 1)
 	for _, want := range []string{"accounts.yaml:3: ", "accounts.yaml:5: ", "did you mean max_file_bytes?", "accounts.yaml:6: "} {
 		if !strings.Contains(broken, want) {

@@ -11,6 +11,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // A cut is a point at which the LivePerson socket is killed.
@@ -86,7 +87,7 @@ func TestASocketKilledAtAnyPointOfAnUploadLosesAndDoublesNothing(t *testing.T) {
 
 // dropped kills the sockets that are open, of which there must be one once it is open again.
 func dropped(t *testing.T, w *world) {
-	eventually(t, "there is a socket to kill", func() bool { return w.sb.Sockets() > 0 })
+	harness.Eventually(t, "there is a socket to kill", func() bool { return w.sb.Sockets() > 0 })
 	if w.sb.DropSockets(0) == 0 {
 		t.Error("there was no socket to kill")
 	}
@@ -103,7 +104,7 @@ func TestAnAgentsSocketKilledAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 				watch(t, agent, accountPath+"/conversations/-", seen)
 				c := w.consumer()
 				conv := w.conversation(c.Client)
-				eventually(t, "the agent is assigned", func() bool {
+				harness.Eventually(t, "the agent is assigned", func() bool {
 					_, err := agent.Conversations().GetConversation(t.Context(), &pb.GetConversationRequest{Name: conv})
 					return err == nil
 				})

@@ -191,8 +191,8 @@ func TestRunningUploadsEndBeforeTheServerDoes(t *testing.T) {
 		result <- err
 	}()
 	<-half
-	w.quit()
-	eventually(t, "the server drains", func() bool { return contains(w.logs.String(), "msg=draining") })
+	w.server.Quit()
+	w.logged("msg=draining")
 	close(rest)
 	if err := <-result; err != nil {
 		t.Errorf("an upload that was running when the drain began: %v", err)
