@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
@@ -142,7 +141,9 @@ var strikes = []strike{
 	{"SIGTERM", func(ctx context.Context, u *held) error {
 		u.server().process.Signal(syscall.SIGTERM)
 		if u.v%2 == 0 { // what is held comes in the time that a drain has
-			time.Sleep(drain / 4)
+			if err := u.server().process.Logs.Wait(ctx, 1, "msg=draining"); err != nil {
+				return err
+			}
 			u.hold.release()
 		}
 		_ = u.server().process.Wait() // cut off or not

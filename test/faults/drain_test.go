@@ -33,22 +33,30 @@ const (
 	drainNotice = time.Second
 )
 
-// A stage is what an upload is at when the drain begins, by how fast its caller sends.
+// A stage is what an upload is at when the drain begins.
 type stage struct {
 	name string
-	// pace is how long the bytes take. late: the first message comes once the drain has begun.
-	pace time.Duration
-	late bool
-	// onFirst tells that the server that drains has to finish it, onOther that it cannot; neither where it depends.
+	send progress
+	// onFirst means that the draining server must finish the upload, onOther that it cannot.
 	onFirst, onOther bool
 }
 
-// Each has its share of the uploads. The drain begins 2 s after they do.
+// A progress is what the caller sends, and when.
+type progress int
+
+const (
+	everything   progress = iota // before the drain
+	halfThenRest                 // half before the drain, the rest once it has begun
+	halfOnly                     // half before the drain, and no more
+	nothingYet                   // the first message once the drain has begun
+)
+
+// Each stage has its share of the uploads. The drain begins when all uploads have reached theirs.
 var stages = []stage{
-	{name: "storing or publishing", pace: 1500 * time.Millisecond, onFirst: true}, // the store and LivePerson take their time
-	{name: "receiving, nearly done", pace: 3 * time.Second, onFirst: true},
-	{name: "receiving, far from done", pace: 30 * time.Second, onOther: true},
-	{name: "no first message yet", late: true, onOther: true},
+	{name: "storing or publishing", send: everything, onFirst: true}, // the store and LivePerson answer slowly
+	{name: "receiving, nearly done", send: halfThenRest, onFirst: true},
+	{name: "receiving, far from done", send: halfOnly, onOther: true},
+	{name: "no first message yet", send: nothingYet, onOther: true},
 }
 
 // A replicated is two servers that share a ledger, before one sandbox.
@@ -74,7 +82,7 @@ func startReplicated(t *testing.T) *replicated {
 		nats.Shutdown()
 		nats.WaitForShutdown()
 	})
-	if !nats.ReadyForConnections(20 * time.Second) {
+	if !nats.ReadyForConnections(time.Minute) {
 		t.Fatal("the NATS server does not start")
 	}
 	for _, p := range []**harness.Server{&r.first, &r.second} {
@@ -112,9 +120,10 @@ func sentAway(err error) error {
 	return nil
 }
 
-// upload sends a file to the first server at the stage's pace, and, where that sends it away, to the second under the same
-// request id. It tells which of them took it.
-func (r *replicated) upload(ctx context.Context, c caller, s stage, name string, data []byte) (onFirst bool, err error) {
+// upload sends a file to the first server as the stage says. If that is draining, upload sends it to the second under the same
+// request id. onFirst reports which of them published it.
+// reached is called when the upload has reached its stage.
+func (r *replicated) upload(ctx context.Context, c caller, s stage, name string, data []byte, reached func()) (onFirst bool, err error) {
 	sum := sha256.Sum256(data)
 	told := audit.Told{
 		Case: name, RequestID: uuid.NewString(), Mark: name, Owner: c.owner, Conversation: path.Base(c.conversation),
@@ -128,7 +137,7 @@ func (r *replicated) upload(ctx context.Context, c caller, s stage, name string,
 	o := lpfileshare.UploadOptions{
 		Conversation: c.conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark, RequestID: told.RequestID,
 	}
-	resp, err := paced(ctx, c.first, o, data, s, r.draining)
+	resp, err := r.attempt(ctx, c.first, o, data, s, reached)
 	if err != nil {
 		if err := sentAway(err); err != nil {
 			told.Outcome, told.Reason = audit.Unknown, err.Error()
@@ -146,30 +155,38 @@ func (r *replicated) upload(ctx context.Context, c caller, s stage, name string,
 	return onFirst, nil
 }
 
-// paced is one try, with the generated client, since a caller of clients/go does not send at a pace.
-func paced(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage, draining <-chan struct{}) (*pb.UploadResponse, error) {
+// attempt is one try with the generated client, because a caller of clients/go cannot stop in the middle.
+func (r *replicated) attempt(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage, reached func()) (*pb.UploadResponse, error) {
 	stream, err := c.Files().Upload(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if s.late {
-		<-draining
-		time.Sleep(drainNotice / 4) // the signal is on its way
+	if s.send == nothingYet {
+		reached()
+		<-r.draining
 	}
 	_ = stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 		Conversation: o.Conversation, DisplayName: o.DisplayName, FileType: o.FileType, Caption: o.Caption, RequestId: o.RequestID,
 		SizeBytes: new(int64(len(data))),
 	}}})
-	const chunks = 60
-	size := (len(data) + chunks - 1) / chunks
-	for off := 0; off < len(data); off += size {
-		part := data[off:min(off+size, len(data))]
-		if stream.Send(&pb.UploadRequest{Chunk: &pb.DataChunk{Offset: int64(off), Data: part}}) != nil {
-			break // the answer says why
-		}
-		time.Sleep(s.pace / chunks)
+	// A failed Send is not the result. CloseAndRecv returns it.
+	send := func(from, to int) {
+		_ = stream.Send(&pb.UploadRequest{Chunk: &pb.DataChunk{Offset: int64(from), Data: data[from:to]}})
 	}
+	half := len(data) / 2
+	send(0, half)
+	if s.send == halfThenRest || s.send == halfOnly {
+		_, _ = stream.Header() // the server has accepted the upload, or ended it
+		reached()
+		<-r.draining
+	}
+	if s.send == halfOnly {
+		var resp pb.UploadResponse
+		return &resp, stream.RecvMsg(&resp)
+	}
+	send(half, len(data))
 	_ = stream.Send(&pb.UploadRequest{Finish: &pb.UploadFinish{Checksums: &pb.Checksums{Crc32C: new(crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))}}})
+	reached()
 	return stream.CloseAndRecv()
 }
 
@@ -261,7 +278,7 @@ func TestDrainUnderFullLoad(t *testing.T) {
 			sum := sha256.Sum256(data)
 			sums[i] = hex.EncodeToString(sum[:])
 			c := callers[i%len(callers)]
-			if _, err := r.upload(ctx, c, stage{}, fmt.Sprintf("to download %d", i), data); err != nil {
+			if _, err := r.upload(ctx, c, stage{}, fmt.Sprintf("to download %d", i), data, func() {}); err != nil {
 				failed <- err
 			}
 		})
@@ -286,11 +303,15 @@ func TestDrainUnderFullLoad(t *testing.T) {
 			on[1].Add(1)
 		}
 	}
+	var ready sync.WaitGroup
+	ready.Add(uploads)
 	for i := range uploads {
 		load.Go(func() {
+			reached := sync.OnceFunc(ready.Done)
+			defer reached()
 			s := stages[i%len(stages)]
 			c := callers[i/len(stages)%len(callers)]
-			first, err := r.upload(ctx, c, s, fmt.Sprintf("%s %d", s.name, i), harness.Text(uint64(i), 30_000))
+			first, err := r.upload(ctx, c, s, fmt.Sprintf("%s %d", s.name, i), harness.Text(uint64(i), 30_000), reached)
 			if err == nil && (s.onFirst && !first || s.onOther && first) {
 				err = fmt.Errorf("%s: ended on the first server: %t", s.name, first)
 			}
@@ -311,10 +332,13 @@ func TestDrainUnderFullLoad(t *testing.T) {
 			count(&downloadedOn, first)
 		})
 	}
-	time.Sleep(2 * time.Second)
+	ready.Wait()
 
 	signalled := time.Now()
 	r.first.Signal(syscall.SIGTERM)
+	if err := r.first.Logs.Wait(ctx, 1, "msg=draining"); err != nil {
+		t.Fatal(err)
+	}
 	close(r.draining)
 	t.Run("newcomers", func(t *testing.T) { newcomers(t, r, callers[0]) })
 	load.Wait()
@@ -356,7 +380,7 @@ func newcomers(t *testing.T, r *replicated, c caller) {
 		t.Fatal(err)
 	}
 	defer fresh.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var health grpc_health_v1.HealthCheckResponse_ServingStatus
 	for health != grpc_health_v1.HealthCheckResponse_NOT_SERVING && ctx.Err() == nil {

@@ -421,7 +421,9 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 	for try := 1; err != nil && !harness.Definite(err) && try <= 3; try++ {
 		if unconfirmed(t.over, err) {
 			told.Late = true
-			time.Sleep(2 * settle)
+			if err := t.over.settle(ctx, l); err != nil { // a webhook may confirm it
+				return err
+			}
 		}
 		file, err = s.send(ctx, c.direct)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	gateway "github.com/lpfileshare/lpfileshare/internal/swift"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 func TestEveryTypeGoesUpAndDown(t *testing.T) {
@@ -116,7 +117,7 @@ func TestURLsThatExpire(t *testing.T) {
 			clock.behind.Store(int64(2 * time.Minute))
 			done := make(chan struct{})
 			go func() { defer close(done); act() }()
-			w.eventually("a URL is asked for", func() bool { return len(w.sb.Journal().Signed) > before })
+			harness.Eventually(t, "a URL is asked for", func() bool { return len(w.sb.Journal().Signed) > before })
 			clock.behind.Store(0)
 			<-done
 			if n := len(w.sb.Journal().Signed) - before; n < 2 {
@@ -187,7 +188,7 @@ func TestWhatSwiftRefuses(t *testing.T) {
 	})
 	t.Run("another key", func(t *testing.T) {
 		w := newWorld(t, sandbox.Options{})
-		w.sb = startSandbox(t, sandbox.Options{SwiftURL: w.swift.endpoint, SwiftKey: "another"})
+		w.sb = harness.Sandbox(t, frames, sandbox.Options{SwiftURL: w.swift.endpoint, SwiftKey: "another"})
 		w.start()
 		_, err := w.consumer().once(t.Context(), "a.jpg", bytes.NewReader(photo(t, 300_000)))
 		w.reason(err, pb.ErrorReason_ERROR_REASON_STORAGE_URL_REJECTED)
@@ -271,7 +272,7 @@ func TestWhoeverGoesAwayLeavesNothing(t *testing.T) {
 	// The caller gives up, in the middle.
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := c.once(ctx, "a.jpg", halfway(data, func() {
-		w.eventually("a URL is asked for", begun(1))
+		harness.Eventually(t, "a URL is asked for", begun(1))
 		time.Sleep(200 * time.Millisecond) // Swift has the first half by now, or most of it
 		cancel()
 	}))
@@ -286,19 +287,20 @@ func TestWhoeverGoesAwayLeavesNothing(t *testing.T) {
 	}
 	// The server dies, in the middle.
 	_, err = c.once(t.Context(), "a.jpg", halfway(data, func() {
-		w.eventually("a URL is asked for", begun(2))
+		harness.Eventually(t, "a URL is asked for", begun(2))
 		time.Sleep(200 * time.Millisecond)
-		w.crash()
+		w.server.Kill()
 	}))
 	if err == nil {
 		t.Error("an upload to a dead server succeeded")
 	}
-	w.eventually("Swift has noticed that two PUTs ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 2 })
+	harness.Eventually(t, "Swift has noticed that two PUTs ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 2 })
 	w.nothing()
 
 	// The next server does it, and whoever was in the middle leaves no trace.
 	w.start()
-	again := consumer{w.dial().As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(c.token))), c.token, c.conv}
+	again := c
+	again.Client = w.server.Dial(t).As(c.Credential())
 	w.same(again, w.upload(again, "b.jpg", data), data)
 	if a := w.audit(); a.published["b.jpg"] != 1 || len(a.published) != 1 || len(a.orphans) > 0 {
 		t.Errorf("%v and %d objects without a message", a.published, len(a.orphans))
@@ -312,7 +314,7 @@ func TestABadFileIsNeverStored(t *testing.T) {
 	data := photo(t, 3_000_000)
 	_, err := c.once(t.Context(), "a.jpg", halfway(data, func() { data[len(data)-1] ^= 1 }))
 	w.reason(err, pb.ErrorReason_ERROR_REASON_FILE_CHECKSUM_MISMATCH)
-	w.eventually("Swift has noticed that the PUT ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 1 })
+	harness.Eventually(t, "Swift has noticed that the PUT ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 1 })
 	w.nothing()
 }
 
@@ -334,7 +336,7 @@ func TestASenderSlowerThanSwiftWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.same(c, resp.GetFile(), data)
-	if !strings.Contains(w.logs.String(), "a PUT is repeated from the spool") {
+	if !strings.Contains(w.server.Logs.String(), "a PUT is repeated from the spool") {
 		t.Error("no PUT was repeated, so Swift has waited")
 	}
 	// Connections that were kept for later are closed by Swift after the same time.
@@ -385,7 +387,7 @@ func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(w.logs.String(), "a PUT is repeated from the spool") {
+		if !strings.Contains(w.server.Logs.String(), "a PUT is repeated from the spool") {
 			t.Error("no PUT was repeated, so none was under way as the object server died")
 		}
 		// Half of it has been taken by the caller when the server dies under the download.
