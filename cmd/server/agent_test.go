@@ -73,9 +73,9 @@ func TestAgentLogin_IsRefreshedWhileItsSessionIsOpen(t *testing.T) {
 	}
 }
 
-// TestAnAgentSignsOut shows that nothing is left of a login: not the session that is open, not the watch that runs on it, not the
+// TestAgentLogin_EndsWithSignOut shows that nothing is left of a login: not the session that is open, not the watch that runs on it, not the
 // token; and that a second server, which answers for the first, does not take it either.
-func TestAnAgentSignsOut(t *testing.T) {
+func TestAgentLogin_EndsWithSignOut(t *testing.T) {
 	t.Parallel()
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte(strings.Repeat("5f", 32)), 0o600); err != nil {
@@ -140,8 +140,8 @@ func TestAnAgentSignsOut(t *testing.T) {
 	}
 }
 
-// TestTroubleAtLogin is what of LivePerson's answers to a login reaches the caller.
-func TestTroubleAtLogin(t *testing.T) {
+// TestAgentLogin_ReportsLivePersonErrors is what of LivePerson's answers to a login reaches the caller.
+func TestAgentLogin_ReportsLivePersonErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
 	signIn := func(ctx context.Context, password string) error {

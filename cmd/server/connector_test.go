@@ -88,7 +88,7 @@ func shownBy(conversation string, seq int) map[string]any {
 }
 
 // A thousand events come in any order, twice each, at any of three servers. Each server's watches give each once, in order.
-func TestAThousandEventsOnThreeReplicas(t *testing.T) {
+func TestConnectorWebhooks_ThousandEventsOnThreeReplicas(t *testing.T) {
 	const events = 1000
 	// The sandbox knows nothing of these events, and would give receipts the same sequences.
 	flags := []string{sharedNATS(t), "--event-gap=2m", "--no-accept-receipts"}
@@ -143,7 +143,7 @@ func TestAThousandEventsOnThreeReplicas(t *testing.T) {
 		events, delivered.Round(time.Millisecond), len(came), events)
 }
 
-func TestAWebhookThatIsNotLivePersonsChangesNothing(t *testing.T) {
+func TestConnectorWebhooks_RejectsWrongSignature(t *testing.T) {
 	w := newConnectorWorld(t, sandbox.Options{}, true)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -173,7 +173,7 @@ func TestAWebhookThatIsNotLivePersonsChangesNothing(t *testing.T) {
 	}
 }
 
-func TestWithoutWebhooksOwnFilesAreKnownAndNothingIsWatched(t *testing.T) {
+func TestConnectorWithoutWebhooks_ListsOwnFiles(t *testing.T) {
 	w := newConnectorWorld(t, sandbox.Options{AutoAssign: true}, false)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -200,7 +200,7 @@ func TestWithoutWebhooksOwnFilesAreKnownAndNothingIsWatched(t *testing.T) {
 }
 
 // A message whose answer was lost is confirmed by its echo, or by nothing; it is never sent again.
-func TestALostAnswerIsNeverAnsweredBySendingAgain(t *testing.T) {
+func TestConnectorUpload_LostAnswerIsNotSentAgain(t *testing.T) {
 	for _, webhooks := range []bool{true, false} {
 		t.Run(fmt.Sprintf("webhooks %t", webhooks), func(t *testing.T) {
 			t.Parallel()
@@ -236,7 +236,7 @@ func TestALostAnswerIsNeverAnsweredBySendingAgain(t *testing.T) {
 	}
 }
 
-func TestAFileBehindItsPlaceEndsAWatchAndIsNotLost(t *testing.T) {
+func TestConnectorWatch_LateFileResetsTheWatch(t *testing.T) {
 	w := newConnectorWorld(t, sandbox.Options{}, true, "--event-gap=200ms", "--debug-listen=127.0.0.1:0", "--no-accept-receipts")
 	if err := w.sb.SetWebhooks("", "", sandbox.Webhooks{}); err != nil {
 		t.Fatal(err)
@@ -283,7 +283,7 @@ func TestAFileBehindItsPlaceEndsAWatchAndIsNotLost(t *testing.T) {
 }
 
 // A reduced fault table of what only the Connector API has. Faults strike once; the caller repeats under its request id.
-func TestTheConnectorsOwnFaults(t *testing.T) {
+func TestConnectorFaults(t *testing.T) {
 	endpoints := []string{"http:token", "http:consumer", "http:conversation", "http:send", "ms.PublishEvent", "webhook:ContentEvent"}
 	faults := []struct {
 		name  string
@@ -367,7 +367,7 @@ func TestTheConnectorsOwnFaults(t *testing.T) {
 	fmt.Printf("%s", table.Bytes())
 }
 
-func TestAReloadChangesAnAccountsMessengerAndSecret(t *testing.T) {
+func TestReload_ChangesMessengerAndSecret(t *testing.T) {
 	w := newSandboxWorld(t, sandbox.Options{})
 	connector := func(secret string) string {
 		t.Setenv("TEST_APP_SECRET", secret)
@@ -398,7 +398,7 @@ func TestAReloadChangesAnAccountsMessengerAndSecret(t *testing.T) {
 	}
 }
 
-func TestWebhooksByTLSWithACertificateThatIsReadAgain(t *testing.T) {
+func TestConnectorWebhooks_ReloadTLSCertificate(t *testing.T) {
 	a := newAuthority(t, "hooks")
 	flags := a.server("one")
 	w := newConnectorWorld(t, sandbox.Options{WebhookTLS: a.config("")}, true,

@@ -57,7 +57,7 @@ func accountsWithIssuer(t *testing.T) (accountsFile, sandbox.Options) {
 	return file, sandbox.Options{Brands: map[string]sandbox.Brand{account: {Issuer: issuerName, Key: brandKeys()[0].Public()}}}
 }
 
-func TestConsumersByTheirIDsOutliveTheirTokens(t *testing.T) {
+func TestExternalConsumer_OutlivesItsToken(t *testing.T) {
 	file, opts := accountsWithIssuer(t)
 	opts.TokenLifetime = 4 * time.Second
 	w := newWorld(t, opts, "--accounts="+file.path)
@@ -140,7 +140,7 @@ func TestConsumersByTheirIDsOutliveTheirTokens(t *testing.T) {
 		len(sent), len(sent), runs, renewals)
 }
 
-func TestATokenThatLivePersonEndsIsReplacedOnce(t *testing.T) {
+func TestExternalConsumer_EndedTokenIsReplacedOnce(t *testing.T) {
 	for _, test := range []struct {
 		fault sandbox.Fault
 		want  pb.ErrorReason
@@ -173,7 +173,7 @@ func TestATokenThatLivePersonEndsIsReplacedOnce(t *testing.T) {
 	}
 }
 
-func TestWhoMayUseTheServersCredentials(t *testing.T) {
+func TestExternalConsumer_RequiresAuthenticatedCaller(t *testing.T) {
 	file, opts := accountsWithIssuer(t)
 	id := lpfileshare.ExternalConsumerID("c-1")
 	ask := func(c *lpfileshare.Client, account string) error {
@@ -223,7 +223,7 @@ func TestWhoMayUseTheServersCredentials(t *testing.T) {
 	})
 }
 
-func TestCredentialsAreRefusedWhereNobodyIsKnown(t *testing.T) {
+func TestExternalConsumer_CredentialsRequireKnownCallers(t *testing.T) {
 	file, opts := accountsWithIssuer(t)
 	var out, errs bytes.Buffer
 	ctx, cancel := context.WithCancel(t.Context())
@@ -244,7 +244,7 @@ func TestCredentialsAreRefusedWhereNobodyIsKnown(t *testing.T) {
 	}
 }
 
-func TestAKeyIsReadAgain(t *testing.T) {
+func TestReload_ReadsIssuerKey(t *testing.T) {
 	file, opts := accountsWithIssuer(t)
 	key := filepath.Join(filepath.Dir(file.path), "issuer.pem")
 	writeKey(t, key, brandKeys()[1]) // which LivePerson does not know

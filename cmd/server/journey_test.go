@@ -23,7 +23,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-func TestAFileGoesIntoAConversationAndBack(t *testing.T) {
+func TestUpload_DownloadReturnsTheFile(t *testing.T) {
 	w := newWorld(t, sandbox.Options{}, "--documents")
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -66,7 +66,7 @@ func TestAFileGoesIntoAConversationAndBack(t *testing.T) {
 	}
 }
 
-func TestTheOtherSideSeesAFileAndAnswersWithOne(t *testing.T) {
+func TestWatch_AgentSeesAFileAndSendsOne(t *testing.T) {
 	w := newWorld(t, sandbox.Options{AutoAssign: true})
 	agent := w.agent("ann")
 	seen := make(chan *pb.File, 10)
@@ -132,7 +132,7 @@ func next(t *testing.T, from <-chan *pb.File) *pb.File {
 	return harness.Next(t, from)
 }
 
-func TestNobodySeesAnotherConsumersFiles(t *testing.T) {
+func TestDownload_RejectsOtherConsumersFiles(t *testing.T) {
 	// Signing any path is what LivePerson might do: that the gateway asks only for what the caller may see has to be enough.
 	w := newWorld(t, sandbox.Options{SignAnyPath: true})
 	alice, bob := w.consumer(), w.consumer()
@@ -182,7 +182,7 @@ func TestNobodySeesAnotherConsumersFiles(t *testing.T) {
 	}
 }
 
-func TestTwoConversationsOfOneConsumerAreTwo(t *testing.T) {
+func TestListFiles_SeparatesConversations(t *testing.T) {
 	w := newWorld(t, sandbox.Options{SignAnyPath: true})
 	c, other := w.consumer(), w.consumer()
 	one, two := w.conversation(c.Client), w.conversation(c.Client)
@@ -284,7 +284,7 @@ func identified(conv, file string) map[string]func(context.Context, *lpfileshare
 
 const replayedID = "0d1f6c1e-51b5-4a41-8a3a-0a1f6a0f5d11"
 
-func TestATokenProvesNothingUntilLivePersonHasAcceptedIt(t *testing.T) {
+func TestToken_ProvesNothingUntilLivePersonAcceptsIt(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -379,7 +379,7 @@ func sandboxToken(t *testing.T, opts sandbox.Options) string {
 	return answer.JWT
 }
 
-func TestExpiredToken_IsRejectedThoughItsSessionIsOpen(t *testing.T) {
+func TestToken_ExpiredIsRejectedThoughItsSessionIsOpen(t *testing.T) {
 	var c consumer
 	var conv, file string
 	var expires time.Time
@@ -411,7 +411,7 @@ func TestExpiredToken_IsRejectedThoughItsSessionIsOpen(t *testing.T) {
 	}
 }
 
-func TestATokenOfAnotherAccountIsNotAllowed(t *testing.T) {
+func TestToken_OfAnotherAccountIsNotAllowed(t *testing.T) {
 	w := newWorld(t, sandbox.Options{Accounts: []string{account, "87654321"}})
 	c := w.consumer()
 	_, err := c.Files().GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/87654321"})
@@ -421,7 +421,7 @@ func TestATokenOfAnotherAccountIsNotAllowed(t *testing.T) {
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
 }
 
-func TestNoSecretIsLogged(t *testing.T) {
+func TestLog_HasNoSecret(t *testing.T) {
 	const password, appSecret, code = "pass-word-4711", "app-secret-0815", "auth-code-1234567890"
 	w := newWorld(t, sandbox.Options{Password: password})
 	c := w.consumer()
@@ -500,7 +500,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	}
 }
 
-func TestAnAgentTokenIsTheServersOwn(t *testing.T) {
+func TestAgentToken_IsTheServersOwn(t *testing.T) {
 	w := newWorld(t, sandbox.Options{AutoAssign: true})
 	in, err := w.dial().Identity().SignInAgent(t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,

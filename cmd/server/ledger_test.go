@@ -18,7 +18,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
 
-func TestARequestIDIsRememberedAcrossARestart(t *testing.T) {
+func TestLedger_RemembersRequestIDAcrossRestart(t *testing.T) {
 	dir := t.TempDir()
 	w := newWorld(t, sandbox.Options{}, "--ledger=embedded", "--data-dir="+dir)
 	who := w.consumer()
@@ -46,7 +46,7 @@ func TestARequestIDIsRememberedAcrossARestart(t *testing.T) {
 	}
 }
 
-func TestTheHealthServiceTellsOfTheLedger(t *testing.T) {
+func TestHealth_ReportsLedger(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	conn, err := grpc.NewClient(w.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -59,7 +59,7 @@ func TestTheHealthServiceTellsOfTheLedger(t *testing.T) {
 	}
 }
 
-func TestAServerDoesNotStartWithoutItsLedger(t *testing.T) {
+func TestLedger_RequiredAtStart(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // SIGTERM ends the wait
 	defer cancel()
 	var logs bytes.Buffer
@@ -69,7 +69,7 @@ func TestAServerDoesNotStartWithoutItsLedger(t *testing.T) {
 	}
 }
 
-func TestLedgerFlagsThatCannotWork(t *testing.T) {
+func TestFlags_RejectLedgerSettings(t *testing.T) {
 	for args, want := range map[string]string{
 		"--ledger=etcd://a":                                               "nats://HOST:4222",
 		"--ledger=nats://somebody:Hunter2@a":                              "--ledger-creds",
@@ -94,7 +94,7 @@ func TestLedgerFlagsThatCannotWork(t *testing.T) {
 	}
 }
 
-func TestWhereALedgerHasItsFiles(t *testing.T) {
+func TestLedger_Directory(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems have other directories")
 	}

@@ -29,22 +29,22 @@ var suites = []struct {
 	tests []string
 }{
 	{"journeys", []string{
-		"TestAFileGoesIntoAConversationAndBack", "TestTheOtherSideSeesAFileAndAnswersWithOne", "TestNobodySeesAnotherConsumersFiles",
-		"TestTwoConversationsOfOneConsumerAreTwo", "TestReceiptsTellTheSenderAndCanBeSwitchedOff", "TestTheSwitch",
+		"TestUpload_DownloadReturnsTheFile", "TestWatch_AgentSeesAFileAndSendsOne", "TestDownload_RejectsOtherConsumersFiles",
+		"TestListFiles_SeparatesConversations", "TestReceipts_AreSentUnlessDisabled", "TestSetFileSharing",
 	}},
 	{"trouble", []string{
-		"TestTheCallerNeverNoticesPassingTrouble", "TestWhatLivePersonAndTheStoreRefuseIsToldInOurWords",
-		"TestAClosedConversationIsRefusedBeforeAnyByte", "TestALostAnswerDoesNotMakeASecondConversation",
+		"TestUpload_TransientFaultsAreHidden", "TestUpload_ReportsRejectionsByReason",
+		"TestUpload_RejectsClosedConversation", "TestCreateConversation_LostAnswerCreatesOne",
 	}},
 	{"restarts", []string{
-		"TestRunningUploadsEndBeforeTheServerDoes", "TestUploadsThatTheDrainDoesNotWaitForSucceedElsewhere",
-		"TestARequestIDIsRememberedAcrossARestart",
+		"TestDrain_RunningUploadsEnd", "TestDrain_CutUploadsSucceedElsewhere",
+		"TestLedger_RemembersRequestIDAcrossRestart",
 	}},
 }
 
-// TestTheSuitesOverTheConnectorAPI runs them again, in a process of their own, and prints what was run over which messenger. Over the
+// TestSuitesOverConnector runs them again, in a process of their own, and prints what was run over which messenger. Over the
 // messaging socket they run as tests of this package.
-func TestTheSuitesOverTheConnectorAPI(t *testing.T) {
+func TestSuitesOverConnector(t *testing.T) {
 	if os.Getenv(overConnector) != "" {
 		return // this is that process
 	}

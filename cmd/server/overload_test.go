@@ -34,7 +34,7 @@ func begin(ctx context.Context, c *lpfileshare.Client, conversation, requestID s
 
 // Who is not admitted is told so at the first message, before LivePerson, the store or the ledger hear of it: not even a socket is
 // opened for the token.
-func TestWhoIsNotAdmittedIsHeardOfNowhere(t *testing.T) {
+func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 	for limit, queue := range map[string]string{"budget": "--queue-length=10", "queue": "--queue-length=0"} {
 		t.Run(limit, func(t *testing.T) {
 			w := newWorld(t, sandbox.Options{}, "--memory-budget=6200000", "--queue-time=50ms", queue)
@@ -73,7 +73,7 @@ func TestWhoIsNotAdmittedIsHeardOfNowhere(t *testing.T) {
 }
 
 // A connection too many waits until another has gone.
-func TestConnectionsAreBounded(t *testing.T) {
+func TestConnections_AreLimited(t *testing.T) {
 	w := newWorld(t, sandbox.Options{}, "--max-connections=2")
 	alive := func(c *lpfileshare.Client, within time.Duration) error {
 		ctx, cancel := context.WithTimeout(t.Context(), within)

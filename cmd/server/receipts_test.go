@@ -9,7 +9,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-func TestReceiptsTellTheSenderAndCanBeSwitchedOff(t *testing.T) {
+func TestReceipts_AreSentUnlessDisabled(t *testing.T) {
 	for name, test := range map[string]struct {
 		flags          []string
 		accept, access int

@@ -104,7 +104,7 @@ func (w *world) load(callers int) *load {
 	return l
 }
 
-func TestReloadsUnderLoadFailNoCall(t *testing.T) {
+func TestReload_UnderLoadFailsNoCall(t *testing.T) {
 	const reloads, callers = 50, 6
 	// Each differs from the one before in what may differ, the account's own hosts included.
 	content := func(n int) string {
@@ -189,7 +189,7 @@ func lineWith(t *testing.T, w *world, mark string, count int) (last string) {
 	return last
 }
 
-func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
+func TestReload_TakesEffectForTheNextCall(t *testing.T) {
 	file := newAccountsFile(t, "accounts: {"+account+": }\n")
 	w := newWorld(t, sandbox.Options{}, "--accounts="+file.path)
 	c, admin := w.consumer(), w.agent("admin")
@@ -254,7 +254,7 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	}
 }
 
-func TestAnAccountsFileIsCheckedWithoutServing(t *testing.T) {
+func TestAccountsFile_IsCheckedWithoutServing(t *testing.T) {
 	good := newAccountsFile(t, "accounts: {1: , 2: }\n")
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"--check-accounts", "--accounts=" + good.path}, &out, &errs); code != 0 || !strings.Contains(out.String(), "names 2 accounts") || errs.Len() != 0 {

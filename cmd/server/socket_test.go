@@ -38,7 +38,7 @@ func cutsOfAnUpload(size int) []cut {
 	return cuts
 }
 
-func TestASocketKilledAtAnyPointOfAnUploadLosesAndDoublesNothing(t *testing.T) {
+func TestUpload_SocketKilledAtAnyPoint(t *testing.T) {
 	const size = 200_000
 	for i, c := range cutsOfAnUpload(size) {
 		t.Run(c.point, func(t *testing.T) {
@@ -92,7 +92,7 @@ func dropped(t *testing.T, w *world) {
 	}
 }
 
-func TestAnAgentsSocketKilledAtAnyPointLosesAndDoublesNothing(t *testing.T) {
+func TestAgent_SocketKilledAtAnyPoint(t *testing.T) {
 	for i, on := range []string{"", "ms.GenerateURLForUploadFile", "ms.PublishEvent", "ms.QueryMessages", "aam.SubscribeExConversations"} {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s after=%v", on, after), func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestAnAgentsSocketKilledAtAnyPointLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
-func TestASocketKilledAtAnyPointOfAWatchLosesAndDoublesNothing(t *testing.T) {
+func TestWatch_SocketKilledAtAnyPoint(t *testing.T) {
 	const files = 6
 	var cuts []cut
 	for _, on := range []string{"ws:upgrade", "cqm.SubscribeExConversations", "ms.SubscribeMessagingEvents", "GetClock"} {

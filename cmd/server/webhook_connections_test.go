@@ -12,7 +12,7 @@ import (
 )
 
 // Who connects here is unknown until a whole delivery has come: there are no more of them than of gRPC's callers.
-func TestConnectionsForWebhooksAreBounded(t *testing.T) {
+func TestConnections_ForWebhooksAreLimited(t *testing.T) {
 	f := &flags{MaxConnections: 1}
 	f.WebhookListen = "127.0.0.1:0"
 	s, err := newWebhookServer(f)

@@ -13,8 +13,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-// TestTheSandboxsConnectorAPIIsOpenToWhoReadsTheReadyLine has the server play LivePerson, and post webhooks to another process.
-func TestTheSandboxsConnectorAPIIsOpenToWhoReadsTheReadyLine(t *testing.T) {
+// TestSandboxFlag_ServesConnectorAPI has the server play LivePerson, and post webhooks to another process.
+func TestSandboxFlag_ServesConnectorAPI(t *testing.T) {
 	webhooks := make(chan *http.Request, 10)
 	gateway := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { webhooks <- r }))
 	defer gateway.Close()

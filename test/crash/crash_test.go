@@ -90,7 +90,7 @@ type result struct {
 	late         int // how often it had to be begun anew
 }
 
-func TestCrashesLoseAndDoubleNothing(t *testing.T) {
+func TestCrashes_LoseAndDoubleNothing(t *testing.T) {
 	todo := trials(setting("REPETITIONS", 4), os.Getenv("LPFILESHARE_CRASH_ONLY"))
 	results, report := run(t, todo, min(setting("LANES", 3), len(todo)))
 	printTable(results)
@@ -164,7 +164,7 @@ func run(t *testing.T, todo []trial, lanes int) ([]result, audit.Report) {
 				mu.Lock()
 				results = append(results, r)
 				mu.Unlock()
-				if err := l.mend(t.Context()); err != nil {
+				if err := l.repair(t.Context()); err != nil {
 					t.Error(err)
 					return
 				}
@@ -182,8 +182,8 @@ func run(t *testing.T, todo []trial, lanes int) ([]result, audit.Report) {
 	return results, report
 }
 
-// mend starts what has died, and waits until all is whole.
-func (l *lane) mend(ctx context.Context) error {
+// repair starts what has died, and waits until all is whole.
+func (l *lane) repair(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, n := range l.nodes {
@@ -226,7 +226,7 @@ func (l *lane) run(ctx context.Context, t trial) (result, error) {
 			return r, err
 		}
 		r.late++
-		if err := l.mend(ctx); err != nil {
+		if err := l.repair(ctx); err != nil {
 			return r, err
 		}
 	}
@@ -241,7 +241,7 @@ type held struct {
 	hold   *hold
 	at     int // the server
 	caller harness.Consumer
-	told   audit.Told
+	entry  audit.Upload
 	data   []byte
 	files  []*pb.File // what callers were told
 	answer chan outcome
@@ -262,7 +262,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	name := fmt.Sprintf("%s/%d", t.name(), again)
 	u.data = harness.Text(uint64(((t.row*len(strikes)+t.column)<<8+t.v)<<8+again+1), 30_000+1_111*t.v)
 	sum := sha256.Sum256(u.data)
-	u.told = audit.Told{
+	u.entry = audit.Upload{
 		Case: name, RequestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), Mark: name,
 		SHA256: hex.EncodeToString(sum[:]), Size: int64(len(u.data)),
 	}
@@ -270,7 +270,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	if u.caller, err = l.consumer(u.ctx); err != nil {
 		return u, err
 	}
-	u.told.Owner, u.told.Conversation = u.caller.ID, path.Base(u.caller.Conversation)
+	u.entry.Owner, u.entry.Conversation = u.caller.ID, path.Base(u.caller.Conversation)
 	for n := range l.servers { // each opens its session now, and says later at once what the ledger has
 		if _, err := u.look(n); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND {
 			return u, fmt.Errorf("server %d knows of the upload beforehand: %w", n, err)
@@ -304,7 +304,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 		case err != nil:
 			return u, fmt.Errorf("the state: %w", err)
 		case up.GetState() == st.ledger:
-			if n := l.published(u.told.Mark); n != st.messages {
+			if n := l.published(u.entry.Mark); n != st.messages {
 				return u, fmt.Errorf("LivePerson has %d messages of it, want %d", n, st.messages)
 			}
 			return u, nil
@@ -319,7 +319,7 @@ func (u *held) look(n int) (*pb.Upload, error) {
 		return nil, err
 	}
 	defer c.Close()
-	r, err := c.As(u.caller.Credential()).Files().GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.told.RequestID})
+	r, err := c.As(u.caller.Credential()).Files().GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.entry.RequestID})
 	return r.GetUpload(), err
 }
 
@@ -330,14 +330,14 @@ func (u *held) send(ctx context.Context, c *lpfileshare.Client) (*pb.File, error
 	if u.small() {
 		return harness.Retry(ctx, limit, func(ctx context.Context) (*pb.File, error) {
 			resp, err := c.Files().UploadSmallFile(ctx, &pb.UploadSmallFileRequest{Data: u.data, Spec: &pb.UploadSpec{
-				Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark, RequestId: u.told.RequestID,
+				Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.entry.Mark, RequestId: u.entry.RequestID,
 			}})
 			return resp.GetResult().GetFile(), err
 		})
 	}
 	resp, err := c.Upload(ctx, lpfileshare.UploadOptions{
-		Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.told.Mark,
-		RequestID: u.told.RequestID, ChunkBytes: 4 << 10, RetryFor: limit,
+		Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.entry.Mark,
+		RequestID: u.entry.RequestID, ChunkBytes: 4 << 10, RetryFor: limit,
 	}, bytes.NewReader(u.data))
 	return resp.GetFile(), err
 }
@@ -369,7 +369,7 @@ func (u *held) again(ctx context.Context) error {
 	return u.hear(u.send(ctx, c))
 }
 
-// hear notes what a caller was told.
+// hear notes what a caller was entry.
 func (u *held) hear(f *pb.File, err error) error {
 	if err != nil {
 		u.errs = append(u.errs, err.Error())
@@ -406,23 +406,23 @@ func (u *held) end(why error) bool {
 	}
 	u.cancel()
 	for _, f := range u.files {
-		if u.told.StoragePath != "" && (u.told.StoragePath != f.GetStoragePath() || u.told.Sequence != f.GetMessageSequence()) {
-			u.told.Reason = "two callers were told different files" // which the auditor then finds as lost
-			u.told.Sequence = -1
+		if u.entry.StoragePath != "" && (u.entry.StoragePath != f.GetStoragePath() || u.entry.Sequence != f.GetMessageSequence()) {
+			u.entry.Reason = "two callers were told different files" // which the auditor then finds as lost
+			u.entry.Sequence = -1
 			continue
 		}
-		u.told.StoragePath, u.told.Sequence = f.GetStoragePath(), f.GetMessageSequence()
+		u.entry.StoragePath, u.entry.Sequence = f.GetStoragePath(), f.GetMessageSequence()
 	}
 	switch {
 	case len(u.files) > 0:
-		u.told.Outcome = audit.Acknowledged
+		u.entry.Outcome = audit.Acknowledged
 	case why != nil && harness.Definite(why):
-		u.told.Outcome, u.told.Reason = audit.Refused, why.Error()
+		u.entry.Outcome, u.entry.Reason = audit.Refused, why.Error()
 	default:
-		u.told.Outcome, u.told.Reason = audit.Unknown, strings.Join(u.errs, "; ")
+		u.entry.Outcome, u.entry.Reason = audit.Unknown, strings.Join(u.errs, "; ")
 	}
-	u.lane.told.Uploads = append(u.lane.told.Uploads, u.told)
-	return u.told.Outcome == audit.Acknowledged
+	u.lane.record.Uploads = append(u.lane.record.Uploads, u.entry)
+	return u.entry.Outcome == audit.Acknowledged
 }
 
 // printTable prints how many cases each cell had, how many of them were acknowledged, and the longest.

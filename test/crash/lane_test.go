@@ -47,7 +47,7 @@ type lane struct {
 	servers [replicas]*server
 	bucket  jetstream.JetStream
 	conn    *nats.Conn
-	told    audit.Account
+	record  audit.Record
 }
 
 // A node is one of the NATS cluster's.
@@ -318,7 +318,7 @@ func (l *lane) audit(ctx context.Context) (audit.Report, error) {
 	if err != nil {
 		return audit.Report{}, err
 	}
-	return audit.Check(l.told, e), nil
+	return audit.Check(l.record, e), nil
 }
 
 // published is how many messages LivePerson has with a caption.

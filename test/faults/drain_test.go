@@ -66,7 +66,7 @@ type replicated struct {
 	first, second *harness.Server
 	draining      chan struct{} // closed when the first has been told
 	mu            sync.Mutex
-	told          audit.Account
+	record        audit.Record
 }
 
 func startReplicated(t *testing.T) *replicated {
@@ -113,8 +113,8 @@ func (r *replicated) caller(ctx context.Context) caller {
 
 // sentAway checks that a call was ended by the drain, in words: SERVER_DRAINING, and when to come again.
 func sentAway(err error) error {
-	after, told := lpfileshare.RetryDelay(err)
-	if err == nil || lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_SERVER_DRAINING || !told || after <= 0 {
+	after, ok := lpfileshare.RetryDelay(err)
+	if err == nil || lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_SERVER_DRAINING || !ok || after <= 0 {
 		return fmt.Errorf("want SERVER_DRAINING with RetryInfo, not %w", err)
 	}
 	return nil
@@ -125,33 +125,33 @@ func sentAway(err error) error {
 // reached is called when the upload has reached its stage.
 func (r *replicated) upload(ctx context.Context, c caller, s stage, name string, data []byte, reached func()) (onFirst bool, err error) {
 	sum := sha256.Sum256(data)
-	told := audit.Told{
+	entry := audit.Upload{
 		Case: name, RequestID: uuid.NewString(), Mark: name, Owner: c.owner, Conversation: path.Base(c.conversation),
 		SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)),
 	}
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.told.Uploads = append(r.told.Uploads, told)
+		r.record.Uploads = append(r.record.Uploads, entry)
 	}()
 	o := lpfileshare.UploadOptions{
-		Conversation: c.conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark, RequestID: told.RequestID,
+		Conversation: c.conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: entry.Mark, RequestID: entry.RequestID,
 	}
 	resp, err := r.attempt(ctx, c.first, o, data, s, reached)
 	if err != nil {
 		if err := sentAway(err); err != nil {
-			told.Outcome, told.Reason = audit.Unknown, err.Error()
+			entry.Outcome, entry.Reason = audit.Unknown, err.Error()
 			return false, fmt.Errorf("%s: %w", name, err)
 		}
 		if resp, err = c.second.Upload(ctx, o, bytes.NewReader(data)); err != nil {
-			told.Outcome, told.Reason = audit.Unknown, err.Error()
+			entry.Outcome, entry.Reason = audit.Unknown, err.Error()
 			return false, fmt.Errorf("%s, on the other server: %w", name, err)
 		}
 	} else {
 		onFirst = true
 	}
-	told.Outcome = audit.Acknowledged
-	told.StoragePath, told.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
+	entry.Outcome = audit.Acknowledged
+	entry.StoragePath, entry.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
 	return onFirst, nil
 }
 
@@ -209,7 +209,7 @@ func (r *replicated) download(ctx context.Context, c caller, file *pb.File, sum 
 	have := sha256.Sum256(got.Bytes())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.told.Downloads = append(r.told.Downloads, audit.Downloaded{Case: file.GetName(), Path: file.GetStoragePath(), SHA256: hex.EncodeToString(have[:])})
+	r.record.Downloads = append(r.record.Downloads, audit.Download{Case: file.GetName(), Path: file.GetStoragePath(), SHA256: hex.EncodeToString(have[:])})
 	if hex.EncodeToString(have[:]) != sum {
 		return false, fmt.Errorf("%d other bytes were downloaded", got.Len())
 	}
@@ -218,14 +218,14 @@ func (r *replicated) download(ctx context.Context, c caller, file *pb.File, sum 
 
 // watch watches at the first server until that sends it away, and on from there at the second, until ctx ends.
 func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
-	told := audit.Watched{Case: "watch of " + c.conversation, Conversation: path.Base(c.conversation)}
+	entry := audit.Watch{Case: "watch of " + c.conversation, Conversation: path.Base(c.conversation)}
 	token := ""
 	o := lpfileshare.WatchOptions{Parent: c.conversation, RetryFor: -1, OnToken: func(t string) {
 		token = t
 		begun()
 	}}
 	see := func(f *pb.File) error {
-		told.Marks = append(told.Marks, f.GetCaption())
+		entry.Marks = append(entry.Marks, f.GetCaption())
 		return nil
 	}
 	if err := sentAway(c.first.Watch(ctx, o, see)); err != nil {
@@ -237,13 +237,13 @@ func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.told.Watches = append(r.told.Watches, told)
+	r.record.Watches = append(r.record.Watches, entry)
 	return nil
 }
 
-// TestDrainUnderFullLoad sends SIGTERM to one of two servers in the middle of 64 uploads, 8 downloads and 4 watches. What can end
+// TestDrain_UnderFullLoad sends SIGTERM to one of two servers in the middle of 64 uploads, 8 downloads and 4 watches. What can end
 // in time ends there; everything else is told SERVER_DRAINING, and ends on the other server under the same request id.
-func TestDrainUnderFullLoad(t *testing.T) {
+func TestDrain_UnderFullLoad(t *testing.T) {
 	const uploads, downloads, watches = 64, 8, 4
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -357,7 +357,7 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report := audit.Check(r.told, e)
+	report := audit.Check(r.record, e)
 	for _, f := range report.Findings {
 		t.Error(f)
 	}
@@ -365,8 +365,8 @@ func TestDrainUnderFullLoad(t *testing.T) {
 		"%d and %d downloads; %d watches went on; acknowledged %d, lost %d, doubled %d, misdelivered %d, orphans %v; all within %.1f s of SIGTERM\n",
 		uploads, endedOn[0].Load(), endedOn[1].Load(), downloadedOn[0].Load(), downloadedOn[1].Load(), report.Watches,
 		report.Acknowledged, report.Count(audit.Lost), report.Count(audit.Doubled), report.Count(audit.Misdelivered), report.Orphans, took.Seconds())
-	if report.Acknowledged != uploads+downloads || report.Watches != watches || len(r.told.Downloads) != downloads {
-		t.Errorf("%d uploads are acknowledged, %d downloads and %d watches were compared", report.Acknowledged, len(r.told.Downloads), report.Watches)
+	if report.Acknowledged != uploads+downloads || report.Watches != watches || len(r.record.Downloads) != downloads {
+		t.Errorf("%d uploads are acknowledged, %d downloads and %d watches were compared", report.Acknowledged, len(r.record.Downloads), report.Watches)
 	}
 	if endedOn[0].Load() == 0 || endedOn[1].Load() == 0 || downloadedOn[0].Load() == 0 || downloadedOn[1].Load() == 0 {
 		t.Error("the load was not mixed")

@@ -54,7 +54,7 @@ const (
 
 func messengers() []*messenger { return []*messenger{connector(), socket()} }
 
-func TestEachCellOfTheTableHasCases(t *testing.T) {
+func TestFaultTable_EachCellHasCases(t *testing.T) {
 	for _, m := range messengers() {
 		type cell struct {
 			row, column int
@@ -100,7 +100,7 @@ type result struct {
 	err       error  // what did not hold
 }
 
-func TestFaultsLoseAndDoubleNothing(t *testing.T) {
+func TestFaultTable_LosesAndDoublesNothing(t *testing.T) {
 	var matrix bytes.Buffer
 	w := tabwriter.NewWriter(&matrix, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "messenger \\ call\t"+strings.Join(deedNames, "\t"))
@@ -306,7 +306,7 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	var struck func() bool
 	arm := func() {
 		struck = t.arm(l)
-		if t.told {
+		if t.unanswered {
 			l.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", DropAfter: true, Count: 1})
 		}
 	}
@@ -410,7 +410,7 @@ func (l *lane) storeOnly(ctx context.Context, t *trial, c *consumer) error {
 // upload sends a file, and repeats it under its request id until the outcome is known.
 func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, which string) error {
 	s := t.sending(c, which)
-	told := audit.Told{
+	entry := audit.Upload{
 		Case: s.caption, RequestID: s.requestID, Mark: s.caption, Owner: c.owner,
 		Conversation: path.Base(c.conversation), SHA256: hex.EncodeToString(s.sum[:]), Size: int64(len(s.data)), Spoiled: t.spoiled,
 	}
@@ -420,7 +420,7 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 	file, err := s.send(first, caller)
 	for try := 1; err != nil && !harness.Definite(err) && try <= 3; try++ {
 		if unconfirmed(t.over, err) {
-			told.Late = true
+			entry.Late = true
 			if err := t.over.settle(ctx, l); err != nil { // a webhook may confirm it
 				return err
 			}
@@ -429,16 +429,16 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 	}
 	switch {
 	case err == nil:
-		told.Outcome = audit.Acknowledged
-		told.StoragePath, told.Sequence = file.GetStoragePath(), file.GetMessageSequence()
+		entry.Outcome = audit.Acknowledged
+		entry.StoragePath, entry.Sequence = file.GetStoragePath(), file.GetMessageSequence()
 	case harness.Definite(err):
-		told.Outcome, told.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
+		entry.Outcome, entry.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
 	case unconfirmed(t.over, err):
-		told.Outcome, told.Reason = audit.Unconfirmed, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
+		entry.Outcome, entry.Reason = audit.Unconfirmed, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
 	default:
-		told.Outcome, told.Reason = audit.Unknown, err.Error()
+		entry.Outcome, entry.Reason = audit.Unknown, err.Error()
 	}
-	l.told.Uploads = append(l.told.Uploads, told)
+	l.record.Uploads = append(l.record.Uploads, entry)
 	return err
 }
 
@@ -451,7 +451,7 @@ func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfi
 	if err := l.upload(ctx, t, c, c.direct, ""); err != nil {
 		return fmt.Errorf("the upload before it: %w", err)
 	}
-	file := l.told.Uploads[len(l.told.Uploads)-1]
+	file := l.record.Uploads[len(l.record.Uploads)-1]
 	arm()
 	o := lpfileshare.DownloadOptions{Conversation: c.conversation, StoragePath: file.StoragePath, ChunkBytes: 4 << 10, RetryFor: 30 * time.Second}
 	var got bytes.Buffer
@@ -459,7 +459,7 @@ func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfi
 		return err
 	}
 	sum := sha256.Sum256(got.Bytes())
-	l.told.Downloads = append(l.told.Downloads, audit.Downloaded{Case: t.name(), Path: file.StoragePath, SHA256: hex.EncodeToString(sum[:])})
+	l.record.Downloads = append(l.record.Downloads, audit.Download{Case: t.name(), Path: file.StoragePath, SHA256: hex.EncodeToString(sum[:])})
 	return nil
 }
 
@@ -496,18 +496,18 @@ func (l *lane) watch(ctx context.Context, t *trial, c *consumer, caller *lpfiles
 			return fmt.Errorf("the upload beside it: %w", err)
 		}
 	}
-	told := audit.Watched{Case: t.name(), Conversation: path.Base(c.conversation), Spoiled: t.spoiled}
+	entry := audit.Watch{Case: t.name(), Conversation: path.Base(c.conversation), Spoiled: t.spoiled}
 	limit := time.NewTimer(20 * time.Second)
 	defer limit.Stop()
-	missing := func() bool { return len(told.Marks) < files }
+	missing := func() bool { return len(entry.Marks) < files }
 	for missing() {
 		select {
 		case mark := <-came:
-			told.Marks = append(told.Marks, mark)
+			entry.Marks = append(entry.Marks, mark)
 			continue
 		case err := <-ended:
-			told.Broken = true
-			return l.watched(told, fmt.Errorf("the watch ended: %w", err))
+			entry.Broken = true
+			return l.watched(entry, fmt.Errorf("the watch ended: %w", err))
 		case <-limit.C:
 		}
 		break
@@ -515,19 +515,19 @@ func (l *lane) watch(ctx context.Context, t *trial, c *consumer, caller *lpfiles
 	// Once more, and it would come now.
 	select {
 	case mark := <-came:
-		told.Marks = append(told.Marks, mark)
+		entry.Marks = append(entry.Marks, mark)
 	case <-time.After(100 * time.Millisecond):
 	}
 	stop()
 	<-ended
 	if missing() {
-		return l.watched(told, fmt.Errorf("%d of %d files came", len(told.Marks), files))
+		return l.watched(entry, fmt.Errorf("%d of %d files came", len(entry.Marks), files))
 	}
-	return l.watched(told, nil)
+	return l.watched(entry, nil)
 }
 
-func (l *lane) watched(w audit.Watched, err error) error {
-	l.told.Watches = append(l.told.Watches, w)
+func (l *lane) watched(w audit.Watch, err error) error {
+	l.record.Watches = append(l.record.Watches, w)
 	return err
 }
 

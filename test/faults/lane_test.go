@@ -60,7 +60,7 @@ type lane struct {
 	hooks             *proxy.Proxy // nil where there are no webhooks
 	server            *harness.Server
 	direct            *lpfileshare.Client // past the proxy
-	told              audit.Account
+	record            audit.Record
 }
 
 // openLane starts a lane. The caller closes it, even after an error.
@@ -164,7 +164,7 @@ func (l *lane) audit(ctx context.Context) (audit.Report, error) {
 	if err != nil {
 		return audit.Report{}, err
 	}
-	return audit.Check(l.told, e), nil
+	return audit.Check(l.record, e), nil
 }
 
 // A consumer is a new one, with a conversation of its own.

@@ -96,7 +96,7 @@ func connector() *messenger {
 			},
 		},
 		more: []state{{
-			name: "webhook delivery", told: true,
+			name: "webhook delivery", unanswered: true,
 			place: webhookDelivery, publish: webhookDelivery,
 			lost: func(v int) place {
 				if v%2 == 0 {

@@ -55,8 +55,8 @@ type state struct {
 	deed deed
 	// fresh tells that no session is open yet, or that the tokens are of no more use.
 	fresh bool
-	// told tells that LivePerson's answer to the first message is lost, so that only its webhook tells of it.
-	told bool
+	// unanswered means that LivePerson's answer to the first message is lost, so that only its webhook reports the message.
+	unanswered bool
 	// open tells that a fault may leave nobody to say whether the message left, where LivePerson cannot be asked.
 	open bool
 	// place is where variant v strikes, and when the answer is to be lost where lost does not say otherwise.
@@ -242,7 +242,7 @@ func statesOf(m *messenger) []state {
 			},
 		},
 		{
-			name: "watch", deed: watch, told: m.hooked(),
+			name: "watch", deed: watch, unanswered: m.hooked(),
 			place: func(v int) place {
 				if v%2 == 0 {
 					return m.news(spread(v))

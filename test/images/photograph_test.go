@@ -129,7 +129,7 @@ func fitted(conversation string) lpfileshare.UploadOptions {
 	}
 }
 
-func TestAPhotographArrivesUprightSmallAndClean(t *testing.T) {
+func TestPhotograph_ArrivesUprightSmallAndClean(t *testing.T) {
 	photo := photograph(t)
 	if found := tags(t, photo); found["GPSLatitude"].Value == nil || found["Orientation"].Value != uint16(6) {
 		t.Fatalf("the photograph has no place or orientation: %v", found)
@@ -166,8 +166,8 @@ func TestAPhotographArrivesUprightSmallAndClean(t *testing.T) {
 	}
 }
 
-// TestSixtyFourPhotographsStayInsideTheBudget sends them all at once. They wait for room and for their turn to be decoded.
-func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
+// TestMemory_64PhotographsStayWithinTheBudget sends them all at once. They wait for room and for their turn to be decoded.
+func TestMemory_64PhotographsStayWithinTheBudget(t *testing.T) {
 	const uploads, files, decoding = 64, 128 * mib, 192 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
@@ -204,9 +204,9 @@ func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
 	}
 }
 
-// TestProgressiveJPEGsStayInsideTheBudget sends JPEGs whose decoder keeps every coefficient until the end. With 12 megapixels that is
+// TestMemory_ProgressiveJPEGsStayWithinTheBudget sends JPEGs whose decoder keeps every coefficient until the end. With 12 megapixels that is
 // 180 MB, so that only one at a time finds room.
-func TestProgressiveJPEGsStayInsideTheBudget(t *testing.T) {
+func TestMemory_ProgressiveJPEGsStayWithinTheBudget(t *testing.T) {
 	const uploads, files, decoding = 6, 64 * mib, 240 * mib
 	b := craft.FlatJPEG(0xc2, 4000, 3000, 100, 64, -64)
 	s := startServer(t, "--fit-images", "--max-file-bytes=100000", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding))

@@ -67,12 +67,12 @@ func halfOpens(tb testing.TB, token, conversation string) []halfOpen {
 	}
 }
 
-// TestHalfOpenStreamsEnd opens 10,000 streams, 250 a connection, in ten ways of leaving them half open. All end by the server's
+// TestHostile_HalfOpenStreamsEnd opens 10,000 streams, 250 a connection, in ten ways of leaving them half open. All end by the server's
 // own doing, each with the status that it should, and what they took is given back while the connections stay open.
 //
 // It does so twice. After the first time there is more in use than before: what Go keeps of goroutines for others to come, and the
 // ledger's records of request ids, of which 2,000 were named. The second time shows that nothing else is left.
-func TestHalfOpenStreamsEnd(t *testing.T) {
+func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
 	const connections, each, idle = 40, 250, 8 * time.Second
 	s := startServer(t, "--documents", "--upload-idle-timeout="+idle.String(), "--max-uploads-per-caller=10000", "--queue-length=10000")
 	consumer := s.Consumer(t)
@@ -193,9 +193,9 @@ func upload(ctx context.Context, c *lpfileshare.Client, conversation string, dat
 	return err
 }
 
-// TestConnectionsThatSayNothingEnd opens 10,000 connections (or as many as this process may) that never speak HTTP/2. The server
+// TestHostile_SilentConnectionsEnd opens 10,000 connections (or as many as this process may) that never speak HTTP/2. The server
 // ends them after 20 s, and serves others meanwhile.
-func TestConnectionsThatSayNothingEnd(t *testing.T) {
+func TestHostile_SilentConnectionsEnd(t *testing.T) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
@@ -234,8 +234,8 @@ func TestConnectionsThatSayNothingEnd(t *testing.T) {
 	checkBack(t, before, after)
 }
 
-// TestFloodsOfFrames sends what gRPC itself must withstand: it does, in memory that stays bounded, and serves others meanwhile.
-func TestFloodsOfFrames(t *testing.T) {
+// TestHostile_FrameFloods sends what gRPC itself must withstand: it does, in memory that stays bounded, and serves others meanwhile.
+func TestHostile_FrameFloods(t *testing.T) {
 	s := startServer(t, "--documents")
 	consumer := s.Consumer(t)
 	conversation, client := consumer.Conversation, consumer.Client
@@ -353,9 +353,9 @@ func TestFloodsOfFrames(t *testing.T) {
 	checkBack(t, before, s.settled(t, 1))
 }
 
-// TestReadersWhoTakeNothing opens 250 downloads whose reader gives no window: the server lets them go after --read-stall. What
+// TestHostile_StalledReaders opens 250 downloads whose reader gives no window: the server lets them go after --read-stall. What
 // gRPC has queued for them, a message of up to 1 MiB for each, it keeps until the stream is reset or the connection ends.
-func TestReadersWhoTakeNothing(t *testing.T) {
+func TestHostile_StalledReaders(t *testing.T) {
 	s := startServer(t, "--documents", "--read-stall=3s")
 	consumer := s.Consumer(t)
 	token, conversation, client := consumer.Token, consumer.Conversation, consumer.Client

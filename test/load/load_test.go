@@ -61,7 +61,7 @@ func startServerBefore(tb testing.TB, sb *sandbox.Sandbox, args ...string) *serv
 // text is a file of n bytes that any check takes for plain text.
 func text(n int) []byte { return bytes.Repeat([]byte("0123456789abcde\n"), n/16+1)[:n] }
 
-func TestMemoryStaysWithinTheBudgetOf200Uploads(t *testing.T) {
+func TestMemory_200UploadsStayWithinTheBudget(t *testing.T) {
 	const budget, uploads = 128 * mib, 200
 	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--max-uploads-per-caller=200")
 	s.sb.Inject(sandbox.Fault{On: "store:PUT", BytesPerSecond: 6_000_000})
@@ -90,7 +90,7 @@ func TestMemoryStaysWithinTheBudgetOf200Uploads(t *testing.T) {
 	checkPeak(t, s.Memory(t, "VmHWM"), budget)
 }
 
-func TestMemoryStaysWithinTheBudgetWith1ByteChunks(t *testing.T) {
+func TestMemory_1ByteChunksStayWithinTheBudget(t *testing.T) {
 	const budget = 128 * mib
 	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--max-sessions=100", "--preview-memory=16MiB")
 	clients, conv := s.Clients(t, 1)

@@ -26,7 +26,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-func TestEveryTypeGoesUpAndDown(t *testing.T) {
+func TestUpload_EveryType(t *testing.T) {
 	office := append([]byte("PK\x03\x04"), bytes.Repeat([]byte("office"), 1000)...)
 	for _, digest := range []string{"sha1", "sha256"} {
 		t.Run(digest, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestEveryTypeGoesUpAndDown(t *testing.T) {
 	}
 }
 
-func TestPartsOfAFile(t *testing.T) {
+func TestDownload_Ranges(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	data := photo(t, 1_000_000)
@@ -105,7 +105,7 @@ type lateClock struct{ behind atomic.Int64 }
 
 func (l *lateClock) now() time.Time { return time.Now().Add(-time.Duration(l.behind.Load())) }
 
-func TestURLsThatExpire(t *testing.T) {
+func TestUpload_ExpiredURLs(t *testing.T) {
 	t.Run("one that is over is replaced, and the caller does not notice", func(t *testing.T) {
 		var clock lateClock
 		w := newWorld(t, sandbox.Options{Now: clock.now})
@@ -164,7 +164,7 @@ func TestURLsThatExpire(t *testing.T) {
 	})
 }
 
-func TestWhatSwiftRefuses(t *testing.T) {
+func TestUpload_SwiftRejections(t *testing.T) {
 	t.Run("413", func(t *testing.T) {
 		w := newWorld(t, sandbox.Options{}, "--max-file-bytes=5000000")
 		c := w.consumer()
@@ -196,8 +196,8 @@ func TestWhatSwiftRefuses(t *testing.T) {
 	})
 }
 
-// TestBytesThatChangeOnTheWay puts something before Swift that spoils what passes: Swift stores that, and its ETag tells.
-func TestBytesThatChangeOnTheWay(t *testing.T) {
+// TestUpload_DamagedBytesAreDetected puts something before Swift that spoils what passes: Swift stores that, and its ETag tells.
+func TestUpload_DamagedBytesAreDetected(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		times int64
@@ -263,7 +263,7 @@ func (s *spoiled) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func TestWhoeverGoesAwayLeavesNothing(t *testing.T) {
+func TestUpload_AbortedLeavesNothing(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	data := photo(t, 3_000_000)
@@ -307,8 +307,8 @@ func TestWhoeverGoesAwayLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestABadFileIsNeverStored sends another file than was announced. The server streams it to Swift as it comes, all but its end.
-func TestABadFileIsNeverStored(t *testing.T) {
+// TestUpload_BadFileIsNeverStored sends another file than was announced. The server streams it to Swift as it comes, all but its end.
+func TestUpload_BadFileIsNeverStored(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	data := photo(t, 3_000_000)
@@ -322,9 +322,9 @@ type failing struct{ error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.error }
 
-// TestASenderSlowerThanSwiftWaits stops in the middle for longer than Swift's client_timeout. Swift gives that PUT up; the server
+// TestUpload_SlowerThanSwiftTimeout stops in the middle for longer than Swift's client_timeout. Swift gives that PUT up; the server
 // repeats it from its memory.
-func TestASenderSlowerThanSwiftWaits(t *testing.T) {
+func TestUpload_SlowerThanSwiftTimeout(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	if w.swift.clientTimeout > 10*time.Second {
@@ -347,7 +347,7 @@ func TestASenderSlowerThanSwiftWaits(t *testing.T) {
 	}
 }
 
-func TestTheObjectServerStopsAnsweringForAWhile(t *testing.T) {
+func TestObjectServer_StopsAnswering(t *testing.T) {
 	for _, length := range []time.Duration{time.Second, 4500 * time.Millisecond} {
 		t.Run(length.String(), func(t *testing.T) {
 			w := newWorld(t, sandbox.Options{})
@@ -375,14 +375,14 @@ func TestTheObjectServerStopsAnsweringForAWhile(t *testing.T) {
 	}
 }
 
-func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
+func TestObjectServer_DiesDuringTransfer(t *testing.T) {
 	t.Run("and comes back", func(t *testing.T) {
 		w := newWorld(t, sandbox.Options{})
 		c := w.consumer()
 		data := photo(t, 3_000_000)
 		resp, err := c.once(t.Context(), "a.jpg", halfway(data, func() {
 			w.swift.kill(t)
-			w.swift.mend(t)
+			w.swift.repair(t)
 		}))
 		if err != nil {
 			t.Fatal(err)
@@ -394,7 +394,7 @@ func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
 		var got bytes.Buffer
 		_, err = c.Download(t.Context(), lpfileshare.DownloadOptions{Name: resp.GetFile().GetName(), RetryFor: -1}, &halfwayWriter{&got, len(data) / 2, func() {
 			w.swift.kill(t)
-			w.swift.mend(t)
+			w.swift.repair(t)
 		}})
 		if err != nil || sum(got.Bytes()) != sum(data) {
 			t.Errorf("the download: %v, %d bytes", err, got.Len())
@@ -408,7 +408,7 @@ func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
 		c := w.consumer()
 		there := w.upload(c, "there.jpg", photo(t, 10_000))
 		data, id := photo(t, 3_000_000), uuid.NewString()
-		t.Cleanup(func() { w.swift.mend(t) })
+		t.Cleanup(func() { w.swift.repair(t) })
 		_, err := c.attempt(t.Context(), "a.jpg", id, halfway(data, func() { w.swift.kill(t) }))
 		w.reason(err, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE)
 		if _, ok := lpfileshare.RetryDelay(err); !ok {
@@ -416,7 +416,7 @@ func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
 		}
 		_, err = c.Download(t.Context(), lpfileshare.DownloadOptions{Name: there.GetName(), RetryFor: -1}, io.Discard)
 		w.reason(err, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE)
-		w.swift.mend(t)
+		w.swift.repair(t)
 		if a := w.audit(); a.published["a.jpg"] != 0 || len(a.orphans) > 0 {
 			t.Errorf("refused, but %v and %d objects without a message", a.published, len(a.orphans))
 		}
@@ -450,9 +450,9 @@ func (h *halfwayWriter) Write(p []byte) (int, error) {
 	return h.Writer.Write(p)
 }
 
-// TestTheObjectServerComesAndGoesUnderLoad lets callers upload while the object server dies and comes back, again and again.
+// TestObjectServer_RestartsUnderLoad lets callers upload while the object server dies and comes back, again and again.
 // Whoever is refused repeats later under the same request id.
-func TestTheObjectServerComesAndGoesUnderLoad(t *testing.T) {
+func TestObjectServer_RestartsUnderLoad(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	type file struct {
@@ -475,7 +475,7 @@ func TestTheObjectServerComesAndGoesUnderLoad(t *testing.T) {
 		for {
 			w.swift.kill(t)
 			time.Sleep(1700 * time.Millisecond) // longer than the server tries by itself
-			w.swift.mend(t)
+			w.swift.repair(t)
 			select {
 			case <-stop:
 				return
@@ -541,8 +541,8 @@ func TestTheObjectServerComesAndGoesUnderLoad(t *testing.T) {
 	t.Logf("%d uploads, %d refused and repeated, %d objects without a message", len(files), refused.Load(), len(a.orphans))
 }
 
-// TestAPUTThatALaterOneOvertook has the gateway's own store client PUT where Swift has a newer object already: 202.
-func TestAPUTThatALaterOneOvertook(t *testing.T) {
+// TestPut_Superseded has the gateway's own store client PUT where Swift has a newer object already: 202.
+func TestPut_Superseded(t *testing.T) {
 	swift := realSwift(t)
 	client := gateway.New(gateway.Config{BaseURL: gateway.Static(swift.endpoint)})
 	t.Cleanup(func() { client.Close() })

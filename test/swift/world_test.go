@@ -306,8 +306,8 @@ func (c *cluster) kill(t *testing.T) {
 	c.script(t, "down", "--kill", "object")
 }
 
-// mend brings up whatever of Swift does not run, and waits until all of it works. It returns what the script tells.
-func (c *cluster) mend(t *testing.T) string {
+// repair brings up whatever of Swift does not run, and waits until all of it works. It returns what the script tells.
+func (c *cluster) repair(t *testing.T) string {
 	t.Helper()
 	return c.script(t, "up")
 }

@@ -1,6 +1,6 @@
 // Package audit holds what callers were told against what is there.
 //
-// It believes two things only: the callers' own notes of what they asked for and what they were told (Told, Downloaded, Watched),
+// It believes two things only: the callers' own notes of what they asked for and what they were told (Upload, Download, Watch),
 // and the journal of LivePerson's and the store's side (Evidence). It asks the gateway nothing. So it serves whatever the servers
 // are that stood in between, how many, and how many of them were killed.
 //
@@ -47,8 +47,8 @@ func (o Outcome) String() string {
 	return [...]string{"unknown", "acknowledged", "stored", "refused", "unconfirmed"}[o]
 }
 
-// A Told is one upload as its caller saw it.
-type Told struct {
+// A Upload is one upload as its caller saw it.
+type Upload struct {
 	// Case names it in reports.
 	Case string
 	// RequestID is what it was repeated under.
@@ -75,15 +75,15 @@ type Told struct {
 	Spoiled bool
 }
 
-// A Downloaded is one download that was told to be complete.
-type Downloaded struct {
+// A Download is one download that was told to be complete.
+type Download struct {
 	Case   string
 	Path   string
 	SHA256 string
 }
 
-// A Watched is what one watch was told of a conversation, from its beginning on.
-type Watched struct {
+// A Watch is what one watch was told of a conversation, from its beginning on.
+type Watch struct {
 	Case         string
 	Conversation string
 	// Marks are the captions of the files that came, each as often as it came.
@@ -94,11 +94,11 @@ type Watched struct {
 	Spoiled bool
 }
 
-// Account is all that callers were told.
-type Account struct {
-	Uploads   []Told
-	Downloads []Downloaded
-	Watches   []Watched
+// Record is all that callers were told.
+type Record struct {
+	Uploads   []Upload
+	Downloads []Download
+	Watches   []Watch
 }
 
 // A Fault is a promise that was not kept.
@@ -189,7 +189,7 @@ func (r *Report) find(f Fault, in, format string, args ...any) {
 }
 
 // Check compares. Nothing may be going on any more: what is published later would be missed.
-func Check(a Account, e Evidence) Report {
+func Check(a Record, e Evidence) Report {
 	c := &checker{
 		byPath: map[string][]Message{}, byMark: map[string][]Message{}, objects: map[string]Object{}, claimed: map[string]bool{},
 		owners: map[string]string{},
@@ -228,7 +228,7 @@ type checker struct {
 }
 
 // messages are those that belong to an upload, each once.
-func (c *checker) messages(t Told) []Message {
+func (c *checker) messages(t Upload) []Message {
 	all := slices.Clone(c.byMark[t.Mark])
 	if t.StoragePath != "" {
 		all = append(all, c.byPath[t.StoragePath]...)
@@ -239,7 +239,7 @@ func (c *checker) messages(t Told) []Message {
 	return slices.Compact(all)
 }
 
-func (c *checker) upload(t Told) {
+func (c *checker) upload(t Upload) {
 	r := &c.report
 	r.Uploads++
 	there := c.messages(t)
@@ -279,7 +279,7 @@ func (c *checker) upload(t Told) {
 	}
 }
 
-func (c *checker) acknowledged(t Told, there []Message) {
+func (c *checker) acknowledged(t Upload, there []Message) {
 	r := &c.report
 	if len(there) == 0 {
 		r.find(Lost, t.Case, "acknowledged as %s, and there is no message", t.StoragePath)
@@ -314,7 +314,7 @@ func (c *checker) bytes(in, path, sha string, size int64) {
 	}
 }
 
-func (c *checker) download(d Downloaded) {
+func (c *checker) download(d Download) {
 	c.report.Downloads++
 	o, ok := c.objects[d.Path]
 	switch {
@@ -325,7 +325,7 @@ func (c *checker) download(d Downloaded) {
 	}
 }
 
-func (c *checker) watch(w Watched, published []Message) {
+func (c *checker) watch(w Watch, published []Message) {
 	c.report.Watches++
 	if w.Spoiled {
 		return // what it was told may have been altered on the way, which nothing on a leg without TLS could show
@@ -349,14 +349,14 @@ func (c *checker) watch(w Watched, published []Message) {
 }
 
 // strangers finds what nobody accounts for: messages, and objects that no message shows.
-func (c *checker) strangers(a Account, e Evidence) {
+func (c *checker) strangers(a Record, e Evidence) {
 	r := &c.report
 	for _, m := range e.Published {
 		if !c.claimed[m.Path] {
 			r.find(Stranger, "message", "nobody asked for %v", m)
 		}
 	}
-	byOwner := map[string][]Told{}
+	byOwner := map[string][]Upload{}
 	for _, t := range a.Uploads {
 		byOwner[t.Owner] = append(byOwner[t.Owner], t)
 	}
@@ -374,7 +374,7 @@ func (c *checker) strangers(a Account, e Evidence) {
 }
 
 // explain says why an object is there that no message shows; nothing if its owner has done nothing that would leave one.
-func explain(o Object, whose []Told) string {
+func explain(o Object, whose []Upload) string {
 	for _, t := range whose {
 		switch same := t.SHA256 == o.SHA256; {
 		case same && t.Outcome == Refused:
