@@ -73,8 +73,7 @@ func TestAgentLogin_IsRefreshedWhileItsSessionIsOpen(t *testing.T) {
 	}
 }
 
-// TestAgentLogin_EndsWithSignOut shows that nothing is left of a login: not the session that is open, not the watch that runs on it, not the
-// token; and that a second server, which answers for the first, does not take it either.
+// A sign-out ends the login on this server and on a second one: the open session, the watch on it, and the token.
 func TestAgentLogin_EndsWithSignOut(t *testing.T) {
 	t.Parallel()
 	key := filepath.Join(t.TempDir(), "key")
@@ -162,7 +161,7 @@ func TestAgentLogin_ReportsLivePersonErrors(t *testing.T) {
 		wantReason(t, err, want)
 		wait, _ := lpfileshare.RetryDelay(err)
 		if status == 429 && wait != 5*time.Second {
-			t.Errorf("after a 429 the caller is told to wait %v, and LivePerson wants 5 s", wait)
+			t.Errorf("after a 429 RetryInfo says %v, and LivePerson wants 5 s", wait)
 		}
 		if status == 451 && !strings.Contains(err.Error(), "blocked") {
 			t.Errorf("451 does not say what it is: %v", err)

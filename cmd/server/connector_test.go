@@ -218,7 +218,7 @@ func TestConnectorUpload_LostAnswerIsNotSentAgain(t *testing.T) {
 						t.Errorf("try %d: %v", try, resp)
 					}
 				case err == nil:
-					t.Errorf("try %d: without webhooks nobody can have told: %v", try, resp)
+					t.Errorf("try %d: without webhooks the message cannot be confirmed: %v", try, resp)
 				default:
 					wantReason(t, err, pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED)
 				}

@@ -41,8 +41,8 @@ func TestHealth(t *testing.T) {
 		t.Fatalf("the watch begins with %v, %v", first, err)
 	}
 	w.server.Quit()
-	if told, err := watch.Recv(); err != nil || told.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
-		t.Errorf("the drain is told by %v, %v", told, err)
+	if next, err := watch.Recv(); err != nil || next.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("when the drain begins the watch sends %v, %v", next, err)
 	}
 	w.stop() // fails after a minute if the watch delays the drain
 }

@@ -32,8 +32,8 @@ func begin(ctx context.Context, c *lpfileshare.Client, conversation, requestID s
 	return err
 }
 
-// Who is not admitted is told so at the first message, before LivePerson, the store or the ledger hear of it: not even a socket is
-// opened for the token.
+// Admission control rejects an upload at its first message, before it reaches LivePerson, the store or the ledger. No socket is opened
+// for the token.
 func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 	for limit, queue := range map[string]string{"budget": "--queue-length=10", "queue": "--queue-length=0"} {
 		t.Run(limit, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 	}
 }
 
-// A connection too many waits until another has gone.
+// A connection above the limit waits until another has ended.
 func TestConnections_AreLimited(t *testing.T) {
 	w := newWorld(t, sandbox.Options{}, "--max-connections=2")
 	alive := func(c *lpfileshare.Client, within time.Duration) error {

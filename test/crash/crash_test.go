@@ -1,5 +1,5 @@
 // Package crash kills and stops servers in every state of the ledger, while the client helper repeats its upload at another one
-// under the same request id, and has an auditor compare what callers were told with what is there.
+// under the same request id. An auditor compares the results that callers got with what LivePerson and the store have.
 //
 // Three servers share a ledger on three NATS nodes; all six are processes. An upload is held at a place by a proxy: the NATS
 // answer to the write of a state, LivePerson's or the store's answer, the caller's bytes, the answer to the caller. GetUpload on
@@ -182,7 +182,7 @@ func run(t *testing.T, todo []trial, lanes int) ([]result, audit.Report) {
 	return results, report
 }
 
-// repair starts what has died, and waits until all is whole.
+// repair starts what was killed, and waits until everything is ready.
 func (l *lane) repair(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -243,7 +243,7 @@ type held struct {
 	caller harness.Consumer
 	entry  audit.Upload
 	data   []byte
-	files  []*pb.File // what callers were told
+	files  []*pb.File // results that callers got
 	answer chan outcome
 	errs   []string
 }
@@ -398,7 +398,7 @@ func (u *held) settle(ctx context.Context) error {
 	return err
 }
 
-// end notes what the callers were told for the auditor, and reports whether the upload was acknowledged. why is how it ended.
+// end records the results for the auditor, and reports whether the upload was acknowledged. why is how it ended.
 func (u *held) end(why error) bool {
 	u.hold.release()
 	if errors.Is(why, errLate) { // it is settled all the same: it must be neither lost nor doubled
@@ -407,7 +407,7 @@ func (u *held) end(why error) bool {
 	u.cancel()
 	for _, f := range u.files {
 		if u.entry.StoragePath != "" && (u.entry.StoragePath != f.GetStoragePath() || u.entry.Sequence != f.GetMessageSequence()) {
-			u.entry.Reason = "two callers were told different files" // which the auditor then finds as lost
+			u.entry.Reason = "two callers got different files" // which the auditor then finds as lost
 			u.entry.Sequence = -1
 			continue
 		}

@@ -312,7 +312,7 @@ func (l *lane) close() error {
 	return errors.Join(errs...)
 }
 
-// audit holds what the lane's callers were told against what the sandbox has noted. Nothing may be going on any more.
+// audit compares the results that the lane's callers got with the sandbox's journal. No call may be running.
 func (l *lane) audit(ctx context.Context) (audit.Report, error) {
 	e, err := audit.Fetch(ctx, l.sb.URL())
 	if err != nil {

@@ -64,7 +64,7 @@ type replicated struct {
 	t             *testing.T
 	sb            *sandbox.Sandbox
 	first, second *harness.Server
-	draining      chan struct{} // closed when the first has been told
+	draining      chan struct{} // closed when the first server drains
 	mu            sync.Mutex
 	record        audit.Record
 }
@@ -111,7 +111,7 @@ func (r *replicated) caller(ctx context.Context) caller {
 	return caller{owner: in.ID, conversation: in.Conversation, first: in.Client, second: r.second.Dial(r.t).As(in.Credential())}
 }
 
-// sentAway checks that a call was ended by the drain, in words: SERVER_DRAINING, and when to come again.
+// sentAway checks that the drain ended a call: SERVER_DRAINING, with RetryInfo.
 func sentAway(err error) error {
 	after, ok := lpfileshare.RetryDelay(err)
 	if err == nil || lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_SERVER_DRAINING || !ok || after <= 0 {
@@ -241,8 +241,7 @@ func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
 	return nil
 }
 
-// TestDrain_UnderFullLoad sends SIGTERM to one of two servers in the middle of 64 uploads, 8 downloads and 4 watches. What can end
-// in time ends there; everything else is told SERVER_DRAINING, and ends on the other server under the same request id.
+// SIGTERM goes to one of two servers in the middle of 64 uploads, 8 downloads and 4 watches. What can end in time ends there; everything else gets SERVER_DRAINING, and ends on the other server under the same request id.
 func TestDrain_UnderFullLoad(t *testing.T) {
 	const uploads, downloads, watches = 64, 8, 4
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -340,7 +339,7 @@ func TestDrain_UnderFullLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(r.draining)
-	t.Run("newcomers", func(t *testing.T) { newcomers(t, r, callers[0]) })
+	t.Run("new calls", func(t *testing.T) { newCalls(t, r, callers[0]) })
 	load.Wait()
 	stopWatching()
 	watchers.Wait()
@@ -361,7 +360,7 @@ func TestDrain_UnderFullLoad(t *testing.T) {
 	for _, f := range report.Findings {
 		t.Error(f)
 	}
-	fmt.Fprintf(&summary, "drain: %d uploads: %d ended where they began, %d were told SERVER_DRAINING and ended on the other server; "+
+	fmt.Fprintf(&summary, "drain: %d uploads: %d ended where they began, %d got SERVER_DRAINING and ended on the other server; "+
 		"%d and %d downloads; %d watches went on; acknowledged %d, lost %d, doubled %d, misdelivered %d, orphans %v; all within %.1f s of SIGTERM\n",
 		uploads, endedOn[0].Load(), endedOn[1].Load(), downloadedOn[0].Load(), downloadedOn[1].Load(), report.Watches,
 		report.Acknowledged, report.Count(audit.Lost), report.Count(audit.Doubled), report.Count(audit.Misdelivered), report.Orphans, took.Seconds())
@@ -373,8 +372,8 @@ func TestDrain_UnderFullLoad(t *testing.T) {
 	}
 }
 
-// newcomers come to a server that drains: over a new connection they are told so, and by the health service before.
-func newcomers(t *testing.T, r *replicated, c caller) {
+// newCalls makes calls to a draining server over a new connection. The health service and the calls report the drain.
+func newCalls(t *testing.T, r *replicated, c caller) {
 	fresh, err := lpfileshare.Dial(r.first.Addr, lpfileshare.WithDialOptions(grpc.WithDisableHealthCheck()))
 	if err != nil {
 		t.Fatal(err)
@@ -396,7 +395,7 @@ func newcomers(t *testing.T, r *replicated, c caller) {
 		Conversation: c.conversation, FileType: pb.FileType_FILE_TYPE_TXT, SizeBytes: new(int64(1)),
 	}}})
 	if _, err := stream.CloseAndRecv(); err == nil {
-		t.Error("a new upload was let in")
+		t.Error("a new upload was accepted")
 	} else if err := sentAway(err); err != nil {
 		t.Errorf("a new upload over a new connection: %v", err)
 	}

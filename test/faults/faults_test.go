@@ -1,15 +1,18 @@
-// Package faults breaks the gateway's connections in every state and in every way, with servers that run as processes, and has an
-// auditor compare what callers were told with what is there.
+// Package faults breaks the server's connections in every state and in every way. Each server is a process. An auditor compares the
+// results that callers got with what LivePerson and the store have.
 //
-// Faults strike once. So a caller who goes on under one request id must succeed in the end, whatever broke, unless the trouble was
-// an answer that says that it is final, or bytes were spoiled on a leg that only TLS protects. A spoiled request may be refused,
-// and a spoiled answer misread; neither may lose a file, double it, or publish it after a refusal.
+// A fault strikes once. A caller that repeats under one request id must therefore succeed in the end, unless the fault was a final
+// error, or damaged bytes on a leg that only TLS protects. A damaged request may be rejected, and a damaged response misread.
+// Neither may lose a file, publish it twice, or publish it after a rejection.
 //
-// The table of table_test.go is states by kinds of faults; each cell has cases of its own. It is run over each messenger
-// (messenger_test.go). Over the Connector API nobody can ask whether a message is there, so that a message that did not leave may be
-// LP_PUBLISH_UNCONFIRMED for ever; one that is there is told of, and must be acknowledged. With LPFILESHARE_FAULTS=all each case
-// of the table is run, else a sample of it. LPFILESHARE_FAULTS_SEED shifts the byte positions, LPFILESHARE_FAULTS_ONLY picks the
-// cases whose names hold a text ("publish answer/RST"), LPFILESHARE_FAULTS_LANES says how many run at once.
+// The table of table_test.go is states by kinds of faults. Each cell has cases of Upload, Download or WatchFiles; UploadSmallFile and
+// PublishUpload have a column of their own, over all kinds. The table is run over each messenger (messenger_test.go). The Connector
+// API cannot be asked whether a message exists, so a message that was never published may stay LP_PUBLISH_UNCONFIRMED. A webhook
+// reports a message that was published, so that one must be acknowledged.
+//
+// LPFILESHARE_FAULTS=all runs every case, otherwise a sample. LPFILESHARE_FAULTS_SEED shifts the byte positions,
+// LPFILESHARE_FAULTS_ONLY selects cases whose names contain a text ("publish answer/RST"), and LPFILESHARE_FAULTS_LANES is the number
+// of cases at a time.
 package faults
 
 import (
@@ -291,7 +294,7 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 		}
 	}
 	if t.fresh {
-		if err := t.over.unlet(ctx, l); err != nil {
+		if err := t.over.reauthenticate(ctx, l); err != nil {
 			return r, err
 		}
 	}

@@ -24,7 +24,7 @@ type messenger struct {
 	protocol proxy.Protocol
 	// domains are the services that are reached on that way.
 	domains []string
-	// opening is the state in which the gateway gets to be let in, more those that the other messenger has not.
+	// opening is the state in which the gateway authenticates; more are states that the other messenger does not have.
 	opening state
 	more    []state
 	// urlAnswer and publishAnswer are what only these answers say.
@@ -39,8 +39,8 @@ type messenger struct {
 	flags func(dir string) ([]string, error)
 	// signIn makes a new consumer, and open its conversation.
 	signIn func(ctx context.Context, l *lane) (lpfileshare.Identity, string, error)
-	// unlet has the gateway ask to be let in again.
-	unlet func(ctx context.Context, l *lane) error
+	// reauthenticate makes the gateway authenticate again.
+	reauthenticate func(ctx context.Context, l *lane) error
 	// settle waits until nothing is going on between LivePerson and the gateway, after a case.
 	settle func(ctx context.Context, l *lane) error
 }
@@ -62,7 +62,7 @@ func connector() *messenger {
 			sum := sha256.Sum256([]byte(account + "\x00consumer\x00" + external)) // LivePerson's id of it, as the sandbox makes it
 			return lpfileshare.ExternalConsumerID(external), hex.EncodeToString(sum[:]), nil
 		},
-		unlet: func(_ context.Context, l *lane) error {
+		reauthenticate: func(_ context.Context, l *lane) error {
 			l.sb.Inject(sandbox.Fault{On: "ms.GenerateURLForUploadFile", Status: 401, Count: 1})
 			return nil
 		},
@@ -156,8 +156,8 @@ func socket() *messenger {
 			c, err := harness.SignUp(ctx, l.direct, account)
 			return c.Credential(), c.ID, err
 		},
-		unlet:  dropSockets,
-		settle: dropSockets,
+		reauthenticate: dropSockets,
+		settle:         dropSockets,
 		opening: state{
 			name: "opening the session", fresh: true,
 			place: func(v int) place {

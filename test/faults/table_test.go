@@ -444,7 +444,7 @@ func newTrial(m *messenger, st *state, d deed, seed uint64, s, k, v int) *trial 
 		// The signature has the body to go by, and LivePerson delivers again what is not taken.
 		t.spoiled, t.sure = false, true
 		if f.Kind == proxy.Stall {
-			f.For += 2 * settle // some come when the caller has been told that it is not known
+			f.For += 2 * settle // some arrive after LP_PUBLISH_UNCONFIRMED
 		}
 	}
 	return t

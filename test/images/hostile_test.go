@@ -365,7 +365,7 @@ server three times, holds the answers against this table, and what is stored aga
 that took. "Made to fit" is into 4,000 bytes, "decoding memory" 64 MiB. "As it came" means that not a byte was changed.
 
 An image is accepted by its header: what stands behind that is the reader's to judge, and LivePerson's, which rebuilds files after
-upload. Whoever wants nothing to pass but the picture asks for stripping.
+upload. A caller that wants only the picture to pass asks for stripping.
 
 `
 

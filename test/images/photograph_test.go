@@ -81,7 +81,7 @@ func tags(t testing.TB, b []byte) map[string]imagemeta.TagInfo {
 func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, limit int) {
 	t.Helper()
 	if len(b) > limit || int64(len(b)) != r.GetFile().GetStoredSizeBytes() {
-		t.Errorf("%d bytes are stored, %d were told, %d are allowed", len(b), r.GetFile().GetStoredSizeBytes(), limit)
+		t.Errorf("%d bytes are stored, %d are reported, %d are allowed", len(b), r.GetFile().GetStoredSizeBytes(), limit)
 	}
 	if sum := sha256.Sum256(b); !bytes.Equal(sum[:], r.GetFile().GetUploadedChecksums().GetSha256()) {
 		t.Error("the answer has other checksums than the stored bytes")

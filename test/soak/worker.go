@@ -172,7 +172,7 @@ func (w *worker) download(ctx context.Context) {
 	begun := time.Now()
 	sum := sha256.New()
 	if _, err := w.client.As(w.id).Download(ctx, o, &slowWriter{sum, time.Duration(20+w.rng.IntN(200)) * time.Millisecond}); err != nil {
-		return // it was told so; what it was told to be whole is compared
+		return // the error was reported; only complete downloads are compared
 	}
 	w.m.done(false, time.Since(begun))
 	w.record.Downloads = append(w.record.Downloads, audit.Download{Case: file.Case, Path: file.StoragePath, SHA256: hex.EncodeToString(sum.Sum(nil))})
@@ -258,7 +258,7 @@ func makeTrouble(ctx context.Context, h *house, m *meter, seed uint64) {
 	}
 }
 
-// sandboxFaults is trouble that passes: whoever goes on must succeed.
+// sandboxFaults is trouble that passes: a caller that retries must succeed.
 var sandboxFaults = []sandbox.Fault{
 	{On: "store:PUT", Status: 503}, {On: "store:PUT", Status: 408}, {On: "store:PUT", Status: 429, RetryAfter: 1}, {On: "store:PUT", Expire: true},
 	{On: "store:PUT", CutAfter: 3_000}, {On: "store:PUT", Drop: true}, {On: "store:PUT", DropAfter: true}, {On: "store:PUT", Corrupt: true},

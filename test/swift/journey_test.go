@@ -297,7 +297,7 @@ func TestUpload_AbortedLeavesNothing(t *testing.T) {
 	harness.Eventually(t, "Swift has noticed that two PUTs ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 2 })
 	w.nothing()
 
-	// The next server does it, and whoever was in the middle leaves no trace.
+	// The next server completes an upload, and the aborted ones leave no trace.
 	w.start()
 	again := c
 	again.Client = w.server.Dial(t).As(c.Credential())
@@ -451,7 +451,7 @@ func (h *halfwayWriter) Write(p []byte) (int, error) {
 }
 
 // TestObjectServer_RestartsUnderLoad lets callers upload while the object server dies and comes back, again and again.
-// Whoever is refused repeats later under the same request id.
+// Rejected callers repeat later under the same request id.
 func TestObjectServer_RestartsUnderLoad(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()

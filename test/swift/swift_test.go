@@ -56,7 +56,7 @@ func TestScriptUp_IsIdempotent(t *testing.T) {
 	c := realSwift(t)
 	before, again := c.repair(t), c.repair(t)
 	if before != again || !strings.Contains(again, "SWIFT_ENDPOINT="+c.endpoint+"\nSWIFT_KEY="+c.key+"\n") {
-		t.Error("the second time it told something else")
+		t.Error("the second run printed something else")
 	}
 	c.kill(t)
 	if c.repair(t) == again {

@@ -1,21 +1,20 @@
-// Package audit holds what callers were told against what is there.
+// Package audit compares the results that callers got with what LivePerson and the store have.
 //
-// It believes two things only: the callers' own notes of what they asked for and what they were told (Upload, Download, Watch),
-// and the journal of LivePerson's and the store's side (Evidence). It asks the gateway nothing. So it serves whatever the servers
-// are that stood in between, how many, and how many of them were killed.
+// Its input is the callers' own record of what they asked for and what they got (Upload, Download, Watch), and the journal of
+// LivePerson and the store (Evidence). It never asks a server, so the number of servers and their crashes do not matter.
 //
-// What a caller was told is one of three. An acknowledgement promises one message with the file in it. A refusal is definite: no
-// message, then or ever. Anything else, a broken connection or LP_PUBLISH_UNCONFIRMED, is an unknown outcome, which promises
-// nothing but that the file is not published twice; a caller settles it by repeating under the same request_id, and an outcome
-// that was left unknown is counted, not forgiven.
+// An upload has one of three results. An acknowledgement promises one message with the file. A rejection is definite: no message,
+// now or later. Anything else, such as a broken connection or LP_PUBLISH_UNCONFIRMED, is unknown. It promises only that the file is
+// not published twice. A caller settles an unknown result by repeating under the same request_id; a result that stays unknown is
+// a finding.
 //
-// A message belongs to an upload if it shows the storage path that the caller was told, or carries the upload's mark: its caption,
-// which each upload has of its own. Paths alone would not do, since who is refused is told none.
+// A message belongs to an upload if it shows the storage path that the caller got, or carries the upload's mark: its caption, which
+// is unique. Paths alone are not enough, because a rejected caller gets none.
 //
-// Where bytes were spoiled on a leg without TLS that nothing else protects (a WebSocket frame, the answer's message), caption or
-// path may have changed on the way: the peer then did what it was asked to, if not by us. Such an upload is Spoiled: it counts as
-// acknowledged if one message belongs to it by either of the two, and is reported as altered. It is never excused from being
-// published twice, or after a refusal. Over TLS, where LivePerson is reached, a spoiled byte ends the connection.
+// A fault may damage bytes on a leg without TLS that nothing else protects (a WebSocket frame, a response), and with them the caption
+// or the path. Such an upload is Spoiled: it counts as acknowledged if one message belongs to it by caption or path, and is reported
+// as altered. It must still not be published twice, or after a rejection. Over TLS, which LivePerson requires, a damaged byte ends
+// the connection.
 package audit
 
 import (
@@ -25,12 +24,12 @@ import (
 	"strings"
 )
 
-// An Outcome is what a caller was told of an upload in the end.
+// An Outcome is the final result of an upload for its caller.
 type Outcome int
 
 // The outcomes.
 const (
-	// Unknown: the caller was told nothing definite.
+	// Unknown: the caller got no definite result.
 	Unknown Outcome = iota
 	// Acknowledged: stored and published.
 	Acknowledged
@@ -38,16 +37,12 @@ const (
 	Stored
 	// Refused: an error that says that nothing was published, and never will be.
 	Refused
-	// Unconfirmed: LP_PUBLISH_UNCONFIRMED to the last, from a gateway that cannot ask whether the message is there, and is told of
-	// each that is. It is settled only where there is none.
+	// Unconfirmed: LP_PUBLISH_UNCONFIRMED to the end, over a messenger that cannot be asked, and whose webhooks report each message.
+	// It is a finding if there is a message.
 	Unconfirmed
 )
 
-func (o Outcome) String() string {
-	return [...]string{"unknown", "acknowledged", "stored", "refused", "unconfirmed"}[o]
-}
-
-// A Upload is one upload as its caller saw it.
+// An Upload is one upload as its caller saw it.
 type Upload struct {
 	// Case names it in reports.
 	Case string
@@ -75,14 +70,14 @@ type Upload struct {
 	Spoiled bool
 }
 
-// A Download is one download that was told to be complete.
+// A Download is one download that completed.
 type Download struct {
 	Case   string
 	Path   string
 	SHA256 string
 }
 
-// A Watch is what one watch was told of a conversation, from its beginning on.
+// A Watch is what one watch of a conversation received.
 type Watch struct {
 	Case         string
 	Conversation string
@@ -94,7 +89,7 @@ type Watch struct {
 	Spoiled bool
 }
 
-// Record is all that callers were told.
+// Record is everything that callers asked for and got.
 type Record struct {
 	Uploads   []Upload
 	Downloads []Download
@@ -118,7 +113,7 @@ const (
 	Unsettled
 	// Stranger: a message or an object that no caller asked for.
 	Stranger
-	// Misdelivered: a watch that missed a file, or was told of it twice.
+	// Misdelivered: a watch that missed a file, or got it twice.
 	Misdelivered
 )
 
@@ -328,7 +323,7 @@ func (c *checker) download(d Download) {
 func (c *checker) watch(w Watch, published []Message) {
 	c.report.Watches++
 	if w.Spoiled {
-		return // what it was told may have been altered on the way, which nothing on a leg without TLS could show
+		return // what it received may have been altered on a leg without TLS
 	}
 	came := map[string]int{}
 	for _, mark := range w.Marks {
@@ -339,12 +334,12 @@ func (c *checker) watch(w Watch, published []Message) {
 			continue
 		}
 		if n := came[m.Caption]; n > 1 || n == 0 && !w.Broken {
-			c.report.find(Misdelivered, w.Case, "the watch was told %d times of %v", n, m)
+			c.report.find(Misdelivered, w.Case, "the watch got %[2]v %[1]d times", n, m)
 		}
 		delete(came, m.Caption)
 	}
 	for mark := range came {
-		c.report.find(Misdelivered, w.Case, "the watch was told of %q, which was not published", mark)
+		c.report.find(Misdelivered, w.Case, "the watch got %q, which was not published", mark)
 	}
 }
 

@@ -59,7 +59,7 @@ func TestEachFaultIsReported(t *testing.T) {
 	}{
 		{"one lost", func(_ *Record, e *Evidence) { e.Published = e.Published[:2] }, Lost},
 		{"one whose object is gone", func(_ *Record, e *Evidence) { e.Stored = e.Stored[:2] }, Lost},
-		{"one published under another path than was told", func(_ *Record, e *Evidence) {
+		{"one published under another path than acknowledged", func(_ *Record, e *Evidence) {
 			e.Published[2].Path = "/v1/AUTH_async-images/12345678/other"
 			e.Stored[2].Path = e.Published[2].Path
 		}, Lost},
@@ -70,7 +70,7 @@ func TestEachFaultIsReported(t *testing.T) {
 			twice.Sequence, twice.Caption = 9, ""
 			e.Published = append(e.Published, twice)
 		}, Doubled},
-		{"one doubled, of which the second was told", func(a *Record, e *Evidence) {
+		{"one doubled, of which the second was acknowledged", func(a *Record, e *Evidence) {
 			twice := e.Published[2]
 			twice.Sequence, a.Uploads[2].Sequence = 9, 9
 			e.Published = append(e.Published, twice)
@@ -102,10 +102,10 @@ func TestEachFaultIsReported(t *testing.T) {
 		{"one that a watch missed", func(a *Record, _ *Evidence) {
 			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1"}}}
 		}, Misdelivered},
-		{"one that a watch was told twice", func(a *Record, _ *Evidence) {
+		{"one that a watch got twice", func(a *Record, _ *Evidence) {
 			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1", "mark 2", "mark 2"}}}
 		}, Misdelivered},
-		{"one that a broken watch was told twice", func(a *Record, _ *Evidence) {
+		{"one that a broken watch got twice", func(a *Record, _ *Evidence) {
 			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 1", "mark 1"}, Broken: true}}
 		}, Misdelivered},
 		{"one that only the watch knows", func(a *Record, _ *Evidence) {
