@@ -11,8 +11,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 )
 
-// TestTheDocumentedAccountsFile reads the example of docs/accounts.md as it stands.
-func TestTheDocumentedAccountsFile(t *testing.T) {
+// TestAccountsFile_DocumentedExampleWorks reads the example of docs/accounts.md as it stands.
+func TestAccountsFile_DocumentedExampleWorks(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/accounts.md")
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestTheDocumentedAccountsFile(t *testing.T) {
 	}
 }
 
-func TestAnAccountThatTheMemoryHasNoRoomForIsRefused(t *testing.T) {
+func TestAccountsFile_RejectsLimitsBeyondMemory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "accounts.yaml")
 	text := "accounts:\n  \"1\": {}\n  \"2\": {images: {fit: true}}\n  \"3\": {limits: {max_file_bytes: 15MB}}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -6,26 +6,40 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-func TestAnAgentsLoginLivesOnWhileItsSessionIsOpen(t *testing.T) {
+// A clock is LivePerson's. It stands still unless the test sets it.
+type clock struct {
+	begin time.Time
+	after atomic.Int64
+}
+
+func (c *clock) now() time.Time          { return c.begin.Add(time.Duration(c.after.Load())) }
+func (c *clock) set(after time.Duration) { c.after.Store(int64(after)) }
+
+// The server refreshes a login three times in its lifetime, by its own clock. LivePerson's clock decides when a login ends.
+func TestAgentLogin_IsRefreshedWhileItsSessionIsOpen(t *testing.T) {
+	const lifetime = 3 * time.Second
 	for _, test := range []struct {
 		name  string
 		fault sandbox.Fault
 		want  pb.ErrorReason
 	}{
 		{"refreshed", sandbox.Fault{On: "http:refresh", Status: 503, Count: 1}, pb.ErrorReason_ERROR_REASON_UNSPECIFIED},
-		{"LivePerson refuses to refresh it", sandbox.Fault{On: "http:refresh", Status: 401}, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID},
+		{"LivePerson rejects the refresh", sandbox.Fault{On: "http:refresh", Status: 401}, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, sandbox.Options{BearerLifetime: 8 * time.Second})
+			c := &clock{begin: time.Now()}
+			w := newWorld(t, sandbox.Options{BearerLifetime: lifetime, Now: c.now})
 			w.sb.Inject(test.fault)
 			agent := w.agent("ann")
 			ask := func() error {
@@ -35,24 +49,32 @@ func TestAnAgentsLoginLivesOnWhileItsSessionIsOpen(t *testing.T) {
 			if err := ask(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(10 * time.Second)
-			if test.want == 0 {
-				if err := ask(); err != nil {
-					t.Errorf("after the login's first life: %v", err)
-				}
-				if _, err := agent.Raw().Accounts.GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath}); err != nil {
-					t.Errorf("AccountService after the login's first life: %v", err)
-				}
+			struck := func(n int) {
+				harness.Eventually(t, "refreshes", func() bool { return w.sb.FaultsStruck() >= n })
+			}
+			struck(1)
+			if test.want != 0 {
+				c.set(lifetime + time.Second)
+				harness.Eventually(t, "the login has ended", func() bool { return ask() != nil })
+				wantReason(t, ask(), test.want)
 				return
 			}
-			wantReason(t, ask(), test.want)
+			c.set(lifetime - time.Second)
+			w.sb.Inject(sandbox.Fault{On: "http:refresh", AnswerDelay: time.Nanosecond, Count: 2}) // counts refreshes
+			struck(3)                                                                              // the one before is done
+			c.set(lifetime + time.Second)
+			if err := ask(); err != nil {
+				t.Errorf("after the login's first lifetime: %v", err)
+			}
+			if _, err := agent.Raw().Accounts.GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath}); err != nil {
+				t.Errorf("AccountService after the login's first lifetime: %v", err)
+			}
 		})
 	}
 }
 
-// TestAnAgentSignsOut shows that nothing is left of a login: not the session that is open, not the watch that runs on it, not the
-// token; and that a second server, which answers for the first, does not take it either.
-func TestAnAgentSignsOut(t *testing.T) {
+// A sign-out ends the login on this server and on a second one: the open session, the watch on it, and the token.
+func TestAgentLogin_EndsWithSignOut(t *testing.T) {
 	t.Parallel()
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte(strings.Repeat("5f", 32)), 0o600); err != nil {
@@ -92,16 +114,12 @@ func TestAnAgentSignsOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	select {
-	case err := <-ended:
-		if r := lpfileshare.ErrorReason(err); r != pb.ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED && r != pb.ErrorReason_ERROR_REASON_TOKEN_INVALID {
-			t.Errorf("the watch ended with %v", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("the watch goes on")
+	err := harness.Next(t, ended)
+	if r := lpfileshare.ErrorReason(err); r != pb.ErrorReason_ERROR_REASON_LP_IDENTITY_EXPIRED && r != pb.ErrorReason_ERROR_REASON_TOKEN_INVALID {
+		t.Errorf("the watch ended with %v", err)
 	}
 	for what, c := range map[string]*lpfileshare.Client{"here": agent, "on the other server": there} {
-		eventually(t, "the token is refused "+what, func() bool { return ask(c) != nil })
+		harness.Eventually(t, "the token is refused "+what, func() bool { return ask(c) != nil })
 		wantReason(t, ask(c), pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 		_, err := c.Raw().Accounts.GetFileSharing(t.Context(), &pb.GetFileSharingRequest{Account: accountPath})
 		wantReason(t, err, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
@@ -121,8 +139,8 @@ func TestAnAgentSignsOut(t *testing.T) {
 	}
 }
 
-// TestTroubleAtLogin is what of LivePerson's answers to a login reaches the caller.
-func TestTroubleAtLogin(t *testing.T) {
+// TestAgentLogin_ReportsLivePersonErrors is what of LivePerson's answers to a login reaches the caller.
+func TestAgentLogin_ReportsLivePersonErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
 	signIn := func(ctx context.Context, password string) error {
@@ -143,7 +161,7 @@ func TestTroubleAtLogin(t *testing.T) {
 		wantReason(t, err, want)
 		wait, _ := lpfileshare.RetryDelay(err)
 		if status == 429 && wait != 5*time.Second {
-			t.Errorf("after a 429 the caller is told to wait %v, and LivePerson wants 5 s", wait)
+			t.Errorf("after a 429 RetryInfo says %v, and LivePerson wants 5 s", wait)
 		}
 		if status == 451 && !strings.Contains(err.Error(), "blocked") {
 			t.Errorf("451 does not say what it is: %v", err)

@@ -10,7 +10,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
 
-func TestALostAnswerDoesNotMakeASecondConversation(t *testing.T) {
+func TestCreateConversation_LostAnswerCreatesOne(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault sandbox.Fault

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
+func TestFlags_RejectWrongSettings(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		args []string
@@ -79,7 +79,7 @@ func TestWrongSettingsAreRefusedAtTheStartAndSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestHelpAndVersion(t *testing.T) {
+func TestFlags_HelpAndVersion(t *testing.T) {
 	for _, arg := range []string{"--help", "--version"} {
 		var out, errs bytes.Buffer
 		if code := run(t.Context(), []string{arg}, &out, &errs); code != 0 || out.Len() == 0 || errs.Len() != 0 {
@@ -88,7 +88,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-func TestSizesAreReadWithTheirUnits(t *testing.T) {
+func TestFlags_SizesHaveUnits(t *testing.T) {
 	for text, want := range map[string]byteSize{"3000000": 3_000_000, "3MB": 3_000_000, "256MiB": 256 << 20, "1 GiB": 1 << 30, "64KiB": 64 << 10} {
 		var got byteSize
 		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {

@@ -9,7 +9,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-func TestTheSandboxsFramesAreWritten(t *testing.T) {
+func TestSandboxFlag_WritesFrames(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made")
 	w := &world{t: t}
 	w.run("--listen=127.0.0.1:0", "--sandbox", "--sandbox-frames="+dir, "--log-level=debug", "--drain-time=2s")

@@ -18,7 +18,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
 
-func TestARequestIDIsRememberedAcrossARestart(t *testing.T) {
+func TestLedger_RemembersRequestIDAcrossRestart(t *testing.T) {
 	dir := t.TempDir()
 	w := newWorld(t, sandbox.Options{}, "--ledger=embedded", "--data-dir="+dir)
 	who := w.consumer()
@@ -40,13 +40,13 @@ func TestARequestIDIsRememberedAcrossARestart(t *testing.T) {
 	}
 
 	// The directory is taken, and the refusal says so.
-	var logs journal
+	var logs bytes.Buffer
 	if code := run(t.Context(), []string{"--listen=127.0.0.1:0", "--sandbox", "--data-dir=" + dir}, &logs, &logs); code != 1 || !strings.Contains(logs.String(), "--data-dir") {
 		t.Errorf("code %d, %s", code, logs.String())
 	}
 }
 
-func TestTheHealthServiceTellsOfTheLedger(t *testing.T) {
+func TestHealth_ReportsLedger(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	conn, err := grpc.NewClient(w.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -59,17 +59,17 @@ func TestTheHealthServiceTellsOfTheLedger(t *testing.T) {
 	}
 }
 
-func TestAServerDoesNotStartWithoutItsLedger(t *testing.T) {
+func TestLedger_RequiredAtStart(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // SIGTERM ends the wait
 	defer cancel()
-	var logs journal
+	var logs bytes.Buffer
 	code := run(ctx, []string{"--listen=127.0.0.1:0", "--sandbox", "--ledger=nats://127.0.0.1:1"}, &logs, &logs)
 	if code != 1 || !strings.Contains(logs.String(), "the ledger at nats://127.0.0.1:1 cannot be reached") {
 		t.Errorf("code %d, %s", code, logs.String())
 	}
 }
 
-func TestLedgerFlagsThatCannotWork(t *testing.T) {
+func TestFlags_RejectLedgerSettings(t *testing.T) {
 	for args, want := range map[string]string{
 		"--ledger=etcd://a":                                               "nats://HOST:4222",
 		"--ledger=nats://somebody:Hunter2@a":                              "--ledger-creds",
@@ -86,7 +86,7 @@ func TestLedgerFlagsThatCannotWork(t *testing.T) {
 		"--ledger=nats://a --ledger-ca=/no/one":                           "--ledger-ca",
 		"--ledger=nats://a --ledger-cert=/no/one --ledger-key=/no/one":    "--ledger-cert",
 	} {
-		var logs journal
+		var logs bytes.Buffer
 		code := run(t.Context(), append([]string{"--listen=127.0.0.1:0", "--sandbox"}, strings.Fields(args)...), &logs, &logs)
 		if code == 0 || !strings.Contains(logs.String(), want) || strings.Contains(logs.String(), "Hunter2") {
 			t.Errorf("%s: code %d, %s; want something about %s", args, code, logs.String(), want)
@@ -94,7 +94,7 @@ func TestLedgerFlagsThatCannotWork(t *testing.T) {
 	}
 }
 
-func TestWhereALedgerHasItsFiles(t *testing.T) {
+func TestLedger_Directory(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems have other directories")
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"text/tabwriter"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
@@ -28,22 +29,22 @@ var suites = []struct {
 	tests []string
 }{
 	{"journeys", []string{
-		"TestAFileGoesIntoAConversationAndBack", "TestTheOtherSideSeesAFileAndAnswersWithOne", "TestNobodySeesAnotherConsumersFiles",
-		"TestTwoConversationsOfOneConsumerAreTwo", "TestReceiptsTellTheSenderAndCanBeSwitchedOff", "TestTheSwitch",
+		"TestUpload_DownloadReturnsTheFile", "TestWatch_AgentSeesAFileAndSendsOne", "TestDownload_RejectsOtherConsumersFiles",
+		"TestListFiles_SeparatesConversations", "TestReceipts_AreSentUnlessDisabled", "TestSetFileSharing",
 	}},
 	{"trouble", []string{
-		"TestTheCallerNeverNoticesPassingTrouble", "TestWhatLivePersonAndTheStoreRefuseIsToldInOurWords",
-		"TestAClosedConversationIsRefusedBeforeAnyByte", "TestALostAnswerDoesNotMakeASecondConversation",
+		"TestUpload_TransientFaultsAreHidden", "TestUpload_ReportsRejectionsByReason",
+		"TestUpload_RejectsClosedConversation", "TestCreateConversation_LostAnswerCreatesOne",
 	}},
 	{"restarts", []string{
-		"TestRunningUploadsEndBeforeTheServerDoes", "TestUploadsThatTheDrainDoesNotWaitForSucceedElsewhere",
-		"TestARequestIDIsRememberedAcrossARestart",
+		"TestDrain_RunningUploadsEnd", "TestDrain_CutUploadsSucceedElsewhere",
+		"TestLedger_RemembersRequestIDAcrossRestart",
 	}},
 }
 
-// TestTheSuitesOverTheConnectorAPI runs them again, in a process of their own, and prints what was run over which messenger. Over the
+// TestSuitesOverConnector runs them again, in a process of their own, and prints what was run over which messenger. Over the
 // messaging socket they run as tests of this package.
-func TestTheSuitesOverTheConnectorAPI(t *testing.T) {
+func TestSuitesOverConnector(t *testing.T) {
 	if os.Getenv(overConnector) != "" {
 		return // this is that process
 	}
@@ -121,17 +122,14 @@ func (w *world) connectorArgs(webhooks bool) []string {
 	return args
 }
 
-var webhooksLine = regexp.MustCompile(`msg=ready .*\bwebhooks=(\S+)`)
-
 // hook registers the server's webhooks in the app install, if it takes any.
 func (w *world) hook() {
 	w.t.Helper()
-	m := webhooksLine.FindStringSubmatch(w.logs.String())
-	if m == nil {
+	if w.server.Webhooks == "" {
 		return
 	}
-	w.webhooks = "http://" + m[1] + "/webhooks"
-	hooks := sandbox.Webhooks{Endpoints: sandbox.AllEvents(w.webhooks), Retention: 10 * 60e9, Signature: "sha256"}
+	w.webhooks = "http://" + w.server.Webhooks + "/webhooks"
+	hooks := sandbox.Webhooks{Endpoints: sandbox.AllEvents(w.webhooks), Retention: 10 * time.Minute, Signature: "sha256"}
 	if err := w.sb.SetWebhooks("", "", hooks); err != nil {
 		w.t.Fatal(err)
 	}

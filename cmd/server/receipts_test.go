@@ -2,14 +2,14 @@ package main
 
 import (
 	"testing"
-	"time"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-func TestReceiptsTellTheSenderAndCanBeSwitchedOff(t *testing.T) {
+func TestReceipts_AreSentUnlessDisabled(t *testing.T) {
 	for name, test := range map[string]struct {
 		flags          []string
 		accept, access int
@@ -30,10 +30,10 @@ func TestReceiptsTellTheSenderAndCanBeSwitchedOff(t *testing.T) {
 			w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, tinyPNG(t))
 			next(t, own) // one's own file gets no receipt
 			w.download(agent, next(t, seen).GetName())
-			eventually(t, "the receipts go out", func() bool {
+			harness.Eventually(t, "the receipts go out", func() bool {
 				return w.receiptsSent("ACCEPT") >= test.accept && w.receiptsSent("ACCESS") >= test.access
 			})
-			time.Sleep(200 * time.Millisecond) // whatever should not come
+			w.stop() // nothing is sent after it
 			if a, b := w.receiptsSent("ACCEPT"), w.receiptsSent("ACCESS"); a != test.accept || b != test.access {
 				t.Errorf("%d ACCEPT and %d ACCESS, want %d and %d", a, b, test.accept, test.access)
 			}

@@ -17,6 +17,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // An accountsFile is one that a server has, and that is written anew while it runs.
@@ -45,7 +46,7 @@ func (f accountsFile) write(text string) {
 // hangUp sends this process, and with it the server in it, a SIGHUP, and waits until the log has one more line with mark.
 func (w *world) hangUp(mark string) {
 	w.t.Helper()
-	before := strings.Count(w.logs.String(), mark)
+	before := w.logs.Count(mark)
 	self, err := os.FindProcess(os.Getpid())
 	if err == nil {
 		err = self.Signal(syscall.SIGHUP)
@@ -53,7 +54,11 @@ func (w *world) hangUp(mark string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	eventually(w.t, "the log says "+mark, func() bool { return strings.Count(w.logs.String(), mark) > before })
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	if err := w.logs.Wait(ctx, before+1, mark); err != nil {
+		w.t.Fatalf("the log does not say %q: %v", mark, err)
+	}
 }
 
 const (
@@ -99,7 +104,7 @@ func (w *world) load(callers int) *load {
 	return l
 }
 
-func TestReloadsUnderLoadFailNoCall(t *testing.T) {
+func TestReload_UnderLoadFailsNoCall(t *testing.T) {
 	const reloads, callers = 50, 6
 	// Each differs from the one before in what may differ, the account's own hosts included.
 	content := func(n int) string {
@@ -121,7 +126,7 @@ func TestReloadsUnderLoadFailNoCall(t *testing.T) {
 		file.write(content(n))
 		before := l.uploads.Load()
 		w.hangUp(readAgain)
-		eventually(t, "calls go on", func() bool { return l.uploads.Load() > before || t.Failed() })
+		harness.Eventually(t, "calls go on", func() bool { return l.uploads.Load() > before || t.Failed() })
 	}
 	took := time.Since(begin)
 	uploads, downloads := l.uploads.Load(), l.downloads.Load()
@@ -133,7 +138,7 @@ func TestReloadsUnderLoadFailNoCall(t *testing.T) {
 	file.write("accounts:\n  \"" + account + "\":\n    check_etag: perhaps\n    messenger: connector\n    limits: {max_file_bites: 3MB}\n  12/34:\n")
 	w.hangUp(notUsable)
 	before := l.uploads.Load()
-	eventually(t, "calls go on", func() bool { return l.uploads.Load() > before+5 || t.Failed() })
+	harness.Eventually(t, "calls go on", func() bool { return l.uploads.Load() > before+5 || t.Failed() })
 	broken := lineWith(t, w, notUsable, 1)
 	for _, want := range []string{"accounts.yaml:3: ", "accounts.yaml:5: ", "did you mean max_file_bytes?", "accounts.yaml:6: "} {
 		if !strings.Contains(broken, want) {
@@ -182,7 +187,7 @@ func lineWith(t *testing.T, w *world, mark string, count int) (last string) {
 	return last
 }
 
-func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
+func TestReload_TakesEffectForTheNextCall(t *testing.T) {
 	file := newAccountsFile(t, "accounts: {"+account+": }\n")
 	w := newWorld(t, sandbox.Options{}, "--accounts="+file.path)
 	c, admin := w.consumer(), w.agent("admin")
@@ -247,7 +252,7 @@ func TestAReloadTakesEffectForTheNextCall(t *testing.T) {
 	}
 }
 
-func TestAnAccountsFileIsCheckedWithoutServing(t *testing.T) {
+func TestAccountsFile_IsCheckedWithoutServing(t *testing.T) {
 	good := newAccountsFile(t, "accounts: {1: , 2: }\n")
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"--check-accounts", "--accounts=" + good.path}, &out, &errs); code != 0 || !strings.Contains(out.String(), "names 2 accounts") || errs.Len() != 0 {

@@ -121,7 +121,7 @@ func (w *world) dialTLS(c *tls.Config) *lpfileshare.Client {
 	return client
 }
 
-func TestACertificateSaysWhoCalls(t *testing.T) {
+func TestTLS_ClientCertificateIsTheCaller(t *testing.T) {
 	uri := func(s string) *url.URL {
 		u, err := url.Parse(s)
 		if err != nil {
@@ -175,12 +175,12 @@ func TestTLS(t *testing.T) {
 	nobody := ours.config("")
 	nobody.NextProtos = []string{"h2"}
 	if err := connect(nobody); err == nil {
-		t.Error("nobody was let in")
+		t.Error("a client without a certificate was accepted")
 	}
 	stranger := theirs.config("stranger")
 	stranger.NextProtos, stranger.RootCAs = []string{"h2"}, good.RootCAs
 	if err := connect(stranger); err == nil {
-		t.Error("a stranger was let in, with a certificate of another authority")
+		t.Error("a certificate of another authority was accepted")
 	}
 	plain, err := net.Dial("tcp", w.grpc)
 	if err != nil {
@@ -195,7 +195,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func TestTLSFilesAreReadAgain(t *testing.T) {
+func TestTLS_ReloadsFiles(t *testing.T) {
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	server := ours.server("server")
 	w := newWorld(t, sandbox.Options{}, append(server, "--tls-client-ca="+ours.ca())...)
@@ -270,7 +270,7 @@ func buildClient(t *testing.T) string {
 	return path
 }
 
-func TestTheClientProgramOverMutualTLS(t *testing.T) {
+func TestTLS_ClientProgram(t *testing.T) {
 	ours := newAuthority(t, "ours")
 	ours.client("orders", "spiffe://mesh/orders")
 	file, opts := accountsWithIssuer(t)

@@ -14,7 +14,7 @@ import (
 )
 
 // These troubles the server deals with by itself: the caller, who does not repeat anything, notices nothing.
-func TestTheCallerNeverNoticesPassingTrouble(t *testing.T) {
+func TestUpload_TransientFaultsAreHidden(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault sandbox.Fault
@@ -76,7 +76,7 @@ func TestTheCallerNeverNoticesPassingTrouble(t *testing.T) {
 	}
 }
 
-func TestWhatLivePersonAndTheStoreRefuseIsToldInOurWords(t *testing.T) {
+func TestUpload_ReportsRejectionsByReason(t *testing.T) {
 	const forever = 0
 	for _, test := range []struct {
 		name  string
@@ -128,7 +128,7 @@ func TestWhatLivePersonAndTheStoreRefuseIsToldInOurWords(t *testing.T) {
 	}
 }
 
-func TestTheSwitch(t *testing.T) {
+func TestSetFileSharing(t *testing.T) {
 	w := newWorld(t, sandbox.Options{FileSharingOff: true})
 	admin, ann := w.agent("admin"), w.agent("ann")
 	c := w.consumer()
@@ -155,7 +155,7 @@ func TestTheSwitch(t *testing.T) {
 	}
 }
 
-func TestAClosedConversationIsRefusedBeforeAnyByte(t *testing.T) {
+func TestUpload_RejectsClosedConversation(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -177,7 +177,7 @@ func TestAClosedConversationIsRefusedBeforeAnyByte(t *testing.T) {
 	}
 }
 
-func TestRunningUploadsEndBeforeTheServerDoes(t *testing.T) {
+func TestDrain_RunningUploadsEnd(t *testing.T) {
 	w := newWorld(t, sandbox.Options{}, "--drain-time=10s")
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -191,8 +191,8 @@ func TestRunningUploadsEndBeforeTheServerDoes(t *testing.T) {
 		result <- err
 	}()
 	<-half
-	w.quit()
-	eventually(t, "the server drains", func() bool { return contains(w.logs.String(), "msg=draining") })
+	w.server.Quit()
+	w.logged("msg=draining")
 	close(rest)
 	if err := <-result; err != nil {
 		t.Errorf("an upload that was running when the drain began: %v", err)
@@ -203,7 +203,7 @@ func TestRunningUploadsEndBeforeTheServerDoes(t *testing.T) {
 	}
 }
 
-func TestUploadsThatTheDrainDoesNotWaitForSucceedElsewhere(t *testing.T) {
+func TestDrain_CutUploadsSucceedElsewhere(t *testing.T) {
 	w := newWorld(t, sandbox.Options{}, "--drain-time=200ms")
 	c := w.consumer()
 	conv := w.conversation(c.Client)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,31 +9,20 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-// TestTheSandboxsConnectorAPIIsOpenToWhoReadsTheReadyLine has the server play LivePerson, and post webhooks to another process.
-func TestTheSandboxsConnectorAPIIsOpenToWhoReadsTheReadyLine(t *testing.T) {
+// TestSandboxFlag_ServesConnectorAPI has the server play LivePerson, and post webhooks to another process.
+func TestSandboxFlag_ServesConnectorAPI(t *testing.T) {
 	webhooks := make(chan *http.Request, 10)
 	gateway := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { webhooks <- r }))
 	defer gateway.Close()
-	ctx, quit := context.WithCancel(t.Context())
-	logs, code := &journal{}, make(chan int, 1)
-	go func() {
-		code <- run(ctx, []string{"--listen=127.0.0.1:0", "--sandbox", "--sandbox-webhook=" + gateway.URL + "/hook"}, logs, logs)
-	}()
-	defer func() {
-		quit()
-		if c := <-code; c != 0 {
-			t.Errorf("the server ended with %d:\n%s", c, logs)
-		}
-	}()
-	var line []string
-	for deadline := time.Now().Add(20 * time.Second); line == nil; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the server did not get ready:\n%s", logs)
-		}
-		line = regexp.MustCompile(`msg=ready .* sandbox=(\S+) .*sandbox_app=(\S+) sandbox_app_secret=(\S+)`).FindStringSubmatch(logs.String())
+	w := &world{t: t}
+	w.run("--sandbox", "--sandbox-webhook="+gateway.URL+"/hook")
+	line := regexp.MustCompile(`msg=ready .* sandbox=(\S+) .*sandbox_app=(\S+) sandbox_app_secret=(\S+)`).FindStringSubmatch(w.logs.String())
+	if line == nil {
+		t.Fatalf("the ready line lacks the sandbox:\n%s", w.logs)
 	}
 	base, app, secret := line[1], line[2], line[3]
 	post := func(path, body string, header ...string) string {
@@ -72,12 +60,8 @@ func TestTheSandboxsConnectorAPIIsOpenToWhoReadsTheReadyLine(t *testing.T) {
 	post("/api/account/12345678/messaging/consumer/conversation?v=3", `[{"kind":"req","id":"1","type":"userprofile.SetUserProfile","body":{}},
 		{"kind":"req","id":"2","type":"cm.ConsumerRequestConversation","body":{"brandId":"12345678"}}]`,
 		"Authorization", token.App, "X-LP-ON-BEHALF", token.Consumer)
-	select {
-	case r := <-webhooks:
-		if r.URL.Path != "/hook" || r.Header.Get("X-Liveperson-Client-Id") != app || r.Header.Get("X-Liveperson-Account-Id") != "12345678" {
-			t.Errorf("webhook: %s %v", r.URL, r.Header)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("no webhook came")
+	r := harness.Next(t, webhooks)
+	if r.URL.Path != "/hook" || r.Header.Get("X-Liveperson-Client-Id") != app || r.Header.Get("X-Liveperson-Account-Id") != account {
+		t.Errorf("webhook: %s %v", r.URL, r.Header)
 	}
 }

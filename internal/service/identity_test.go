@@ -144,7 +144,7 @@ func TestIdentityServiceTakesNoIdentity(t *testing.T) {
 	}
 }
 
-func TestAnAgentSignsOut(t *testing.T) {
+func TestAgentLogin_EndsWithSignOut(t *testing.T) {
 	h := newHouse(t)
 	req := &pb.SignOutAgentRequest{Account: accountName(account)}
 	agent := metadata.AppendToOutgoingContext(t.Context(), string(share.AgentToken), agentToken("bearer-"+secret))
@@ -200,7 +200,7 @@ func TestASignInNamesAllThatIsMissing(t *testing.T) {
 }
 
 // LivePerson's word on whose account a token is of counts, not the name that the caller wrote.
-func TestATokenOfAnotherAccountIsNotAllowed(t *testing.T) {
+func TestToken_OfAnotherAccountIsNotAllowed(t *testing.T) {
 	h := newHouse(t)
 	for method, req := range identified {
 		if strings.Contains(method, ".AccountService/") {

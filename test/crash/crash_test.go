@@ -1,5 +1,5 @@
 // Package crash kills and stops servers in every state of the ledger, while the client helper repeats its upload at another one
-// under the same request id, and has an auditor compare what callers were told with what is there.
+// under the same request id. An auditor compares the results that callers got with what LivePerson and the store have.
 //
 // Three servers share a ledger on three NATS nodes; all six are processes. An upload is held at a place by a proxy: the NATS
 // answer to the write of a state, LivePerson's or the store's answer, the caller's bytes, the answer to the caller. GetUpload on
@@ -31,12 +31,12 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 	"github.com/lpfileshare/lpfileshare/test/process"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
@@ -51,33 +51,35 @@ const (
 	tries = 4
 )
 
-// binaries are the programs that are run, without the race detector.
-var binaries struct{ server, nats string }
+// program is the server, and natsBinary the file of the NATS server. Neither has the race detector.
+var (
+	program    harness.Program
+	natsBinary string
+)
 
-// summary is what the suite has to say in the end.
+// summary is printed after the tests.
 var summary bytes.Buffer
 
-// frames are those of all sandboxes here, held against the schemas of test/wire.
+// frames are those of all sandboxes here.
 var frames = wire.NewSuite("crash")
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "lpfileshare-crash")
 	if err != nil {
-		panic(err)
-	}
-	binaries.server, binaries.nats = filepath.Join(dir, "lpfileshare-server"), filepath.Join(dir, "nats-server")
-	code := 1
-	if err := errors.Join(
-		process.Build(binaries.server, "github.com/lpfileshare/lpfileshare/cmd/server"),
-		process.Build(binaries.nats, "github.com/nats-io/nats-server/v2"),
-	); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = frames.Exit(m.Run())
+		return 1
 	}
-	os.RemoveAll(dir)
-	fmt.Print(summary.String()) // behind what the testing package says, so that its last line is the last one
-	os.Exit(code)
+	defer os.RemoveAll(dir)
+	natsBinary = filepath.Join(dir, "nats-server")
+	if err := process.Build(natsBinary, "github.com/nats-io/nats-server/v2"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := harness.Main(m, frames, &program)
+	fmt.Print(summary.String()) // after what the testing package prints, so that its last line is the last one
+	return code
 }
 
 // A result is what became of a trial.
@@ -88,7 +90,7 @@ type result struct {
 	late         int // how often it had to be begun anew
 }
 
-func TestCrashesLoseAndDoubleNothing(t *testing.T) {
+func TestCrashes_LoseAndDoubleNothing(t *testing.T) {
 	todo := trials(setting("REPETITIONS", 4), os.Getenv("LPFILESHARE_CRASH_ONLY"))
 	results, report := run(t, todo, min(setting("LANES", 3), len(todo)))
 	printTable(results)
@@ -98,6 +100,16 @@ func TestCrashesLoseAndDoubleNothing(t *testing.T) {
 		if r.acknowledged {
 			acknowledged++
 		}
+	}
+	var small int
+	for _, r := range results {
+		if r.small() {
+			small++
+		}
+	}
+	fmt.Fprintf(&summary, "%d of the cases upload by UploadSmallFile\n", small)
+	if small == 0 && len(todo) > len(states)*len(strikes) {
+		t.Error("no case uploads by UploadSmallFile")
 	}
 	fmt.Fprintf(&summary, "%d cases, acknowledged %d, lost %d, doubled %d, refused but published %d\n", len(results), acknowledged,
 		report.Count(audit.Lost), report.Count(audit.Doubled), report.Count(audit.RefusedPublished))
@@ -152,7 +164,7 @@ func run(t *testing.T, todo []trial, lanes int) ([]result, audit.Report) {
 				mu.Lock()
 				results = append(results, r)
 				mu.Unlock()
-				if err := l.mend(t.Context()); err != nil {
+				if err := l.repair(t.Context()); err != nil {
 					t.Error(err)
 					return
 				}
@@ -170,8 +182,8 @@ func run(t *testing.T, todo []trial, lanes int) ([]result, audit.Report) {
 	return results, report
 }
 
-// mend starts what has died, and waits until all is whole.
-func (l *lane) mend(ctx context.Context) error {
+// repair starts what was killed, and waits until everything is ready.
+func (l *lane) repair(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, n := range l.nodes {
@@ -214,7 +226,7 @@ func (l *lane) run(ctx context.Context, t trial) (result, error) {
 			return r, err
 		}
 		r.late++
-		if err := l.mend(ctx); err != nil {
+		if err := l.repair(ctx); err != nil {
 			return r, err
 		}
 	}
@@ -228,10 +240,10 @@ type held struct {
 	cancel context.CancelFunc
 	hold   *hold
 	at     int // the server
-	caller *consumer
-	told   audit.Told
+	caller harness.Consumer
+	entry  audit.Upload
 	data   []byte
-	files  []*pb.File // what callers were told
+	files  []*pb.File // results that callers got
 	answer chan outcome
 	errs   []string
 }
@@ -248,9 +260,9 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	u := &held{trial: t, lane: l, hold: newHold(), answer: make(chan outcome, 1)}
 	u.ctx, u.cancel = context.WithTimeout(ctx, patience)
 	name := fmt.Sprintf("%s/%d", t.name(), again)
-	u.data = text(uint64(((t.row*len(strikes)+t.column)<<8+t.v)<<8+again+1), 30_000+1_111*t.v)
+	u.data = harness.Text(uint64(((t.row*len(strikes)+t.column)<<8+t.v)<<8+again+1), 30_000+1_111*t.v)
 	sum := sha256.Sum256(u.data)
-	u.told = audit.Told{
+	u.entry = audit.Upload{
 		Case: name, RequestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), Mark: name,
 		SHA256: hex.EncodeToString(sum[:]), Size: int64(len(u.data)),
 	}
@@ -258,7 +270,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	if u.caller, err = l.consumer(u.ctx); err != nil {
 		return u, err
 	}
-	u.told.Owner, u.told.Conversation = u.caller.owner, path.Base(u.caller.conversation)
+	u.entry.Owner, u.entry.Conversation = u.caller.ID, path.Base(u.caller.Conversation)
 	for n := range l.servers { // each opens its session now, and says later at once what the ledger has
 		if _, err := u.look(n); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND {
 			return u, fmt.Errorf("server %d knows of the upload beforehand: %w", n, err)
@@ -267,7 +279,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	st := &states[t.row]
 	var targets []string
 	for n, s := range l.servers {
-		s.process.Logs.Mark()
+		s.process.Logs.Reset()
 		st.place(s, n, u.hold)
 		targets = append(targets, s.caller.Addr())
 	}
@@ -292,7 +304,7 @@ func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 		case err != nil:
 			return u, fmt.Errorf("the state: %w", err)
 		case up.GetState() == st.ledger:
-			if n := l.published(u.told.Mark); n != st.messages {
+			if n := l.published(u.entry.Mark); n != st.messages {
 				return u, fmt.Errorf("LivePerson has %d messages of it, want %d", n, st.messages)
 			}
 			return u, nil
@@ -307,15 +319,27 @@ func (u *held) look(n int) (*pb.Upload, error) {
 		return nil, err
 	}
 	defer c.Close()
-	r, err := c.As(u.caller.id).Raw().Files.GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.told.RequestID})
+	r, err := c.As(u.caller.Credential()).Raw().Files.GetUpload(u.ctx, &pb.GetUploadRequest{Name: accountPath + "/uploads/" + u.entry.RequestID})
 	return r.GetUpload(), err
 }
 
-func (u *held) options() lpfileshare.UploadOptions {
-	return lpfileshare.UploadOptions{
-		Conversation: u.caller.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: u.told.Mark,
-		RequestID: u.told.RequestID, ChunkBytes: 4 << 10, RetryFor: time.Minute,
+// send uploads the file under the trial's request id, repeating the call as a client library does.
+func (u *held) send(ctx context.Context, c *lpfileshare.Client) (*pb.File, error) {
+	const name, fileType, limit = "case.txt", pb.FileType_FILE_TYPE_TXT, time.Minute
+	c = c.As(u.caller.Credential())
+	if u.small() {
+		return harness.Retry(ctx, limit, func(ctx context.Context) (*pb.File, error) {
+			resp, err := c.Raw().Files.UploadSmallFile(ctx, &pb.UploadSmallFileRequest{Data: u.data, Spec: &pb.UploadSpec{
+				Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.entry.Mark, RequestId: u.entry.RequestID,
+			}})
+			return resp.GetResult().GetFile(), err
+		})
 	}
+	resp, err := c.Upload(ctx, lpfileshare.UploadOptions{
+		Conversation: u.caller.Conversation, DisplayName: name, FileType: fileType, Caption: u.entry.Mark,
+		RequestID: u.entry.RequestID, ChunkBytes: 4 << 10, RetryFor: limit,
+	}, bytes.NewReader(u.data))
+	return resp.GetFile(), err
 }
 
 // upload is the caller's one call, which goes on at another server by itself.
@@ -326,8 +350,7 @@ func (u *held) upload(targets []string) (*pb.File, error) {
 		return nil, err
 	}
 	defer c.Close()
-	resp, err := c.As(u.caller.id).Upload(u.ctx, u.options(), bytes.NewReader(u.data))
-	return resp.GetFile(), err
+	return u.send(u.ctx, c)
 }
 
 // again sends the same request to the servers that were not struck.
@@ -343,11 +366,10 @@ func (u *held) again(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	resp, err := c.As(u.caller.id).Upload(ctx, u.options(), bytes.NewReader(u.data))
-	return u.hear(resp.GetFile(), err)
+	return u.hear(u.send(ctx, c))
 }
 
-// hear notes what a caller was told.
+// hear notes what a caller was entry.
 func (u *held) hear(f *pb.File, err error) error {
 	if err != nil {
 		u.errs = append(u.errs, err.Error())
@@ -368,7 +390,7 @@ func (u *held) settle(ctx context.Context) error {
 	}
 	err := u.hear(o.file, o.err)
 	for range 3 {
-		if err == nil || definite(err) {
+		if err == nil || harness.Definite(err) {
 			break
 		}
 		err = u.again(ctx)
@@ -376,7 +398,7 @@ func (u *held) settle(ctx context.Context) error {
 	return err
 }
 
-// end notes what the callers were told for the auditor, and reports whether the upload was acknowledged. why is how it ended.
+// end records the results for the auditor, and reports whether the upload was acknowledged. why is how it ended.
 func (u *held) end(why error) bool {
 	u.hold.release()
 	if errors.Is(why, errLate) { // it is settled all the same: it must be neither lost nor doubled
@@ -384,33 +406,23 @@ func (u *held) end(why error) bool {
 	}
 	u.cancel()
 	for _, f := range u.files {
-		if u.told.StoragePath != "" && (u.told.StoragePath != f.GetStoragePath() || u.told.Sequence != f.GetMessageSequence()) {
-			u.told.Reason = "two callers were told different files" // which the auditor then finds as lost
-			u.told.Sequence = -1
+		if u.entry.StoragePath != "" && (u.entry.StoragePath != f.GetStoragePath() || u.entry.Sequence != f.GetMessageSequence()) {
+			u.entry.Reason = "two callers got different files" // which the auditor then finds as lost
+			u.entry.Sequence = -1
 			continue
 		}
-		u.told.StoragePath, u.told.Sequence = f.GetStoragePath(), f.GetMessageSequence()
+		u.entry.StoragePath, u.entry.Sequence = f.GetStoragePath(), f.GetMessageSequence()
 	}
 	switch {
 	case len(u.files) > 0:
-		u.told.Outcome = audit.Acknowledged
-	case why != nil && definite(why):
-		u.told.Outcome, u.told.Reason = audit.Refused, why.Error()
+		u.entry.Outcome = audit.Acknowledged
+	case why != nil && harness.Definite(why):
+		u.entry.Outcome, u.entry.Reason = audit.Refused, why.Error()
 	default:
-		u.told.Outcome, u.told.Reason = audit.Unknown, strings.Join(u.errs, "; ")
+		u.entry.Outcome, u.entry.Reason = audit.Unknown, strings.Join(u.errs, "; ")
 	}
-	u.lane.told.Uploads = append(u.lane.told.Uploads, u.told)
-	return u.told.Outcome == audit.Acknowledged
-}
-
-// definite tells errors that say that nothing was published from those that leave it open: what the server did not say itself,
-// or said to be passing. An upload that a newer attempt took over is that attempt's to tell.
-func definite(err error) bool {
-	var e *lpfileshare.Error
-	if !errors.As(err, &e) || e.Reason == pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		return false
-	}
-	return e.Code != codes.Unavailable && e.Code != codes.Aborted && e.RetryAfter == 0
+	u.lane.record.Uploads = append(u.lane.record.Uploads, u.entry)
+	return u.entry.Outcome == audit.Acknowledged
 }
 
 // printTable prints how many cases each cell had, how many of them were acknowledged, and the longest.

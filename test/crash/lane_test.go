@@ -1,11 +1,9 @@
 package crash
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -17,17 +15,17 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
-	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 	"github.com/lpfileshare/lpfileshare/test/process"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 const (
-	account     = "12345678"
-	accountPath = "accounts/" + account
+	account     = harness.Account
+	accountPath = harness.AccountPath
 	stream      = "KV_lpfileshare" // below the ledger's bucket
 
 	replicas = 3 // servers, and NATS nodes
@@ -49,7 +47,7 @@ type lane struct {
 	servers [replicas]*server
 	bucket  jetstream.JetStream
 	conn    *nats.Conn
-	told    audit.Account
+	record  audit.Record
 }
 
 // A node is one of the NATS cluster's.
@@ -60,7 +58,7 @@ type node struct {
 }
 
 func (n *node) start() (err error) {
-	n.process, _, err = process.Start(regexp.MustCompile("Server is ready"), binaries.nats, n.args...)
+	n.process, _, err = process.Start(regexp.MustCompile("Server is ready"), natsBinary, n.args...)
 	return err
 }
 
@@ -77,13 +75,13 @@ type server struct {
 	ledger                [replicas]*proxy.Proxy
 	addr                  string // past the proxy; the same after a restart
 	args                  []string
-	process               *process.Process
+	process               *harness.Server
 }
 
-// start starts the server, again where it ends since NATS is not there in time, as whatever looks after it would.
+// start starts the server. A server ends if NATS is not ready in time; start then tries again, as a supervisor does.
 func (s *server) start() error {
 	for try := 1; ; try++ {
-		p, _, err := process.Start(regexp.MustCompile(`msg=ready grpc=(\S+)`), binaries.server, s.args...)
+		p, err := harness.Start(program, s.args...)
 		if err == nil {
 			s.process = p
 			return nil
@@ -106,7 +104,7 @@ func openLane(dir string) (_ *lane, err error) {
 	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: func(f sandbox.Frame) { l.tap.Check(wire.Frame(f)) }}); err != nil {
 		return l, err
 	}
-	if err := l.warm(); err != nil {
+	if err := harness.Warm(l.sb); err != nil {
 		return l, err
 	}
 	ports, err := process.FreePorts(3 * replicas)
@@ -189,24 +187,11 @@ func (l *lane) connect(s *server) (err error) {
 	if err != nil {
 		return err
 	}
-	s.args = []string{
-		"--listen=" + s.addr, "--ledger=" + strings.Join(ledger, ","), "--domain-api=" + l.sb.URL(), "--lp-plain-http",
-		"--domain=asyncMessagingEnt=" + s.socket.Addr(), "--domain=swift=" + s.store.Addr(), "--documents", "--log-level=debug",
-		"--lp-timeout=" + lpTimeout.String(), "--settle=" + settle.String(), "--drain-time=" + drain.String(), "--ledger-bytes=64MiB",
-	}
-	return nil
-}
-
-// warm has the sandbox make its key, which takes longer than the server waits where many lanes begin at once.
-func (l *lane) warm() error {
-	resp, err := http.Post(l.sb.URL()+"/api/account/"+account+"/signup", "application/json", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the sandbox signs nobody up: %s", resp.Status)
-	}
+	s.args = append(harness.Before(l.sb),
+		"--listen="+s.addr, "--ledger="+strings.Join(ledger, ","),
+		"--domain=asyncMessagingEnt="+s.socket.Addr(), "--domain=swift="+s.store.Addr(), "--documents", "--log-level=debug",
+		"--lp-timeout="+lpTimeout.String(), "--settle="+settle.String(), "--drain-time="+drain.String(), "--ledger-bytes=64MiB",
+	)
 	return nil
 }
 
@@ -327,13 +312,13 @@ func (l *lane) close() error {
 	return errors.Join(errs...)
 }
 
-// audit holds what the lane's callers were told against what the sandbox has noted. Nothing may be going on any more.
+// audit compares the results that the lane's callers got with the sandbox's journal. No call may be running.
 func (l *lane) audit(ctx context.Context) (audit.Report, error) {
 	e, err := audit.Fetch(ctx, l.sb.URL())
 	if err != nil {
 		return audit.Report{}, err
 	}
-	return audit.Check(l.told, e), nil
+	return audit.Check(l.record, e), nil
 }
 
 // published is how many messages LivePerson has with a caption.
@@ -346,39 +331,12 @@ func (l *lane) published(caption string) (n int) {
 	return n
 }
 
-// A consumer is one who has signed up, with a conversation of its own.
-type consumer struct {
-	id           lpfileshare.Identity
-	owner        string // LivePerson's id of it
-	conversation string // its name
-}
-
-func (l *lane) consumer(ctx context.Context) (*consumer, error) {
+// consumer signs a new consumer up. Its client is closed: a case dials the servers that it needs.
+func (l *lane) consumer(ctx context.Context) (harness.Consumer, error) {
 	any, err := l.direct(-1)
 	if err != nil {
-		return nil, err
+		return harness.Consumer{}, err
 	}
 	defer any.Close()
-	in, err := any.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("sign-up: %w", err)
-	}
-	c := &consumer{id: lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)), owner: in.ConsumerID}
-	conv, err := any.As(c.id).CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
-	if err != nil {
-		return nil, fmt.Errorf("conversation: %w", err)
-	}
-	c.conversation = conv.GetName()
-	return c, nil
-}
-
-// text is a file of n bytes that any check takes for plain text, and that no other case sends.
-func text(seed uint64, n int) []byte {
-	var b bytes.Buffer
-	for i := uint64(0); b.Len() < n; i++ {
-		fmt.Fprintf(&b, "%016x %016x\n", seed, (seed+i)*0x9E3779B97F4A7C15)
-	}
-	return b.Bytes()[:n]
+	return harness.SignUpAndTalk(ctx, any, account)
 }

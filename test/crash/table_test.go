@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
@@ -63,6 +62,8 @@ type state struct {
 	messages int
 	// place arms the proxies of a server.
 	place func(s *server, n int, h *hold)
+	// streaming tells that only a streaming upload has this state.
+	streaming bool
 }
 
 func says(words ...string) func(proxy.Message) bool {
@@ -84,18 +85,18 @@ func written(state string) func(*server, int, *hold) {
 }
 
 var states = []state{
-	{"RECEIVING, half of the body sent", pb.UploadState_UPLOAD_STATE_RECEIVING, 0, func(s *server, n int, h *hold) {
+	{name: "RECEIVING, half of the body sent", streaming: true, ledger: pb.UploadState_UPLOAD_STATE_RECEIVING, place: func(s *server, n int, h *hold) {
 		s.caller.Arm(proxy.Fault{Dir: proxy.ToServer, Match: ofUpload, Skip: 3, At: proxy.Part(0.5), Before: h.at(n)})
 	}},
-	{"RECEIVING, answer with the URL withheld", pb.UploadState_UPLOAD_STATE_RECEIVING, 0, func(s *server, n int, h *hold) {
+	{name: "RECEIVING, answer with the URL withheld", ledger: pb.UploadState_UPLOAD_STATE_RECEIVING, place: func(s *server, n int, h *hold) {
 		s.socket.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says("ms.BaseGenerateURLResponse"), Before: h.at(n)})
 	}},
-	{"RECEIVING, answer of the PUT withheld", pb.UploadState_UPLOAD_STATE_RECEIVING, 0, func(s *server, n int, h *hold) {
+	{name: "RECEIVING, answer of the PUT withheld", ledger: pb.UploadState_UPLOAD_STATE_RECEIVING, place: func(s *server, n int, h *hold) {
 		s.store.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says(" 201 "), Before: h.at(n)})
 	}},
-	{"STORED", pb.UploadState_UPLOAD_STATE_STORED, 0, written("STORED")},
-	{"PUBLISHING, frame not written", pb.UploadState_UPLOAD_STATE_PUBLISHING, 0, written("PUBLISHING")},
-	{"PUBLISHING, waiting for a socket", pb.UploadState_UPLOAD_STATE_PUBLISHING, 0, func(s *server, n int, h *hold) {
+	{name: "STORED", ledger: pb.UploadState_UPLOAD_STATE_STORED, place: written("STORED")},
+	{name: "PUBLISHING, frame not written", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, place: written("PUBLISHING")},
+	{name: "PUBLISHING, waiting for a socket", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, place: func(s *server, n int, h *hold) {
 		for _, p := range s.ledger {
 			p.Arm(proxy.Fault{Dir: proxy.ToServer, Match: says(`"State":"PUBLISHING"`), Before: func() {
 				if h.free() {
@@ -105,10 +106,10 @@ var states = []state{
 			}})
 		}
 	}},
-	{"PUBLISHING, answer withheld", pb.UploadState_UPLOAD_STATE_PUBLISHING, 1, func(s *server, n int, h *hold) {
+	{name: "PUBLISHING, answer withheld", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, messages: 1, place: func(s *server, n int, h *hold) {
 		s.socket.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says("ms.PublishEventResponse"), Before: h.at(n)})
 	}},
-	{"PUBLISHED, answer withheld", pb.UploadState_UPLOAD_STATE_PUBLISHED, 1, func(s *server, n int, h *hold) {
+	{name: "PUBLISHED, answer withheld", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHED, messages: 1, place: func(s *server, n int, h *hold) {
 		s.caller.Arm(proxy.Fault{Dir: proxy.ToClient, Match: ofUpload, Before: h.at(n)})
 	}},
 }
@@ -140,7 +141,9 @@ var strikes = []strike{
 	{"SIGTERM", func(ctx context.Context, u *held) error {
 		u.server().process.Signal(syscall.SIGTERM)
 		if u.v%2 == 0 { // what is held comes in the time that a drain has
-			time.Sleep(drain / 4)
+			if err := u.server().process.Logs.Wait(ctx, 1, "msg=draining"); err != nil {
+				return err
+			}
 			u.hold.release()
 		}
 		_ = u.server().process.Wait() // cut off or not
@@ -186,15 +189,11 @@ func stopped(ctx context.Context, u *held) error {
 	if err != nil {
 		return err
 	}
-	// What it still does it has done when its call has ended.
-	limit := time.NewTimer(patience / 2)
-	defer limit.Stop()
-	for !p.Logs.Says("finished call", "grpc.method=Upload") {
-		select {
-		case <-limit.C:
-			return fmt.Errorf("the stopped server's call does not end\n%s", p.Logs.Tail())
-		case <-time.After(20 * time.Millisecond):
-		}
+	// When the stopped server's call has ended, it does nothing more for the upload.
+	ctx, cancel := context.WithTimeout(ctx, patience/2)
+	defer cancel()
+	if err := p.Logs.Wait(ctx, 1, "finished call", "grpc.method=Upload"); err != nil {
+		return fmt.Errorf("the stopped server's call does not end: %w\n%s", err, p.Logs.Tail())
 	}
 	return nil
 }
@@ -207,6 +206,10 @@ type trial struct {
 func (t trial) name() string {
 	return fmt.Sprintf("%s/%s/%d", states[t.row].name, strikes[t.column].name, t.v)
 }
+
+// small reports whether the trial uploads by UploadSmallFile. Its request is one message: while half of it is sent, the server knows
+// nothing of the upload.
+func (t trial) small() bool { return !states[t.row].streaming && (t.row+t.column+t.v)%3 == 2 }
 
 // trials is the whole table, each cell so many times; only those whose names hold a text.
 func trials(repetitions int, only string) []trial {

@@ -24,8 +24,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
-	"github.com/lpfileshare/lpfileshare/test/process"
-	"github.com/lpfileshare/lpfileshare/test/wire"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // The drain of the test: what needs longer than drainTime is sent away.
@@ -34,49 +33,46 @@ const (
 	drainNotice = time.Second
 )
 
-// A stage is what an upload is at when the drain begins, by how fast its caller sends.
+// A stage is what an upload is at when the drain begins.
 type stage struct {
 	name string
-	// pace is how long the bytes take. late: the first message comes once the drain has begun.
-	pace time.Duration
-	late bool
-	// onFirst tells that the server that drains has to finish it, onOther that it cannot; neither where it depends.
+	send progress
+	// onFirst means that the draining server must finish the upload, onOther that it cannot.
 	onFirst, onOther bool
 }
 
-// Each has its share of the uploads. The drain begins 2 s after they do.
+// A progress is what the caller sends, and when.
+type progress int
+
+const (
+	everything   progress = iota // before the drain
+	halfThenRest                 // half before the drain, the rest once it has begun
+	halfOnly                     // half before the drain, and no more
+	nothingYet                   // the first message once the drain has begun
+)
+
+// Each stage has its share of the uploads. The drain begins when all uploads have reached theirs.
 var stages = []stage{
-	{name: "storing or publishing", pace: 1500 * time.Millisecond, onFirst: true}, // the store and LivePerson take their time
-	{name: "receiving, nearly done", pace: 3 * time.Second, onFirst: true},
-	{name: "receiving, far from done", pace: 30 * time.Second, onOther: true},
-	{name: "no first message yet", late: true, onOther: true},
+	{name: "storing or publishing", send: everything, onFirst: true}, // the store and LivePerson answer slowly
+	{name: "receiving, nearly done", send: halfThenRest, onFirst: true},
+	{name: "receiving, far from done", send: halfOnly, onOther: true},
+	{name: "no first message yet", send: nothingYet, onOther: true},
 }
 
 // A replicated is two servers that share a ledger, before one sandbox.
 type replicated struct {
 	t             *testing.T
 	sb            *sandbox.Sandbox
-	first, second replica
-	draining      chan struct{} // closed when the first has been told
+	first, second *harness.Server
+	draining      chan struct{} // closed when the first server drains
 	mu            sync.Mutex
-	told          audit.Account
-}
-
-// A replica is one of them.
-type replica struct {
-	*process.Process
-	addr string
+	record        audit.Record
 }
 
 func startReplicated(t *testing.T) *replicated {
 	t.Helper()
 	r := &replicated{t: t, draining: make(chan struct{})}
-	var err error
-	tap := frames.Watch(t)
-	if r.sb, err = sandbox.Start(sandbox.Options{OnFrame: func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.sb.Close() })
+	r.sb = harness.Sandbox(t, frames, sandbox.Options{})
 	nats, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -86,18 +82,16 @@ func startReplicated(t *testing.T) *replicated {
 		nats.Shutdown()
 		nats.WaitForShutdown()
 	})
-	if !nats.ReadyForConnections(20 * time.Second) {
+	if !nats.ReadyForConnections(time.Minute) {
 		t.Fatal("the NATS server does not start")
 	}
-	for _, p := range []*replica{&r.first, &r.second} {
-		started, ready, err := process.Start(readyLine, serverBinary, "--listen=127.0.0.1:0", "--ledger="+nats.ClientURL(), "--domain-api="+r.sb.URL(), "--lp-plain-http", "--documents",
+	for _, p := range []**harness.Server{&r.first, &r.second} {
+		if *p, err = harness.Start(program, append(harness.Before(r.sb), "--ledger="+nats.ClientURL(), "--documents",
 			"--lp-timeout=5s", "--settle="+settle.String(), "--heartbeat-interval="+heartbeat.String(),
-			"--drain-time="+drainTime.String(), "--drain-notice="+drainNotice.String())
-		if err != nil {
+			"--drain-time="+drainTime.String(), "--drain-notice="+drainNotice.String())...); err != nil {
 			t.Fatal(err)
 		}
-		*p = replica{started, ready[1]}
-		t.Cleanup(func() { _ = p.Stop() })
+		(*p).Stopped(t)
 	}
 	return r
 }
@@ -110,96 +104,89 @@ type caller struct {
 
 func (r *replicated) caller(ctx context.Context) caller {
 	r.t.Helper()
-	dial := func(addr string) *lpfileshare.Client {
-		c, err := lpfileshare.Dial(addr)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		r.t.Cleanup(func() { c.Close() })
-		return c
-	}
-	first, second := dial(r.first.addr), dial(r.second.addr)
-	in, err := first.SignInConsumer(ctx, &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+	in, err := harness.SignUpAndTalk(ctx, r.first.Dial(r.t), account)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	id := lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token))
-	c := caller{owner: in.ConsumerID, first: first.As(id), second: second.As(id)}
-	conv, err := c.first.CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	c.conversation = conv.GetName()
-	return c
+	return caller{owner: in.ID, conversation: in.Conversation, first: in.Client, second: r.second.Dial(r.t).As(in.Credential())}
 }
 
-// sentAway checks that a call was ended by the drain, in words: SERVER_DRAINING, and when to come again.
+// sentAway checks that the drain ended a call: SERVER_DRAINING, with RetryInfo.
 func sentAway(err error) error {
-	after, told := lpfileshare.RetryDelay(err)
-	if err == nil || lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_SERVER_DRAINING || !told || after <= 0 {
+	after, ok := lpfileshare.RetryDelay(err)
+	if err == nil || lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_SERVER_DRAINING || !ok || after <= 0 {
 		return fmt.Errorf("want SERVER_DRAINING with RetryInfo, not %w", err)
 	}
 	return nil
 }
 
-// upload sends a file to the first server at the stage's pace, and, where that sends it away, to the second under the same
-// request id. It tells which of them took it.
-func (r *replicated) upload(ctx context.Context, c caller, s stage, name string, data []byte) (onFirst bool, err error) {
+// upload sends a file to the first server as the stage says. If that is draining, upload sends it to the second under the same
+// request id. onFirst reports which of them published it.
+// reached is called when the upload has reached its stage.
+func (r *replicated) upload(ctx context.Context, c caller, s stage, name string, data []byte, reached func()) (onFirst bool, err error) {
 	sum := sha256.Sum256(data)
-	told := audit.Told{
+	entry := audit.Upload{
 		Case: name, RequestID: uuid.NewString(), Mark: name, Owner: c.owner, Conversation: path.Base(c.conversation),
 		SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)),
 	}
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.told.Uploads = append(r.told.Uploads, told)
+		r.record.Uploads = append(r.record.Uploads, entry)
 	}()
 	o := lpfileshare.UploadOptions{
-		Conversation: c.conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark, RequestID: told.RequestID,
+		Conversation: c.conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: entry.Mark, RequestID: entry.RequestID,
 	}
-	resp, err := paced(ctx, c.first, o, data, s, r.draining)
+	resp, err := r.attempt(ctx, c.first, o, data, s, reached)
 	if err != nil {
 		if err := sentAway(err); err != nil {
-			told.Outcome, told.Reason = audit.Unknown, err.Error()
+			entry.Outcome, entry.Reason = audit.Unknown, err.Error()
 			return false, fmt.Errorf("%s: %w", name, err)
 		}
 		if resp, err = c.second.Upload(ctx, o, bytes.NewReader(data)); err != nil {
-			told.Outcome, told.Reason = audit.Unknown, err.Error()
+			entry.Outcome, entry.Reason = audit.Unknown, err.Error()
 			return false, fmt.Errorf("%s, on the other server: %w", name, err)
 		}
 	} else {
 		onFirst = true
 	}
-	told.Outcome = audit.Acknowledged
-	told.StoragePath, told.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
+	entry.Outcome = audit.Acknowledged
+	entry.StoragePath, entry.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
 	return onFirst, nil
 }
 
-// paced is one try, with the generated client, since a caller of clients/go does not send at a pace.
-func paced(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage, draining <-chan struct{}) (*pb.UploadResponse, error) {
+// attempt is one try with the generated client, because a caller of clients/go cannot stop in the middle.
+func (r *replicated) attempt(ctx context.Context, c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte, s stage, reached func()) (*pb.UploadResponse, error) {
 	stream, err := c.Raw().Files.Upload(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if s.late {
-		<-draining
-		time.Sleep(drainNotice / 4) // the signal is on its way
+	if s.send == nothingYet {
+		reached()
+		<-r.draining
 	}
 	_ = stream.Send(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
 		Conversation: o.Conversation, DisplayName: o.DisplayName, FileType: o.FileType, Caption: o.Caption, RequestId: o.RequestID,
 		SizeBytes: new(int64(len(data))),
 	}}})
-	const chunks = 60
-	size := (len(data) + chunks - 1) / chunks
-	for off := 0; off < len(data); off += size {
-		part := data[off:min(off+size, len(data))]
-		if stream.Send(&pb.UploadRequest{Chunk: &pb.DataChunk{Offset: int64(off), Data: part}}) != nil {
-			break // the answer says why
-		}
-		time.Sleep(s.pace / chunks)
+	// A failed Send is not the result. CloseAndRecv returns it.
+	send := func(from, to int) {
+		_ = stream.Send(&pb.UploadRequest{Chunk: &pb.DataChunk{Offset: int64(from), Data: data[from:to]}})
 	}
+	half := len(data) / 2
+	send(0, half)
+	if s.send == halfThenRest || s.send == halfOnly {
+		_, _ = stream.Header() // the server has accepted the upload, or ended it
+		reached()
+		<-r.draining
+	}
+	if s.send == halfOnly {
+		var resp pb.UploadResponse
+		return &resp, stream.RecvMsg(&resp)
+	}
+	send(half, len(data))
 	_ = stream.Send(&pb.UploadRequest{Finish: &pb.UploadFinish{Checksums: &pb.Checksums{Crc32C: new(crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))}}})
+	reached()
 	return stream.CloseAndRecv()
 }
 
@@ -222,7 +209,7 @@ func (r *replicated) download(ctx context.Context, c caller, file *pb.File, sum 
 	have := sha256.Sum256(got.Bytes())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.told.Downloads = append(r.told.Downloads, audit.Downloaded{Case: file.GetName(), Path: file.GetStoragePath(), SHA256: hex.EncodeToString(have[:])})
+	r.record.Downloads = append(r.record.Downloads, audit.Download{Case: file.GetName(), Path: file.GetStoragePath(), SHA256: hex.EncodeToString(have[:])})
 	if hex.EncodeToString(have[:]) != sum {
 		return false, fmt.Errorf("%d other bytes were downloaded", got.Len())
 	}
@@ -231,7 +218,7 @@ func (r *replicated) download(ctx context.Context, c caller, file *pb.File, sum 
 
 // watch watches at the first server until that sends it away, and on from there at the second, until ctx ends.
 func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
-	told := audit.Watched{Case: "watch of " + c.conversation, Conversation: path.Base(c.conversation)}
+	entry := audit.Watch{Case: "watch of " + c.conversation, Conversation: path.Base(c.conversation)}
 	o := lpfileshare.WatchOptions{Parent: c.conversation, RetryFor: -1, OnConnection: func(err error) {
 		if err == nil {
 			begun()
@@ -242,7 +229,7 @@ func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
 			if err != nil {
 				return err
 			}
-			told.Marks = append(told.Marks, f.GetCaption())
+			entry.Marks = append(entry.Marks, f.GetCaption())
 		}
 		return nil
 	}
@@ -256,13 +243,12 @@ func (r *replicated) watch(ctx context.Context, c caller, begun func()) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.told.Watches = append(r.told.Watches, told)
+	r.record.Watches = append(r.record.Watches, entry)
 	return nil
 }
 
-// TestDrainUnderFullLoad sends SIGTERM to one of two servers in the middle of 64 uploads, 8 downloads and 4 watches. What can end
-// in time ends there; everything else is told SERVER_DRAINING, and ends on the other server under the same request id.
-func TestDrainUnderFullLoad(t *testing.T) {
+// SIGTERM goes to one of two servers in the middle of 64 uploads, 8 downloads and 4 watches. What can end in time ends there; everything else gets SERVER_DRAINING, and ends on the other server under the same request id.
+func TestDrain_UnderFullLoad(t *testing.T) {
 	const uploads, downloads, watches = 64, 8, 4
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -293,11 +279,11 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	var before sync.WaitGroup
 	for i := range downloads {
 		before.Go(func() {
-			data := text(uint64(1000+i), []int{60_000, 600_000}[i%2])
+			data := harness.Text(uint64(1000+i), []int{60_000, 600_000}[i%2])
 			sum := sha256.Sum256(data)
 			sums[i] = hex.EncodeToString(sum[:])
 			c := callers[i%len(callers)]
-			if _, err := r.upload(ctx, c, stage{}, fmt.Sprintf("to download %d", i), data); err != nil {
+			if _, err := r.upload(ctx, c, stage{}, fmt.Sprintf("to download %d", i), data, func() {}); err != nil {
 				failed <- err
 			}
 		})
@@ -324,11 +310,15 @@ func TestDrainUnderFullLoad(t *testing.T) {
 			on[1].Add(1)
 		}
 	}
+	var ready sync.WaitGroup
+	ready.Add(uploads)
 	for i := range uploads {
 		load.Go(func() {
+			reached := sync.OnceFunc(ready.Done)
+			defer reached()
 			s := stages[i%len(stages)]
 			c := callers[i/len(stages)%len(callers)]
-			first, err := r.upload(ctx, c, s, fmt.Sprintf("%s %d", s.name, i), text(uint64(i), 30_000))
+			first, err := r.upload(ctx, c, s, fmt.Sprintf("%s %d", s.name, i), harness.Text(uint64(i), 30_000), reached)
 			if err == nil && (s.onFirst && !first || s.onOther && first) {
 				err = fmt.Errorf("%s: ended on the first server: %t", s.name, first)
 			}
@@ -349,12 +339,15 @@ func TestDrainUnderFullLoad(t *testing.T) {
 			count(&downloadedOn, first)
 		})
 	}
-	time.Sleep(2 * time.Second)
+	ready.Wait()
 
 	signalled := time.Now()
 	r.first.Signal(syscall.SIGTERM)
+	if err := r.first.Logs.Wait(ctx, 1, "msg=draining"); err != nil {
+		t.Fatal(err)
+	}
 	close(r.draining)
-	t.Run("newcomers", func(t *testing.T) { newcomers(t, r, callers[0]) })
+	t.Run("new calls", func(t *testing.T) { newCalls(t, r, callers[0]) })
 	load.Wait()
 	stopWatching()
 	watchers.Wait()
@@ -371,30 +364,30 @@ func TestDrainUnderFullLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report := audit.Check(r.told, e)
+	report := audit.Check(r.record, e)
 	for _, f := range report.Findings {
 		t.Error(f)
 	}
-	fmt.Fprintf(&summary, "drain: %d uploads: %d ended where they began, %d were told SERVER_DRAINING and ended on the other server; "+
+	fmt.Fprintf(&summary, "drain: %d uploads: %d ended where they began, %d got SERVER_DRAINING and ended on the other server; "+
 		"%d and %d downloads; %d watches went on; acknowledged %d, lost %d, doubled %d, misdelivered %d, orphans %v; all within %.1f s of SIGTERM\n",
 		uploads, endedOn[0].Load(), endedOn[1].Load(), downloadedOn[0].Load(), downloadedOn[1].Load(), report.Watches,
 		report.Acknowledged, report.Count(audit.Lost), report.Count(audit.Doubled), report.Count(audit.Misdelivered), report.Orphans, took.Seconds())
-	if report.Acknowledged != uploads+downloads || report.Watches != watches || len(r.told.Downloads) != downloads {
-		t.Errorf("%d uploads are acknowledged, %d downloads and %d watches were compared", report.Acknowledged, len(r.told.Downloads), report.Watches)
+	if report.Acknowledged != uploads+downloads || report.Watches != watches || len(r.record.Downloads) != downloads {
+		t.Errorf("%d uploads are acknowledged, %d downloads and %d watches were compared", report.Acknowledged, len(r.record.Downloads), report.Watches)
 	}
 	if endedOn[0].Load() == 0 || endedOn[1].Load() == 0 || downloadedOn[0].Load() == 0 || downloadedOn[1].Load() == 0 {
 		t.Error("the load was not mixed")
 	}
 }
 
-// newcomers come to a server that drains: over a new connection they are told so, and by the health service before.
-func newcomers(t *testing.T, r *replicated, c caller) {
-	fresh, err := lpfileshare.Dial(r.first.addr, lpfileshare.WithDialOptions(grpc.WithDisableHealthCheck()))
+// newCalls makes calls to a draining server over a new connection. The health service and the calls report the drain.
+func newCalls(t *testing.T, r *replicated, c caller) {
+	fresh, err := lpfileshare.Dial(r.first.Addr, lpfileshare.WithDialOptions(grpc.WithDisableHealthCheck()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer fresh.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var health grpc_health_v1.HealthCheckResponse_ServingStatus
 	for health != grpc_health_v1.HealthCheckResponse_NOT_SERVING && ctx.Err() == nil {
@@ -410,7 +403,7 @@ func newcomers(t *testing.T, r *replicated, c caller) {
 		Conversation: c.conversation, FileType: pb.FileType_FILE_TYPE_TXT, SizeBytes: new(int64(1)),
 	}}})
 	if _, err := stream.CloseAndRecv(); err == nil {
-		t.Error("a new upload was let in")
+		t.Error("a new upload was accepted")
 	} else if err := sentAway(err); err != nil {
 		t.Errorf("a new upload over a new connection: %v", err)
 	}

@@ -1,15 +1,18 @@
-// Package faults breaks the gateway's connections in every state and in every way, with servers that run as processes, and has an
-// auditor compare what callers were told with what is there.
+// Package faults breaks the server's connections in every state and in every way. Each server is a process. An auditor compares the
+// results that callers got with what LivePerson and the store have.
 //
-// Faults strike once. So a caller who goes on under one request id must succeed in the end, whatever broke, unless the trouble was
-// an answer that says that it is final, or bytes were spoiled on a leg that only TLS protects. A spoiled request may be refused,
-// and a spoiled answer misread; neither may lose a file, double it, or publish it after a refusal.
+// A fault strikes once. A caller that repeats under one request id must therefore succeed in the end, unless the fault was a final
+// error, or damaged bytes on a leg that only TLS protects. A damaged request may be rejected, and a damaged response misread.
+// Neither may lose a file, publish it twice, or publish it after a rejection.
 //
-// The table of table_test.go is states by kinds of faults; each cell has cases of its own. It is run over each messenger
-// (messenger_test.go). Over the Connector API nobody can ask whether a message is there, so that a message that did not leave may be
-// LP_PUBLISH_UNCONFIRMED for ever; one that is there is told of, and must be acknowledged. With LPFILESHARE_FAULTS=all each case
-// of the table is run, else a sample of it. LPFILESHARE_FAULTS_SEED shifts the byte positions, LPFILESHARE_FAULTS_ONLY picks the
-// cases whose names hold a text ("publish answer/RST"), LPFILESHARE_FAULTS_LANES says how many run at once.
+// The table of table_test.go is states by kinds of faults. Each cell has cases of Upload, Download or WatchFiles; UploadSmallFile and
+// PublishUpload have a column of their own, over all kinds. The table is run over each messenger (messenger_test.go). The Connector
+// API cannot be asked whether a message exists, so a message that was never published may stay LP_PUBLISH_UNCONFIRMED. A webhook
+// reports a message that was published, so that one must be acknowledged.
+//
+// LPFILESHARE_FAULTS=all runs every case, otherwise a sample. LPFILESHARE_FAULTS_SEED shifts the byte positions,
+// LPFILESHARE_FAULTS_ONLY selects cases whose names contain a text ("publish answer/RST"), and LPFILESHARE_FAULTS_LANES is the number
+// of cases at a time.
 package faults
 
 import (
@@ -20,6 +23,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"os"
 	"path"
@@ -32,13 +36,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/grpc/codes"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 const (
@@ -48,26 +52,39 @@ const (
 	// patience bounds one case.
 	patience = 90 * time.Second
 	// firstTry is the deadline that a caller sets itself, before it asks again what became of the upload.
-	firstTry = 30 * time.Second
+	firstTry = 15 * time.Second
 )
 
 func messengers() []*messenger { return []*messenger{connector(), socket()} }
 
-func TestEachCellOfTheTableHasCases(t *testing.T) {
+func TestFaultTable_EachCellHasCases(t *testing.T) {
 	for _, m := range messengers() {
-		count := map[[2]int]int{}
+		type cell struct {
+			row, column int
+			deed        deed
+		}
+		count := map[cell]int{}
 		names := map[string]bool{}
 		for _, trial := range trials(m, 1) {
-			count[[2]int{trial.row, trial.column}]++
+			count[cell{trial.row, trial.column, trial.deed}]++
 			names[trial.name()] = true
 		}
 		total := 0
 		for s, state := range statesOf(m) {
+			deeds := []deed{state.deed}
+			if state.deed == upload {
+				deeds = append(deeds, smallUpload)
+			}
+			if state.publish != nil {
+				deeds = append(deeds, publishUpload)
+			}
 			for k := range kinds {
-				n := count[[2]int{s, k}]
-				total += n
-				if n < fewest {
-					t.Errorf("%s: %s, %s: %d cases", m.name, state.name, kinds[k], n)
+				for _, d := range deeds {
+					n := count[cell{s, k, d}]
+					total += n
+					if n < fewest {
+						t.Errorf("%s: %s, %s: %d cases of %s", m.name, state.name, kinds[k], n, d)
+					}
 				}
 			}
 		}
@@ -86,10 +103,10 @@ type result struct {
 	err       error  // what did not hold
 }
 
-func TestFaultsLoseAndDoubleNothing(t *testing.T) {
+func TestFaultTable_LosesAndDoublesNothing(t *testing.T) {
 	var matrix bytes.Buffer
 	w := tabwriter.NewWriter(&matrix, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "messenger \\ suite\tuploads\tdownloads\twatches")
+	fmt.Fprintln(w, "messenger \\ call\t"+strings.Join(deedNames, "\t"))
 	last := ""
 	for _, m := range messengers() {
 		t.Run(m.name, func(t *testing.T) {
@@ -97,7 +114,7 @@ func TestFaultsLoseAndDoubleNothing(t *testing.T) {
 			var results []result
 			results, last = testOver(t, m)
 			fmt.Fprint(w, m.name)
-			for _, d := range []deed{upload, download, watch} {
+			for d := range deed(len(deedNames)) {
 				all, good := 0, 0
 				for _, r := range results {
 					if r.deed == d {
@@ -127,6 +144,8 @@ func testOver(t *testing.T, m *messenger) ([]result, string) {
 		todo, lanes = sample(todo), 16
 	}
 	lanes = setting("LANES", lanes)
+	// The slowest cases first, or the last lane works alone: a caller that hears nothing waits for its own deadline.
+	slices.SortStableFunc(todo, func(a, b *trial) int { return cmp.Compare(b.silent(), a.silent()) })
 	if only := os.Getenv("LPFILESHARE_FAULTS_ONLY"); only != "" { // to look into some of them
 		todo = slices.DeleteFunc(todo, func(t *trial) bool { return !strings.Contains(t.name(), only) })
 		lanes = min(lanes, len(todo))
@@ -142,10 +161,17 @@ func testOver(t *testing.T, m *messenger) ([]result, string) {
 	printSlowest(results)
 	printReport(report)
 	cases, succeeded := len(results), 0
+	by := make([]struct{ cases, acknowledged int }, len(deedNames))
 	for _, r := range results {
+		by[r.deed].cases++
 		if r.succeeded {
 			succeeded++
+			by[r.deed].acknowledged++
 		}
+	}
+	for _, d := range []deed{upload, smallUpload, publishUpload} {
+		fmt.Fprintf(&summary, "%s, %s: %d cases, acknowledged %d, lost %d, doubled %d\n", m.name, d, by[d].cases, by[d].acknowledged,
+			countOf(report, results, d, audit.Lost), countOf(report, results, d, audit.Doubled))
 	}
 	if !whole {
 		fmt.Fprintf(&summary, "a sample: %d of the table's %d cases; make test-faults runs all\n", cases, all)
@@ -171,6 +197,20 @@ func testOver(t *testing.T, m *messenger) ([]result, string) {
 	return results, line
 }
 
+// countOf is how many findings of one fault the cases of one deed have.
+func countOf(report audit.Report, results []result, d deed, fault audit.Fault) (n int) {
+	of := map[string]deed{}
+	for _, r := range results {
+		of[r.name()] = r.deed
+	}
+	for _, f := range report.Findings {
+		if was, ok := of[f.Case]; ok && was == d && f.Fault == fault {
+			n++
+		}
+	}
+	return n
+}
+
 // setting is a number from the environment: LPFILESHARE_FAULTS_LANES and LPFILESHARE_FAULTS_SEED.
 func setting(name string, otherwise int) int {
 	if n, err := strconv.Atoi(os.Getenv("LPFILESHARE_FAULTS_" + name)); err == nil && n > 0 {
@@ -179,9 +219,13 @@ func setting(name string, otherwise int) int {
 	return otherwise
 }
 
-// sample takes a case of every third cell, so that each state and each kind is among them.
+// sample takes a case of every third cell, so that each state and each kind is among them, and of UploadSmallFile and PublishUpload
+// one case of each state.
 func sample(all []*trial) []*trial {
 	return slices.DeleteFunc(all, func(t *trial) bool {
+		if t.deed.repeats() {
+			return t.column != t.row%len(kinds) || t.v != (t.row+2*t.column)%variants
+		}
 		return (t.row+t.column)%3 != 0 || t.v != (t.row+2*t.column)%variants
 	})
 }
@@ -238,7 +282,7 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l.server.Logs.Mark()
+	l.server.Logs.Reset()
 	r := result{trial: t}
 	c, err := l.consumer(ctx)
 	if err != nil {
@@ -250,7 +294,7 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 		}
 	}
 	if t.fresh {
-		if err := t.over.unlet(ctx, l); err != nil {
+		if err := t.over.reauthenticate(ctx, l); err != nil {
 			return r, err
 		}
 	}
@@ -265,13 +309,19 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	var struck func() bool
 	arm := func() {
 		struck = t.arm(l)
-		if t.told {
+		if t.unanswered {
 			l.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", DropAfter: true, Count: 1})
 		}
 	}
 	caller := through.As(c.id)
 	switch t.deed {
-	case upload:
+	case upload, smallUpload:
+		arm()
+		err = l.upload(ctx, t, c, caller, "")
+	case publishUpload:
+		if err := l.storeOnly(ctx, t, c); err != nil {
+			return r, fmt.Errorf("the upload before it: %w", err)
+		}
 		arm()
 		err = l.upload(ctx, t, c, caller, "")
 	case download:
@@ -306,53 +356,93 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	return r, nil
 }
 
+// A sending is one file of a case, and how its caller sends it.
+type sending struct {
+	*trial
+	conversation string
+	requestID    string
+	caption      string
+	data         []byte
+	sum          [sha256.Size]byte
+}
+
+func (t *trial) sending(c *consumer, which string) *sending {
+	name := t.name() + which
+	data := harness.Text(t.seed()<<8+uint64(len(which)), 18_000+1_111*t.v)
+	return &sending{
+		trial: t, conversation: c.conversation, requestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), caption: name,
+		data: data, sum: sha256.Sum256(data),
+	}
+}
+
+// send sends the file by the call that the trial is about, repeating it as a client library does.
+func (s *sending) send(ctx context.Context, c *lpfileshare.Client) (*pb.File, error) {
+	switch s.deed {
+	case smallUpload:
+		return harness.Retry(ctx, s.over.retryFor, func(ctx context.Context) (*pb.File, error) {
+			resp, err := c.Raw().Files.UploadSmallFile(ctx, &pb.UploadSmallFileRequest{Data: s.data, Spec: &pb.UploadSpec{
+				Conversation: s.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: s.caption, RequestId: s.requestID,
+				Checksums: &pb.Checksums{Crc32C: new(crc32.Checksum(s.data, crc32.MakeTable(crc32.Castagnoli)))},
+			}})
+			return resp.GetResult().GetFile(), err
+		})
+	case publishUpload:
+		return harness.Retry(ctx, s.over.retryFor, func(ctx context.Context) (*pb.File, error) {
+			resp, err := c.Raw().Files.PublishUpload(ctx, &pb.PublishUploadRequest{Name: accountPath + "/uploads/" + s.requestID})
+			return resp.GetFile(), err
+		})
+	default:
+		return s.stream(ctx, c, pb.PublishMode_PUBLISH_MODE_PUBLISH)
+	}
+}
+
+func (s *sending) stream(ctx context.Context, c *lpfileshare.Client, mode pb.PublishMode) (*pb.File, error) {
+	resp, err := c.Upload(ctx, lpfileshare.UploadOptions{
+		Conversation: s.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: s.caption,
+		RequestID: s.requestID, ChunkBytes: 4 << 10, RetryFor: s.over.retryFor, PublishMode: mode,
+	}, bytes.NewReader(s.data))
+	return resp.GetFile(), err
+}
+
+// storeOnly uploads the file of a trial without publishing it, before the trial's fault is armed.
+func (l *lane) storeOnly(ctx context.Context, t *trial, c *consumer) error {
+	_, err := t.sending(c, "").stream(ctx, c.direct, pb.PublishMode_PUBLISH_MODE_STORE_ONLY)
+	return err
+}
+
 // upload sends a file, and repeats it under its request id until the outcome is known.
 func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, which string) error {
-	name := t.name() + which
-	data := text(t.seed()<<8+uint64(len(which)), 18_000+1_111*t.v)
-	sum := sha256.Sum256(data)
-	told := audit.Told{
-		Case: name, RequestID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String(), Mark: name, Owner: c.owner,
-		Conversation: path.Base(c.conversation), SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)), Spoiled: t.spoiled,
-	}
-	o := lpfileshare.UploadOptions{
-		Conversation: c.conversation, DisplayName: "case.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark,
-		RequestID: told.RequestID, ChunkBytes: 4 << 10, RetryFor: t.over.retryFor,
+	s := t.sending(c, which)
+	entry := audit.Upload{
+		Case: s.caption, RequestID: s.requestID, Mark: s.caption, Owner: c.owner,
+		Conversation: path.Base(c.conversation), SHA256: hex.EncodeToString(s.sum[:]), Size: int64(len(s.data)), Spoiled: t.spoiled,
 	}
 	// A caller has a deadline: what spoils a frame's head may make its reader wait for the rest for ever.
 	first, cancel := context.WithTimeout(ctx, firstTry)
 	defer cancel()
-	resp, err := caller.Upload(first, o, bytes.NewReader(data))
-	for try := 1; err != nil && !definite(err) && try <= 3; try++ {
+	file, err := s.send(first, caller)
+	for try := 1; err != nil && !harness.Definite(err) && try <= 3; try++ {
 		if unconfirmed(t.over, err) {
-			told.Late = true
-			time.Sleep(2 * settle)
+			entry.Late = true
+			if err := t.over.settle(ctx, l); err != nil { // a webhook may confirm it
+				return err
+			}
 		}
-		resp, err = c.direct.Upload(ctx, o, bytes.NewReader(data))
+		file, err = s.send(ctx, c.direct)
 	}
 	switch {
 	case err == nil:
-		told.Outcome = audit.Acknowledged
-		told.StoragePath, told.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
-	case definite(err):
-		told.Outcome, told.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
+		entry.Outcome = audit.Acknowledged
+		entry.StoragePath, entry.Sequence = file.GetStoragePath(), file.GetMessageSequence()
+	case harness.Definite(err):
+		entry.Outcome, entry.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
 	case unconfirmed(t.over, err):
-		told.Outcome, told.Reason = audit.Unconfirmed, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
+		entry.Outcome, entry.Reason = audit.Unconfirmed, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
 	default:
-		told.Outcome, told.Reason = audit.Unknown, err.Error()
+		entry.Outcome, entry.Reason = audit.Unknown, err.Error()
 	}
-	l.told.Uploads = append(l.told.Uploads, told)
+	l.record.Uploads = append(l.record.Uploads, entry)
 	return err
-}
-
-// definite tells errors that say that nothing was published from those that leave it open: what the server did not say itself,
-// or said to be passing. An upload that a newer attempt took over is that attempt's to tell.
-func definite(err error) bool {
-	var e *lpfileshare.Error
-	if !errors.As(err, &e) || e.Reason == pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		return false
-	}
-	return e.Code != codes.Unavailable && e.Code != codes.Aborted && e.RetryAfter == 0
 }
 
 // unconfirmed tells an error that is the last word there is, unless a webhook comes: LivePerson cannot be asked.
@@ -364,7 +454,7 @@ func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfi
 	if err := l.upload(ctx, t, c, c.direct, ""); err != nil {
 		return fmt.Errorf("the upload before it: %w", err)
 	}
-	file := l.told.Uploads[len(l.told.Uploads)-1]
+	file := l.record.Uploads[len(l.record.Uploads)-1]
 	arm()
 	o := lpfileshare.DownloadOptions{Conversation: c.conversation, StoragePath: file.StoragePath, ChunkBytes: 4 << 10, RetryFor: 30 * time.Second}
 	var got bytes.Buffer
@@ -372,7 +462,7 @@ func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfi
 		return err
 	}
 	sum := sha256.Sum256(got.Bytes())
-	l.told.Downloads = append(l.told.Downloads, audit.Downloaded{Case: t.name(), Path: file.StoragePath, SHA256: hex.EncodeToString(sum[:])})
+	l.record.Downloads = append(l.record.Downloads, audit.Download{Case: t.name(), Path: file.StoragePath, SHA256: hex.EncodeToString(sum[:])})
 	return nil
 }
 
@@ -416,18 +506,18 @@ func (l *lane) watch(ctx context.Context, t *trial, c *consumer, caller *lpfiles
 			return fmt.Errorf("the upload beside it: %w", err)
 		}
 	}
-	told := audit.Watched{Case: t.name(), Conversation: path.Base(c.conversation), Spoiled: t.spoiled}
+	entry := audit.Watch{Case: t.name(), Conversation: path.Base(c.conversation), Spoiled: t.spoiled}
 	limit := time.NewTimer(20 * time.Second)
 	defer limit.Stop()
-	missing := func() bool { return len(told.Marks) < files }
+	missing := func() bool { return len(entry.Marks) < files }
 	for missing() {
 		select {
 		case mark := <-came:
-			told.Marks = append(told.Marks, mark)
+			entry.Marks = append(entry.Marks, mark)
 			continue
 		case err := <-ended:
-			told.Broken = true
-			return l.watched(told, fmt.Errorf("the watch ended: %w", err))
+			entry.Broken = true
+			return l.watched(entry, fmt.Errorf("the watch ended: %w", err))
 		case <-limit.C:
 		}
 		break
@@ -435,19 +525,19 @@ func (l *lane) watch(ctx context.Context, t *trial, c *consumer, caller *lpfiles
 	// Once more, and it would come now.
 	select {
 	case mark := <-came:
-		told.Marks = append(told.Marks, mark)
+		entry.Marks = append(entry.Marks, mark)
 	case <-time.After(100 * time.Millisecond):
 	}
 	stop()
 	<-ended
 	if missing() {
-		return l.watched(told, fmt.Errorf("%d of %d files came", len(told.Marks), files))
+		return l.watched(entry, fmt.Errorf("%d of %d files came", len(entry.Marks), files))
 	}
-	return l.watched(told, nil)
+	return l.watched(entry, nil)
 }
 
-func (l *lane) watched(w audit.Watched, err error) error {
-	l.told.Watches = append(l.told.Watches, w)
+func (l *lane) watched(w audit.Watch, err error) error {
+	l.record.Watches = append(l.record.Watches, w)
 	return err
 }
 
@@ -457,6 +547,9 @@ func printTable(m *messenger, results []result) {
 	cells := map[[2]int]count{}
 	for _, r := range results {
 		at := [2]int{r.row, r.column}
+		if r.deed.repeats() { // a column of its own, over all kinds
+			at[1] = len(kinds) + int(r.deed-smallUpload)
+		}
 		n := cells[at]
 		n.all++
 		if r.succeeded {
@@ -465,10 +558,10 @@ func printTable(m *messenger, results []result) {
 		cells[at] = n
 	}
 	w := tabwriter.NewWriter(&summary, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "%s: state \\ fault\t%s\n", m.name, strings.Join(kinds, "\t"))
+	fmt.Fprintf(w, "%s: state \\ fault\t%s\t%s\t%s\n", m.name, strings.Join(kinds, "\t"), smallUpload, publishUpload)
 	for s, state := range statesOf(m) {
 		fmt.Fprint(w, state.name)
-		for k := range kinds {
+		for k := range len(kinds) + 2 {
 			switch n := cells[[2]int{s, k}]; {
 			case n.all == 0:
 				fmt.Fprint(w, "\t-")

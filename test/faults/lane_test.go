@@ -5,27 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
-	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
-	"github.com/lpfileshare/lpfileshare/test/process"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
 const (
-	account     = "12345678"
-	accountPath = "accounts/" + account
+	account     = harness.Account
+	accountPath = harness.AccountPath
 )
 
 // The server's patience, short. A socket that was lost is opened again within a second, so a call must wait for longer.
@@ -40,26 +36,15 @@ const (
 // frames are those of all sandboxes here, held against the schemas of test/wire.
 var frames = wire.NewSuite("faults")
 
-// serverBinary is the server as `make build` builds it, without the race detector.
-var serverBinary string
+// program is the server as `make build` builds it, without the race detector.
+var program harness.Program
 
-// summary is what the suite has to say in the end.
+// summary is printed after the tests.
 var summary bytes.Buffer
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "lpfileshare-faults")
-	if err != nil {
-		panic(err)
-	}
-	serverBinary = filepath.Join(dir, "lpfileshare-server")
-	code := 1
-	if err := process.Build(serverBinary, "github.com/lpfileshare/lpfileshare/cmd/server"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = frames.Exit(m.Run())
-	}
-	os.RemoveAll(dir)
-	fmt.Print(summary.String()) // behind what the testing package says, so that its last line is the last one
+	code := harness.Main(m, frames, &program)
+	fmt.Print(summary.String()) // after what the testing package prints, so that its last line is the last one
 	os.Exit(code)
 }
 
@@ -73,14 +58,10 @@ type lane struct {
 	spoiling          atomic.Bool // bytes are spoiled on the way to LivePerson just now
 	lp, store, caller *proxy.Proxy
 	hooks             *proxy.Proxy // nil where there are no webhooks
-	server            *process.Process
-	addr              string              // the server's
+	server            *harness.Server
 	direct            *lpfileshare.Client // past the proxy
-	told              audit.Account
+	record            audit.Record
 }
-
-// readyLine is what a server says when it serves.
-var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)(?:.* webhooks=(\S+))?`)
 
 // openLane starts a lane. The caller closes it, even after an error.
 func openLane(over *messenger) (_ *lane, err error) {
@@ -94,7 +75,7 @@ func openLane(over *messenger) (_ *lane, err error) {
 	if l.sb, err = sandbox.Start(sandbox.Options{OnFrame: l.sawFrame, OnExchange: l.sawExchange, WebhookUnit: 50 * time.Millisecond, WebhookTimeout: 2 * lpTimeout}); err != nil {
 		return l, err
 	}
-	if err = l.warm(); err != nil {
+	if err = harness.Warm(l.sb); err != nil {
 		return l, err
 	}
 	at := strings.TrimPrefix(l.sb.URL(), "http://")
@@ -111,20 +92,19 @@ func openLane(over *messenger) (_ *lane, err error) {
 	for _, service := range over.domains {
 		flags = append(flags, "--domain="+service+"="+l.lp.Addr())
 	}
-	var ready []string
-	l.server, ready, err = process.Start(readyLine, serverBinary, append(flags, "--listen=127.0.0.1:0", "--ledger=memory", "--domain-api="+l.sb.URL(), "--lp-plain-http",
+	flags = append(flags, harness.Before(l.sb)...)
+	l.server, err = harness.Start(program, append(flags, "--ledger=memory",
 		"--domain=swift="+l.store.Addr(), "--documents", "--log-level=debug",
 		"--lp-timeout="+lpTimeout.String(), "--settle="+settle.String(), "--store-stall="+storeStall.String(),
 		"--upload-idle-timeout="+idleTimeout.String(), "--heartbeat-interval="+heartbeat.String(), "--drain-time=1s", "--drain-notice=0s")...)
 	if err != nil {
 		return l, err
 	}
-	l.addr = ready[1]
-	if l.caller, err = proxy.Listen(l.addr, proxy.HTTP2); err != nil {
+	if l.caller, err = proxy.Listen(l.server.Addr, proxy.HTTP2); err != nil {
 		return l, err
 	}
-	if ready[2] != "" {
-		if l.hooks, err = proxy.Listen(ready[2], proxy.HTTPCalls); err != nil {
+	if l.server.Webhooks != "" {
+		if l.hooks, err = proxy.Listen(l.server.Webhooks, proxy.HTTPCalls); err != nil {
 			return l, err
 		}
 		hooks := sandbox.Webhooks{Endpoints: sandbox.AllEvents("http://" + l.hooks.Addr() + "/webhooks"), Retention: time.Hour, Signature: "sha256"}
@@ -132,7 +112,7 @@ func openLane(over *messenger) (_ *lane, err error) {
 			return l, err
 		}
 	}
-	l.direct, err = lpfileshare.Dial(l.addr)
+	l.direct, err = lpfileshare.Dial(l.server.Addr)
 	return l, err
 }
 
@@ -153,19 +133,6 @@ func (l *lane) sawFrame(f sandbox.Frame) {
 		return
 	}
 	l.tap.Check(wire.Frame(f))
-}
-
-// warm has the sandbox make its key, which takes longer than the server waits where many lanes begin at once.
-func (l *lane) warm() error {
-	resp, err := http.Post(l.sb.URL()+"/api/account/"+account+"/signup", "application/json", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the sandbox signs nobody up: %s", resp.Status)
-	}
-	return nil
 }
 
 // close ends all of the lane, the server first.
@@ -191,13 +158,13 @@ func (l *lane) close() error {
 	return errors.Join(err, os.RemoveAll(l.dir))
 }
 
-// audit holds what the lane's callers were told against what the sandbox has noted. Nothing may be going on any more.
+// audit compares the results that the lane's callers got with the sandbox's journal. No call may be running.
 func (l *lane) audit(ctx context.Context) (audit.Report, error) {
 	e, err := audit.Fetch(ctx, l.sb.URL())
 	if err != nil {
 		return audit.Report{}, err
 	}
-	return audit.Check(l.told, e), nil
+	return audit.Check(l.record, e), nil
 }
 
 // A consumer is a new one, with a conversation of its own.
@@ -215,19 +182,6 @@ func (l *lane) consumer(ctx context.Context) (*consumer, error) {
 	}
 	c := &consumer{id: id, owner: owner}
 	c.direct = l.direct.As(c.id)
-	conv, err := c.direct.CreateConversation(ctx, &pb.CreateConversationRequest{Account: accountPath})
-	if err != nil {
-		return nil, fmt.Errorf("conversation: %w", err)
-	}
-	c.conversation = conv.GetName()
-	return c, nil
-}
-
-// text is a file of n bytes that any check takes for plain text, and that no other case sends.
-func text(seed uint64, n int) []byte {
-	var b bytes.Buffer
-	for i := uint64(0); b.Len() < n; i++ {
-		fmt.Fprintf(&b, "%016x %016x\n", seed, (seed+i)*0x9E3779B97F4A7C15)
-	}
-	return b.Bytes()[:n]
+	c.conversation, err = harness.Open(ctx, c.direct, account)
+	return c, err
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/google/uuid"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
-	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // A messenger is how the gateway talks with LivePerson: each has a table of its own, of the same states and kinds.
@@ -24,7 +24,7 @@ type messenger struct {
 	protocol proxy.Protocol
 	// domains are the services that are reached on that way.
 	domains []string
-	// opening is the state in which the gateway gets to be let in, more those that the other messenger has not.
+	// opening is the state in which the gateway authenticates; more are states that the other messenger does not have.
 	opening state
 	more    []state
 	// urlAnswer and publishAnswer are what only these answers say.
@@ -39,8 +39,8 @@ type messenger struct {
 	flags func(dir string) ([]string, error)
 	// signIn makes a new consumer, and open its conversation.
 	signIn func(ctx context.Context, l *lane) (lpfileshare.Identity, string, error)
-	// unlet has the gateway ask to be let in again.
-	unlet func(ctx context.Context, l *lane) error
+	// reauthenticate makes the gateway authenticate again.
+	reauthenticate func(ctx context.Context, l *lane) error
 	// settle waits until nothing is going on between LivePerson and the gateway, after a case.
 	settle func(ctx context.Context, l *lane) error
 }
@@ -62,7 +62,7 @@ func connector() *messenger {
 			sum := sha256.Sum256([]byte(account + "\x00consumer\x00" + external)) // LivePerson's id of it, as the sandbox makes it
 			return lpfileshare.ExternalConsumerID(external), hex.EncodeToString(sum[:]), nil
 		},
-		unlet: func(_ context.Context, l *lane) error {
+		reauthenticate: func(_ context.Context, l *lane) error {
 			l.sb.Inject(sandbox.Fault{On: "ms.GenerateURLForUploadFile", Status: 401, Count: 1})
 			return nil
 		},
@@ -96,13 +96,8 @@ func connector() *messenger {
 			},
 		},
 		more: []state{{
-			name: "webhook delivery", told: true,
-			place: func(v int) place {
-				if v%3 == 2 {
-					return place{leg: hookLeg, dir: proxy.ToClient, at: spread(v)}
-				}
-				return hookSays(spread(v))
-			},
+			name: "webhook delivery", unanswered: true,
+			place: webhookDelivery, publish: webhookDelivery,
 			lost: func(v int) place {
 				if v%2 == 0 {
 					return hookSays(spread(v))
@@ -115,6 +110,13 @@ func connector() *messenger {
 			},
 		}},
 	}
+}
+
+func webhookDelivery(v int) place {
+	if v%3 == 2 {
+		return place{leg: hookLeg, dir: proxy.ToClient, at: spread(v)}
+	}
+	return hookSays(spread(v))
 }
 
 func hookSays(at func(int64) int64) place {
@@ -151,13 +153,11 @@ func socket() *messenger {
 		retryFor: time.Minute,
 		flags:    func(string) ([]string, error) { return nil, nil },
 		signIn: func(ctx context.Context, l *lane) (lpfileshare.Identity, string, error) {
-			in, err := l.direct.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-				Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
-			})
-			return lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)), in.ConsumerID, err
+			c, err := harness.SignUp(ctx, l.direct, account)
+			return c.Credential(), c.ID, err
 		},
-		unlet:  dropSockets,
-		settle: dropSockets,
+		reauthenticate: dropSockets,
+		settle:         dropSockets,
 		opening: state{
 			name: "opening the session", fresh: true,
 			place: func(v int) place {

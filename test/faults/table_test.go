@@ -35,10 +35,19 @@ type place struct {
 type deed int
 
 const (
-	upload deed = iota
+	upload        deed = iota // Upload
+	smallUpload               // UploadSmallFile
+	publishUpload             // Upload that stores only, then PublishUpload, which meets the fault
 	download
 	watch
 )
+
+var deedNames = []string{"Upload", "UploadSmallFile", "PublishUpload", "Download", "WatchFiles"}
+
+func (d deed) String() string { return deedNames[d] }
+
+// repeats reports whether the deed is run in the states of Upload, in fewer variants.
+func (d deed) repeats() bool { return d == smallUpload || d == publishUpload }
 
 // A state is a row of the table: what an upload, a download or a watch is in the middle of.
 type state struct {
@@ -46,8 +55,8 @@ type state struct {
 	deed deed
 	// fresh tells that no session is open yet, or that the tokens are of no more use.
 	fresh bool
-	// told tells that LivePerson's answer to the first message is lost, so that only its webhook tells of it.
-	told bool
+	// unanswered means that LivePerson's answer to the first message is lost, so that only its webhook reports the message.
+	unanswered bool
 	// open tells that a fault may leave nobody to say whether the message left, where LivePerson cannot be asked.
 	open bool
 	// place is where variant v strikes, and when the answer is to be lost where lost does not say otherwise.
@@ -57,6 +66,10 @@ type state struct {
 	status func(v int) (at place, reply func(proxy.Message) []byte, hangup, final bool)
 	// later tells that the fault strikes the way to LivePerson, as soon as the place is reached on another leg.
 	later bool
+	// small is where variant v strikes UploadSmallFile, if that is another place.
+	small func(v int) place
+	// publish is where variant v strikes PublishUpload. Nil: PublishUpload is never in this state.
+	publish func(v int) place
 	// exact tells that a place means its very byte; elsewhere the seed says where between it and the next variant's.
 	exact bool
 }
@@ -121,6 +134,13 @@ func statesOf(m *messenger) []state {
 			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
 				return callerFrame(proxy.ToServer, "DATA", 1+v%6, nil), streamReset(v), false, false // what is not repeated is settled
 			},
+			// The request is two DATA frames. The first begins with the spec, which nothing protects in the clear.
+			small: func(v int) place {
+				if v%2 == 0 {
+					return callerFrame(proxy.ToServer, "DATA", 0, func(length int64) int64 { return maxSpecBytes + spread(v)(length-2*maxSpecBytes) })
+				}
+				return callerFrame(proxy.ToServer, "DATA", 1, spread(v))
+			},
 		},
 		{
 			name: "PUT body",
@@ -159,31 +179,32 @@ func statesOf(m *messenger) []state {
 				code := [variants]int{503, 501, 429, 500, 502, 504, 400, 403, 404}[v]
 				return publishRequest(nil), m.status(code), false, code < 429
 			},
+			// The file was stored before: the fault strikes whatever the server sends to LivePerson first.
+			publish: func(v int) place {
+				return place{leg: lpLeg, dir: proxy.ToServer, at: proxy.Byte(int64(7 * v))}
+			},
 		},
 		{
 			name: "PUBLISHING request", open: true,
-			place: func(v int) place { return publishRequest(proxy.Part(float64(v) / (variants - 1))) },
+			place:   func(v int) place { return publishRequest(proxy.Part(float64(v) / (variants - 1))) },
+			publish: func(v int) place { return publishRequest(proxy.Part(float64(v) / (variants - 1))) },
 			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // nothing was published
 				code := [variants]int{500, 502, 503, 504, 429, 501, 400, 413, 403}[v]
 				return publishRequest(nil), m.status(code), false, code < 429
 			},
 		},
 		{
-			name:  "publish answer",
-			place: func(v int) place { return lpSays(proxy.ToClient, spread(v), m.publishAnswer) },
+			name:    "publish answer",
+			place:   func(v int) place { return lpSays(proxy.ToClient, spread(v), m.publishAnswer) },
+			publish: func(v int) place { return lpSays(proxy.ToClient, spread(v), m.publishAnswer) },
 			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was published
 				code := [variants]int{500, 502, 504, 505, 507, 508, 511, 599, 600}[v] // 600 is 200 with a bit flipped
 				return lpSays(proxy.ToClient, nil, m.publishAnswer), m.statusAfter(code), false, false
 			},
 		},
 		{
-			name: "PUBLISHED answer to the caller",
-			place: func(v int) place {
-				if v%3 == 2 {
-					return callerTrailers(spread(v))
-				}
-				return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
-			},
+			name:  "PUBLISHED answer to the caller",
+			place: answerToCaller, publish: answerToCaller,
 			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
 				return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, false
 			},
@@ -221,7 +242,7 @@ func statesOf(m *messenger) []state {
 			},
 		},
 		{
-			name: "watch", deed: watch, told: m.hooked(),
+			name: "watch", deed: watch, unanswered: m.hooked(),
 			place: func(v int) place {
 				if v%2 == 0 {
 					return m.news(spread(v))
@@ -233,6 +254,16 @@ func statesOf(m *messenger) []state {
 			},
 		},
 	}, m.more...)
+}
+
+// maxSpecBytes is more than the spec of a case takes in a frame.
+const maxSpecBytes = 700
+
+func answerToCaller(v int) place {
+	if v%3 == 2 {
+		return callerTrailers(spread(v))
+	}
+	return callerFrame(proxy.ToClient, "DATA", 0, spread(v))
 }
 
 func publishRequest(at func(int64) int64) place {
@@ -300,6 +331,8 @@ type trial struct {
 	over           *messenger
 	row, column, v int
 	*state
+	deed  deed
+	later bool
 	place place
 	fault proxy.Fault
 	// cutCaller cuts the caller's connections instead of carrying out the fault.
@@ -312,11 +345,21 @@ type trial struct {
 
 // name tells the trial from all others.
 func (t *trial) name() string {
-	return fmt.Sprintf("%s/%s/%s/%d", t.over.name, t.state.name, kinds[t.column], t.v)
+	name := fmt.Sprintf("%s/%s/%s/%d", t.over.name, t.state.name, kinds[t.column], t.v)
+	if t.deed.repeats() {
+		name += "/" + t.deed.String()
+	}
+	return name
 }
 
 // seed is the trial's own.
-func (t *trial) seed() uint64 { return uint64((t.row*len(kinds)+t.column)*variants + t.v + 1) }
+func (t *trial) seed() uint64 {
+	n := uint64((t.row*len(kinds)+t.column)*variants + t.v + 1)
+	if t.deed.repeats() {
+		n += uint64(t.deed) << 16
+	}
+	return n
+}
 
 // trials is the whole table over a messenger, the same each time for a seed.
 func trials(m *messenger, seed uint64) []*trial {
@@ -325,15 +368,33 @@ func trials(m *messenger, seed uint64) []*trial {
 	for s := range states {
 		for k := range kinds {
 			for v := range variants {
-				all = append(all, newTrial(m, &states[s], seed, s, k, v))
+				all = append(all, newTrial(m, &states[s], states[s].deed, seed, s, k, v))
+			}
+			if states[s].deed != upload {
+				continue
+			}
+			for i := range fewest {
+				v := (s + 2*k + 4*i) % variants
+				all = append(all, newTrial(m, &states[s], smallUpload, seed, s, k, v))
+				if states[s].publish != nil {
+					all = append(all, newTrial(m, &states[s], publishUpload, seed, s, k, v))
+				}
 			}
 		}
 	}
 	return all
 }
 
-func newTrial(m *messenger, st *state, seed uint64, s, k, v int) *trial {
-	t := &trial{over: m, row: s, column: k, v: v, state: st, place: st.place(v), sure: true}
+func newTrial(m *messenger, st *state, d deed, seed uint64, s, k, v int) *trial {
+	t := &trial{over: m, row: s, column: k, v: v, state: st, deed: d, later: st.later, sure: true}
+	at, lost := st.place, st.lost
+	switch {
+	case d == publishUpload:
+		at, lost, t.later = st.publish, nil, false
+	case d == smallUpload && st.small != nil:
+		at, lost = st.small, nil
+	}
+	t.place = at(v)
 	rng := rand.New(rand.NewPCG(seed, t.seed()))
 	f := &t.fault
 	switch kinds[k] {
@@ -353,26 +414,29 @@ func newTrial(m *messenger, st *state, seed uint64, s, k, v int) *trial {
 		t.sure, t.spoiled = false, true
 	case "answer lost":
 		f.Kind, f.For = proxy.Lose, [...]time.Duration{0, 200 * time.Millisecond, lpTimeout + 200*time.Millisecond}[v%3]
-		if st.lost != nil {
-			t.place = st.lost(v)
+		if lost != nil {
+			t.place = lost(v)
 		}
 	case "status":
-		at, reply, hangup, final := st.status(v)
+		where, reply, hangup, final := st.status(v)
 		f.Kind, f.Reply, f.Hangup = proxy.Answer, reply, hangup
-		t.place, t.sure = at, !final
+		t.sure = !final
+		if d != smallUpload || st.small == nil {
+			t.place = where
+		}
 	case "caller cut":
 		t.cutCaller = true
 		f.Kind = [...]proxy.Kind{proxy.Reset, proxy.Finish}[v%2]
 	}
-	if at := t.place.at; at != nil && !st.exact && !st.later {
+	if at := t.place.at; at != nil && !st.exact && !t.later {
 		jitter := rng.Float64() / variants
 		t.place.at = func(length int64) int64 { return at(length) + int64(jitter*float64(length)) }
 	}
-	if t.place.leg == storeLeg && !st.later {
+	if t.place.leg == storeLeg && !t.later {
 		// The store's side has the ETag to go by, so nothing of an upload or a download may be spoiled; what was in the body is
 		// repaired by another PUT or GET, unless the head that describes it was spoiled.
 		t.spoiled = false
-		if t.place.match(proxy.Message{Name: "body"}) && st.deed == upload {
+		if t.place.match(proxy.Message{Name: "body"}) && t.deed != download {
 			t.sure = t.sure || kinds[k] == "truncate" || kinds[k] == "corrupt"
 		}
 	}
@@ -380,7 +444,7 @@ func newTrial(m *messenger, st *state, seed uint64, s, k, v int) *trial {
 		// The signature has the body to go by, and LivePerson delivers again what is not taken.
 		t.spoiled, t.sure = false, true
 		if f.Kind == proxy.Stall {
-			f.For += 2 * settle // some come when the caller has been told that it is not known
+			f.For += 2 * settle // some arrive after LP_PUBLISH_UNCONFIRMED
 		}
 	}
 	return t
@@ -389,6 +453,14 @@ func newTrial(m *messenger, st *state, seed uint64, s, k, v int) *trial {
 // spoilsFrames reports whether the trial changes bytes on the way to LivePerson.
 func (t *trial) spoilsFrames() bool {
 	return (t.fault.Kind == proxy.Truncate || t.fault.Kind == proxy.Corrupt) && (t.place.leg == lpLeg || t.later)
+}
+
+// silent is 1 for a trial that may leave the caller without an answer, else 0.
+func (t *trial) silent() int {
+	if t.place.leg == callerLeg && t.spoiled {
+		return 1
+	}
+	return 0
 }
 
 // arm arms the trial's fault, and returns what tells whether it has struck.

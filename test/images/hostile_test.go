@@ -313,8 +313,8 @@ func TestHostileFiles(t *testing.T) {
 	budgets := []string{fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding)}
 	usual := startServer(t, budgets...)
 	narrow := startServer(t, append(budgets, "--fit-images", "--max-file-bytes=4000")...)
-	usualClients, usualConv := usual.signUp(1)
-	narrowClients, narrowConv := narrow.signUp(1)
+	usualClients, usualConv := usual.Clients(t, 1)
+	narrowClients, narrowConv := narrow.Clients(t, 1)
 	var slowest time.Duration
 	rows := hostileFiles(t)
 	for i := range rows {

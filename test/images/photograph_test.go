@@ -81,7 +81,7 @@ func tags(t testing.TB, b []byte) map[string]imagemeta.TagInfo {
 func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, limit int) {
 	t.Helper()
 	if len(b) > limit || int64(len(b)) != r.GetFile().GetStoredSizeBytes() {
-		t.Errorf("%d bytes are stored, %d were told, %d are allowed", len(b), r.GetFile().GetStoredSizeBytes(), limit)
+		t.Errorf("%d bytes are stored, %d are reported, %d are allowed", len(b), r.GetFile().GetStoredSizeBytes(), limit)
 	}
 	if sum := sha256.Sum256(b); !bytes.Equal(sum[:], r.GetFile().GetUploadedChecksums().GetSha256()) {
 		t.Error("the answer has other checksums than the stored bytes")
@@ -129,13 +129,13 @@ func fitted(conversation string) lpfileshare.UploadOptions {
 	}
 }
 
-func TestAPhotographArrivesUprightSmallAndClean(t *testing.T) {
+func TestPhotograph_ArrivesUprightSmallAndClean(t *testing.T) {
 	photo := photograph(t)
 	if found := tags(t, photo); found["GPSLatitude"].Value == nil || found["Orientation"].Value != uint16(6) {
 		t.Fatalf("the photograph has no place or orientation: %v", found)
 	}
 	s := startServer(t, "--fit-images")
-	clients, conv := s.signUp(1)
+	clients, conv := s.Clients(t, 1)
 	c := clients[0]
 	if _, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "photo.jpg"}, bytes.NewReader(photo)); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE {
 		t.Errorf("without being asked: %v", err)
@@ -166,12 +166,12 @@ func TestAPhotographArrivesUprightSmallAndClean(t *testing.T) {
 	}
 }
 
-// TestSixtyFourPhotographsStayInsideTheBudget sends them all at once. They wait for room and for their turn to be decoded.
-func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
+// TestMemory_64PhotographsStayWithinTheBudget sends them all at once. They wait for room and for their turn to be decoded.
+func TestMemory_64PhotographsStayWithinTheBudget(t *testing.T) {
 	const uploads, files, decoding = 64, 128 * mib, 192 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
-	clients, conv := s.signUp(8)
+	clients, conv := s.Clients(t, 8)
 	var group errgroup.Group
 	answers := make([]*pb.UploadResponse, uploads)
 	begun := time.Now()
@@ -204,13 +204,13 @@ func TestSixtyFourPhotographsStayInsideTheBudget(t *testing.T) {
 	}
 }
 
-// TestProgressiveJPEGsStayInsideTheBudget sends JPEGs whose decoder keeps every coefficient until the end. With 12 megapixels that is
+// TestMemory_ProgressiveJPEGsStayWithinTheBudget sends JPEGs whose decoder keeps every coefficient until the end. With 12 megapixels that is
 // 180 MB, so that only one at a time finds room.
-func TestProgressiveJPEGsStayInsideTheBudget(t *testing.T) {
+func TestMemory_ProgressiveJPEGsStayWithinTheBudget(t *testing.T) {
 	const uploads, files, decoding = 6, 64 * mib, 240 * mib
 	b := craft.FlatJPEG(0xc2, 4000, 3000, 100, 64, -64)
 	s := startServer(t, "--fit-images", "--max-file-bytes=100000", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding))
-	clients, conv := s.signUp(2)
+	clients, conv := s.Clients(t, 2)
 	var group errgroup.Group
 	begun := time.Now()
 	for i := range uploads {

@@ -21,15 +21,14 @@ func BenchmarkAdmittedBesideRefused(b *testing.B) {
 	const uploads, atOnce = 48, 8
 	s := startServer(b, "--documents", "--max-uploads-per-caller=8", "--queue-time=10m", "--upload-idle-timeout=10m")
 	s.sb.Inject(sandbox.Fault{On: "store:PUT", BytesPerSecond: 6_000_000})
-	_, conversation, client := s.consumer()
-	_, floodConversation, flooder := s.consumer()
+	admitted, flooder := s.Consumer(b), s.Consumer(b)
 	data := text(fileBytes)
 	run := func() time.Duration {
 		begun := time.Now()
 		var group errgroup.Group
 		group.SetLimit(atOnce)
 		for range uploads {
-			group.Go(func() error { return upload(b.Context(), client, conversation, data) })
+			group.Go(func() error { return upload(b.Context(), admitted.Client, admitted.Conversation, data) })
 		}
 		if err := group.Wait(); err != nil {
 			b.Fatal(err)
@@ -44,7 +43,7 @@ func BenchmarkAdmittedBesideRefused(b *testing.B) {
 		const turns = 3
 		for range turns {
 			alone += run()
-			stop := startFlood(b, flooder, floodConversation, 2*atOnce)
+			stop := startFlood(b, flooder.Client, flooder.Conversation, 2*atOnce)
 			signed := len(s.sb.Journal().Signed)
 			beside += run()
 			if n := len(s.sb.Journal().Signed) - signed; n != uploads {

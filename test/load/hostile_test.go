@@ -67,21 +67,22 @@ func halfOpens(tb testing.TB, token, conversation string) []halfOpen {
 	}
 }
 
-// TestHalfOpenStreamsEnd opens 10,000 streams, 250 a connection, in ten ways of leaving them half open. All end by the server's
+// TestHostile_HalfOpenStreamsEnd opens 10,000 streams, 250 a connection, in ten ways of leaving them half open. All end by the server's
 // own doing, each with the status that it should, and what they took is given back while the connections stay open.
 //
 // It does so twice. After the first time there is more in use than before: what Go keeps of goroutines for others to come, and the
 // ledger's records of request ids, of which 2,000 were named. The second time shows that nothing else is left.
-func TestHalfOpenStreamsEnd(t *testing.T) {
+func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
 	const connections, each, idle = 40, 250, 8 * time.Second
 	s := startServer(t, "--documents", "--upload-idle-timeout="+idle.String(), "--max-uploads-per-caller=10000", "--queue-length=10000")
-	token, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	token, conversation, client := consumer.Token, consumer.Conversation, consumer.Client
 	ways := halfOpens(t, token, conversation)
 	var after [3]usage // each time; first, before any
 	for i := range after {
 		conns := make([]*rawConn, connections)
 		for i := range conns {
-			conns[i] = dialRaw(t, s.addr, 65535)
+			conns[i] = dialRaw(t, s.Addr, 65535)
 		}
 		if i == 0 {
 			after[0] = s.settled(t, connections)
@@ -185,26 +186,6 @@ func (s *server) settled(tb testing.TB, connections int) usage {
 	return last
 }
 
-// consumer signs one up, with a conversation.
-func (s *server) consumer() (token, conversation string, c *lpfileshare.Client) {
-	s.tb.Helper()
-	conn, err := lpfileshare.Dial(s.addr)
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	s.tb.Cleanup(func() { conn.Close() })
-	in, err := conn.SignInConsumer(s.tb.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	c = conn.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(in.Token)))
-	conv, err := c.CreateConversation(s.tb.Context(), &pb.CreateConversationRequest{Account: accountPath})
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	return in.Token, conv.GetName(), c
-}
-
 func upload(ctx context.Context, c *lpfileshare.Client, conversation string, data []byte) error {
 	_, err := c.Upload(ctx, lpfileshare.UploadOptions{
 		Conversation: conversation, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, RetryFor: -1,
@@ -212,21 +193,22 @@ func upload(ctx context.Context, c *lpfileshare.Client, conversation string, dat
 	return err
 }
 
-// TestConnectionsThatSayNothingEnd opens 10,000 connections (or as many as this process may) that never speak HTTP/2. The server
+// TestHostile_SilentConnectionsEnd opens 10,000 connections (or as many as this process may) that never speak HTTP/2. The server
 // ends them after 20 s, and serves others meanwhile.
-func TestConnectionsThatSayNothingEnd(t *testing.T) {
+func TestHostile_SilentConnectionsEnd(t *testing.T) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
 	silent := min(10_000, int(limit.Cur)-500)
 	s := startServer(t, "--documents", fmt.Sprintf("--max-connections=%d", silent+100))
-	_, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	conversation, client := consumer.Conversation, consumer.Client
 	before := s.settled(t, 1)
 	begun := time.Now()
 	conns := make([]net.Conn, silent)
 	for i := range conns {
-		c, err := net.Dial("tcp", s.addr)
+		c, err := net.Dial("tcp", s.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,10 +234,11 @@ func TestConnectionsThatSayNothingEnd(t *testing.T) {
 	checkBack(t, before, after)
 }
 
-// TestFloodsOfFrames sends what gRPC itself must withstand: it does, in memory that stays bounded, and serves others meanwhile.
-func TestFloodsOfFrames(t *testing.T) {
+// TestHostile_FrameFloods sends what gRPC itself must withstand: it does, in memory that stays bounded, and serves others meanwhile.
+func TestHostile_FrameFloods(t *testing.T) {
 	s := startServer(t, "--documents")
-	_, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	conversation, client := consumer.Conversation, consumer.Client
 	before := s.settled(t, 1)
 	for _, flood := range []struct {
 		name string
@@ -327,7 +310,7 @@ func TestFloodsOfFrames(t *testing.T) {
 		}},
 	} {
 		s.settled(t, 1) // of the flood before
-		c := dialRaw(t, s.addr, 65535)
+		c := dialRaw(t, s.Addr, 65535)
 		begun := time.Now()
 		done := make(chan struct{})
 		var sent string
@@ -370,11 +353,12 @@ func TestFloodsOfFrames(t *testing.T) {
 	checkBack(t, before, s.settled(t, 1))
 }
 
-// TestReadersWhoTakeNothing opens 250 downloads whose reader gives no window: the server lets them go after --read-stall. What
+// TestHostile_StalledReaders opens 250 downloads whose reader gives no window: the server lets them go after --read-stall. What
 // gRPC has queued for them, a message of up to 1 MiB for each, it keeps until the stream is reset or the connection ends.
-func TestReadersWhoTakeNothing(t *testing.T) {
+func TestHostile_StalledReaders(t *testing.T) {
 	s := startServer(t, "--documents", "--read-stall=3s")
-	token, conversation, client := s.consumer()
+	consumer := s.Consumer(t)
+	token, conversation, client := consumer.Token, consumer.Conversation, consumer.Client
 	if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +367,7 @@ func TestReadersWhoTakeNothing(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	name := files[0].GetName()
-	c := dialRaw(t, s.addr, 0)
+	c := dialRaw(t, s.Addr, 0)
 	before := s.settled(t, 1)
 	request := message(t, &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}})
 	const streams = 250

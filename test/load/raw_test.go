@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// A rawConn is an HTTP/2 connection that sends what it is told to and no more, as no gRPC client would. One goroutine reads what
-// comes back, unless told not to.
+// A rawConn is an HTTP/2 connection that sends only what its caller asks for, as no gRPC client would. One goroutine reads the
+// responses.
 type rawConn struct {
 	net.Conn
 	framer *http2.Framer

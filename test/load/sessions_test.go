@@ -16,6 +16,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // BenchmarkIdleSessions opens 5,000 LivePerson sessions, leaves them idle, tells what one costs the server, and then uses each
@@ -28,7 +29,7 @@ func BenchmarkIdleSessions(b *testing.B) {
 			for b.Loop() {
 				s := sessionServer(b, tls)
 				before := s.inUse()
-				conn, err := lpfileshare.Dial(s.addr)
+				conn, err := lpfileshare.Dial(s.Addr)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -42,7 +43,9 @@ func BenchmarkIdleSessions(b *testing.B) {
 				b.ReportMetric(perSession(after.goroutines, before.goroutines), "goroutines/session")
 				useEach(b, s, clients)
 				conn.Close()
-				s.stop()
+				if err := s.Stop(); err != nil {
+					b.Error(err)
+				}
 				s.sb.Close()
 			}
 		})
@@ -56,7 +59,7 @@ func sessionServer(b *testing.B, tls bool) *server {
 		return startServer(b, limits)
 	}
 	ca := filepath.Join(b.TempDir(), "ca.pem")
-	sb := startSandbox(b, sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
+	sb := harness.Sandbox(b, frames, sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
 	return startServerBefore(b, sb, "--domain-api="+sb.TLSURL(), "--domain-suffix=127.0.0.1", "--lp-ca="+ca, limits)
 }
 
@@ -123,12 +126,12 @@ func (s *server) inUse() usage {
 	if err := json.Unmarshal(s.get("/debug/vars"), &vars); err != nil {
 		s.tb.Fatal(err)
 	}
-	return usage{vars.MemStats.HeapAlloc, vars.MemStats.StackInuse, s.memory("VmRSS"), goroutines}
+	return usage{vars.MemStats.HeapAlloc, vars.MemStats.StackInuse, s.Memory(s.tb, "VmRSS"), goroutines}
 }
 
 func (s *server) get(path string) []byte {
 	s.tb.Helper()
-	resp, err := http.Get(fmt.Sprintf("http://%s%s", s.debug, path))
+	resp, err := http.Get(fmt.Sprintf("http://%s%s", s.Debug, path))
 	if err != nil {
 		s.tb.Fatal(err)
 	}

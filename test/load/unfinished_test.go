@@ -42,7 +42,8 @@ func TestUnfinishedMessages(t *testing.T) {
 	for _, attack := range unfinishedAttacks {
 		t.Run(attack.name, func(t *testing.T) {
 			s := startServer(t, "--documents")
-			_, conversation, client := s.consumer()
+			c := s.Consumer(t)
+			conversation, client := c.Conversation, c.Client
 			if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
 				t.Fatal(err)
 			}
@@ -50,7 +51,7 @@ func TestUnfinishedMessages(t *testing.T) {
 			attackers := make([]*attacker, connections)
 			var running sync.WaitGroup
 			for i := range attackers {
-				attackers[i] = &attacker{addr: s.addr, attack: attack, end: end}
+				attackers[i] = &attacker{addr: s.Addr, attack: attack, end: end}
 				running.Go(func() { attackers[i].run(t, streams) })
 			}
 			streamed := uploadUntil(t, end, func() error { return upload(t.Context(), client, conversation, text(fileBytes)) })
@@ -67,7 +68,7 @@ func TestUnfinishedMessages(t *testing.T) {
 			for _, a := range attackers {
 				sent, ended, closed = sent+a.sent, ended+a.ended, closed+a.closed
 			}
-			peak := s.memory("VmHWM")
+			peak := s.Memory(t, "VmHWM")
 			for _, times := range both {
 				if len(times) == 0 {
 					t.Fatal("no upload succeeded beside the attack")

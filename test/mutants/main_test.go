@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestPatchesAreWellFormed reads all patches, so that a mistake in a header is found before they are run.
-func TestPatchesAreWellFormed(t *testing.T) {
+// TestPatches_AreWellFormed reads all patches, so that a mistake in a header is found before they are run.
+func TestPatches_AreWellFormed(t *testing.T) {
 	patches, err := load(filepath.Join("..", ".."), "")
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func (l *lab) patch(t *testing.T, name, test, was, is string) *patch {
 	return p
 }
 
-func TestEachWayToMissABreakageIsTold(t *testing.T) {
+func TestRun_ReportsEachWayToMissAMutant(t *testing.T) {
 	l := tree(t)
 	const right, wrong = "return a + b", "return a - b"
 	for _, c := range []struct{ name, test, was, is, want string }{
@@ -123,7 +123,7 @@ func lengthen(t *testing.T, p *patch) {
 	}
 }
 
-func TestTheUnbrokenTreeMustBeGreen(t *testing.T) {
+func TestRun_RequiresGreenTree(t *testing.T) {
 	l := tree(t)
 	patches := func(tests ...string) (ps []*patch) {
 		for _, test := range tests {
@@ -151,7 +151,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func TestPatchesThatCannotBe(t *testing.T) {
+func TestPatches_RejectsInvalid(t *testing.T) {
 	const diff = "\ndiff --git a/x.go b/x.go\n"
 	for what, text := range map[string]string{
 		"no header":       diff,
@@ -172,8 +172,8 @@ func TestPatchesThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestAPatchIsMadeAnew goes the way that README.md shows for a patch whose context has changed.
-func TestAPatchIsMadeAnew(t *testing.T) {
+// TestPatches_Refresh goes the way that README.md shows for a patch whose context has changed.
+func TestPatches_Refresh(t *testing.T) {
 	l := tree(t)
 	ctx := context.Background()
 	git := func(args ...string) {

@@ -1,8 +1,10 @@
-// Package process runs programs of this repository as processes of their own, for tests that kill, stop and measure them.
+// Package process builds, starts, stops and kills programs of this repository for tests. A program runs as a process of its own, or
+// as a function in the test's process.
 package process
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,16 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
 
-// patience is how long a process may take to be ready, or to end when it is told to.
-const patience = time.Minute
+// timeout bounds how long a program may take to get ready, and to end after Stop.
+const timeout = time.Minute
 
-// Build builds a package's program into file.
+// Build builds the program of a package into file.
 func Build(file, pkg string) error {
 	build := exec.Command("go", "build", "-trimpath", "-o", file, pkg)
 	build.Stderr = os.Stderr
@@ -30,17 +30,22 @@ func Build(file, pkg string) error {
 	return nil
 }
 
-// A Process is a program that runs. Whoever started it ends it.
+// A Process is a running program. The caller ends it with Stop, Kill or Wait.
 type Process struct {
-	Logs *Journal
-	cmd  *exec.Cmd
-	over chan struct{} // closed when it has ended and all that it said has been read
-	err  error         // how it ended; read after over
+	// Logs has the last lines of the program's standard error.
+	Logs  *Log
+	cmd   *exec.Cmd     // nil: a function
+	quit  func()        // asks the program to end
+	ready chan []string // gets what ready matched
+	over  chan struct{} // closed when the program has ended and all its output was read
+	err   error         // how it ended; read after over
 }
 
-// Start starts a program and returns when it has said a line that ready matches; found is what ready found in it.
+// Start starts a program and returns when a line of its standard error matches ready. found has the matched groups.
 func Start(ready *regexp.Regexp, program string, args ...string) (p *Process, found []string, err error) {
-	p = &Process{Logs: &Journal{}, cmd: exec.Command(program, args...), over: make(chan struct{})}
+	p = newProcess()
+	p.cmd = exec.Command(program, args...)
+	p.quit = func() { p.Signal(syscall.SIGTERM) }
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		return nil, nil, fmt.Errorf("starting %s: %w", program, err)
@@ -48,51 +53,96 @@ func Start(ready *regexp.Regexp, program string, args ...string) (p *Process, fo
 	if err := p.cmd.Start(); err != nil {
 		return nil, nil, fmt.Errorf("starting %s: %w", program, err)
 	}
-	is := make(chan []string, 1)
-	go func() { // ends with the process
-		defer close(p.over)
-		in := bufio.NewReader(stderr)
-		for {
-			line, err := in.ReadString('\n')
-			p.Logs.add(line)
-			if m := ready.FindStringSubmatch(line); m != nil {
-				select {
-				case is <- m:
-				default:
-				}
-			}
-			if err != nil {
-				break
+	go p.read(stderr, ready, p.cmd.Wait)
+	found, err = p.waitReady(program)
+	return p, found, err
+}
+
+// Run is Start for a program that is a function. Stop and Kill cancel its context. An exit code other than 0 is an error of Stop
+// and Wait.
+func Run(ready *regexp.Regexp, program func(ctx context.Context, args []string, stdout, stderr io.Writer) int, args ...string) (p *Process, found []string, err error) {
+	p = newProcess()
+	ctx, cancel := context.WithCancel(context.Background())
+	p.quit = cancel
+	in, out := io.Pipe()
+	code := make(chan int, 1)
+	go func() { // ends with the program
+		code <- program(ctx, args, out, out)
+		out.Close()
+	}()
+	go p.read(in, ready, func() error {
+		cancel()
+		if c := <-code; c != 0 {
+			return fmt.Errorf("exit status %d", c)
+		}
+		return nil
+	})
+	found, err = p.waitReady("the program")
+	return p, found, err
+}
+
+func newProcess() *Process {
+	return &Process{Logs: newLog(), ready: make(chan []string, 1), over: make(chan struct{})}
+}
+
+// read reads the program's output until it ends, and then calls wait.
+func (p *Process) read(from io.Reader, ready *regexp.Regexp, wait func() error) {
+	defer close(p.over)
+	in := bufio.NewReader(from)
+	for {
+		line, err := in.ReadString('\n')
+		p.Logs.add(line)
+		if m := ready.FindStringSubmatch(line); m != nil {
+			select {
+			case p.ready <- m:
+			default:
 			}
 		}
-		_, _ = io.Copy(io.Discard, stderr)
-		p.err = p.cmd.Wait()
-	}()
-	limit := time.NewTimer(patience)
+		if err != nil {
+			break
+		}
+	}
+	p.err = wait()
+}
+
+func (p *Process) waitReady(name string) ([]string, error) {
+	limit := time.NewTimer(timeout)
 	defer limit.Stop()
 	select {
-	case found = <-is:
-		return p, found, nil
+	case found := <-p.ready:
+		return found, nil
 	case <-p.over:
 	case <-limit.C:
 		p.Kill()
 	}
-	return nil, nil, fmt.Errorf("%s did not get ready: %v\n%s", program, p.err, p.Logs.Tail())
+	select { // a program that has ended may have been ready before
+	case found := <-p.ready:
+		return found, nil
+	default:
+		return nil, fmt.Errorf("%s did not get ready: %v\n%s", name, p.err, p.Logs.Tail())
+	}
 }
 
-// PID is the process's.
+// PID returns the process id. It is for programs that Start started.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Signal sends a signal: syscall.SIGSTOP and SIGCONT, say.
+// Signal sends a signal to a process that Start started.
 func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 
-// Kill ends it at once, and returns when it has ended.
+// Quit asks the program to end, as SIGTERM does, and does not wait.
+func (p *Process) Quit() { p.quit() }
+
+// Kill ends the program at once and waits for its end. A function is asked to end instead.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill()
+	if p.cmd == nil {
+		p.quit()
+	} else {
+		_ = p.cmd.Process.Kill()
+	}
 	<-p.over
 }
 
-// Over reports whether it has ended.
+// Over reports whether the program has ended.
 func (p *Process) Over() bool {
 	select {
 	case <-p.over:
@@ -102,68 +152,32 @@ func (p *Process) Over() bool {
 	}
 }
 
-// Stop ends it as an operator would, and tells how it ended.
+// Stop asks the program to end, waits, and returns how it ended: nil for exit status 0.
 func (p *Process) Stop() error {
-	p.Signal(syscall.SIGTERM)
+	p.Quit()
 	return p.Wait()
 }
 
-// Wait waits for its end; one that does not end is killed.
+// Wait waits for the end of the program and returns how it ended. A process that does not end within a minute is killed.
 func (p *Process) Wait() error {
-	kill := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
-	defer kill.Stop()
-	<-p.over
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
+	select {
+	case <-p.over:
+		return p.err
+	case <-limit.C:
+	}
+	if p.cmd == nil {
+		return fmt.Errorf("the program does not end within %v", timeout)
+	}
+	p.Kill()
 	return p.err
 }
 
-// A Journal keeps the last lines that a process said.
-type Journal struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (j *Journal) add(line string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.lines = append(j.lines, line); len(j.lines) > 400 {
-		j.lines = append([]string(nil), j.lines[200:]...)
-	}
-}
-
-// Mark forgets what was said before.
-func (j *Journal) Mark() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.lines = nil
-}
-
-// Tail is what was said last.
-func (j *Journal) Tail() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Join(j.lines, "")
-}
-
-// Says reports whether one of the lines has all of the words.
-func (j *Journal) Says(words ...string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, line := range j.lines {
-		all := true
-		for _, w := range words {
-			all = all && strings.Contains(line, w)
-		}
-		if all {
-			return true
-		}
-	}
-	return false
-}
-
-// FreePorts finds ports of loopback that nothing listens on now, and that no outgoing connection is given: a process that died must
-// find its own again. Should something else listen on one before it is used, its user fails.
+// FreePorts returns ports of loopback that nothing listens on now. They lie below the range of ephemeral ports, so that a program
+// that is started again finds its port free.
 func FreePorts(n int) ([]int, error) {
-	const from, to = 20000, 32000 // below what Linux, macOS and Windows take for outgoing connections
+	const from, to = 20000, 32000 // below the ephemeral ports of Linux, macOS and Windows
 	var ports []int
 	for range 1000 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from)))

@@ -145,9 +145,9 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 		return errors.New("interrupted; nothing was written")
 	}
 
-	var told audit.Account
+	var record audit.Record
 	for _, w := range crowd {
-		told.Uploads, told.Downloads = append(told.Uploads, w.told.Uploads...), append(told.Downloads, w.told.Downloads...)
+		record.Uploads, record.Downloads = append(record.Uploads, w.record.Uploads...), append(record.Downloads, w.record.Downloads...)
 		if w.err != nil {
 			err = errors.Join(err, w.err)
 		}
@@ -156,14 +156,14 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 	if err = errors.Join(err, fetchErr); err != nil {
 		return err
 	}
-	report := audit.Check(told, evidence)
+	report := audit.Check(record, evidence)
 	if err := write(out, samples); err != nil {
 		return err
 	}
 	fmt.Printf("%s at %d uploads and downloads at a time; %d faults struck in the sandbox, and %d on the wires\n",
 		duration, workers, h.sb.FaultsStruck(), m.wires.Load())
 	refused := map[string]int{}
-	for _, u := range told.Uploads {
+	for _, u := range record.Uploads {
 		if u.Outcome == audit.Refused {
 			refused[u.Reason]++
 		}

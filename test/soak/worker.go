@@ -60,18 +60,18 @@ func (m *meter) take() (uploads, downloads []time.Duration) {
 
 // A worker uploads and downloads, one at a time, as one consumer after another.
 type worker struct {
-	h    *house
-	m    *meter
-	n    int
-	rng  *rand.Rand
-	told audit.Account
-	err  error
+	h      *house
+	m      *meter
+	n      int
+	rng    *rand.Rand
+	record audit.Record
+	err    error
 
 	client, direct *lpfileshare.Client // through the proxy with its faults, and past it
 	id             lpfileshare.Identity
 	owner          string
 	conversation   string
-	files          []audit.Told // of this consumer
+	files          []audit.Upload // of this consumer
 }
 
 func newWorker(h *house, m *meter, seed uint64, n int) *worker {
@@ -130,17 +130,17 @@ func (w *worker) become(ctx context.Context) error {
 
 // upload sends a file, at the pace of a phone, and repeats it under its request id until the outcome is known.
 func (w *worker) upload(ctx context.Context) {
-	seq := len(w.told.Uploads)
+	seq := len(w.record.Uploads)
 	name := fmt.Sprintf("worker %d, file %d", w.n, seq)
 	data := text(w.rng.Uint64(), 5_000+w.rng.IntN(50_000))
 	sum := sha256.Sum256(data)
-	told := audit.Told{
+	entry := audit.Upload{
 		Case: name, RequestID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "%s %s", w.owner, name)).String(), Mark: name, Owner: w.owner,
 		Conversation: path.Base(w.conversation), SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data)),
 	}
 	o := lpfileshare.UploadOptions{
-		Conversation: w.conversation, DisplayName: "soak.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: told.Mark,
-		RequestID: told.RequestID, ChunkBytes: chunk, RetryFor: time.Minute,
+		Conversation: w.conversation, DisplayName: "soak.txt", FileType: pb.FileType_FILE_TYPE_TXT, Caption: entry.Mark,
+		RequestID: entry.RequestID, ChunkBytes: chunk, RetryFor: time.Minute,
 	}
 	begun := time.Now()
 	paced := &slowly{ReadSeeker: bytes.NewReader(data), each: time.Duration(20+w.rng.IntN(200)) * time.Millisecond}
@@ -153,16 +153,16 @@ func (w *worker) upload(ctx context.Context) {
 	}
 	switch {
 	case err == nil:
-		told.Outcome = audit.Acknowledged
-		told.StoragePath, told.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
+		entry.Outcome = audit.Acknowledged
+		entry.StoragePath, entry.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
 		w.m.done(true, time.Since(begun))
-		w.files = append(w.files, told)
+		w.files = append(w.files, entry)
 	case definite(err):
-		told.Outcome, told.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
+		entry.Outcome, entry.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
 	default:
-		told.Outcome, told.Reason = audit.Unknown, err.Error()
+		entry.Outcome, entry.Reason = audit.Unknown, err.Error()
 	}
-	w.told.Uploads = append(w.told.Uploads, told)
+	w.record.Uploads = append(w.record.Uploads, entry)
 }
 
 // download gets one of the consumer's files, as slowly.
@@ -172,10 +172,10 @@ func (w *worker) download(ctx context.Context) {
 	begun := time.Now()
 	sum := sha256.New()
 	if _, err := w.client.As(w.id).Download(ctx, o, &slowWriter{sum, time.Duration(20+w.rng.IntN(200)) * time.Millisecond}); err != nil {
-		return // it was told so; what it was told to be whole is compared
+		return // the error was reported; only complete downloads are compared
 	}
 	w.m.done(false, time.Since(begun))
-	w.told.Downloads = append(w.told.Downloads, audit.Downloaded{Case: file.Case, Path: file.StoragePath, SHA256: hex.EncodeToString(sum.Sum(nil))})
+	w.record.Downloads = append(w.record.Downloads, audit.Download{Case: file.Case, Path: file.StoragePath, SHA256: hex.EncodeToString(sum.Sum(nil))})
 }
 
 // slowly gives a block at a time, from the second pass on: the first is for the checksums.
@@ -258,7 +258,7 @@ func makeTrouble(ctx context.Context, h *house, m *meter, seed uint64) {
 	}
 }
 
-// sandboxFaults is trouble that passes: whoever goes on must succeed.
+// sandboxFaults is trouble that passes: a caller that retries must succeed.
 var sandboxFaults = []sandbox.Fault{
 	{On: "store:PUT", Status: 503}, {On: "store:PUT", Status: 408}, {On: "store:PUT", Status: 429, RetryAfter: 1}, {On: "store:PUT", Expire: true},
 	{On: "store:PUT", CutAfter: 3_000}, {On: "store:PUT", Drop: true}, {On: "store:PUT", DropAfter: true}, {On: "store:PUT", Corrupt: true},

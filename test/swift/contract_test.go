@@ -87,7 +87,7 @@ func contract(t *testing.T, s store) {
 		{"conditions", conditions},
 		{"POST replaces the metadata", posts},
 		{"DELETE deletes", deletes},
-		{"browsers of any origin are let in", cors},
+		{"browsers of any origin are allowed", cors},
 		{"a transaction has a name", transactions},
 		{"a connection serves many requests", keepsConnections},
 	} {

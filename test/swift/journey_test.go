@@ -23,9 +23,10 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	gateway "github.com/lpfileshare/lpfileshare/internal/swift"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-func TestEveryTypeGoesUpAndDown(t *testing.T) {
+func TestUpload_EveryType(t *testing.T) {
 	office := append([]byte("PK\x03\x04"), bytes.Repeat([]byte("office"), 1000)...)
 	for _, digest := range []string{"sha1", "sha256"} {
 		t.Run(digest, func(t *testing.T) {
@@ -72,7 +73,7 @@ func TestEveryTypeGoesUpAndDown(t *testing.T) {
 	}
 }
 
-func TestPartsOfAFile(t *testing.T) {
+func TestDownload_Ranges(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	data := photo(t, 1_000_000)
@@ -104,7 +105,7 @@ type lateClock struct{ behind atomic.Int64 }
 
 func (l *lateClock) now() time.Time { return time.Now().Add(-time.Duration(l.behind.Load())) }
 
-func TestURLsThatExpire(t *testing.T) {
+func TestUpload_ExpiredURLs(t *testing.T) {
 	t.Run("one that is over is replaced, and the caller does not notice", func(t *testing.T) {
 		var clock lateClock
 		w := newWorld(t, sandbox.Options{Now: clock.now})
@@ -116,7 +117,7 @@ func TestURLsThatExpire(t *testing.T) {
 			clock.behind.Store(int64(2 * time.Minute))
 			done := make(chan struct{})
 			go func() { defer close(done); act() }()
-			w.eventually("a URL is asked for", func() bool { return len(w.sb.Journal().Signed) > before })
+			harness.Eventually(t, "a URL is asked for", func() bool { return len(w.sb.Journal().Signed) > before })
 			clock.behind.Store(0)
 			<-done
 			if n := len(w.sb.Journal().Signed) - before; n < 2 {
@@ -163,7 +164,7 @@ func TestURLsThatExpire(t *testing.T) {
 	})
 }
 
-func TestWhatSwiftRefuses(t *testing.T) {
+func TestUpload_SwiftRejections(t *testing.T) {
 	t.Run("413", func(t *testing.T) {
 		w := newWorld(t, sandbox.Options{}, "--max-file-bytes=5000000")
 		c := w.consumer()
@@ -187,7 +188,7 @@ func TestWhatSwiftRefuses(t *testing.T) {
 	})
 	t.Run("another key", func(t *testing.T) {
 		w := newWorld(t, sandbox.Options{})
-		w.sb = startSandbox(t, sandbox.Options{SwiftURL: w.swift.endpoint, SwiftKey: "another"})
+		w.sb = harness.Sandbox(t, frames, sandbox.Options{SwiftURL: w.swift.endpoint, SwiftKey: "another"})
 		w.start()
 		_, err := w.consumer().once(t.Context(), "a.jpg", bytes.NewReader(photo(t, 300_000)))
 		w.reason(err, pb.ErrorReason_ERROR_REASON_STORAGE_URL_REJECTED)
@@ -195,8 +196,8 @@ func TestWhatSwiftRefuses(t *testing.T) {
 	})
 }
 
-// TestBytesThatChangeOnTheWay puts something before Swift that spoils what passes: Swift stores that, and its ETag tells.
-func TestBytesThatChangeOnTheWay(t *testing.T) {
+// TestUpload_DamagedBytesAreDetected puts something before Swift that spoils what passes: Swift stores that, and its ETag tells.
+func TestUpload_DamagedBytesAreDetected(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		times int64
@@ -262,7 +263,7 @@ func (s *spoiled) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func TestWhoeverGoesAwayLeavesNothing(t *testing.T) {
+func TestUpload_AbortedLeavesNothing(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	data := photo(t, 3_000_000)
@@ -271,7 +272,7 @@ func TestWhoeverGoesAwayLeavesNothing(t *testing.T) {
 	// The caller gives up, in the middle.
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := c.once(ctx, "a.jpg", halfway(data, func() {
-		w.eventually("a URL is asked for", begun(1))
+		harness.Eventually(t, "a URL is asked for", begun(1))
 		time.Sleep(200 * time.Millisecond) // Swift has the first half by now, or most of it
 		cancel()
 	}))
@@ -286,33 +287,34 @@ func TestWhoeverGoesAwayLeavesNothing(t *testing.T) {
 	}
 	// The server dies, in the middle.
 	_, err = c.once(t.Context(), "a.jpg", halfway(data, func() {
-		w.eventually("a URL is asked for", begun(2))
+		harness.Eventually(t, "a URL is asked for", begun(2))
 		time.Sleep(200 * time.Millisecond)
-		w.crash()
+		w.server.Kill()
 	}))
 	if err == nil {
 		t.Error("an upload to a dead server succeeded")
 	}
-	w.eventually("Swift has noticed that two PUTs ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 2 })
+	harness.Eventually(t, "Swift has noticed that two PUTs ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 2 })
 	w.nothing()
 
-	// The next server does it, and whoever was in the middle leaves no trace.
+	// The next server completes an upload, and the aborted ones leave no trace.
 	w.start()
-	again := consumer{w.dial().As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(c.token))), c.token, c.conv}
+	again := c
+	again.Client = w.server.Dial(t).As(c.Credential())
 	w.same(again, w.upload(again, "b.jpg", data), data)
 	if a := w.audit(); a.published["b.jpg"] != 1 || len(a.published) != 1 || len(a.orphans) > 0 {
 		t.Errorf("%v and %d objects without a message", a.published, len(a.orphans))
 	}
 }
 
-// TestABadFileIsNeverStored sends another file than was announced. The server streams it to Swift as it comes, all but its end.
-func TestABadFileIsNeverStored(t *testing.T) {
+// TestUpload_BadFileIsNeverStored sends another file than was announced. The server streams it to Swift as it comes, all but its end.
+func TestUpload_BadFileIsNeverStored(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	data := photo(t, 3_000_000)
 	_, err := c.once(t.Context(), "a.jpg", halfway(data, func() { data[len(data)-1] ^= 1 }))
 	w.reason(err, pb.ErrorReason_ERROR_REASON_FILE_CHECKSUM_MISMATCH)
-	w.eventually("Swift has noticed that the PUT ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 1 })
+	harness.Eventually(t, "Swift has noticed that the PUT ended early", func() bool { return w.swift.sawDisconnect(t, w.sb.Journal().Signed) == 1 })
 	w.nothing()
 }
 
@@ -320,9 +322,9 @@ type failing struct{ error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.error }
 
-// TestASenderSlowerThanSwiftWaits stops in the middle for longer than Swift's client_timeout. Swift gives that PUT up; the server
+// TestUpload_SlowerThanSwiftTimeout stops in the middle for longer than Swift's client_timeout. Swift gives that PUT up; the server
 // repeats it from its memory.
-func TestASenderSlowerThanSwiftWaits(t *testing.T) {
+func TestUpload_SlowerThanSwiftTimeout(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	if w.swift.clientTimeout > 10*time.Second {
@@ -334,7 +336,7 @@ func TestASenderSlowerThanSwiftWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.same(c, resp.GetFile(), data)
-	if !strings.Contains(w.logs.String(), "a PUT is repeated from the spool") {
+	if !strings.Contains(w.server.Logs.String(), "a PUT is repeated from the spool") {
 		t.Error("no PUT was repeated, so Swift has waited")
 	}
 	// Connections that were kept for later are closed by Swift after the same time.
@@ -345,7 +347,7 @@ func TestASenderSlowerThanSwiftWaits(t *testing.T) {
 	}
 }
 
-func TestTheObjectServerStopsAnsweringForAWhile(t *testing.T) {
+func TestObjectServer_StopsAnswering(t *testing.T) {
 	for _, length := range []time.Duration{time.Second, 4500 * time.Millisecond} {
 		t.Run(length.String(), func(t *testing.T) {
 			w := newWorld(t, sandbox.Options{})
@@ -373,26 +375,26 @@ func TestTheObjectServerStopsAnsweringForAWhile(t *testing.T) {
 	}
 }
 
-func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
+func TestObjectServer_DiesDuringTransfer(t *testing.T) {
 	t.Run("and comes back", func(t *testing.T) {
 		w := newWorld(t, sandbox.Options{})
 		c := w.consumer()
 		data := photo(t, 3_000_000)
 		resp, err := c.once(t.Context(), "a.jpg", halfway(data, func() {
 			w.swift.kill(t)
-			w.swift.mend(t)
+			w.swift.repair(t)
 		}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(w.logs.String(), "a PUT is repeated from the spool") {
+		if !strings.Contains(w.server.Logs.String(), "a PUT is repeated from the spool") {
 			t.Error("no PUT was repeated, so none was under way as the object server died")
 		}
 		// Half of it has been taken by the caller when the server dies under the download.
 		var got bytes.Buffer
 		_, err = c.Download(t.Context(), lpfileshare.DownloadOptions{Name: resp.GetFile().GetName(), RetryFor: -1}, &halfwayWriter{&got, len(data) / 2, func() {
 			w.swift.kill(t)
-			w.swift.mend(t)
+			w.swift.repair(t)
 		}})
 		if err != nil || sum(got.Bytes()) != sum(data) {
 			t.Errorf("the download: %v, %d bytes", err, got.Len())
@@ -406,7 +408,7 @@ func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
 		c := w.consumer()
 		there := w.upload(c, "there.jpg", photo(t, 10_000))
 		data, id := photo(t, 3_000_000), uuid.NewString()
-		t.Cleanup(func() { w.swift.mend(t) })
+		t.Cleanup(func() { w.swift.repair(t) })
 		_, err := c.attempt(t.Context(), "a.jpg", id, halfway(data, func() { w.swift.kill(t) }))
 		w.reason(err, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE)
 		if _, ok := lpfileshare.RetryDelay(err); !ok {
@@ -414,7 +416,7 @@ func TestTheObjectServerDiesInTheMiddle(t *testing.T) {
 		}
 		_, err = c.Download(t.Context(), lpfileshare.DownloadOptions{Name: there.GetName(), RetryFor: -1}, io.Discard)
 		w.reason(err, pb.ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE)
-		w.swift.mend(t)
+		w.swift.repair(t)
 		if a := w.audit(); a.published["a.jpg"] != 0 || len(a.orphans) > 0 {
 			t.Errorf("refused, but %v and %d objects without a message", a.published, len(a.orphans))
 		}
@@ -448,9 +450,9 @@ func (h *halfwayWriter) Write(p []byte) (int, error) {
 	return h.Writer.Write(p)
 }
 
-// TestTheObjectServerComesAndGoesUnderLoad lets callers upload while the object server dies and comes back, again and again.
-// Whoever is refused repeats later under the same request id.
-func TestTheObjectServerComesAndGoesUnderLoad(t *testing.T) {
+// TestObjectServer_RestartsUnderLoad lets callers upload while the object server dies and comes back, again and again.
+// Rejected callers repeat later under the same request id.
+func TestObjectServer_RestartsUnderLoad(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	type file struct {
@@ -473,7 +475,7 @@ func TestTheObjectServerComesAndGoesUnderLoad(t *testing.T) {
 		for {
 			w.swift.kill(t)
 			time.Sleep(1700 * time.Millisecond) // longer than the server tries by itself
-			w.swift.mend(t)
+			w.swift.repair(t)
 			select {
 			case <-stop:
 				return
@@ -539,8 +541,8 @@ func TestTheObjectServerComesAndGoesUnderLoad(t *testing.T) {
 	t.Logf("%d uploads, %d refused and repeated, %d objects without a message", len(files), refused.Load(), len(a.orphans))
 }
 
-// TestAPUTThatALaterOneOvertook has the gateway's own store client PUT where Swift has a newer object already: 202.
-func TestAPUTThatALaterOneOvertook(t *testing.T) {
+// TestPut_Superseded has the gateway's own store client PUT where Swift has a newer object already: 202.
+func TestPut_Superseded(t *testing.T) {
 	swift := realSwift(t)
 	client := gateway.New(gateway.Config{
 		BaseURL: func(context.Context, string) (string, error) { return swift.endpoint, nil },

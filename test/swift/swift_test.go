@@ -50,15 +50,15 @@ func realSwift(t *testing.T) *cluster {
 	return c
 }
 
-// TestUpOfWhatIsUp runs the script once more: nothing starts, and it tells the same.
-func TestUpOfWhatIsUp(t *testing.T) {
+// TestScriptUp_IsIdempotent runs the script once more: nothing starts, and it tells the same.
+func TestScriptUp_IsIdempotent(t *testing.T) {
 	c := realSwift(t)
-	before, again := c.mend(t), c.mend(t)
+	before, again := c.repair(t), c.repair(t)
 	if before != again || !strings.Contains(again, "SWIFT_ENDPOINT="+c.endpoint+"\nSWIFT_KEY="+c.key+"\n") {
-		t.Error("the second time it told something else")
+		t.Error("the second run printed something else")
 	}
 	c.kill(t)
-	if c.mend(t) == again {
+	if c.repair(t) == again {
 		t.Error("the object server that was started anew has the old one's process id")
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +27,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
@@ -42,10 +42,7 @@ type world struct {
 	t      *testing.T
 	sb     *sandbox.Sandbox
 	swift  *cluster
-	grpc   string
-	server *exec.Cmd
-	logs   *journal
-	ended  chan error
+	server *harness.Server
 }
 
 func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
@@ -55,136 +52,44 @@ func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 		opts.SwiftURL = w.swift.endpoint
 	}
 	opts.SwiftKey = w.swift.key
-	w.sb = startSandbox(t, opts)
+	w.sb = harness.Sandbox(t, frames, opts)
 	w.start(args...)
 	return w
 }
 
-// startSandbox starts a sandbox that ends with the test.
-func startSandbox(t *testing.T, opts sandbox.Options) *sandbox.Sandbox {
-	t.Helper()
-	tap := frames.Watch(t)
-	opts.OnFrame = func(f sandbox.Frame) { tap.Check(wire.Frame(f)) }
-	sb, err := sandbox.Start(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sb.Close() })
-	return sb
-}
-
-var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
-
-// start runs a server; it is stopped at the end of the test, and must then end with 0.
+// start runs a server. It ends with the test, and must end with 0.
 func (w *world) start(args ...string) {
 	w.t.Helper()
 	program := os.Getenv("LPFILESHARE_SERVER")
 	if program == "" {
 		w.t.Fatal("LPFILESHARE_SERVER must name the server's program, as test/swift/run does")
 	}
-	args = append([]string{
-		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--ledger=memory",
-	}, args...)
-	server, logs, ended := exec.Command(program, args...), &journal{}, make(chan error, 1)
-	server.Stderr = logs
-	if err := server.Start(); err != nil {
+	args = append([]string{"--log-level=debug", "--drain-time=2s", "--ledger=memory"}, args...)
+	server, err := harness.Start(harness.Binary(program), append(harness.Before(w.sb), args...)...)
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	go func() { ended <- server.Wait() }()
-	w.server, w.logs, w.ended = server, logs, ended
+	server.Stopped(w.t)
+	w.server = server
 	w.t.Cleanup(func() {
-		_ = server.Process.Signal(syscall.SIGTERM)
-		select {
-		case err := <-ended:
-			if err != nil {
-				w.t.Errorf("the server ended with %v:\n%s", err, logs.tail())
-			}
-		case <-time.After(20 * time.Second):
-			_ = server.Process.Kill()
-			w.t.Errorf("the server does not stop:\n%s", logs.tail())
-		}
 		if w.t.Failed() {
-			w.t.Logf("the server's log ends with:\n%s", logs.tail())
+			w.t.Logf("the server's log ends with:\n%s", server.Logs.Tail())
 		}
 	})
-	w.eventually("the server gets ready", func() bool {
-		m := readyLine.FindStringSubmatch(logs.String())
-		if m != nil {
-			w.grpc = m[1]
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			w.t.Fatalf("the server ended at once, with %v", err)
-		default:
-		}
-		return m != nil
-	})
-}
-
-// crash ends the server as a crash would.
-func (w *world) crash() {
-	_ = w.server.Process.Kill()
-	<-w.ended
-	w.ended <- nil
-}
-
-// A journal is what a server logs.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
-}
-
-func (j *journal) tail() string {
-	text := j.String()
-	return text[max(0, len(text)-4000):]
 }
 
 // A consumer has signed up, and has a conversation.
-type consumer struct {
-	*lpfileshare.Client
-	token, conv string
-}
+type consumer struct{ harness.Consumer }
 
 func (w *world) consumer() consumer { return w.consumerOf(account) }
 
 func (w *world) consumerOf(account string) consumer {
 	w.t.Helper()
-	c := w.dial()
-	session, err := c.SignInConsumer(w.t.Context(), &pb.SignInConsumerRequest{
-		Account: "accounts/" + account, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
-	})
+	c, err := harness.SignUpAndTalk(w.t.Context(), w.server.Dial(w.t), account)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c = c.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(session.Token)))
-	conv, err := c.CreateConversation(w.t.Context(), &pb.CreateConversationRequest{Account: "accounts/" + account})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return consumer{c, session.Token, conv.GetName()}
-}
-
-func (w *world) dial() *lpfileshare.Client {
-	w.t.Helper()
-	c, err := lpfileshare.Dial(w.grpc)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { c.Close() })
-	return c
+	return consumer{c}
 }
 
 // once uploads in one attempt: what goes wrong is seen.
@@ -195,7 +100,7 @@ func (c consumer) once(ctx context.Context, name string, r io.Reader) (*pb.Uploa
 func (c consumer) attempt(ctx context.Context, name, requestID string, r io.Reader) (*pb.UploadResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return c.Upload(ctx, lpfileshare.UploadOptions{Conversation: c.conv, DisplayName: name, Caption: name, RequestID: requestID, RetryFor: -1}, r)
+	return c.Upload(ctx, lpfileshare.UploadOptions{Conversation: c.Conversation, DisplayName: name, Caption: name, RequestID: requestID, RetryFor: -1}, r)
 }
 
 func (w *world) upload(c consumer, name string, data []byte) *pb.File {
@@ -224,15 +129,6 @@ func (w *world) reason(err error, want pb.ErrorReason) {
 	w.t.Helper()
 	if got := lpfileshare.ErrorReason(err); err == nil || got != want {
 		w.t.Errorf("got %v (%v), want %v", err, got, want)
-	}
-}
-
-func (w *world) eventually(what string, ok func() bool) {
-	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatal("it did not happen: " + what)
-		}
 	}
 }
 
@@ -410,8 +306,8 @@ func (c *cluster) kill(t *testing.T) {
 	c.script(t, "down", "--kill", "object")
 }
 
-// mend brings up whatever of Swift does not run, and waits until all of it works. It returns what the script tells.
-func (c *cluster) mend(t *testing.T) string {
+// repair brings up whatever of Swift does not run, and waits until all of it works. It returns what the script tells.
+func (c *cluster) repair(t *testing.T) string {
 	t.Helper()
 	return c.script(t, "up")
 }

@@ -1,21 +1,20 @@
-// Package audit holds what callers were told against what is there.
+// Package audit compares the results that callers got with what LivePerson and the store have.
 //
-// It believes two things only: the callers' own notes of what they asked for and what they were told (Told, Downloaded, Watched),
-// and the journal of LivePerson's and the store's side (Evidence). It asks the gateway nothing. So it serves whatever the servers
-// are that stood in between, how many, and how many of them were killed.
+// Its input is the callers' own record of what they asked for and what they got (Upload, Download, Watch), and the journal of
+// LivePerson and the store (Evidence). It never asks a server, so the number of servers and their crashes do not matter.
 //
-// What a caller was told is one of three. An acknowledgement promises one message with the file in it. A refusal is definite: no
-// message, then or ever. Anything else, a broken connection or LP_PUBLISH_UNCONFIRMED, is an unknown outcome, which promises
-// nothing but that the file is not published twice; a caller settles it by repeating under the same request_id, and an outcome
-// that was left unknown is counted, not forgiven.
+// An upload has one of three results. An acknowledgement promises one message with the file. A rejection is definite: no message,
+// now or later. Anything else, such as a broken connection or LP_PUBLISH_UNCONFIRMED, is unknown. It promises only that the file is
+// not published twice. A caller settles an unknown result by repeating under the same request_id; a result that stays unknown is
+// a finding.
 //
-// A message belongs to an upload if it shows the storage path that the caller was told, or carries the upload's mark: its caption,
-// which each upload has of its own. Paths alone would not do, since who is refused is told none.
+// A message belongs to an upload if it shows the storage path that the caller got, or carries the upload's mark: its caption, which
+// is unique. Paths alone are not enough, because a rejected caller gets none.
 //
-// Where bytes were spoiled on a leg without TLS that nothing else protects (a WebSocket frame, the answer's message), caption or
-// path may have changed on the way: the peer then did what it was asked to, if not by us. Such an upload is Spoiled: it counts as
-// acknowledged if one message belongs to it by either of the two, and is reported as altered. It is never excused from being
-// published twice, or after a refusal. Over TLS, where LivePerson is reached, a spoiled byte ends the connection.
+// A fault may damage bytes on a leg without TLS that nothing else protects (a WebSocket frame, a response), and with them the caption
+// or the path. Such an upload is Spoiled: it counts as acknowledged if one message belongs to it by caption or path, and is reported
+// as altered. It must still not be published twice, or after a rejection. Over TLS, which LivePerson requires, a damaged byte ends
+// the connection.
 package audit
 
 import (
@@ -25,12 +24,12 @@ import (
 	"strings"
 )
 
-// An Outcome is what a caller was told of an upload in the end.
+// An Outcome is the final result of an upload for its caller.
 type Outcome int
 
 // The outcomes.
 const (
-	// Unknown: the caller was told nothing definite.
+	// Unknown: the caller got no definite result.
 	Unknown Outcome = iota
 	// Acknowledged: stored and published.
 	Acknowledged
@@ -38,17 +37,13 @@ const (
 	Stored
 	// Refused: an error that says that nothing was published, and never will be.
 	Refused
-	// Unconfirmed: LP_PUBLISH_UNCONFIRMED to the last, from a gateway that cannot ask whether the message is there, and is told of
-	// each that is. It is settled only where there is none.
+	// Unconfirmed: LP_PUBLISH_UNCONFIRMED to the end, over a messenger that cannot be asked, and whose webhooks report each message.
+	// It is a finding if there is a message.
 	Unconfirmed
 )
 
-func (o Outcome) String() string {
-	return [...]string{"unknown", "acknowledged", "stored", "refused", "unconfirmed"}[o]
-}
-
-// A Told is one upload as its caller saw it.
-type Told struct {
+// An Upload is one upload as its caller saw it.
+type Upload struct {
 	// Case names it in reports.
 	Case string
 	// RequestID is what it was repeated under.
@@ -75,15 +70,15 @@ type Told struct {
 	Spoiled bool
 }
 
-// A Downloaded is one download that was told to be complete.
-type Downloaded struct {
+// A Download is one download that completed.
+type Download struct {
 	Case   string
 	Path   string
 	SHA256 string
 }
 
-// A Watched is what one watch was told of a conversation, from its beginning on.
-type Watched struct {
+// A Watch is what one watch of a conversation received.
+type Watch struct {
 	Case         string
 	Conversation string
 	// Marks are the captions of the files that came, each as often as it came.
@@ -94,11 +89,11 @@ type Watched struct {
 	Spoiled bool
 }
 
-// Account is all that callers were told.
-type Account struct {
-	Uploads   []Told
-	Downloads []Downloaded
-	Watches   []Watched
+// Record is everything that callers asked for and got.
+type Record struct {
+	Uploads   []Upload
+	Downloads []Download
+	Watches   []Watch
 }
 
 // A Fault is a promise that was not kept.
@@ -118,7 +113,7 @@ const (
 	Unsettled
 	// Stranger: a message or an object that no caller asked for.
 	Stranger
-	// Misdelivered: a watch that missed a file, or was told of it twice.
+	// Misdelivered: a watch that missed a file, or got it twice.
 	Misdelivered
 )
 
@@ -189,7 +184,7 @@ func (r *Report) find(f Fault, in, format string, args ...any) {
 }
 
 // Check compares. Nothing may be going on any more: what is published later would be missed.
-func Check(a Account, e Evidence) Report {
+func Check(a Record, e Evidence) Report {
 	c := &checker{
 		byPath: map[string][]Message{}, byMark: map[string][]Message{}, objects: map[string]Object{}, claimed: map[string]bool{},
 		owners: map[string]string{},
@@ -228,7 +223,7 @@ type checker struct {
 }
 
 // messages are those that belong to an upload, each once.
-func (c *checker) messages(t Told) []Message {
+func (c *checker) messages(t Upload) []Message {
 	all := slices.Clone(c.byMark[t.Mark])
 	if t.StoragePath != "" {
 		all = append(all, c.byPath[t.StoragePath]...)
@@ -239,7 +234,7 @@ func (c *checker) messages(t Told) []Message {
 	return slices.Compact(all)
 }
 
-func (c *checker) upload(t Told) {
+func (c *checker) upload(t Upload) {
 	r := &c.report
 	r.Uploads++
 	there := c.messages(t)
@@ -279,7 +274,7 @@ func (c *checker) upload(t Told) {
 	}
 }
 
-func (c *checker) acknowledged(t Told, there []Message) {
+func (c *checker) acknowledged(t Upload, there []Message) {
 	r := &c.report
 	if len(there) == 0 {
 		r.find(Lost, t.Case, "acknowledged as %s, and there is no message", t.StoragePath)
@@ -314,7 +309,7 @@ func (c *checker) bytes(in, path, sha string, size int64) {
 	}
 }
 
-func (c *checker) download(d Downloaded) {
+func (c *checker) download(d Download) {
 	c.report.Downloads++
 	o, ok := c.objects[d.Path]
 	switch {
@@ -325,10 +320,10 @@ func (c *checker) download(d Downloaded) {
 	}
 }
 
-func (c *checker) watch(w Watched, published []Message) {
+func (c *checker) watch(w Watch, published []Message) {
 	c.report.Watches++
 	if w.Spoiled {
-		return // what it was told may have been altered on the way, which nothing on a leg without TLS could show
+		return // what it received may have been altered on a leg without TLS
 	}
 	came := map[string]int{}
 	for _, mark := range w.Marks {
@@ -339,24 +334,24 @@ func (c *checker) watch(w Watched, published []Message) {
 			continue
 		}
 		if n := came[m.Caption]; n > 1 || n == 0 && !w.Broken {
-			c.report.find(Misdelivered, w.Case, "the watch was told %d times of %v", n, m)
+			c.report.find(Misdelivered, w.Case, "the watch got %[2]v %[1]d times", n, m)
 		}
 		delete(came, m.Caption)
 	}
 	for mark := range came {
-		c.report.find(Misdelivered, w.Case, "the watch was told of %q, which was not published", mark)
+		c.report.find(Misdelivered, w.Case, "the watch got %q, which was not published", mark)
 	}
 }
 
 // strangers finds what nobody accounts for: messages, and objects that no message shows.
-func (c *checker) strangers(a Account, e Evidence) {
+func (c *checker) strangers(a Record, e Evidence) {
 	r := &c.report
 	for _, m := range e.Published {
 		if !c.claimed[m.Path] {
 			r.find(Stranger, "message", "nobody asked for %v", m)
 		}
 	}
-	byOwner := map[string][]Told{}
+	byOwner := map[string][]Upload{}
 	for _, t := range a.Uploads {
 		byOwner[t.Owner] = append(byOwner[t.Owner], t)
 	}
@@ -374,7 +369,7 @@ func (c *checker) strangers(a Account, e Evidence) {
 }
 
 // explain says why an object is there that no message shows; nothing if its owner has done nothing that would leave one.
-func explain(o Object, whose []Told) string {
+func explain(o Object, whose []Upload) string {
 	for _, t := range whose {
 		switch same := t.SHA256 == o.SHA256; {
 		case same && t.Outcome == Refused:

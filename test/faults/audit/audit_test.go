@@ -11,9 +11,9 @@ import (
 )
 
 // upload number i as its caller saw it, and what its message and its object must be.
-func upload(i int) (Told, Message, Object) {
+func upload(i int) (Upload, Message, Object) {
 	path, mark := fmt.Sprintf("/v1/AUTH_async-images/12345678/p%d", i), fmt.Sprintf("mark %d", i)
-	t := Told{
+	t := Upload{
 		Case: fmt.Sprintf("case %d", i), Mark: mark, Owner: fmt.Sprintf("owner %d", i), Conversation: "c", SHA256: fmt.Sprintf("sha %d", i), Size: 5,
 		Outcome: Acknowledged, StoragePath: path, Sequence: int64(i),
 	}
@@ -21,8 +21,8 @@ func upload(i int) (Told, Message, Object) {
 }
 
 // good is an account of n uploads that all went well.
-func good(n int) (Account, Evidence) {
-	var a Account
+func good(n int) (Record, Evidence) {
+	var a Record
 	var e Evidence
 	for i := range n {
 		t, m, o := upload(i)
@@ -31,8 +31,8 @@ func good(n int) (Account, Evidence) {
 		e.Stored = append(e.Stored, o)
 		e.Signed = append(e.Signed, Leave{"PUT", o.Path, t.Owner})
 	}
-	a.Watches = []Watched{{Case: "watch", Conversation: "none"}, {Case: "broken watch", Conversation: "c", Broken: true}}
-	a.Downloads = []Downloaded{{"download", e.Stored[0].Path, e.Stored[0].SHA256}}
+	a.Watches = []Watch{{Case: "watch", Conversation: "none"}, {Case: "broken watch", Conversation: "c", Broken: true}}
+	a.Downloads = []Download{{"download", e.Stored[0].Path, e.Stored[0].SHA256}}
 	return a, e
 }
 
@@ -54,62 +54,62 @@ func TestAnAccountThatHoldsHasNoFindings(t *testing.T) {
 func TestEachFaultIsReported(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		spoil func(*Account, *Evidence)
+		spoil func(*Record, *Evidence)
 		want  Fault
 	}{
-		{"one lost", func(_ *Account, e *Evidence) { e.Published = e.Published[:2] }, Lost},
-		{"one whose object is gone", func(_ *Account, e *Evidence) { e.Stored = e.Stored[:2] }, Lost},
-		{"one published under another path than was told", func(_ *Account, e *Evidence) {
+		{"one lost", func(_ *Record, e *Evidence) { e.Published = e.Published[:2] }, Lost},
+		{"one whose object is gone", func(_ *Record, e *Evidence) { e.Stored = e.Stored[:2] }, Lost},
+		{"one published under another path than acknowledged", func(_ *Record, e *Evidence) {
 			e.Published[2].Path = "/v1/AUTH_async-images/12345678/other"
 			e.Stored[2].Path = e.Published[2].Path
 		}, Lost},
-		{"one in another conversation", func(_ *Account, e *Evidence) { e.Published[2].Conversation = "d" }, Lost},
-		{"one at another sequence", func(_ *Account, e *Evidence) { e.Published[2].Sequence = 7 }, Lost},
-		{"one doubled by its path", func(_ *Account, e *Evidence) {
+		{"one in another conversation", func(_ *Record, e *Evidence) { e.Published[2].Conversation = "d" }, Lost},
+		{"one at another sequence", func(_ *Record, e *Evidence) { e.Published[2].Sequence = 7 }, Lost},
+		{"one doubled by its path", func(_ *Record, e *Evidence) {
 			twice := e.Published[2]
 			twice.Sequence, twice.Caption = 9, ""
 			e.Published = append(e.Published, twice)
 		}, Doubled},
-		{"one doubled, of which the second was told", func(a *Account, e *Evidence) {
+		{"one doubled, of which the second was acknowledged", func(a *Record, e *Evidence) {
 			twice := e.Published[2]
 			twice.Sequence, a.Uploads[2].Sequence = 9, 9
 			e.Published = append(e.Published, twice)
 		}, Doubled},
-		{"one doubled under another path", func(_ *Account, e *Evidence) {
+		{"one doubled under another path", func(_ *Record, e *Evidence) {
 			twice := e.Published[2]
 			twice.Sequence, twice.Path = 9, "/v1/AUTH_async-images/12345678/other"
 			e.Published = append(e.Published, twice)
 		}, Doubled},
-		{"one refused but published", func(a *Account, _ *Evidence) {
+		{"one refused but published", func(a *Record, _ *Evidence) {
 			a.Uploads[2].Outcome, a.Uploads[2].StoragePath = Refused, ""
 		}, RefusedPublished},
-		{"one unconfirmed but published", func(a *Account, _ *Evidence) {
+		{"one unconfirmed but published", func(a *Record, _ *Evidence) {
 			a.Uploads[2].Outcome, a.Uploads[2].StoragePath = Unconfirmed, ""
 		}, Unsettled},
-		{"one stored only but published", func(a *Account, _ *Evidence) { a.Uploads[2].Outcome = Stored }, RefusedPublished},
-		{"one with other bytes", func(_ *Account, e *Evidence) { e.Stored[2].SHA256 = "other" }, OtherBytes},
-		{"one that was overwritten", func(_ *Account, e *Evidence) {
+		{"one stored only but published", func(a *Record, _ *Evidence) { a.Uploads[2].Outcome = Stored }, RefusedPublished},
+		{"one with other bytes", func(_ *Record, e *Evidence) { e.Stored[2].SHA256 = "other" }, OtherBytes},
+		{"one that was overwritten", func(_ *Record, e *Evidence) {
 			again := e.Stored[2]
 			again.SHA256 = "other"
 			e.Stored = append(e.Stored, again)
 		}, OtherBytes},
-		{"one download with other bytes", func(a *Account, _ *Evidence) { a.Downloads[0].SHA256 = "other" }, OtherBytes},
-		{"one never settled", func(a *Account, e *Evidence) { a.Uploads[2].Outcome = Unknown }, Unsettled},
-		{"one message of nobody's", func(_ *Account, e *Evidence) {
+		{"one download with other bytes", func(a *Record, _ *Evidence) { a.Downloads[0].SHA256 = "other" }, OtherBytes},
+		{"one never settled", func(a *Record, e *Evidence) { a.Uploads[2].Outcome = Unknown }, Unsettled},
+		{"one message of nobody's", func(_ *Record, e *Evidence) {
 			e.Published = append(e.Published, Message{"c", "c", 9, "/v1/AUTH_async-images/12345678/other", "?"})
 		}, Stranger},
-		{"one object of nobody's", func(_ *Account, e *Evidence) { e.Stored = append(e.Stored, Object{"/v1/other", 5, "?"}) }, Stranger},
-		{"one that a watch missed", func(a *Account, _ *Evidence) {
-			a.Watches = []Watched{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1"}}}
+		{"one object of nobody's", func(_ *Record, e *Evidence) { e.Stored = append(e.Stored, Object{"/v1/other", 5, "?"}) }, Stranger},
+		{"one that a watch missed", func(a *Record, _ *Evidence) {
+			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1"}}}
 		}, Misdelivered},
-		{"one that a watch was told twice", func(a *Account, _ *Evidence) {
-			a.Watches = []Watched{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1", "mark 2", "mark 2"}}}
+		{"one that a watch got twice", func(a *Record, _ *Evidence) {
+			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1", "mark 2", "mark 2"}}}
 		}, Misdelivered},
-		{"one that a broken watch was told twice", func(a *Account, _ *Evidence) {
-			a.Watches = []Watched{{Case: "watch", Conversation: "c", Marks: []string{"mark 1", "mark 1"}, Broken: true}}
+		{"one that a broken watch got twice", func(a *Record, _ *Evidence) {
+			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 1", "mark 1"}, Broken: true}}
 		}, Misdelivered},
-		{"one that only the watch knows", func(a *Account, _ *Evidence) {
-			a.Watches = []Watched{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1", "mark 2", "mark 3"}}}
+		{"one that only the watch knows", func(a *Record, _ *Evidence) {
+			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1", "mark 2", "mark 3"}}}
 		}, Misdelivered},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -2,7 +2,7 @@
 // cuts, delays, stalls, truncates, corrupts, loses the answer, or answers in the server's place.
 //
 // It knows enough of the protocols that pass to count in messages (a frame of a WebSocket, the head or the body of an HTTP
-// message, a frame of HTTP/2), so that a fault can be told as "byte 17 of the second request to publish". What it does depends on
+// message, a frame of HTTP/2), so that a fault can be described as "byte 17 of the second request to publish". What it does depends on
 // the faults that are armed and on the bytes that pass, on nothing random. Every connection, every buffer and every wait has a
 // bound, and Close leaves nothing behind.
 package proxy

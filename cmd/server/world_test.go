@@ -13,7 +13,6 @@ import (
 	"image/png"
 	"math/rand/v2"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +25,8 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
+	"github.com/lpfileshare/lpfileshare/test/process"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
@@ -37,30 +38,28 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	account     = "12345678"
-	accountPath = "accounts/" + account
+	account     = harness.Account
+	accountPath = harness.AccountPath
 )
 
-// A world is a sandbox that plays LivePerson, and our server before it, as two processes would be: the server knows the sandbox
-// by its flags alone. Every frame that passes is held against the schemas of test/wire.
+// A world is a sandbox and a server before it. The server runs in this process, and knows the sandbox by its flags alone.
 type world struct {
-	t    *testing.T
-	sb   *sandbox.Sandbox
-	logs *journal
-	grpc string
-	quit context.CancelFunc
-	code chan int
+	t  *testing.T
+	sb *sandbox.Sandbox
+	// server is the one that was started last. grpc is its address, which a test may change, and logs is what it has logged.
+	server *harness.Server
+	grpc   string
+	logs   *process.Log
 
-	// connector tells that the account uses the Connector API: see over_test.go.
-	connector bool
-	webhooks  string       // where the server takes them
+	connector bool         // the account uses the Connector API: see over_test.go
+	webhooks  string       // URL for the server's webhooks, or ""
 	fixed     []string     // flags of every server of this world
-	garbled   atomic.Bool  // webhooks are spoiled on purpose
-	frames    atomic.Int64 // that have passed
+	garbled   atomic.Bool  // the test damages webhooks
+	frames    atomic.Int64 // number of frames so far
 
-	mu       sync.Mutex
-	receipts map[string]int // that the server has sent, by status
-	shoppers int            // consumers by ids of the brand's
+	mu        sync.Mutex
+	receipts  map[string]int // sent by the server, by status
+	consumers int            // number of consumers with an external id
 }
 
 // sawReceipt counts the receipts that go out.
@@ -120,8 +119,8 @@ func newConnectorWorld(t *testing.T, opts sandbox.Options, webhooks bool, args .
 // newSandboxWorld is a world before a server is in it.
 func newSandboxWorld(t *testing.T, opts sandbox.Options) *world {
 	t.Helper()
-	tap := frames.Watch(t)
 	w := &world{t: t}
+	tap := frames.Watch(t)
 	opts.OnExchange = func(x sandbox.Exchange) {
 		if x.Endpoint == "send" {
 			w.sawRequest(x.Request)
@@ -135,88 +134,45 @@ func newSandboxWorld(t *testing.T, opts sandbox.Options) *world {
 	opts.OnFrame = func(f sandbox.Frame) {
 		w.frames.Add(1)
 		w.sawReceipt(f)
-		tap.Check(wire.Frame(f))
 	}
-	sb, err := sandbox.Start(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.sb = sb
-	t.Cleanup(func() {
-		if err := sb.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	w.sb = harness.Sandbox(t, frames, opts)
 	return w
 }
 
-// start runs a server before the sandbox; it is stopped at the end of the test, and must then end with 0.
+// start runs a server before the sandbox. It ends with the test, and must end with 0.
 func (w *world) start(args ...string) {
 	w.t.Helper()
-	w.run(append([]string{
-		"--listen=127.0.0.1:0", "--domain-api=" + w.sb.URL(), "--lp-plain-http", "--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory",
-	}, slices.Concat(w.fixed, args)...)...)
+	w.run(slices.Concat(harness.Before(w.sb), []string{"--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory"}, w.fixed, args)...)
 }
 
 // run is start with nothing but these flags.
 func (w *world) run(args ...string) {
 	w.t.Helper()
-	w.logs = &journal{}
-	ctx, quit := context.WithCancel(context.Background())
-	w.quit, w.code = quit, make(chan int, 1)
-	go func() { w.code <- run(ctx, args, w.logs, w.logs) }()
-	w.t.Cleanup(func() { w.stop() })
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		if m := readyLine.FindStringSubmatch(w.logs.String()); m != nil {
-			w.grpc = m[1]
-			w.hook()
-			return
-		}
-		select {
-		case code := <-w.code:
-			w.code <- code
-			w.t.Fatalf("the server ended with %d:\n%s", code, w.logs.String())
-		case <-time.After(5 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("the server did not get ready:\n%s", w.logs.String())
-		}
+	s, err := harness.Start(harness.Func(run), args...)
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	s.Stopped(w.t)
+	w.server, w.grpc, w.logs = s, s.Addr, s.Logs
+	w.hook()
 }
 
 // stop ends the server as SIGTERM would.
 func (w *world) stop() {
-	w.quit()
-	select {
-	case code := <-w.code:
-		w.code <- code
-		if code != 0 {
-			w.t.Errorf("the server ended with %d:\n%s", code, w.logs.String())
-		}
-	case <-time.After(30 * time.Second):
-		w.t.Fatalf("the server does not stop:\n%s", w.logs.String())
+	w.t.Helper()
+	if err := w.server.Stop(); err != nil {
+		w.t.Fatalf("the server ended with %v\n%s", err, w.logs.Tail())
 	}
 }
 
-var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)`)
-
-// A journal is what the server logs.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
+// logged waits for a line of the log that contains all of the words.
+func (w *world) logged(words ...string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	if err := w.logs.Wait(ctx, 1, words...); err != nil {
+		w.t.Fatalf("the log does not say %q: %v", words, err)
+	}
 }
 
 // dial connects to the server as nobody.
@@ -241,18 +197,16 @@ func (w *world) consumer() consumer {
 	c := w.dial()
 	if w.connector {
 		w.mu.Lock()
-		w.shoppers++
-		external := fmt.Sprintf("shopper-%d", w.shoppers)
+		w.consumers++
+		external := fmt.Sprintf("shopper-%d", w.consumers)
 		w.mu.Unlock()
 		return consumer{c.As(lpfileshare.ExternalConsumerID(external)), external, shopperID(external)}
 	}
-	session, err := c.SignInConsumer(w.t.Context(), &pb.SignInConsumerRequest{
-		Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
-	})
+	in, err := harness.SignUp(w.t.Context(), c, account)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return consumer{c.As(lpfileshare.ConsumerToken(lpfileshare.StaticToken(session.Token))), session.Token, session.ConsumerID}
+	return consumer{in.Client, in.Token, in.ID}
 }
 
 // again is a consumer who has signed up before, at the server that runs now.
@@ -285,11 +239,11 @@ func (w *world) signInAgent(user string) string {
 // conversation opens one, and returns its name.
 func (w *world) conversation(c *lpfileshare.Client) string {
 	w.t.Helper()
-	conv, err := c.CreateConversation(w.t.Context(), &pb.CreateConversationRequest{Account: accountPath})
+	conv, err := harness.Open(w.t.Context(), c, account)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return conv.GetName()
+	return conv
 }
 
 func (w *world) upload(c *lpfileshare.Client, o lpfileshare.UploadOptions, data []byte) *pb.File {
@@ -367,16 +321,6 @@ func tinyPNG(t testing.TB) []byte {
 }
 
 func sha(b []byte) [32]byte { return sha256.Sum256(b) }
-
-// eventually waits for something that another goroutine brings about.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not happen: " + what)
-		}
-	}
-}
 
 func contains(haystack, needle string) bool {
 	return needle != "" && strings.Contains(haystack, needle)
