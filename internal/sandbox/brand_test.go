@@ -4,13 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 const (
 	brandChanged = ".ams.aam.ExConversationChangeNotification"
 	live         = ".ams.ms.OnlineEventDistribution"
-	ringing      = ".ams.routing.RoutingTaskNotification"
 )
 
 // participants is an update of a conversation's participants.
@@ -149,79 +147,30 @@ func TestAgentRequestConversation(t *testing.T) {
 	a.refused(40001, ".ams.cm.AgentRequestConversation", `{}`)
 }
 
-func TestRouting(t *testing.T) {
-	c := newClock()
-	s := start(t, Options{Now: c.Now})
+func TestAgent_State(t *testing.T) {
+	s := start(t, Options{})
+	a := agent(t, s, logIn(t, s, "ann"))
+	const state = ".ams.routing.AgentStateNotification"
+	a.ok(".ams.routing.SubscribeAgentsState", "{}")
+	a.note(state).want(t, "body.changes.0.result.availability", "OFFLINE")
+	d := a.ok(".ams.routing.SetAgentState", `{"availability":"ONLINE","channels":["MESSAGING"]}`)
+	d.want(t, "code", 202)
+	d.want(t, "body", "Agent state updated successfully")
+	a.note(state).want(t, "body.changes.0.result.availability", "ONLINE")
+	a.refused(40002, "routing.SetAgentState", `{"availability":"ASLEEP"}`)
+}
+
+func TestAgent_Assignment(t *testing.T) {
+	s := start(t, Options{})
 	w := consumer(t, s, signUp(t, s))
 	conv := w.conversation()
-	ann, bob := logIn(t, s, "ann"), logIn(t, s, "bob")
-	a, b := agent(t, s, ann), agent(t, s, bob)
-
-	a.ok(".ams.routing.SubscribeAgentsState", "{}")
-	a.note(".ams.routing.AgentStateNotification").want(t, "body.changes.0.result.availability", "OFFLINE")
-	sub := a.ok(".ams.routing.SubscribeRoutingTasks", `{"channelType":"MESSAGING"}`).text("body.subscriptionId")
-	a.note(ringing).want(t, "body.changes", "[]")
-	online := func(k *wire) {
-		d := k.ok(".ams.routing.SetAgentState", `{"availability":"ONLINE","channels":["MESSAGING"]}`)
-		d.want(t, "code", 202)
-		d.want(t, "body", "Agent state updated successfully")
-	}
-	online(a)
-	a.note(".ams.routing.AgentStateNotification").want(t, "body.changes.0.result.availability", "ONLINE")
-	n := a.note(ringing)
-	n.want(t, "body.subscriptionId", sub)
-	n.want(t, "body.changes.0.result.conversationId", conv)
-	n.want(t, "body.changes.0.result.taskCompleted", false)
-	n.want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	ringID := n.text("body.changes.0.result.ringsDetails.0.ringId")
-
-	// Who comes later is rung as well, and sees it when it subscribes.
-	online(b)
-	b.ok(".ams.routing.SubscribeRoutingTasks", "{}")
-	n = b.note(ringing)
-	bobs := n.text("body.changes.0.result.ringsDetails.0.ringId")
-	b.quiet(ringing)
-	if bobs == "" || bobs == ringID {
-		t.Fatalf("rings %q and %q", ringID, bobs)
-	}
-	update := func(id, state string) string { return fmt.Sprintf(`{"ringId":%q,"ringState":%q}`, id, state) }
-	b.refused(40404, ".ams.routing.UpdateRingState", update(ringID, "ACCEPTED"))
-	b.refused(40002, ".ams.routing.UpdateRingState", update(bobs, "IGNORED"))
-	d := a.ok(".ams.routing.UpdateRingState", update(ringID, "ACCEPTED"))
-	d.want(t, "code", 202)
-	d.want(t, "body", "Ring state updated successfully")
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "ACCEPTED")
-	b.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "CANCELLED")
-	b.refused(40404, ".ams.routing.UpdateRingState", update(bobs, "ACCEPTED"))
-	a.publishText(conv, "I have it")
+	a, b := agent(t, s, logIn(t, s, "ann")), agent(t, s, logIn(t, s, "bob"))
+	a.ok("cm.UpdateConversationField", participants(conv, `"type":"ADD","role":"ASSIGNED_AGENT"`))
+	a.publishText(conv, "hello")
 	w.note(events).want(t, "body.changes.0.originatorMetadata.role", "ASSIGNED_AGENT")
-
-	// Handed on to one agent by name, only that one is rung; when he refuses, everybody else is.
 	b.refused(40002, "cm.UpdateConversationField", participants(conv, `"type":"ADD","role":"ASSIGNED_AGENT"`))
-	a.ok(".ams.cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":[
-		{"field":"ParticipantsChange","type":"REMOVE","role":"ASSIGNED_AGENT"},
-		{"field":"ParticipantsChange","type":"SUGGEST","role":"ASSIGNED_AGENT","userId":"%s.%s"},
-		{"field":"Skill","type":"UPDATE","skill":"42"}]}`, conv, acct, bob.text("config.userId"))).
+	a.ok("cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"ASSIGNED_AGENT"`)).
 		want(t, "body", "OK Agent removed successfully")
-	n = b.note(ringing)
-	n.want(t, "body.changes.0.result.skillId", "42")
-	a.quiet(ringing)
-	b.refused(40302, "ms.PublishEvent", textEvent(conv, "only suggested"))
-	b.ok(".ams.routing.UpdateRingState", update(n.text("body.changes.0.result.ringsDetails.0.ringId"), "REJECTED"))
-	b.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "REJECTED")
-	n = a.note(ringing)
-	n.want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	b.quiet(ringing)
-
-	// A ring that nobody answers runs out and begins again; it ends with its agent's shift and with the conversation.
-	c.advance(80 * time.Second)
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "EXPIRED")
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	a.ok("routing.SetAgentState", `{"availability":"AWAY"}`)
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "CANCELLED")
-	online(a)
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "WAITING")
-	w.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv))
-	a.note(ringing).want(t, "body.changes.0.result.ringsDetails.0.ringState", "CANCELLED")
-	a.refused(40002, "routing.SetAgentState", `{"availability":"ASLEEP"}`)
+	b.ok("cm.UpdateConversationField", participants(conv, `"type":"ADD","role":"ASSIGNED_AGENT"`))
+	a.refused(40302, "ms.PublishEvent", textEvent(conv, "removed"))
 }

@@ -330,6 +330,15 @@ func (w *wire) refused(errorCode int, typ, body string) {
 	d.want(w.t, "type", ".ReqBody$ErrorResp")
 }
 
+// unanswered fails the test if the request of that id has been answered.
+func (w *wire) unanswered(id string) {
+	w.t.Helper()
+	w.ok("GetClock", "")
+	if d := w.take(func(d dict) bool { return d["reqId"] == id }); d != nil {
+		w.t.Errorf("answered: %s", d)
+	}
+}
+
 // closed waits for the end of the socket and returns its close code; 0 if it was cut.
 func (w *wire) closed() int {
 	w.t.Helper()
@@ -384,12 +393,17 @@ func fileEvent(dialog, path, fileType string) string {
 		dialog, path, fileType)
 }
 
-// eventually waits until ok.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
+	timeout := time.After(patience)
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for !ok() {
+		select {
+		case <-poll.C:
+		case <-timeout:
+			t.Fatalf("did not happen: %s", what)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/liveperson"
 )
 
 const (
@@ -225,7 +227,7 @@ func TestConnectorAuthorization(t *testing.T) {
 		t.Fatalf("no foreign token: %s", d)
 	}
 	signed := func(claims jwt.MapClaims) string {
-		token, err := s.sign(claims)
+		token, err := s.signer.Sign(claims)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +255,7 @@ func TestConnectorAuthorization(t *testing.T) {
 		{"another account's", foreignApp, joe.jws, "Invalid AppJWT", 40102},
 		{"expired", app(func(m jwt.MapClaims) { m["exp"] = c.Now().Add(-time.Second).Unix() }), joe.jws, "Invalid AppJWT", 40102},
 		{"an app that is not installed", app(func(m jwt.MapClaims) { m["azp"] = "x" }), joe.jws, "Invalid AppJWT", 40102},
-		{"another issuer", app(func(m jwt.MapClaims) { m["iss"] = issuer }), joe.jws, "Invalid AppJWT", 40102},
+		{"another issuer", app(func(m jwt.MapClaims) { m["iss"] = "https://idp.liveperson.net" }), joe.jws, "Invalid AppJWT", 40102},
 		{"another scope", app(func(m jwt.MapClaims) { m["scope"] = "msg.consumer.read" }), joe.jws, "Invalid AppJWT", 40102},
 		{"a consumer's token", signUp(t, s), joe.jws, "Missing parameter", 40001},
 		{"no brand", app(func(m jwt.MapClaims) { delete(m, "aud") }), joe.jws, "Missing parameter", 40001},
@@ -336,7 +338,7 @@ func TestCreateConversationByConnector(t *testing.T) {
 		"no id":         {batchPath, "[" + strings.Replace(profileRequest, `"2,"`, `""`, 1) + "," + beginRequest + "]", 40002},
 		"no brand":      {batchPath, "[" + profileRequest + "," + strings.Replace(beginRequest, "brandId", "brand", 1) + "]", 40001},
 		"another brand": {batchPath, "[" + profileRequest + "," + strings.Replace(beginRequest, acct, "87654321", 1) + "]", 40002},
-		"too large":     {batchPath, "[" + profileRequest + "," + beginRequest + strings.Repeat(" ", maxFrame) + "]", 41303},
+		"too large":     {batchPath, "[" + profileRequest + "," + beginRequest + strings.Repeat(" ", liveperson.MaxFrame) + "]", 41303},
 	} {
 		resp, data := joe.post(bad.path, bad.body)
 		var d dict

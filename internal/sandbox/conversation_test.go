@@ -40,7 +40,6 @@ func TestConversation(t *testing.T) {
 
 	// One element for a list of one, and back.
 	close := fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv)
-	rate := fmt.Sprintf(`{"conversationId":%q,"conversationField":[{"field":"CSATRate","csatRate":5,"csatResolutionConfirmation":true,"status":"FILLED"}]}`, conv)
 	speed := fmt.Sprintf(`{"conversationId":%q,"conversationField":[{"field":"TTRField","ttrType":"PRIORITIZED","value":60}]}`, conv)
 	w.ok("cm.UpdateConversationField", speed)
 	w.note(changed).want(t, "body.changes.0.result.conversationDetails.ttr.value", 60)
@@ -53,8 +52,6 @@ func TestConversation(t *testing.T) {
 	n.want(t, "body.changes.0.result.conversationDetails.closeReason", "CONSUMER")
 	n.want(t, "body.changes.0.result.conversationDetails.dialogs.0.closedBy", "CONSUMER")
 	w.refused(40004, "cm.UpdateConversationField", close)
-	w.ok("cm.UpdateConversationField", rate)
-	w.note(changed).want(t, "body.changes.0.result.conversationDetails.csat.csatRate", 5)
 
 	w.ok("cqm.UnsubscribeExConversations", fmt.Sprintf(`{"subscriptionId":%q}`, sub))
 	w.refused(40403, "cqm.UnsubscribeExConversations", fmt.Sprintf(`{"subscriptionId":%q}`, sub))
@@ -153,8 +150,6 @@ func TestConversationRefusals(t *testing.T) {
 		field(conv, `{"field":"ConversationStateField","conversationState":"OPEN"}`):                      40002,
 		field(conv, `{"field":"Weather"}`):                                                                40002,
 		field(conv, `{"field":"TTRField","ttrType":"NORMAL","value":-1}`):                                 40002,
-		field(conv, `{"field":"CSATRate","csatRate":6,"status":"FILLED"}`):                                40002,
-		field(conv, `{"field":"Skill","type":"UPDATE","skill":"1"}`):                                      40304,
 		field(conv, `{"field":"ParticipantsChange","type":"ADD","role":"MANAGER"}`):                       40304,
 		field(conv, `{"field":"DialogChange","type":"UPDATE","dialog":{"dialogId":"x","state":"CLOSE"}}`): 40401,
 	} {

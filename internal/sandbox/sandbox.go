@@ -1,214 +1,168 @@
-// Package sandbox plays LivePerson and its OpenStack Swift on loopback: domain look-up, login, the file-sharing switch,
-// consumer tokens, the sockets of consumers and of agents, the Connector API with its webhooks, and the store behind signed URLs.
-// It is true enough for LivePerson's own clients to work against it unchanged, and it refuses what the real thing refuses.
+// Package sandbox is a stand-in for LivePerson and its OpenStack Swift on loopback, for tests and for a first look. It starts the
+// three parts together: package liveperson (domain look-up, login, tokens, sockets), package connector (the Connector API with its
+// webhooks) and package swift (the store behind signed URLs).
 //
-// It is for tests and for a first look. It keeps everything in memory, knows no secret worth the name, and will not listen
-// anywhere but on loopback, nor post webhooks anywhere else. It has no post-conversation surveys.
+// LivePerson's own clients work against it unchanged, and it refuses what LivePerson refuses. It keeps everything in memory, listens
+// on loopback only, and posts webhooks to loopback only. It has no post-conversation surveys.
 //
-// It shares no code with the gateway, so that a misreading of the wire cannot hide by being made on both sides. Whoever
-// starts a Sandbox must Close it.
+// It shares no code with the server, so that both cannot share a misreading of the protocol.
 package sandbox
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/connector"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/liveperson"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/swift"
 )
 
-// A Sandbox is a running LivePerson. Its methods may be called from any goroutine.
+// A Sandbox is a running LivePerson with its store. Its methods may be called from any goroutine. Callers must call Close.
 type Sandbox struct {
-	opts    Options
-	log     *slog.Logger
-	now     func() time.Time
-	faults  *faults
-	journal *journal
-	store   *store
-	swift   *url.URL     // where the files are kept if not here
-	client  *http.Client // asks that other Swift
-	key     *rsa.PrivateKey
-	sockets *sockets
-	hooks   *hooks
-	// maxQueued is the constant of that name, a field so that a test can lower it.
-	maxQueued int
+	opts      Options
+	faults    *fault.Set
+	journal   *journal.Recorder
+	signer    *liveperson.Signer
+	platform  *liveperson.Service
+	connector *connector.API
+	store     *swift.Store  // nil if the files are elsewhere
+	remote    *swift.Remote // nil if the files are here
 
 	plain, secure net.Listener // secure is nil without TLSListen
 	servers       []*http.Server
-	ctx           context.Context // ends when Close begins; the parent of every request's
+	ctx           context.Context // the parent of every request's context; ends when Close begins
 	cancel        context.CancelFunc
 
-	doors   sync.Mutex // guards closed, and the first Add of work against Close's Wait
-	closed  bool
-	work    sync.WaitGroup // everything that runs for this sandbox
-	closing sync.Once
-
-	mu       sync.Mutex // guards all of LivePerson's memory, below and in what hangs from it; never held over I/O
-	accounts map[string]*account
-	sessions map[string]*session     // by bearer
-	extTags  map[string]*externalTag // by anonymous external token
+	mu       sync.Mutex // guards closed, and orders work.Add before work.Wait
+	closed   bool
+	requests sync.WaitGroup
+	serving  sync.WaitGroup
+	closing  sync.Once
 }
 
-// Start binds the addresses of opts and serves in the background until Close.
+// Start listens on the addresses of opts and serves in the background until Close.
 func Start(opts Options) (*Sandbox, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	s := &Sandbox{
-		opts:      opts,
-		maxQueued: maxQueued,
-		log:       opts.Logger,
-		now:       opts.Now,
-		faults:    &faults{},
-		journal:   newJournal(opts.Now),
-		sockets:   newSockets(),
-		accounts:  map[string]*account{},
-		sessions:  map[string]*session{},
-		extTags:   map[string]*externalTag{},
-	}
-	// Here, and not when it is first needed: it can take longer than a client waits for a sign-up.
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return nil, fmt.Errorf("sandbox: %w", err)
-	}
-	s.key = key
+	s := &Sandbox{opts: opts, faults: &fault.Set{}, journal: journal.NewRecorder(opts.Now)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if opts.SwiftURL != "" {
-		u, err := url.Parse(opts.SwiftURL)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return nil, errors.New("sandbox: SwiftURL must be http://host:port or https://host:port")
-		}
-		s.swift = u
-		s.client = &http.Client{Transport: &http.Transport{}, Timeout: swiftTimeout}
-	}
-	s.store = newStore(storeOptions{
-		Key: opts.SwiftKey, Digest: opts.SwiftDigest, Now: opts.Now, Faults: s.faults, Journal: s.journal, Log: opts.Logger,
-	})
-	for _, id := range opts.Accounts {
-		s.accounts[id] = newAccount(id, !opts.FileSharingOff)
-		s.store.createContainer(id)
-	}
-	if err := s.install(opts.AppInstalls); err != nil {
+	if err := s.start(); err != nil {
+		s.cancel()
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	s.hooks = newHooks(s)
-	if err := s.listen(); err != nil {
-		return nil, fmt.Errorf("sandbox: %w", err)
-	}
-	s.work.Go(s.patrol)
 	return s, nil
 }
 
-// complete checks o and fills in the defaults.
-func (o *Options) complete() error {
-	o.Listen = cmp.Or(o.Listen, "127.0.0.1:0")
-	if len(o.Accounts) == 0 {
-		o.Accounts = []string{"12345678"}
+// start starts the parts of the sandbox.
+func (s *Sandbox) start() error {
+	opts := s.opts
+	// The key is generated at the start because that can take longer than a client waits for a sign-up.
+	var err error
+	if s.signer, err = liveperson.NewSigner(); err != nil {
+		return err
 	}
-	o.AdminUser = cmp.Or(o.AdminUser, "admin")
-	o.Password = cmp.Or(o.Password, "sandbox")
-	o.URLLifetime = cmp.Or(o.URLLifetime, time.Minute)
-	o.TokenLifetime = cmp.Or(o.TokenLifetime, 24*time.Hour)
-	o.AppInstalls = slices.Clone(o.AppInstalls) // the caller's own is left alone
-	if len(o.AppInstalls) == 0 {
-		for _, id := range o.Accounts {
-			o.AppInstalls = append(o.AppInstalls, AppInstall{Account: id, ID: DefaultAppID, Secret: DefaultAppSecret})
-		}
+	store, err := s.openStore()
+	if err != nil {
+		return err
 	}
-	for i := range o.AppInstalls {
-		o.AppInstalls[i].Account = cmp.Or(o.AppInstalls[i].Account, o.Accounts[0])
+	s.connector, err = connector.New(s.ctx, connector.Options{
+		Accounts: opts.Accounts, AppInstalls: opts.AppInstalls, AppTokenLifetime: opts.AppTokenLifetime,
+		WebhookUnit: opts.WebhookUnit, WebhookTimeout: opts.WebhookTimeout, WebhookTLS: opts.WebhookTLS,
+		MaxRequestsPerSecond: opts.MaxRequestsPerSecond, OnExchange: opts.OnExchange, Logger: opts.Logger, Now: opts.Now,
+		Faults: s.faults, Journal: s.journal, Signer: s.signer, MaxWaiting: opts.maxWebhooks,
+	})
+	if err != nil {
+		return err
 	}
-	o.AppTokenLifetime = cmp.Or(o.AppTokenLifetime, time.Hour)
-	o.WebhookUnit = cmp.Or(o.WebhookUnit, time.Second)
-	o.WebhookTimeout = cmp.Or(o.WebhookTimeout, 5*time.Second)
-	o.BearerLifetime = cmp.Or(o.BearerLifetime, 8*time.Hour)
-	o.MaxFileSize = cmp.Or(o.MaxFileSize, 5<<20)
-	o.IdleTimeout = cmp.Or(o.IdleTimeout, 120*time.Second)
-	o.InitTimeout = cmp.Or(o.InitTimeout, 5*time.Second)
-	o.SwiftDigest = cmp.Or(o.SwiftDigest, "sha1")
-	if o.SwiftDigest != "sha1" && o.SwiftDigest != "sha256" {
-		return errors.New(`SwiftDigest must be "sha1" or "sha256"`)
+	if err := s.listen(); err != nil {
+		return err
 	}
-	if o.SwiftURL != "" && o.SwiftKey == "" {
-		return errors.New("SwiftURL needs the SwiftKey that its URLs are signed with")
-	}
-	if o.SwiftKey == "" {
-		o.SwiftKey = randomHex(16)
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	for _, id := range o.Accounts {
-		if id == "" || strings.ContainsAny(id, "/?#. ") {
-			return fmt.Errorf("%q cannot be an account id", id)
-		}
-	}
-	for _, addr := range []string{o.Listen, o.TLSListen} {
-		if addr == "" {
-			continue
-		}
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return err
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("%s is not a loopback address, and a sandbox that anybody can log in to listens nowhere else", addr)
-		}
-	}
+	s.platform = liveperson.New(s.ctx, liveperson.Options{
+		Accounts: opts.Accounts, AdminUser: opts.AdminUser, Password: opts.Password, URLLifetime: opts.URLLifetime,
+		TokenLifetime: opts.TokenLifetime, BearerLifetime: opts.BearerLifetime, Brands: opts.Brands, MaxFileSize: opts.MaxFileSize,
+		FileSharingOff: opts.FileSharingOff, SignAnyPath: opts.SignAnyPath, AutoAssign: opts.AutoAssign,
+		IdleTimeout: opts.IdleTimeout, InitTimeout: opts.InitTimeout, MaxRequestsPerSecond: opts.MaxRequestsPerSecond,
+		OnFrame: opts.OnFrame, Logger: opts.Logger, Now: opts.Now,
+		Faults: s.faults, Journal: s.journal, Store: store, RemoteStore: s.remote != nil, Domain: s.domain,
+		Listener: s.connector.Listener, Signer: s.signer, MaxQueued: opts.maxQueued,
+	})
+	s.serve()
 	return nil
 }
 
-// listen binds the plaintext listener and, if asked for, the one with TLS, and starts a server on each.
+// openStore sets s.store or s.remote, and returns it.
+func (s *Sandbox) openStore() (liveperson.Store, error) {
+	signer := swift.Signer{Key: s.opts.SwiftKey, Digest: s.opts.SwiftDigest}
+	if s.opts.SwiftURL != "" {
+		var err error
+		s.remote, err = swift.NewRemote(s.opts.SwiftURL, signer, s.opts.Now)
+		return s.remote, err
+	}
+	s.store = swift.New(swift.Options{
+		Signer: signer, MaxObjectSize: s.opts.MaxObjectSize, ClientTimeout: s.opts.StoreTimeout,
+		Now: s.opts.Now, Faults: s.faults, Journal: s.journal, Log: s.opts.Logger,
+	})
+	for _, id := range s.opts.Accounts {
+		s.store.CreateContainer(id)
+	}
+	return s.store, nil
+}
+
+// listen binds the plaintext listener and, if requested, the TLS listener.
 func (s *Sandbox) listen() (err error) {
-	defer func() {
-		if err != nil && s.plain != nil {
-			_ = s.plain.Close()
-		}
-	}()
 	if s.plain, err = net.Listen("tcp", s.opts.Listen); err != nil {
 		return err
 	}
-	listeners := []net.Listener{s.plain}
-	if s.opts.TLSListen != "" {
-		conf, err := newTLSConfig(s.opts.CAFile)
-		if err != nil {
-			return err
-		}
-		bound, err := net.Listen("tcp", s.opts.TLSListen)
-		if err != nil {
-			return err
-		}
-		s.secure = bound
-		listeners = append(listeners, tls.NewListener(bound, conf))
+	if s.opts.TLSListen == "" {
+		return nil
 	}
-	handler := s.whole(s.routes())
-	for _, l := range listeners {
+	config, err := newTLSConfig(s.opts.CAFile)
+	if err == nil {
+		s.secure, err = net.Listen("tcp", s.opts.TLSListen)
+	}
+	if err != nil {
+		_ = s.plain.Close()
+		return err
+	}
+	s.secure = tlsListener{s.secure, tls.NewListener(s.secure, config)}
+	return nil
+}
+
+// A tlsListener is a listener that accepts TLS connections and has the address of the plain one.
+type tlsListener struct {
+	net.Listener
+	tls net.Listener
+}
+
+func (l tlsListener) Accept() (net.Conn, error) { return l.tls.Accept() }
+
+// serve starts a server on each listener.
+func (s *Sandbox) serve() {
+	handler := s.admit(s.routes())
+	for _, l := range []net.Listener{s.plain, s.secure} {
+		if l == nil {
+			continue
+		}
 		server := &http.Server{
 			Handler:           handler,
 			ReadHeaderTimeout: 10 * time.Second,
 			BaseContext:       func(net.Listener) context.Context { return s.ctx },
-			ErrorLog:          log.New(io.Discard, "", 0), // failed handshakes and the like: the client's own report is better
+			ErrorLog:          log.New(io.Discard, "", 0), // failed handshakes and the like; the client reports them better
 		}
 		s.servers = append(s.servers, server)
-		s.work.Go(func() { _ = server.Serve(l) }) // ends by Close
+		s.serving.Go(func() { _ = server.Serve(l) })
 	}
-	return nil
 }
 
 // URL returns the base of the plaintext address, "http://127.0.0.1:PORT".
@@ -222,149 +176,104 @@ func (s *Sandbox) TLSURL() string {
 	return "https://" + s.secure.Addr().String()
 }
 
-// Inject arms a fault: it strikes from the next occasion on.
-func (s *Sandbox) Inject(f Fault) { s.faults.inject(f) }
-
-// FaultsStruck counts how often faults have struck: a test of trouble checks that there was any.
-func (s *Sandbox) FaultsStruck() int { return s.faults.struck() }
-
-// ClearFaults disarms every fault.
-func (s *Sandbox) ClearFaults() { s.faults.clear() }
-
-// Journal returns a copy of all that was noted so far.
-func (s *Sandbox) Journal() Journal { return s.journal.snapshot() }
-
-// DropSockets ends every open socket, with a close frame of closeCode, or with a TCP reset if that is 0, and returns how many
-// there were. It does not wait until they are gone.
-func (s *Sandbox) DropSockets(closeCode int) int {
-	open := s.sockets.all()
-	for _, k := range open {
-		if closeCode == 0 {
-			k.cut()
-		} else {
-			k.shut(closeCode, "dropped by the sandbox")
-		}
+// domain returns the host and port of a service. Clients that use TLS get the TLS address.
+func (s *Sandbox) domain(r *http.Request, service string) string {
+	switch {
+	case service == "swift" && s.remote != nil:
+		return s.remote.Host()
+	case r.TLS != nil:
+		return s.secure.Addr().String()
+	default:
+		return s.plain.Addr().String()
 	}
-	return len(open)
 }
 
-// Sockets returns how many sockets are open.
-func (s *Sandbox) Sockets() int { return s.sockets.count() }
+// Inject arms a fault. It takes effect from the next occasion on.
+func (s *Sandbox) Inject(f Fault) { s.faults.Inject(f) }
 
-// Close stops serving, ends every connection, and returns when nothing of the sandbox runs any more. It always succeeds, and
-// may be called more than once.
-func (s *Sandbox) Close() error {
-	s.closing.Do(func() {
-		s.doors.Lock()
-		s.closed = true
-		s.doors.Unlock()
-		s.cancel()
-		s.store.close()
-		for _, k := range s.sockets.all() {
-			k.shut(1001, "the sandbox closes")
-		}
-		for _, server := range s.servers {
-			_ = server.Close()
-		}
-	})
-	s.work.Wait()
-	s.hooks.close()
-	if s.client != nil {
-		s.client.CloseIdleConnections()
+// FaultsStruck returns how many times faults have struck.
+func (s *Sandbox) FaultsStruck() int { return s.faults.Struck() }
+
+// ClearFaults disarms every fault.
+func (s *Sandbox) ClearFaults() { s.faults.Clear() }
+
+// Journal returns a copy of the journal.
+func (s *Sandbox) Journal() Journal { return s.journal.Snapshot() }
+
+// DropSockets ends every open socket, with a close frame of closeCode, or with a TCP reset if that is 0, and returns how many
+// there were. It does not wait until they have ended.
+func (s *Sandbox) DropSockets(closeCode int) int { return s.platform.DropSockets(closeCode) }
+
+// Sockets returns the number of open sockets.
+func (s *Sandbox) Sockets() int { return s.platform.Sockets() }
+
+// SetWebhooks replaces the webhooks of an app install from the next event on. Webhooks that wait to be delivered keep their
+// endpoint. An empty account is the first of Options.Accounts, an empty app is DefaultAppID.
+func (s *Sandbox) SetWebhooks(account, app string, hooks Webhooks) error {
+	if err := s.connector.SetWebhooks(account, app, hooks); err != nil {
+		return fmt.Errorf("sandbox: %w", err)
 	}
 	return nil
 }
 
-// whole lets a request in unless the sandbox is closing, and makes Close wait for it. Connections that were hijacked are out
-// of the server's sight, so its own Shutdown would not do.
-func (s *Sandbox) whole(next http.Handler) http.Handler {
+// WebhooksWaiting returns the number of webhooks that have been neither delivered nor abandoned.
+func (s *Sandbox) WebhooksWaiting() int { return s.connector.WebhooksWaiting() }
+
+// Close stops serving, ends every connection, and returns when all goroutines of the sandbox have ended. It always returns nil and
+// may be called more than once.
+func (s *Sandbox) Close() error {
+	s.closing.Do(func() {
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		s.cancel()
+		if s.store != nil {
+			s.store.Close()
+		}
+		s.platform.CloseSockets()
+		for _, server := range s.servers {
+			_ = server.Close()
+		}
+	})
+	s.serving.Wait()
+	s.requests.Wait()
+	s.platform.Wait()
+	s.connector.Wait()
+	if s.remote != nil {
+		s.remote.Close()
+	}
+	return nil
+}
+
+// admit rejects requests while the sandbox closes, and makes Close wait for the others. http.Server.Shutdown does not wait for
+// hijacked connections.
+func (s *Sandbox) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.doors.Lock()
+		s.mu.Lock()
 		if s.closed {
-			s.doors.Unlock()
+			s.mu.Unlock()
 			http.Error(w, "closing", http.StatusServiceUnavailable)
 			return
 		}
-		s.work.Add(1)
-		s.doors.Unlock()
-		defer s.work.Done()
+		s.requests.Add(1)
+		s.mu.Unlock()
+		defer s.requests.Done()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// routes says who serves which path.
+// routes returns the handler of all requests.
 func (s *Sandbox) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /api/account/{account}/service/baseURI.json", s.endpoint("http:domains", s.allDomains))
-	mux.HandleFunc("GET /api/account/{account}/service/{service}/baseURI.json", s.endpoint("http:domains", s.oneDomain))
-
-	mux.HandleFunc("POST /api/account/{account}/login", s.endpoint("http:login", s.login))
-	mux.HandleFunc("POST /api/account/{account}/refresh", s.endpoint("http:refresh", s.refresh))
-	mux.HandleFunc("POST /api/account/{account}/logout", s.endpoint("http:logout", s.logout))
-
-	const properties = "/api/account/{account}/configuration/setting/properties"
-	mux.HandleFunc("GET "+properties, s.endpoint("http:property", s.readProperties))
-	mux.HandleFunc("GET "+properties+"/{property}", s.endpoint("http:property", s.readProperty))
-	mux.HandleFunc("PUT "+properties+"/{property}", s.endpoint("http:property", s.writeProperty))
-	// The script that LivePerson's pages call forgets the id in the path and names it in the body only.
-	mux.HandleFunc("PUT "+properties+"/{$}", s.endpoint("http:property", s.writeProperty))
-
-	mux.HandleFunc("POST /api/account/{account}/signup", s.endpoint("http:signup", s.signUp))
-	mux.HandleFunc("POST /api/account/{account}/anonymous/authorize", s.endpoint("http:authorize", s.authorizeAnonymous))
-	mux.HandleFunc("POST /api/account/{account}/app/{connector}/authenticate", s.endpoint("http:authenticate", s.authenticateApp))
-	mux.HandleFunc("POST /api/account/{account}/authenticate", s.endpoint("http:authenticate", s.authenticate))
-
-	mux.HandleFunc("POST /sentinel/api/account/{account}/app/token", s.connector("http:token", nil, s.appToken))
-	mux.HandleFunc("POST /api/account/{account}/consumer", s.connector("http:consumer", nil, s.consumerToken))
-	const conversations = "/api/account/{account}/messaging/consumer/conversation"
-	mux.HandleFunc("POST "+conversations, s.connector("http:conversation", requestTypes, s.createConversation))
-	mux.HandleFunc("POST "+conversations+"/send", s.connector("http:send", requestTypes, s.sendRequest))
-
-	mux.HandleFunc("GET /ws_api/account/{account}/messaging/consumer", s.upgradeConsumer)
-	mux.HandleFunc("GET /ws_api/account/{account}/messaging/brand/{bearer}", s.upgradeBrand)
-
-	mux.HandleFunc("POST /_sandbox/faults", s.adminInject)
-	mux.HandleFunc("DELETE /_sandbox/faults", s.adminClear)
-	mux.HandleFunc("GET /_sandbox/journal", s.adminJournal)
-	mux.HandleFunc("GET /_sandbox/webhooks", s.adminWebhooks)
-	mux.HandleFunc("PUT /_sandbox/webhooks", s.adminSetWebhooks)
-	mux.HandleFunc("GET /_sandbox/sockets", s.adminSockets)
-	mux.HandleFunc("POST /_sandbox/sockets/drop", s.adminDrop)
-
+	s.platform.Register(mux)
+	s.connector.Register(mux, s.platform)
+	s.registerAdmin(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A mux tidies paths up, and in the store every byte of a path is signed: a doubled slash must reach it to be refused.
-		if strings.HasPrefix(strings.TrimLeft(r.URL.Path, "/"), "v1/") && s.swift == nil {
+		// A ServeMux cleans paths, but the store's signatures cover every byte of a path, so the store must get doubled slashes.
+		if s.store != nil && strings.HasPrefix(strings.TrimLeft(r.URL.Path, "/"), "v1/") {
 			s.store.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
-}
-
-// patrolInterval is how late, at most, a socket learns that its time is up.
-const patrolInterval = 50 * time.Millisecond
-
-// patrol ends what has run out: idle sockets, sockets without a name, tokens, bearers, rings.
-func (s *Sandbox) patrol() {
-	tick := time.NewTicker(patrolInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-tick.C:
-			now := s.now()
-			for _, k := range s.sockets.all() {
-				k.inspect(now)
-			}
-			s.expireRings(now)
-		}
-	}
-}
-
-// randomHex returns n random bytes as 2n hex digits.
-func randomHex(n int) string {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails
-	return hex.EncodeToString(b)
 }

@@ -165,20 +165,11 @@ func TestTokenExpiry(t *testing.T) {
 	eventually(t, "all sockets gone", func() bool { return s.Sockets() == 0 })
 }
 
-func TestIdle(t *testing.T) {
-	s := start(t, Options{IdleTimeout: 400 * time.Millisecond})
-	idle, pinging, asking := consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s))
-	for range 8 {
-		time.Sleep(100 * time.Millisecond)
-		if err := pinging.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-		asking.ok("GetClock", "")
+func TestSocket_IdleTimeout(t *testing.T) {
+	s := start(t, Options{IdleTimeout: 50 * time.Millisecond})
+	if code := consumer(t, s, signUp(t, s)).closed(); code != 1001 {
+		t.Errorf("closed with %d, want 1001", code)
 	}
-	if code := idle.closed(); code != 1001 {
-		t.Errorf("idle: %d", code)
-	}
-	pinging.ok("GetClock", "")
 }
 
 func TestThrottle(t *testing.T) {
@@ -213,8 +204,7 @@ func TestDropSockets(t *testing.T) {
 }
 
 func TestSlowReaderIsCut(t *testing.T) {
-	s := start(t, Options{})
-	s.maxQueued = 1 << 20
+	s := start(t, Options{maxQueued: 1 << 20})
 	token := signUp(t, s)
 	lazy, _, err := (&websocket.Dialer{}).DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL(), "http")+consumerPath,
 		map[string][]string{"Authorization": {"jwt " + token}})

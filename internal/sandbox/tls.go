@@ -17,18 +17,19 @@ import (
 	"time"
 )
 
-// certificateLife is how long the generated certificates are good for: under the 398 days beyond which some clients refuse one.
+// certificateLife is the validity of the generated certificates. Some clients refuse certificates that are valid for more than 398
+// days.
 const certificateLife = 397 * 24 * time.Hour
 
-// newTLSConfig makes a CA and a server certificate for loopback, and writes the CA's certificate as PEM to caFile if that is
-// not empty. The keys exist only in memory, so nothing that is written is worth stealing, and every sandbox has its own CA.
-// The protocol is HTTP/1.1 only: neither a WebSocket upgrade nor a TCP reset exists in HTTP/2.
+// newTLSConfig generates a CA and a server certificate for loopback, and writes the CA's certificate as PEM to caFile if that is not
+// empty. Every sandbox has its own CA, and the keys exist only in memory. The protocol is HTTP/1.1 only, because HTTP/2 has neither a
+// WebSocket upgrade nor a TCP reset.
 func newTLSConfig(caFile string) (*tls.Config, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("CA key: %w", err)
 	}
-	// The certificates use the real clock, as whoever verifies them does, whatever clock the sandbox runs on.
+	// The certificates use the real clock, as their verifiers do, regardless of Options.Now.
 	from := time.Now().Add(-time.Hour)
 	ca := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: "lpfileshare sandbox CA"},
@@ -43,7 +44,7 @@ func newTLSConfig(caFile string) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("CA certificate: %w", err)
 	}
-	// Issue from the certificate as parsed: only that has the key identifier, which strict verifiers want in the leaf.
+	// Only the parsed certificate has the key identifier, which strict verifiers require in the leaf.
 	if ca, err = x509.ParseCertificate(caDER); err != nil {
 		return nil, fmt.Errorf("CA certificate: %w", err)
 	}
@@ -90,7 +91,7 @@ func issue(cert, issuer *x509.Certificate, key, issuerKey *ecdsa.PrivateKey) ([]
 	return x509.CreateCertificate(rand.Reader, cert, issuer, key.Public(), issuerKey)
 }
 
-// writeWhole puts data at name in one step: a client that waits for the file never reads half of it.
+// writeWhole writes a file atomically, so that a client that waits for it never reads a part.
 func writeWhole(name string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
 	if err != nil {

@@ -62,27 +62,3 @@ func TestTLSConfig(t *testing.T) {
 		t.Error("an unwritable file was no error")
 	}
 }
-
-// TestResetOverTLS cuts a TLS connection: the peer must see a reset and no polite end.
-func TestResetOverTLS(t *testing.T) {
-	rig := newStoreRig(t)
-	config, err := newTLSConfig("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: rig.store, ReadHeaderTimeout: time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(tls.NewListener(ln, config)) }()
-	t.Cleanup(func() { _ = server.Close(); <-served })
-	rig.Faults.inject(Fault{On: "store:GET", Drop: true})
-	rig.url = "https://" + ln.Addr().String()
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	rig.client = &http.Client{Transport: transport}
-	resp, err := rig.send("GET", rig.target("GET", testPath), nil)
-	wantReset(t, rig, resp, "", err)
-	transport.CloseIdleConnections()
-}

@@ -1,10 +1,15 @@
 package sandbox
 
 import (
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"io"
 	"log"
 	"net"
@@ -17,6 +22,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/connector"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 )
 
 // A notice is a webhook as its endpoint got it.
@@ -118,17 +126,11 @@ func setWebhooks(t *testing.T, s *Sandbox, hooks Webhooks) {
 	}
 }
 
-// TestWebhookSignature has the vectors of the documentation: base64, not hex, over the bytes as they are.
-func TestWebhookSignature(t *testing.T) {
-	for digest, want := range map[string]string{
-		"":       "sha1=TCzexuF9aNZl2WNZEW4Kk8so3HY=",
-		"sha1":   "sha1=TCzexuF9aNZl2WNZEW4Kk8so3HY=",
-		"sha256": "sha256=5s6sdS2g/mmI+lD3EYf0MfxQmD1lvlr5rzZgajo9skg=",
-	} {
-		if got := signWebhook(digest, "example-secret", []byte(`{"kind":"notification"}`)); got != want {
-			t.Errorf("%q: %s, want %s", digest, got, want)
-		}
-	}
+// signWebhook returns the expected value of x-liveperson-signature.
+func signWebhook(name string, sum func() hash.Hash, body []byte) string {
+	mac := hmac.New(sum, []byte(DefaultAppSecret))
+	mac.Write(body)
+	return name + "=" + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
 func TestWebhooks(t *testing.T) {
@@ -180,7 +182,7 @@ func TestWebhooks(t *testing.T) {
 		}
 		h := all[i].header
 		if h.Get("x-liveperson-account-id") != acct || h.Get("x-liveperson-client-id") != DefaultAppID ||
-			h.Get("x-liveperson-signature") != signWebhook("sha256", DefaultAppSecret, all[i].body) || h.Get("Content-Type") != "application/json" {
+			h.Get("x-liveperson-signature") != signWebhook("sha256", sha256.New, all[i].body) || h.Get("Content-Type") != "application/json" {
 			t.Errorf("headers %v", h)
 		}
 	}
@@ -200,7 +202,7 @@ func TestWebhooks(t *testing.T) {
 		t.Errorf("%d webhooks, want 8", n)
 	}
 	for _, d := range s.Journal().Delivered {
-		if d.Outcome != HookDelivered || d.Status != 200 || d.Try != 1 || d.Account != acct || d.App != DefaultAppID || d.Conversation != conv {
+		if d.Outcome != journal.HookDelivered || d.Status != 200 || d.Try != 1 || d.Account != acct || d.App != DefaultAppID || d.Conversation != conv {
 			t.Errorf("journal: %+v", d)
 		}
 	}
@@ -214,7 +216,7 @@ func TestWebhookTypes(t *testing.T) {
 	s := start(t, quick(Options{}))
 	content, changes := listen(t, nil), listen(t, nil)
 	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{
-		WebhookContent: {Endpoint: content.URL}, WebhookConversation: {Endpoint: changes.URL},
+		connector.WebhookContent: {Endpoint: content.URL}, connector.WebhookConversation: {Endpoint: changes.URL},
 	}})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
@@ -243,7 +245,7 @@ func TestWebhooksByRetention(t *testing.T) {
 		}
 		return 201
 	})
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
 	for i := range 4 {
@@ -277,7 +279,7 @@ func TestWebhooksGiveUp(t *testing.T) {
 		return 200
 	})
 	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{
-		WebhookContent: {Endpoint: e.URL}, WebhookChatState: {Endpoint: e.URL, MaxRetries: new(int)},
+		connector.WebhookContent: {Endpoint: e.URL}, connector.WebhookChatState: {Endpoint: e.URL, MaxRetries: new(int)},
 	}, Retention: 20 * time.Second})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
@@ -312,7 +314,7 @@ func TestWebhooksByCount(t *testing.T) {
 	trap := listen(t, nil)
 	e.elsewhere = trap.URL
 	two := 2
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL, MaxRetries: &two}}})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL, MaxRetries: &two}}})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
 	joe.say(conv, "bad")
@@ -326,7 +328,7 @@ func TestWebhooksByCount(t *testing.T) {
 	}
 	settle(t, s)
 	delivered := s.Journal().Delivered
-	if last := delivered[len(delivered)-1]; last.Outcome != HookAbandoned || last.Try != 3 || last.Status != 307 {
+	if last := delivered[len(delivered)-1]; last.Outcome != journal.HookAbandoned || last.Try != 3 || last.Status != 307 {
 		t.Errorf("journal: %+v", last)
 	}
 	if len(trap.notices()) > 0 {
@@ -337,18 +339,21 @@ func TestWebhooksByCount(t *testing.T) {
 // TestSlowWebhook: an answer that takes too long is none.
 func TestSlowWebhook(t *testing.T) {
 	s := start(t, quick(Options{WebhookTimeout: 100 * time.Millisecond}))
+	repeated := make(chan struct{})
 	e := listen(t, func(n int, _ string) int {
 		if n == 1 {
-			time.Sleep(300 * time.Millisecond)
+			<-repeated // the first answer comes after the timeout has caused a second attempt
+		} else {
+			close(repeated)
 		}
 		return 200
 	})
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
 	joe := patronOf(t, s, "joe")
 	joe.say(joe.conversation(), "slow")
 	e.await(t, 2)
 	settle(t, s)
-	if d := s.Journal().Delivered; len(d) != 2 || d[0].Outcome != HookFailed || d[0].Status != 0 || d[1].Outcome != HookDelivered {
+	if d := s.Journal().Delivered; len(d) != 2 || d[0].Outcome != journal.HookFailed || d[0].Status != 0 || d[1].Outcome != journal.HookDelivered {
 		t.Errorf("journal: %+v", d)
 	}
 }
@@ -362,13 +367,13 @@ func TestWebhookAppearsLater(t *testing.T) {
 	}
 	addr := reserved.Addr().String()
 	_ = reserved.Close()
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: "http://" + addr}}, Retention: time.Hour})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: "http://" + addr}}, Retention: time.Hour})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
 	joe.say(conv, "early")
 	joe.say(conv, "late")
 	eventually(t, "a failure", func() bool { return len(s.Journal().Delivered) > 0 })
-	if d := s.Journal().Delivered[0]; d.Outcome != HookFailed || d.Status != 0 {
+	if d := s.Journal().Delivered[0]; d.Outcome != journal.HookFailed || d.Status != 0 {
 		t.Errorf("journal: %+v", d)
 	}
 	listener, err := net.Listen("tcp", addr)
@@ -402,7 +407,7 @@ func TestWebhookAppearsLater(t *testing.T) {
 func TestWebhookFaults(t *testing.T) {
 	s := start(t, quick(Options{}))
 	e := listen(t, nil)
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
 	// run says one text under a fault, and returns what came of it.
@@ -416,7 +421,7 @@ func TestWebhookFaults(t *testing.T) {
 		return e.notices()[before:]
 	}
 	good := func(n notice) bool {
-		return n.header.Get("x-liveperson-signature") == signWebhook("", DefaultAppSecret, n.body) && json.Valid(n.body)
+		return n.header.Get("x-liveperson-signature") == signWebhook("sha1", sha1.New, n.body) && json.Valid(n.body)
 	}
 	const on = "webhook:ContentEvent"
 	if got := run("twice", Fault{On: on, Twice: true}); len(got) != 2 || string(got[0].body) != string(got[1].body) || !good(got[1]) {
@@ -425,7 +430,7 @@ func TestWebhookFaults(t *testing.T) {
 	if got := run("dropped", Fault{On: "webhook:POST", Drop: true}); len(got) != 0 {
 		t.Errorf("dropped: %d", len(got))
 	}
-	if d := s.Journal().Delivered; d[len(d)-1].Outcome != HookLost {
+	if d := s.Journal().Delivered; d[len(d)-1].Outcome != journal.HookLost {
 		t.Errorf("dropped: %+v", d[len(d)-1])
 	}
 	if got := run("answer lost", Fault{On: on, DropAfter: true}); len(got) != 2 || !good(got[0]) || !good(got[1]) {
@@ -443,7 +448,7 @@ func TestWebhookFaults(t *testing.T) {
 	if got := run("refused", Fault{On: on, Status: 503}); len(got) != 1 || !good(got[0]) {
 		t.Errorf("refused: %d", len(got))
 	}
-	if d := s.Journal().Delivered; d[len(d)-2].Status != 503 || d[len(d)-2].Outcome != HookFailed || d[len(d)-1].Try != 2 {
+	if d := s.Journal().Delivered; d[len(d)-2].Status != 503 || d[len(d)-2].Outcome != journal.HookFailed || d[len(d)-1].Try != 2 {
 		t.Errorf("refused: %+v", d[len(d)-2:])
 	}
 	begun := time.Now()
@@ -459,7 +464,7 @@ func TestWebhookFaults(t *testing.T) {
 func TestWebhooksShuffledAndTwice(t *testing.T) {
 	s := start(t, quick(Options{}))
 	e := listen(t, nil)
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
 	s.Inject(Fault{On: "webhook:ContentEvent", Shuffle: true, Twice: true, Delay: 200 * time.Millisecond})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
@@ -482,14 +487,11 @@ func TestWebhooksShuffledAndTwice(t *testing.T) {
 
 // TestWebhookQueueIsBounded: an endpoint that takes nothing costs only so much memory.
 func TestWebhookQueueIsBounded(t *testing.T) {
-	s := start(t, Options{})
+	s := start(t, Options{maxWebhooks: 5})
 	block := make(chan struct{})
 	e := listen(t, func(int, string) int { <-block; return 200 })
 	defer close(block)
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
-	s.hooks.mu.Lock()
-	s.hooks.maxWaiting = 5
-	s.hooks.mu.Unlock()
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
 	for i := range 8 {
@@ -497,7 +499,7 @@ func TestWebhookQueueIsBounded(t *testing.T) {
 	}
 	lost := 0
 	for _, d := range s.Journal().Delivered {
-		if d.Outcome == HookLost {
+		if d.Outcome == journal.HookLost {
 			lost++
 		}
 	}
@@ -514,7 +516,7 @@ func TestWebhooksThatCannotBe(t *testing.T) {
 		"no URL":         {Endpoints: AllEvents("hook")},
 		"another scheme": {Endpoints: AllEvents("ftp://127.0.0.1/hook")},
 		"another type":   {Endpoints: map[string]Webhook{"ms.Coffee": {Endpoint: "http://127.0.0.1:1/"}}},
-		"retries":        {Endpoints: map[string]Webhook{WebhookContent: {Endpoint: "http://127.0.0.1:1/", MaxRetries: &six}}},
+		"retries":        {Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: "http://127.0.0.1:1/", MaxRetries: &six}}},
 		"retention":      {Retention: 73 * time.Hour},
 		"signature":      {Signature: "md5"},
 	} {
@@ -542,7 +544,7 @@ func TestWebhooksByAdmin(t *testing.T) {
 		"ms.MessagingEventNotification.ContentEvent":{"endpoint":"%s/content","max_retries":0}}`, e.URL, e.URL))
 	_, d := ask(t, "GET", admin, "")
 	hooks := map[string]any(d)
-	if hooks[WebhookContent].(map[string]any)["endpoint"] != e.URL+"/content" || hooks[WebhookChatState].(map[string]any)["endpoint"] != e.URL || hooks["signature"] != "sha256" {
+	if hooks[connector.WebhookContent].(map[string]any)["endpoint"] != e.URL+"/content" || hooks[connector.WebhookChatState].(map[string]any)["endpoint"] != e.URL || hooks["signature"] != "sha256" {
 		t.Errorf("set as %s", d)
 	}
 	d.want(t, "retry.retention_time", 86400)
@@ -615,13 +617,13 @@ func TestWebhooksByTLS(t *testing.T) {
 			opts.WebhookTLS = &tls.Config{RootCAs: roots}
 		}
 		s := start(t, opts)
-		setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL, MaxRetries: new(int)}}})
+		setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL, MaxRetries: new(int)}}})
 		joe := patronOf(t, s, "joe")
 		joe.say(joe.conversation(), "hello")
 		settle(t, s)
-		want := HookAbandoned
+		want := journal.HookAbandoned
 		if trusted {
-			want = HookDelivered
+			want = journal.HookDelivered
 			if v := <-got; v < tls.VersionTLS12 {
 				t.Errorf("TLS version %x", v)
 			}
@@ -652,7 +654,7 @@ func TestCloseEndsWebhooks(t *testing.T) {
 		case <-r.Context().Done():
 		}
 	}))
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
 	joe := patronOf(t, s, "joe")
 	stuck, failing := joe.conversation(), joe.conversation()
 	joe.say(stuck, "stuck")
@@ -682,7 +684,7 @@ func TestWebhooksOfManyConversations(t *testing.T) {
 		}
 		return 200
 	})
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
 	const conversations, messages = 8, 12
 	var work sync.WaitGroup
 	for i := range conversations {
@@ -703,7 +705,7 @@ func TestWebhooksOfManyConversations(t *testing.T) {
 		if *d.Sequence != next[d.Conversation] {
 			t.Fatalf("sequence %d of %s, want %d", *d.Sequence, d.Conversation, next[d.Conversation])
 		}
-		if d.Outcome == HookDelivered {
+		if d.Outcome == journal.HookDelivered {
 			next[d.Conversation]++
 		}
 	}

@@ -75,7 +75,6 @@ func TestSandboxAnswersOtherClients(t *testing.T) {
 	post(t, sb.URL()+"/api/account/"+account+"/login?v=1.3", `{"username":"bob","password":"sandbox"}`, &agent)
 	ws := "ws" + strings.TrimPrefix(sb.URL(), "http") + "/ws_api/account/" + account + "/messaging/"
 	brand := open(t, "brand", ws+"brand/"+agent.Bearer+"?v=2.1")
-	brand.ask(200, ".ams.routing.SubscribeRoutingTasks", `{"channelType":"MESSAGING"}`)
 	brand.ask(200, ".ams.routing.SubscribeAgentsState", `{"brandId":"12345678"}`)
 	brand.ask(202, ".ams.routing.SetAgentState", `{"availability":"ONLINE"}`)
 	brand.ask(200, ".ams.userprofile.GetUserProfile", `{}`)
@@ -89,12 +88,12 @@ func TestSandboxAnswersOtherClients(t *testing.T) {
 	consumer.write(fmt.Sprintf(`{"kind":"req","id":0,"type":"InitConnection","headers":[{"type":".ams.headers.ConsumerAuthentication","jwt":%q}]}`, token.JWT))
 	consumer.answer("0", 200)
 	consumer.ask(200, "cm.ConsumerRequestConversation", `{"campaignInfo":{"campaignId":1,"engagementId":2}}`)
-	brand.await("RoutingTaskNotification") // the ring for it
+	brand.await("ExConversationChangeNotification")
 	if err := errors.Join(sb.Close(), checker.Err()); err != nil {
 		t.Error(err)
 	}
 	for _, kind := range []string{
-		"brand.notification.routing.RoutingTaskNotification", "brand.notification.routing.AgentStateNotification", "brand.response.profile",
+		"brand.notification.routing.AgentStateNotification", "brand.response.profile",
 	} {
 		if checker.Counts()[kind] == 0 {
 			t.Errorf("no %s", kind)
