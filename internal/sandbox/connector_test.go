@@ -434,21 +434,6 @@ func TestConnectorSwitch(t *testing.T) {
 	patronOf(t, s, "joe").refused(40301, "ms.GenerateURLForUploadFile", jpegWish)
 }
 
-func TestConnectorThrottled(t *testing.T) {
-	s := start(t, Options{MaxRequestsPerSecond: 3})
-	joe := patronOf(t, s, "joe")
-	refused := 0
-	for range 8 {
-		resp, data := joe.post(sendPath, profileRequest)
-		if resp.StatusCode == 429 && strings.Contains(string(data), `"errorCode":42901`) {
-			refused++
-		}
-	}
-	if refused == 0 {
-		t.Error("none refused")
-	}
-}
-
 func TestConnectorFaults(t *testing.T) {
 	s := start(t, Options{})
 	joe := patronOf(t, s, "joe")

@@ -69,8 +69,6 @@ type Options struct {
 	// AppInstalls are the connectors that may use the Connector API. Default: one in every account, with DefaultAppID and
 	// DefaultAppSecret, without webhooks.
 	AppInstalls []AppInstall
-	// AppTokenLifetime is how long an AppJWT is valid. Default: 1 h, as LivePerson's.
-	AppTokenLifetime time.Duration
 	// WebhookUnit is the length of one second in the waits between attempts to deliver a webhook and in its retention. Default: 1 s;
 	// tests use less.
 	WebhookUnit time.Duration
@@ -95,9 +93,6 @@ type Options struct {
 	IdleTimeout time.Duration
 	// InitTimeout is how long a socket without an Authorization header may take to send InitConnection. Default: 5 s.
 	InitTimeout time.Duration
-	// MaxRequestsPerSecond limits each socket, and each app install of the Connector API. Requests beyond it get code 429. 0: no
-	// limit.
-	MaxRequestsPerSecond int
 	// SwiftURL (scheme, host, port) is another Swift that keeps the files, and SwiftKey signs its URLs. If SwiftURL is empty the
 	// sandbox has its own store, and the default SwiftKey is random.
 	SwiftURL, SwiftKey string
@@ -140,7 +135,6 @@ func (o *Options) complete() error {
 	for i := range o.AppInstalls {
 		o.AppInstalls[i].Account = cmp.Or(o.AppInstalls[i].Account, o.Accounts[0])
 	}
-	o.AppTokenLifetime = cmp.Or(o.AppTokenLifetime, time.Hour)
 	o.WebhookUnit = cmp.Or(o.WebhookUnit, time.Second)
 	o.WebhookTimeout = cmp.Or(o.WebhookTimeout, 5*time.Second)
 	o.BearerLifetime = cmp.Or(o.BearerLifetime, 8*time.Hour)

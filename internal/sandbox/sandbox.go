@@ -77,9 +77,9 @@ func (s *Sandbox) start() error {
 		return err
 	}
 	s.connector, err = connector.New(s.ctx, connector.Options{
-		Accounts: opts.Accounts, AppInstalls: opts.AppInstalls, AppTokenLifetime: opts.AppTokenLifetime,
+		Accounts: opts.Accounts, AppInstalls: opts.AppInstalls,
 		WebhookUnit: opts.WebhookUnit, WebhookTimeout: opts.WebhookTimeout, WebhookTLS: opts.WebhookTLS,
-		MaxRequestsPerSecond: opts.MaxRequestsPerSecond, OnExchange: opts.OnExchange, Logger: opts.Logger, Now: opts.Now,
+		OnExchange: opts.OnExchange, Logger: opts.Logger, Now: opts.Now,
 		Faults: s.faults, Journal: s.journal, Signer: s.signer, MaxWaiting: opts.maxWebhooks,
 	})
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *Sandbox) start() error {
 		Accounts: opts.Accounts, AdminUser: opts.AdminUser, Password: opts.Password, URLLifetime: opts.URLLifetime,
 		TokenLifetime: opts.TokenLifetime, BearerLifetime: opts.BearerLifetime, Brands: opts.Brands, MaxFileSize: opts.MaxFileSize,
 		FileSharingOff: opts.FileSharingOff, SignAnyPath: opts.SignAnyPath, AutoAssign: opts.AutoAssign,
-		IdleTimeout: opts.IdleTimeout, InitTimeout: opts.InitTimeout, MaxRequestsPerSecond: opts.MaxRequestsPerSecond,
+		IdleTimeout: opts.IdleTimeout, InitTimeout: opts.InitTimeout,
 		OnFrame: opts.OnFrame, Logger: opts.Logger, Now: opts.Now,
 		Faults: s.faults, Journal: s.journal, Store: store, RemoteStore: s.remote != nil, Domain: s.domain,
 		Listener: s.connector.Listener, Signer: s.signer, MaxQueued: opts.maxQueued,

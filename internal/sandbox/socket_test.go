@@ -172,21 +172,6 @@ func TestSocket_IdleTimeout(t *testing.T) {
 	}
 }
 
-func TestThrottle(t *testing.T) {
-	s := start(t, Options{MaxRequestsPerSecond: 5})
-	w := consumer(t, s, signUp(t, s))
-	refused := 0
-	for range 10 {
-		if d := w.call("GetClock", ""); d.at("code") == 429.0 {
-			d.want(t, "body.errorCode", 42901)
-			refused++
-		}
-	}
-	if refused == 0 || refused > 5 {
-		t.Errorf("%d of 10 refused", refused)
-	}
-}
-
 func TestDropSockets(t *testing.T) {
 	s := start(t, Options{})
 	for want, code := range map[int]int{0: 0, 4401: 4401, 1011: 1011} {

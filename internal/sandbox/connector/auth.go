@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -21,6 +22,8 @@ const (
 	DefaultAppID     = "sandbox-app"
 	DefaultAppSecret = "sandbox-secret"
 
+	// appTokenLifetime is how long an AppJWT is valid, as LivePerson's.
+	appTokenLifetime = time.Hour
 	// sentinelIssuer is the issuer of AppJWTs, connectorScope their scope.
 	sentinelIssuer = "Sentinel"
 	connectorScope = "msg.consumer"
@@ -45,12 +48,11 @@ type AppInstall struct {
 	Webhooks Webhooks
 }
 
-// An install is an AppInstall in use. API.mu guards webhooks and rate.
+// An install is an AppInstall in use. API.mu guards webhooks.
 type install struct {
 	account    string
 	id, secret string
 	webhooks   Webhooks
-	rate       liveperson.Rate
 }
 
 // install adds the app installs of the options.
@@ -104,7 +106,7 @@ func (a *API) appToken(r *http.Request, _ []byte) (int, []byte) {
 		"scope": connectorScope,
 		"iss":   sentinelIssuer,
 		"iat":   now.Unix(),
-		"exp":   liveperson.WholeSeconds(now.Add(a.opts.AppTokenLifetime)).Unix(),
+		"exp":   liveperson.WholeSeconds(now.Add(appTokenLifetime)).Unix(),
 	})
 	if err != nil {
 		return jsonhttp.Failure(http.StatusInternalServerError, err.Error())
@@ -203,9 +205,6 @@ func (a *API) onBehalf(r *http.Request) (liveperson.Consumer, *liveperson.Reply)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !app.rate.Admit(a.opts.MaxRequestsPerSecond) {
-		return refused(liveperson.Refuse(liveperson.CodeThrottled, "too many requests; wait a second"))
-	}
 	a.appOf[consumer{app.account, claims.Consumer}] = app
 	return liveperson.Consumer{Account: app.account, ID: claims.Consumer, ClientProperties: r.Header.Get("Client-Properties")}, nil
 }

@@ -25,16 +25,14 @@ import (
 // Options configure an API. Every field is required unless its comment says otherwise; sandbox.Options documents those that have
 // the same name there.
 type Options struct {
-	Accounts             []string
-	AppInstalls          []AppInstall
-	AppTokenLifetime     time.Duration
-	WebhookUnit          time.Duration
-	WebhookTimeout       time.Duration
-	WebhookTLS           *tls.Config    // optional
-	MaxRequestsPerSecond int            // 0: no limit
-	OnExchange           func(Exchange) // optional
-	Logger               *slog.Logger
-	Now                  func() time.Time
+	Accounts       []string
+	AppInstalls    []AppInstall
+	WebhookUnit    time.Duration
+	WebhookTimeout time.Duration
+	WebhookTLS     *tls.Config    // optional
+	OnExchange     func(Exchange) // optional
+	Logger         *slog.Logger
+	Now            func() time.Time
 
 	Faults  *fault.Set
 	Journal *journal.Recorder

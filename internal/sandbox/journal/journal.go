@@ -1,4 +1,4 @@
-// Package journal records what the sandbox received and did, so that a test can compare it with what clients were told.
+// Package journal records what the sandbox received and did, so that a test can compare it with what clients received.
 package journal
 
 import (

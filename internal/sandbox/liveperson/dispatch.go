@@ -29,10 +29,6 @@ func (k *socket) arrive(data []byte) {
 		k.send(Refuse(CodeInvalid, "%v", err).encode(req.ID))
 		return
 	}
-	if !k.rate.Admit(k.s.opts.MaxRequestsPerSecond) {
-		k.send(Refuse(CodeThrottled, "too many requests; wait a second").encode(req.ID))
-		return
-	}
 	c := &call{Request: req}
 	c.fault, _ = k.s.opts.Faults.Take(req.Type)
 

@@ -121,7 +121,6 @@ const (
 	CodeFileTooLarge    = 41301 // the file exceeds Options.MaxFileSize
 	CodePreviewTooLarge = 41302 // the preview exceeds maxPreview
 	CodeBodyTooLarge    = 41303 // the request exceeds MaxFrame
-	CodeThrottled       = 42901 // more than Options.MaxRequestsPerSecond
 	CodeStorage         = 50201 // the store does not answer
 )
 

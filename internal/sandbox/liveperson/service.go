@@ -21,22 +21,21 @@ import (
 // Options configure a Service. Every field is required unless its comment says otherwise; sandbox.Options documents those that
 // have the same name there.
 type Options struct {
-	Accounts             []string
-	AdminUser, Password  string
-	URLLifetime          time.Duration
-	TokenLifetime        time.Duration
-	BearerLifetime       time.Duration
-	Brands               map[string]Brand // optional
-	MaxFileSize          int64
-	FileSharingOff       bool
-	SignAnyPath          bool
-	AutoAssign           bool
-	IdleTimeout          time.Duration
-	InitTimeout          time.Duration
-	MaxRequestsPerSecond int         // 0: no limit
-	OnFrame              func(Frame) // optional
-	Logger               *slog.Logger
-	Now                  func() time.Time
+	Accounts            []string
+	AdminUser, Password string
+	URLLifetime         time.Duration
+	TokenLifetime       time.Duration
+	BearerLifetime      time.Duration
+	Brands              map[string]Brand // optional
+	MaxFileSize         int64
+	FileSharingOff      bool
+	SignAnyPath         bool
+	AutoAssign          bool
+	IdleTimeout         time.Duration
+	InitTimeout         time.Duration
+	OnFrame             func(Frame) // optional
+	Logger              *slog.Logger
+	Now                 func() time.Time
 
 	Faults  *fault.Set
 	Journal *journal.Recorder

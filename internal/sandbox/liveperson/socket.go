@@ -91,7 +91,6 @@ type socket struct {
 
 	// Used by the reader and by the jobs that it has scheduled.
 	order order
-	rate  Rate
 
 	identity sync.Mutex // guards expires and anon, which endExpiredSockets reads; Service.mu guards the rest of the identity
 	expires  time.Time
@@ -421,24 +420,6 @@ func (k *socket) observe(fromClient bool, data []byte) {
 	if k.s.opts.OnFrame != nil {
 		k.s.opts.OnFrame(Frame{FromClient: fromClient, Dialect: string(k.dialect), Data: data})
 	}
-}
-
-// A Rate limits requests per second. The zero value is ready to use.
-type Rate struct {
-	begun time.Time
-	count int
-}
-
-// Admit reports whether one more request is within the limit for this second; a limit of 0 admits all.
-func (p *Rate) Admit(limit int) bool {
-	if limit <= 0 {
-		return true
-	}
-	if now := time.Now(); now.Sub(p.begun) >= time.Second {
-		p.begun, p.count = now, 0
-	}
-	p.count++
-	return p.count <= limit
 }
 
 // clientProperties returns the client properties in the header or, if there is none, in the query parameters.
