@@ -11,12 +11,12 @@ const (
 	live         = ".ams.ms.OnlineEventDistribution"
 )
 
-// participants is an update of a conversation's participants.
+// participants returns an update of a conversation's participants.
 func participants(conv, members string) string {
 	return fmt.Sprintf(`{"conversationId":%q,"conversationField":[{"field":"ParticipantsChange",%s}]}`, conv, members)
 }
 
-func TestBrandUpgrade(t *testing.T) {
+func TestAgent_Upgrade(t *testing.T) {
 	s := start(t, Options{Accounts: []string{acct, "87654321"}})
 	in := logIn(t, s, "ann")
 	path := "/ws_api/account/" + acct + "/messaging/brand/" + in.text("bearer")
@@ -34,7 +34,7 @@ func TestBrandUpgrade(t *testing.T) {
 	}
 }
 
-func TestBrandConversation(t *testing.T) {
+func TestAgent_Conversation(t *testing.T) {
 	s := start(t, Options{})
 	token := signUp(t, s)
 	w := consumer(t, s, token)
@@ -47,12 +47,12 @@ func TestBrandConversation(t *testing.T) {
 	oldID, pid := acct+"."+in.text("config.userId"), in.text("config.userPid")
 	a := agent(t, s, in)
 	a.ok(".ams.aam.SubscribeExConversations", fmt.Sprintf(`{"convState":["OPEN"],"agentIds":[%q]}`, oldID))
-	a.note(brandChanged).want(t, "body.changes", "[]") // not there yet
+	a.note(brandChanged).want(t, "body.changes", "[]") // no conversation of this agent yet
 	all := a.ok(".ams.aam.SubscribeExConversations", `{"convState":["OPEN"]}`).text("body.subscriptionId")
 	a.note(brandChanged).want(t, "body.changes.0.result.convId", conv)
 	a.ok(".ams.aam.UnsubscribeExConversations", fmt.Sprintf(`{"subscriptionId":%q}`, all))
 
-	a.refused(40302, ".ams.ms.PublishEvent", textEvent(conv, "not in yet"))
+	a.refused(40302, ".ams.ms.PublishEvent", textEvent(conv, "not a participant yet"))
 	a.ok(".ams.cm.UpdateConversationField", participants(conv, fmt.Sprintf(`"type":"ADD","role":"MANAGER","userId":%q`, oldID))).
 		want(t, "body", "OK Agent added successfully")
 	n := a.note(brandChanged)
@@ -64,7 +64,7 @@ func TestBrandConversation(t *testing.T) {
 	details.want(t, "dialogs.0.channelType", "MESSAGING")
 	n.want(t, "body.changes.0.result.lastContentEventNotification.event.message", "hello")
 
-	// The backlog is asked for, and comes in the answer; what follows comes by itself, with both of the originator's ids.
+	// The answer to a query has the backlog. Later events arrive as notifications, with both ids of the originator.
 	d := a.ok(".ams.ms.QueryMessages", fmt.Sprintf(`{"dialogId":%q,"newerThanSequence":0}`, conv))
 	d.want(t, "type", ".ams.ms.QueryMessages$Response")
 	d.want(t, "body.0.event.message", "hello")
@@ -80,15 +80,15 @@ func TestBrandConversation(t *testing.T) {
 	n.want(t, "body.changes.0.originatorMetadata.role", "MANAGER")
 	n.want(t, "body.changes.0.originatorPId", nil)
 
-	// What is said among agents stays among them.
-	a.ok(".ams.ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"messageAudience":"AGENTS_AND_MANAGERS","event":{"type":"ContentEvent","contentType":"text/plain","message":"psst"}}`, conv))
+	// Consumers do not get messages for agents.
+	a.ok(".ams.ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"messageAudience":"AGENTS_AND_MANAGERS","event":{"type":"ContentEvent","contentType":"text/plain","message":"for agents"}}`, conv))
 	a.note(live).want(t, "body.messageAudience", "AGENTS_AND_MANAGERS")
 	w.quiet(events)
 	if n := w.ok("ms.QueryMessages", fmt.Sprintf(`{"dialogId":%q}`, conv)).at("body").([]any); len(n) != 2 {
 		t.Errorf("the consumer sees %d events", len(n))
 	}
 
-	// Files go both ways.
+	// Both can send files.
 	sent := w.upload(s, "JPG", jpeg)
 	a.refused(40402, ".ams.ms.GenerateURLForDownloadFile", fmt.Sprintf(`{"relativePath":%q}`, sent))
 	w.ok("ms.PublishEvent", fileEvent(conv, sent, "JPG"))
@@ -100,7 +100,7 @@ func TestBrandConversation(t *testing.T) {
 	a.ok("ms.PublishEvent", strings.Replace(fileEvent(conv, secret, "JPEG"), `{"dialogId"`, `{"messageAudience":"AGENTS_AND_MANAGERS","dialogId"`, 1))
 	w.refused(40402, "ms.GenerateURLForDownloadFile", fmt.Sprintf(`{"relativePath":%q}`, secret))
 
-	// The consumer's comings and goings are told, and not stored.
+	// Notifications report when the consumer disconnects and returns; they are not stored.
 	_ = w.conn.Close()
 	presence := func(state string) {
 		t.Helper()
@@ -113,24 +113,24 @@ func TestBrandConversation(t *testing.T) {
 	a.refused(40002, ".ams.cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"ASSIGNED_AGENT"`))
 	a.ok(".ams.cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"MANAGER"`)).want(t, "body", "OK Agent removed successfully")
 	a.expect("DELETE", func(d dict) bool { return d["type"] == brandChanged && d.text("body.changes.0.type") == "DELETE" })
-	a.refused(40302, "ms.PublishEvent", textEvent(conv, "out again"))
+	a.refused(40302, "ms.PublishEvent", textEvent(conv, "no longer a participant"))
 }
 
-func TestBrandFollows(t *testing.T) {
+func TestAgent_Subscription(t *testing.T) {
 	s := start(t, Options{})
 	w := consumer(t, s, signUp(t, s))
 	conv := w.conversation()
 	w.publishText(conv, "before")
 	a := agent(t, s, logIn(t, s, "ann"))
-	w.publishText(conv, "unheard")
+	w.publishText(conv, "before the subscription")
 	a.quiet(live)
 	a.ok("ms.SubscribeMessagingEvents", fmt.Sprintf(`{"dialogId":%q,"fromSeq":0}`, conv)).want(t, "type", ".ams.GenericSubscribe$Response")
-	a.note(events).want(t, "body.changes.1.event.message", "unheard")
+	a.note(events).want(t, "body.changes.1.event.message", "before the subscription")
 	w.publishText(conv, "after")
 	a.note(live).want(t, "body.event.message", "after")
 }
 
-func TestAgentRequestConversation(t *testing.T) {
+func TestAgent_RequestConversation(t *testing.T) {
 	s := start(t, Options{})
 	token := signUp(t, s)
 	w := consumer(t, s, token)

@@ -19,13 +19,12 @@ import (
 	schemas "github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for an event that must happen.
 const patience = 5 * time.Second
 
 const acct = "12345678"
 
-// frames are those of all tests: what the sandbox sends is held against the schemas of test/wire. What these tests send is not
-// the gateway's.
+// frames checks what the sandbox sends in all tests against the schemas of test/wire.
 var frames = schemas.NewSuite("sandbox")
 
 func TestMain(m *testing.M) { os.Exit(frames.Exit(m.Run())) }
@@ -55,7 +54,7 @@ func start(t *testing.T, opts Options) *Sandbox {
 // A dict is a JSON object.
 type dict map[string]any
 
-// at returns what stands at a path like "body.changes.0.type", or nil.
+// at returns the value at a path like "body.changes.0.type", or nil.
 func (d dict) at(path string) any {
 	var v any = map[string]any(d)
 	for name := range strings.SplitSeq(path, ".") {
@@ -141,7 +140,7 @@ func signUp(t *testing.T, s *Sandbox) string {
 	return d.text("jwt")
 }
 
-// logIn returns the answer to a login by that name.
+// logIn returns the answer to a login with that user name.
 func logIn(t *testing.T, s *Sandbox, name string) dict {
 	t.Helper()
 	resp, d := ask(t, "POST", s.URL()+"/api/account/"+acct+"/login?v=1.3", fmt.Sprintf(`{"username":%q,"password":"sandbox"}`, name))
@@ -159,9 +158,9 @@ type wire struct {
 	done chan struct{} // closed when the socket has ended
 
 	mu     sync.Mutex
-	frames []dict // not yet asked for
+	frames []dict // received and not yet taken
 	news   chan struct{}
-	err    error // why it ended
+	err    error // the reason for the end
 }
 
 // dial opens a socket and fails the test if that fails.
@@ -238,7 +237,7 @@ func (w *wire) send(text string) {
 	}
 }
 
-// expect waits for a frame that fits and takes it out of what has come.
+// expect waits for a frame that fits and removes it.
 func (w *wire) expect(what string, fits func(dict) bool) dict {
 	w.t.Helper()
 	deadline := time.NewTimer(patience)
@@ -278,7 +277,8 @@ func (w *wire) note(typ string) dict {
 	return w.expect(typ, func(d dict) bool { return d["kind"] == "notification" && d["type"] == typ })
 }
 
-// quiet fails the test if a notification of that type has come. Whatever was sent before the answer to a request has come with it.
+// quiet fails the test if a notification of that type has arrived. It makes a request first: frames sent before its answer have
+// arrived with the answer.
 func (w *wire) quiet(typ string) {
 	w.t.Helper()
 	w.ok("GetClock", "")
@@ -339,7 +339,7 @@ func (w *wire) unanswered(id string) {
 	}
 }
 
-// closed waits for the end of the socket and returns its close code; 0 if it was cut.
+// closed waits for the end of the socket and returns its close code, or 0 after a reset.
 func (w *wire) closed() int {
 	w.t.Helper()
 	select {
@@ -354,13 +354,13 @@ func (w *wire) closed() int {
 	return 0
 }
 
-// conversation begins a conversation and returns its id.
+// conversation creates a conversation and returns its id.
 func (w *wire) conversation() string {
 	w.t.Helper()
 	return w.ok("cm.ConsumerRequestConversation", "").text("body.conversationId")
 }
 
-// upload asks for an upload URL, puts data there, and returns the path.
+// upload requests an upload URL, uploads data, and returns the path.
 func (w *wire) upload(s *Sandbox, fileType string, data []byte) string {
 	w.t.Helper()
 	d := w.ok("ms.GenerateURLForUploadFile", fmt.Sprintf(`{"fileSize":"%d","fileType":%q}`, len(data), fileType))
@@ -371,7 +371,7 @@ func (w *wire) upload(s *Sandbox, fileType string, data []byte) string {
 	return d.text("body.relativePath")
 }
 
-// fileURL is the URL that an answer to a request for one means.
+// fileURL returns the URL in the answer to a request for a signed URL.
 func fileURL(s *Sandbox, d dict) string {
 	return s.URL() + d.text("body.relativePath") + "?temp_url_sig=" + d.text("body.queryParams.temp_url_sig") +
 		"&temp_url_expires=" + d.text("body.queryParams.temp_url_expires")
@@ -408,7 +408,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// clock is a clock that a test moves.
+// clock is a clock that a test sets.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time

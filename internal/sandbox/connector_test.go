@@ -25,7 +25,7 @@ const (
 	beginRequest   = `{"kind":"req","id":"1,","type":"cm.ConsumerRequestConversation","body":{"brandId":"` + acct + `","channelType":"MESSAGING","skillId":"-1"}}`
 )
 
-// appToken returns an AppJWT of the app install that there is by default.
+// appToken returns an AppJWT of the default app install.
 func appToken(t *testing.T, s *Sandbox) string {
 	t.Helper()
 	form := url.Values{"client_id": {DefaultAppID}, "client_secret": {DefaultAppSecret}}
@@ -45,7 +45,7 @@ type patron struct {
 	next     int
 }
 
-// patronOf returns the consumer whom the brand calls name.
+// patronOf returns the consumer with that ext_consumer_id.
 func patronOf(t *testing.T, s *Sandbox, name string) *patron {
 	t.Helper()
 	p := &patron{t: t, s: s, app: appToken(t, s)}
@@ -57,7 +57,7 @@ func patronOf(t *testing.T, s *Sandbox, name string) *patron {
 	return p
 }
 
-// id is the consumer's, by LivePerson's name.
+// id returns LivePerson's id of the consumer.
 func (p *patron) id() string { return claimsOf(p.t, p.jws).text("lp_consumer_id") }
 
 func (p *patron) post(path, body string) (*http.Response, []byte) {
@@ -101,7 +101,7 @@ func (p *patron) refused(errorCode int, typ, body string) {
 	d.want(p.t, "type", ".ReqBody$ErrorResp")
 }
 
-// conversation begins one and returns its id.
+// conversation creates a conversation and returns its id.
 func (p *patron) conversation() string {
 	p.t.Helper()
 	resp, data := p.post(batchPath, "["+profileRequest+","+beginRequest+"]")
@@ -122,7 +122,7 @@ func (p *patron) upload(fileType string, data []byte) string {
 	return d.text("body.relativePath")
 }
 
-func TestAppToken(t *testing.T) {
+func TestConnector_AppToken(t *testing.T) {
 	c := newClock()
 	s := start(t, Options{Now: c.Now, Accounts: []string{acct, "87654321"}, AppInstalls: []AppInstall{
 		{ID: "one", Secret: "s1"}, {Account: "87654321", ID: "two", Secret: "s2"},
@@ -164,7 +164,7 @@ func TestAppToken(t *testing.T) {
 	domain.want(t, "baseURI", strings.TrimPrefix(s.URL(), "http://"))
 }
 
-func TestAppInstallsThatCannotBe(t *testing.T) {
+func TestConnector_InvalidAppInstalls(t *testing.T) {
 	for name, apps := range map[string][]AppInstall{
 		"no id":         {{Secret: "x"}},
 		"no secret":     {{ID: "x"}},
@@ -180,7 +180,7 @@ func TestAppInstallsThatCannotBe(t *testing.T) {
 	}
 }
 
-func TestConsumerJWS(t *testing.T) {
+func TestConnector_ConsumerJWS(t *testing.T) {
 	s := start(t, Options{})
 	joe := patronOf(t, s, "John_Doe_facebook12345")
 	claims := claimsOf(t, joe.jws)
@@ -208,14 +208,14 @@ func TestConsumerJWS(t *testing.T) {
 		t.Errorf("no AppJWT: %s", resp.Status)
 	}
 	d.want(t, "body.errorCode", 40105)
-	// A consumer of the Connector API has no socket.
+	// A ConsumerJWS does not open a socket.
 	if _, resp, err := tryDial(t, s, consumerPath, "Authorization", "jwt "+joe.jws); err == nil || resp.StatusCode != 401 {
 		t.Errorf("a socket for a ConsumerJWS: %v", err)
 	}
 }
 
-// TestConnectorAuthorization has each error of the table that LivePerson prints.
-func TestConnectorAuthorization(t *testing.T) {
+// TestConnector_Authorization has every error that LivePerson documents.
+func TestConnector_Authorization(t *testing.T) {
 	c := newClock()
 	s := start(t, Options{Now: c.Now, Accounts: []string{acct, "87654321"}})
 	joe := patronOf(t, s, "joe")
@@ -298,7 +298,7 @@ func TestConnectorAuthorization(t *testing.T) {
 	joe.conversation() // the ConsumerJWS has no end
 }
 
-func TestCreateConversationByConnector(t *testing.T) {
+func TestConnector_CreateConversation(t *testing.T) {
 	s := start(t, Options{})
 	joe := patronOf(t, s, "joe")
 	joe.header = []string{"Client-Properties", `{"type":".ClientProperties","features":["PHOTO_SHARING"]}`}
@@ -311,7 +311,7 @@ func TestCreateConversationByConnector(t *testing.T) {
 	if err := json.Unmarshal(data, &answers); err != nil || resp.StatusCode != 200 || len(answers) != 2 {
 		t.Fatalf("%s %s", resp.Status, data)
 	}
-	// As LivePerson's pages print it, down to the comma in the ids.
+	// LivePerson's own example, including the comma in the ids.
 	conv := answers[1].text("body.conversationId")
 	want := `[{"code":"OK","body":{"msg":"OK User Profile set successfully"},"reqId":"2,"},{"code":"OK","body":{"conversationId":"` + conv + `"},"reqId":"1,"}]`
 	if string(data) != want {
@@ -353,14 +353,14 @@ func TestCreateConversationByConnector(t *testing.T) {
 	}
 }
 
-func TestSendByConnector(t *testing.T) {
+func TestConnector_Send(t *testing.T) {
 	s := start(t, Options{})
 	joe, jane := patronOf(t, s, "joe"), patronOf(t, s, "jane")
 	conv := joe.conversation()
 	ann := agent(t, s, logIn(t, s, "ann"))
 	ann.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":[{"field":"ParticipantsChange","type":"ADD","role":"ASSIGNED_AGENT"}]}`, conv))
 
-	// The shapes that LivePerson's pages print.
+	// The shapes that LivePerson documents.
 	for body, want := range map[string]string{
 		`{"kind":"req","id":"1","type":"ms.PublishEvent","body":` + textEvent(conv, "hello") + `}`:                                                    `{"code":"OK","body":{"sequence":0},"reqId":"1"}`,
 		`{"kind":"req","id":7,"type":"ms.PublishEvent","body":{"dialogId":"` + conv + `","event":{"type":"ChatStateEvent","chatState":"COMPOSING"}}}`: `{"code":"OK","body":{"sequence":0},"reqId":"7"}`,
@@ -391,7 +391,7 @@ func TestSendByConnector(t *testing.T) {
 		t.Errorf("download: %s, %d bytes", resp.Status, len(data))
 	}
 
-	// The agent answers with a file, and the consumer fetches it.
+	// The agent answers with a file, and the consumer downloads it.
 	answer := ann.upload(s, "PNG", []byte("\x89PNG"))
 	ann.ok("ms.PublishEvent", fileEvent(conv, answer, "PNG"))
 	got := joe.ok("ms.GenerateURLForDownloadFile", fmt.Sprintf(`{"relativePath":%q}`, answer))
@@ -399,7 +399,7 @@ func TestSendByConnector(t *testing.T) {
 		t.Errorf("the agent's file: %s %q", resp.Status, data)
 	}
 
-	// Nothing of it is anybody else's.
+	// Another consumer has no access.
 	for _, p := range []string{path, answer} {
 		jane.refused(40402, "ms.GenerateURLForDownloadFile", fmt.Sprintf(`{"relativePath":%q}`, p))
 	}
@@ -428,13 +428,12 @@ func TestSendByConnector(t *testing.T) {
 	joe.refused(40004, "ms.PublishEvent", textEvent(conv, "too late"))
 }
 
-// TestConnectorSwitch turns file sharing off for both ways in.
-func TestConnectorSwitch(t *testing.T) {
+func TestConnector_FileSharingOff(t *testing.T) {
 	s := start(t, Options{FileSharingOff: true})
 	patronOf(t, s, "joe").refused(40301, "ms.GenerateURLForUploadFile", jpegWish)
 }
 
-func TestConnectorFaults(t *testing.T) {
+func TestConnector_Faults(t *testing.T) {
 	s := start(t, Options{})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
@@ -455,7 +454,7 @@ func TestConnectorFaults(t *testing.T) {
 		return resp, err
 	}
 	ann := agent(t, s, logIn(t, s, "ann"))
-	said := func(text string) bool {
+	published := func(text string) bool {
 		return strings.Contains(ann.ok("ms.QueryMessages", fmt.Sprintf(`{"dialogId":%q}`, conv)).String(), text)
 	}
 	for name, c := range map[string]struct {
@@ -470,12 +469,12 @@ func TestConnectorFaults(t *testing.T) {
 			if _, err := publish(text, c.fault); err == nil {
 				t.Errorf("%s: answered", text)
 			}
-			if said(text) != c.kept {
+			if published(text) != c.kept {
 				t.Errorf("%s: kept: %v", text, !c.kept)
 			}
 		}
 	}
-	if resp, err := publish("never", Fault{On: "http:send", Status: 503, RetryAfter: 4}); err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "4" || said("never") {
+	if resp, err := publish("never", Fault{On: "http:send", Status: 503, RetryAfter: 4}); err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "4" || published("never") {
 		t.Errorf("status: %v %v", resp, err)
 	}
 	begun := time.Now()

@@ -12,7 +12,7 @@ func TestConversation(t *testing.T) {
 	token := signUp(t, s)
 	w := consumer(t, s, token, "Client-Properties", `{"type":".ClientProperties","deviceFamily":"DESKTOP","features":["PHOTO_SHARING","FILE_SHARING"]}`)
 
-	// The first notification always comes, even if there is nothing to tell.
+	// A subscription sends a notification even if there is no conversation.
 	sub := w.ok("cqm.SubscribeExConversations", `{"minLastUpdatedTime":0,"convState":["OPEN","CLOSE"]}`).text("body.subscriptionId")
 	first := w.note(changed)
 	first.want(t, "body.subscriptionId", sub)
@@ -38,7 +38,7 @@ func TestConversation(t *testing.T) {
 		details.want(t, path, want)
 	}
 
-	// One element for a list of one, and back.
+	// A list may be one bare element.
 	close := fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv)
 	speed := fmt.Sprintf(`{"conversationId":%q,"conversationField":[{"field":"TTRField","ttrType":"PRIORITIZED","value":60}]}`, conv)
 	w.ok("cm.UpdateConversationField", speed)
@@ -70,7 +70,7 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-func TestConversationFilters(t *testing.T) {
+func TestConversation_Filters(t *testing.T) {
 	c := newClock()
 	s := start(t, Options{Now: c.Now})
 	w := consumer(t, s, signUp(t, s))
@@ -106,28 +106,28 @@ func TestConversationFilters(t *testing.T) {
 	w.refused(40002, "cqm.SubscribeExConversations", `{"convState":["AJAR"]}`)
 	w.refused(40002, "cqm.SubscribeExConversations", `{"minLastUpdatedTime":-1}`)
 
-	// What leaves the filter is taken back.
+	// A conversation that no longer matches is deleted.
 	w.ok("cqm.SubscribeExConversations", `{"convState":["OPEN"]}`)
 	w.note(changed)
 	end(open)
 	w.note(changed).want(t, "body.changes.0.type", "DELETE")
 
-	// Even while the clock stands still, later news has a later time.
+	// A later update has a later time even if the clock does not advance.
 	conv := w.conversation()
 	last := 0.0
 	for range 3 {
 		at := w.note(changed).at("body.changes.0.result.conversationDetails.metaDataLastUpdateTs").(float64)
 		if at <= last {
-			t.Errorf("news of %v after news of %v", at, last)
+			t.Errorf("update of %v after update of %v", at, last)
 		}
 		last = at
 		w.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"TTRField","ttrType":"NORMAL","value":1}}`, conv))
 	}
 }
 
-func TestConversationRefusals(t *testing.T) {
+func TestConversation_Refusals(t *testing.T) {
 	s := start(t, Options{})
-	w, stranger := consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s))
+	w, other := consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s))
 	conv := w.conversation()
 	for body, want := range map[string]int{
 		`[]`:                               40002,
@@ -155,15 +155,15 @@ func TestConversationRefusals(t *testing.T) {
 	} {
 		w.refused(want, "cm.UpdateConversationField", body)
 	}
-	stranger.refused(40302, "cm.UpdateConversationField", field(conv, `{"field":"ConversationStateField","conversationState":"CLOSE"}`))
+	other.refused(40302, "cm.UpdateConversationField", field(conv, `{"field":"ConversationStateField","conversationState":"CLOSE"}`))
 
-	// All or nothing.
+	// No change is applied if one is refused.
 	w.refused(40002, "cm.UpdateConversationField", field(conv, `[{"field":"ConversationStateField","conversationState":"CLOSE"},{"field":"Weather"}]`))
 	w.publishText(conv, "still open")
 
-	// Others' conversations are in nobody's list.
-	stranger.ok("cqm.SubscribeExConversations", "{}")
-	stranger.note(changed).want(t, "body.changes", "[]")
+	// A consumer's list does not have conversations of others.
+	other.ok("cqm.SubscribeExConversations", "{}")
+	other.note(changed).want(t, "body.changes", "[]")
 }
 
 func TestUserProfile(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-func TestStartRefuses(t *testing.T) {
+func TestStart_InvalidOptions(t *testing.T) {
 	for name, opts := range map[string]Options{
 		"every interface":     {Listen: ":0"},
 		"another address":     {Listen: "192.0.2.1:0"},
@@ -76,8 +76,8 @@ func TestDomains(t *testing.T) {
 	}
 }
 
-// TestDomainsAbsoluteForm asks as the demo app does: for http://api.liveperson.net, through a proxy that is the sandbox.
-func TestDomainsAbsoluteForm(t *testing.T) {
+// TestDomains_AbsoluteForm sends requests as LivePerson's demo app does: for http://api.liveperson.net, with the sandbox as the proxy.
+func TestDomains_AbsoluteForm(t *testing.T) {
 	s := start(t, Options{})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://"))
 	if err != nil {
@@ -95,7 +95,7 @@ func TestDomainsAbsoluteForm(t *testing.T) {
 	}
 }
 
-func TestDomainsOverTLSAndElsewhere(t *testing.T) {
+func TestDomains_TLSAndRemoteSwift(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	s := start(t, Options{TLSListen: "127.0.0.1:0", CAFile: ca, SwiftURL: "http://127.0.0.1:9", SwiftKey: "k"})
 	text, err := os.ReadFile(ca)

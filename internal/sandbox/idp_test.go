@@ -12,7 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// claimsOf reads a token's claims without checking anything.
+// claimsOf returns a token's claims without verifying it.
 func claimsOf(t *testing.T, token string) dict {
 	t.Helper()
 	parts := strings.Split(token, ".")
@@ -30,7 +30,7 @@ func claimsOf(t *testing.T, token string) dict {
 	return d
 }
 
-// customerToken is a token of a customer's own.
+// customerToken returns a token of the brand's own.
 func customerToken(t *testing.T, sub, aud string, expires time.Time) string {
 	t.Helper()
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
@@ -62,7 +62,7 @@ func TestConsumerTokens(t *testing.T) {
 		t.Errorf("a life of %v s", life)
 	}
 
-	// Anonymous: two steps, and the external token can be renewed after its ten minutes.
+	// Anonymous: two steps; the external token can be renewed after it has expired.
 	external := post(200, "/anonymous/authorize", "").text("token")
 	body := func(token string) string { return fmt.Sprintf(`{"id_token":%q}`, token) }
 	first := claimsOf(t, post(200, "/app/abc/authenticate?v=3.0", body(external)).text("token")).text("sub")
@@ -79,7 +79,7 @@ func TestConsumerTokens(t *testing.T) {
 	c.advance(731 * time.Hour)
 	post(401, "/anonymous/authorize", body(external))
 
-	// Authenticated: a customer's token for LivePerson's.
+	// Authenticated: LivePerson's token for the brand's.
 	code := func(token string) string { return fmt.Sprintf(`{"authCode":%q}`, token) }
 	until := c.Now().Add(20 * time.Minute)
 	one := claimsOf(t, post(200, "/authenticate", code(customerToken(t, "joe", "acc:"+acct, until))).text("jwt"))

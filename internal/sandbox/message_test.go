@@ -38,7 +38,7 @@ func TestMessages(t *testing.T) {
 	w.ok("ms.PublishEvent", fmt.Sprintf(`{"dialogId":%q,"event":{"type":"RichContentEvent","content":{"type":"vertical","elements":[{"type":"text","text":"rich"}]}}}`, conv)).
 		want(t, "body.sequence", 4)
 
-	// Every socket of the consumer hears of each event once, the sender's own as well, subscribed or not.
+	// Every socket of the consumer gets each event once, including the sender's, with or without a subscription.
 	for _, k := range []*wire{w, second} {
 		for _, want := range []any{0, 1, 2, 3, nil, 4} {
 			n := k.note(events)
@@ -56,7 +56,7 @@ func TestMessages(t *testing.T) {
 		k.quiet(events)
 	}
 
-	// A subscription brings the backlog at once, in one notification, and none if there is nothing.
+	// A subscription sends the backlog in one notification, or none if it is empty.
 	for from, want := range map[string]int{`0`: 5, `3`: 2, `"4"`: 1} {
 		w.ok("ms.SubscribeMessagingEvents", fmt.Sprintf(`{"dialogId":%q,"fromSeq":%s}`, conv, from)).want(t, "type", "GenericSubscribeResponse")
 		if n := w.note(events).at("body.changes").([]any); len(n) != want {
@@ -83,9 +83,9 @@ func TestMessages(t *testing.T) {
 	w.note(events).want(t, "body.changes.0.metadata.0.id", "7")
 }
 
-func TestMessageRefusals(t *testing.T) {
+func TestMessages_Refusals(t *testing.T) {
 	s := start(t, Options{})
-	w, stranger := consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s))
+	w, outsider := consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s))
 	conv, other := w.conversation(), w.conversation()
 	event := func(event string) string { return fmt.Sprintf(`{"dialogId":%q,"event":%s}`, conv, event) }
 	for body, want := range map[string]int{
@@ -108,18 +108,18 @@ func TestMessageRefusals(t *testing.T) {
 		w.refused(want, "ms.PublishEvent", body)
 	}
 	at := fmt.Sprintf(`{"dialogId":%q}`, conv)
-	stranger.refused(40302, "ms.PublishEvent", textEvent(conv, "x"))
-	stranger.refused(40302, "ms.SubscribeMessagingEvents", at)
-	stranger.refused(40302, "ms.QueryMessages", at)
+	outsider.refused(40302, "ms.PublishEvent", textEvent(conv, "x"))
+	outsider.refused(40302, "ms.SubscribeMessagingEvents", at)
+	outsider.refused(40302, "ms.QueryMessages", at)
 	w.refused(40002, "ms.QueryMessages", fmt.Sprintf(`{"dialogId":%q,"fromSeq":"x"}`, conv))
 
 	if n := w.publishText(conv, "first after all"); n != 0 {
 		t.Errorf("refused events took %d sequences", n)
 	}
-	stranger.quiet(events)
+	outsider.quiet(events)
 	w.ok("cm.UpdateConversationField", fmt.Sprintf(`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv))
 	w.refused(40004, "ms.PublishEvent", textEvent(conv, "too late"))
-	w.ok("ms.QueryMessages", at) // what was said stays readable
+	w.ok("ms.QueryMessages", at) // earlier messages remain readable
 }
 
 func TestUploadURL(t *testing.T) {
@@ -148,7 +148,7 @@ func TestUploadURL(t *testing.T) {
 	}
 }
 
-func TestURLLifetime(t *testing.T) {
+func TestUploadURL_Lifetime(t *testing.T) {
 	c := newClock()
 	s := start(t, Options{Now: c.Now})
 	w := consumer(t, s, signUp(t, s))
@@ -165,11 +165,11 @@ func TestURLLifetime(t *testing.T) {
 
 func TestHostedFile(t *testing.T) {
 	s := start(t, Options{Accounts: []string{acct, "87654321"}})
-	w, stranger := consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s))
-	conv, foreign := w.conversation(), stranger.conversation()
+	w, other := consumer(t, s, signUp(t, s)), consumer(t, s, signUp(t, s))
+	conv, foreign := w.conversation(), other.conversation()
 	path := w.upload(s, "PNG", jpeg)
 	promised := w.ok("ms.GenerateURLForUploadFile", jpegWish).text("body.relativePath")
-	others := stranger.upload(s, "JPG", jpeg)
+	others := other.upload(s, "JPG", jpeg)
 
 	message := func(members string) string {
 		return fmt.Sprintf(`{"dialogId":%q,"event":{"type":"ContentEvent","contentType":"hosted/file","message":{%s}}}`, conv, members)
@@ -213,11 +213,11 @@ func TestHostedFile(t *testing.T) {
 	w.ok("ms.GenerateURLForDownloadFile", down(path))
 	w.ok("ms.GenerateURLForDownloadFile", down(promised)) // one's own, though nobody has published it
 	w.refused(40402, "ms.GenerateURLForDownloadFile", down(others))
-	stranger.refused(40402, "ms.GenerateURLForDownloadFile", down(path))
+	other.refused(40402, "ms.GenerateURLForDownloadFile", down(path))
 	w.refused(40402, "ms.GenerateURLForDownloadFile", down("1234.JPG"))
 	w.refused(40402, "ms.GenerateURLForDownloadFile", down("/v1/AUTH_async-images/87654321/x.JPG"))
 	w.refused(40001, "ms.GenerateURLForDownloadFile", `{}`)
-	stranger.ok("ms.PublishEvent", fileEvent(foreign, others, "JPG"))
+	other.ok("ms.PublishEvent", fileEvent(foreign, others, "JPG"))
 	w.refused(40402, "ms.GenerateURLForDownloadFile", down(others))
 
 	j := s.Journal()
@@ -228,8 +228,8 @@ func TestHostedFile(t *testing.T) {
 	consumer(t, open, signUp(t, open)).ok("ms.GenerateURLForDownloadFile", down("/v1/AUTH_async-images/12345678/x.JPG"))
 }
 
-// TestSwiftElsewhere keeps the files in another Swift, which is asked for each of them before it is published.
-func TestSwiftElsewhere(t *testing.T) {
+// TestHostedFile_RemoteSwift keeps the files in another Swift, which must have a file before it can be published.
+func TestHostedFile_RemoteSwift(t *testing.T) {
 	var asked, broken atomic.Bool
 	stored := make(chan string, 1)
 	stored <- "" // nothing yet

@@ -18,7 +18,7 @@ func anonymous(t *testing.T, s *Sandbox) string {
 	return d.text("token")
 }
 
-func TestConsumerUpgrade(t *testing.T) {
+func TestConsumer_Upgrade(t *testing.T) {
 	c := newClock()
 	s := start(t, Options{Now: c.Now, TokenLifetime: time.Minute, Accounts: []string{acct, "87654321"}})
 	token := signUp(t, s)
@@ -49,11 +49,11 @@ func TestConsumerUpgrade(t *testing.T) {
 	refused("expired", consumerPath, "jwt "+token, 401)
 }
 
-func TestEnvelope(t *testing.T) {
+func TestSocket_Envelope(t *testing.T) {
 	s := start(t, Options{})
 	w := consumer(t, s, signUp(t, s))
 
-	// A number for an id is answered as text, whatever is unknown is left alone, and nothing waits for anything.
+	// A numeric id is answered as a string, and unknown members are ignored.
 	for i := range 20 {
 		w.send(fmt.Sprintf(`{"kind":"req","id":%d,"type":"GetClock","headers":null,"extra":{}}`, i))
 	}
@@ -101,7 +101,7 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
-func TestInitConnection(t *testing.T) {
+func TestSocket_InitConnection(t *testing.T) {
 	s := start(t, Options{InitTimeout: 300 * time.Millisecond})
 	token := signUp(t, s)
 	init := func(id, token string) string {
@@ -121,7 +121,7 @@ func TestInitConnection(t *testing.T) {
 	n.want(t, "body.changes.0.result.conversationDetails.context.clientProperties.os", "ANDROID")
 	n.want(t, "body.changes.0.result.conversationDetails.context.clientProperties.type", ".ClientProperties")
 
-	// Even while it takes its time, nothing overtakes it.
+	// Requests do not overtake a delayed InitConnection.
 	s.Inject(Fault{On: "InitConnection", Count: 1, Delay: 100 * time.Millisecond})
 	w = dial(t, s, consumerPath)
 	w.send(init("i", token))
@@ -143,7 +143,7 @@ func TestInitConnection(t *testing.T) {
 	}
 }
 
-func TestTokenExpiry(t *testing.T) {
+func TestSocket_TokenExpiry(t *testing.T) {
 	c := newClock()
 	s := start(t, Options{Now: c.Now, TokenLifetime: time.Minute})
 	_, d := ask(t, "POST", s.URL()+"/api/account/"+acct+"/authenticate",
@@ -188,15 +188,15 @@ func TestDropSockets(t *testing.T) {
 	}
 }
 
-func TestSlowReaderIsCut(t *testing.T) {
+func TestSocket_SlowReader(t *testing.T) {
 	s := start(t, Options{maxQueued: 1 << 20})
 	token := signUp(t, s)
-	lazy, _, err := (&websocket.Dialer{}).DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL(), "http")+consumerPath,
+	slow, _, err := (&websocket.Dialer{}).DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL(), "http")+consumerPath,
 		map[string][]string{"Authorization": {"jwt " + token}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lazy.Close()
+	defer slow.Close()
 	w := consumer(t, s, token)
 	conv := w.conversation()
 	big := strings.Repeat("x", 1<<18)
@@ -206,10 +206,10 @@ func TestSlowReaderIsCut(t *testing.T) {
 			return
 		}
 	}
-	t.Error("15 MB wait for a client that does not read")
+	t.Error("a client that does not read is still connected after 15 MB")
 }
 
-func TestFrames(t *testing.T) {
+func TestOptions_OnFrame(t *testing.T) {
 	seen := make(chan Frame, 100)
 	s := start(t, Options{OnFrame: func(f Frame) { seen <- f }})
 	consumer(t, s, signUp(t, s)).ok("GetClock", "")

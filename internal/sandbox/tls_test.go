@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestTLSConfig speaks to a server by every name that its certificate is for, trusting nothing but the file.
+// TestTLSConfig connects to a server by every name in its certificate, with the written CA as the only root.
 func TestTLSConfig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	config, err := newTLSConfig(file)
@@ -59,6 +59,6 @@ func TestTLSConfig(t *testing.T) {
 		transport.CloseIdleConnections()
 	}
 	if _, err := newTLSConfig(filepath.Join(t.TempDir(), "none", "ca.pem")); err == nil {
-		t.Error("an unwritable file was no error")
+		t.Error("no error for a file that cannot be written")
 	}
 }

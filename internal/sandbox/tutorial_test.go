@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestSevenSteps walks the File Sharing page as it is written: its own requests, numbers for ids and all.
-func TestSevenSteps(t *testing.T) {
+// TestFileSharingTutorial makes the requests of LivePerson's File Sharing page exactly as they are written there.
+func TestFileSharingTutorial(t *testing.T) {
 	s := start(t, Options{FileSharingOff: true})
 	api := s.URL() + "/api/account/" + acct
 
@@ -48,7 +48,7 @@ func TestSevenSteps(t *testing.T) {
 	if put.StatusCode != http.StatusCreated {
 		t.Fatalf("PUT: %s %s", put.Status, body)
 	}
-	// The page's URL pattern has a slash too many for a path that begins with one: that is another path, and not signed.
+	// The page's URL pattern doubles the slash before the path, which makes it another path, without a signature.
 	double, _ := fetch(t, "PUT", s.URL()+"/"+fileURL(s, upload)[len(s.URL()):], string(jpeg))
 	if double.StatusCode != http.StatusUnauthorized {
 		t.Errorf("PUT to a doubled slash: %s", double.Status)
@@ -64,7 +64,7 @@ func TestSevenSteps(t *testing.T) {
 	note.want(t, "body.changes.0.event.message.relativePath", path)
 	note.want(t, "body.changes.0.sequence", 0)
 
-	// 6. Request a download URL. The bare name that the page has for an example is no file.
+	// 6. Request a download URL. The page's example is a file name without a path, which is not found.
 	w.send(`{ "kind": "req", "id": 1, "body": { "relativePath": "1234.JPG" }, "type": "ms.GenerateURLForDownloadFile" }`)
 	w.answer("1").want(t, "code", 404)
 	w.send(fmt.Sprintf(`{"kind":"req","id":"33","body":{"relativePath":%q},"type":"ms.GenerateURLForDownloadFile"}`, path))
