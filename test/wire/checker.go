@@ -16,7 +16,7 @@ import (
 
 // A Frame is one text frame of a socket. It converts from and to the sandbox's Frame.
 type Frame struct {
-	// FromClient tells a frame that the client sent from one that the server sent.
+	// FromClient reports whether the client sent the frame.
 	FromClient bool
 	// Dialect is "consumer" or "brand".
 	Dialect string
@@ -25,17 +25,17 @@ type Frame struct {
 }
 
 const (
-	// maxKept is how many failures a Checker keeps the words of; it counts the rest.
+	// maxKept is the number of failures whose messages a Checker keeps. Further failures are only counted.
 	maxKept = 20
-	// foreign and unknown are the kinds of frames that have no schema: those of other clients, and those that nobody knows.
+	// foreign and unknown are the kinds of frames without a schema: those of other clients, and invalid ones.
 	foreign = "foreign request"
 	unknown = "unknown"
 )
 
-// A Checker checks frames and remembers what it saw. It is safe for concurrent use.
+// A Checker checks frames and counts them. It is safe for concurrent use.
 //
-// An answer is matched to its request by dialect and reqId. Frames do not tell their connection, so where two connections use
-// the same id at the same time, an answer may be that of either.
+// It matches an answer to its request by dialect and reqId. Frames do not identify their connection, so if two connections use the
+// same id at the same time, an answer may belong to either.
 type Checker struct {
 	schemas map[string]*jsonschema.Schema
 
@@ -46,10 +46,10 @@ type Checker struct {
 	failed   int
 }
 
-// requestID names a request as far as frames tell.
+// A requestID identifies a request as far as frames allow.
 type requestID struct{ dialect, id string }
 
-// due is the requests of one id that wait for their answers.
+// due has the unanswered requests with one id.
 type due struct {
 	open  int
 	types map[string]bool
@@ -57,7 +57,7 @@ type due struct {
 
 type count struct{ seen, failed int }
 
-// New makes a Checker.
+// New returns a Checker.
 func New() (*Checker, error) {
 	schemas, err := compile()
 	if err != nil {
@@ -70,11 +70,11 @@ func newChecker(schemas map[string]*jsonschema.Schema) *Checker {
 	return &Checker{schemas: schemas, pending: map[requestID]*due{}, counts: map[string]*count{}}
 }
 
-// Check checks a frame between our gateway and the sandbox. Frames of one connection must come in the order in which they were
-// sent. The error, if any, is remembered too: see Err.
+// Check checks a frame between the server and the sandbox. Frames of one connection must be passed in the order in which they were
+// sent. Err reports the error as well.
 func (c *Checker) Check(f Frame) error { return c.check(f, false) }
 
-// CheckForeign is Check for a sandbox whose client is not our gateway: the client's own frames are not checked.
+// CheckForeign is Check for a sandbox with another client, whose own frames are not checked.
 func (c *Checker) CheckForeign(f Frame) error { return c.check(f, true) }
 
 func (c *Checker) check(f Frame, foreignClient bool) error {
@@ -82,7 +82,7 @@ func (c *Checker) check(f Frame, foreignClient bool) error {
 	return c.count(f.Dialect, kind, err)
 }
 
-// count counts one frame of a kind, good or bad, and returns the error as it is remembered.
+// count counts one frame of a kind, and returns err with dialect and kind.
 func (c *Checker) count(dialect, kind string, err error) error {
 	if err != nil {
 		err = fmt.Errorf("wire: %s %s: %w", dialect, kind, err)
@@ -105,14 +105,14 @@ func (c *Checker) count(dialect, kind string, err error) error {
 	return err
 }
 
-// validate finds the schema for a frame and applies it. It gives the name under which the frame is counted, error or not.
+// validate applies the schema for a frame. It returns the kind under which the frame is counted, even with an error.
 func (c *Checker) validate(f Frame, foreignClient bool) (kind string, err error) {
 	if f.Dialect != "consumer" && f.Dialect != "brand" {
-		return unknown, fmt.Errorf("there is no dialect %q", f.Dialect)
+		return unknown, fmt.Errorf("unknown dialect %q", f.Dialect)
 	}
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(f.Data))
 	if f.FromClient && foreignClient {
-		c.expect(f.Dialect, v) // nil, if it is no JSON: even that is answered
+		c.expect(f.Dialect, v) // nil if it is not JSON, which is answered too
 		return foreign, nil
 	}
 	if err != nil {
@@ -127,7 +127,7 @@ func (c *Checker) validate(f Frame, foreignClient bool) (kind string, err error)
 	case !f.FromClient && is == "resp":
 		return c.answer(f.Dialect, v)
 	default:
-		return unknown, fmt.Errorf("kind %q does not go in this direction", is)
+		return unknown, fmt.Errorf("kind %q is invalid in this direction", is)
 	}
 }
 
@@ -135,10 +135,10 @@ func (c *Checker) validate(f Frame, foreignClient bool) (kind string, err error)
 func (c *Checker) apply(name string, v any) (string, error) {
 	s := c.schemas[name]
 	if rest, ok := strings.CutPrefix(name, connector+"."); ok && s == nil {
-		s = c.schemas["consumer."+rest] // what a socket and the Connector API have in common
+		s = c.schemas["consumer."+rest] // shared by sockets and the Connector API
 	}
 	if s == nil {
-		return unknown, fmt.Errorf("there is no schema %q", name)
+		return unknown, fmt.Errorf("no schema %q", name)
 	}
 	if err := s.Validate(v); err != nil {
 		return name, errors.New(brief(err))
@@ -146,7 +146,7 @@ func (c *Checker) apply(name string, v any) (string, error) {
 	return name, nil
 }
 
-// expect notes that an answer is due to the request v.
+// expect records that the request v has no answer yet.
 func (c *Checker) expect(dialect string, v any) {
 	id := requestID{dialect, idText(v)}
 	c.mu.Lock()
@@ -160,7 +160,7 @@ func (c *Checker) expect(dialect string, v any) {
 	d.types[bare(text(v, "type"))] = true
 }
 
-// fulfil takes back one expectation and gives the types of the requests that the answer may be to.
+// fulfil removes one unanswered request and returns the types of the requests to which the answer may belong.
 func (c *Checker) fulfil(dialect, reqID string) []string {
 	id := requestID{dialect, reqID}
 	c.mu.Lock()
@@ -181,14 +181,14 @@ func (c *Checker) answer(dialect string, v any) (string, error) {
 	reqID := text(v, "reqId")
 	types := c.fulfil(dialect, reqID)
 	if len(types) == 0 {
-		return unknown, fmt.Errorf("response to %q, to which none is due", reqID)
+		return unknown, fmt.Errorf("response to %q, which is not an unanswered request", reqID)
 	}
 	if n, ok := v.(map[string]any)["code"].(json.Number); ok {
 		if code, err := n.Int64(); err == nil && code >= 400 {
 			return c.apply(prefix+"error", v)
 		}
 	}
-	kind, err := unknown, fmt.Errorf("no answer to %s is known", strings.Join(types, ", "))
+	kind, err := unknown, fmt.Errorf("no known answer to %s", strings.Join(types, ", "))
 	for _, t := range types {
 		if a, ok := answers[t]; ok {
 			if kind, err = c.apply(prefix+a, v); err == nil {
@@ -200,8 +200,7 @@ func (c *Checker) answer(dialect string, v any) (string, error) {
 	return kind, err
 }
 
-// Counts tells how many frames of each kind were seen, good or bad: by the name of their schema, or "foreign request", or
-// "unknown".
+// Counts returns the number of frames of each kind, valid or not. A kind is the name of a schema, "foreign request" or "unknown".
 func (c *Checker) Counts() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,7 +211,7 @@ func (c *Checker) Counts() map[string]int {
 	return m
 }
 
-// Checked is how many frames were held against a schema, or would have been if there were one: all but foreign requests.
+// Checked returns the number of frames except foreign requests.
 func (c *Checker) Checked() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -229,20 +228,20 @@ func (c *Checker) checked() int {
 	return total
 }
 
-// Err is nil if frames were checked and all were good. A Checker that saw none has shown nothing, which is an error too.
+// Err returns nil if at least one frame was checked and all were valid.
 func (c *Checker) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.failed > 0:
-		return fmt.Errorf("%d of %d frames are wrong:\n%s", c.failed, c.checked(), strings.Join(c.failures, "\n"))
+		return fmt.Errorf("%d of %d frames are invalid:\n%s", c.failed, c.checked(), strings.Join(c.failures, "\n"))
 	case c.checked() == 0:
 		return errors.New("wire: no frame was checked")
 	}
 	return nil
 }
 
-// Report is a table of what was seen, the schemas that were not used, and the failures; its last line is the sum.
+// Report returns a table of the frames by kind, the unused schemas, the failures and, in the last line, the totals.
 func (c *Checker) Report() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -268,16 +267,16 @@ func (c *Checker) Report() string {
 	return b.String()
 }
 
-// brief is a validation error on one line of bearable length.
+// brief returns a validation error on one line of limited length.
 func brief(err error) string {
-	const most = 600
+	const limit = 600
 	lines := strings.Split(err.Error(), "\n")
 	for i, l := range lines {
 		lines[i] = strings.TrimSpace(l)
 	}
-	s := strings.Join(lines[min(1, len(lines)-1):], "; ") // the first line only names the schema's address
-	if len(s) > most {
-		s = s[:most] + "…"
+	s := strings.Join(lines[min(1, len(lines)-1):], "; ") // the first line has only the schema's address
+	if len(s) > limit {
+		s = s[:limit] + "…"
 	}
 	return s
 }

@@ -23,20 +23,20 @@ func fromClient(data string) Frame {
 }
 func fromServer(data string) Frame { return Frame{Dialect: "consumer", Data: []byte(data)} }
 
-// An example is a frame that the reference prints, or one like it.
+// An example is a frame from the reference, or a similar one.
 type example struct {
 	Section    string          `json:"section"`
 	Note       string          `json:"note"`
 	FromClient bool            `json:"fromClient"`
 	Dialect    string          `json:"dialect"`
-	Answers    string          `json:"answers"` // the type of the request that a response is to
+	Answers    string          `json:"answers"` // the type of the request that a response answers
 	Frame      json.RawMessage `json:"frame"`
-	Refused    string          `json:"refused"` // what the refusal mentions; empty: the frame is accepted
+	Refused    string          `json:"refused"` // part of the refusal; empty: the frame is accepted
 }
 
-// TestPrintedExamples holds the examples of LivePerson's documents against the schemas: those that the gateway and the sandbox
-// may send, and those that it takes from others but must not send itself.
-func TestPrintedExamples(t *testing.T) {
+// TestChecker_DocumentedExamples checks the examples of LivePerson's documentation: those that the server and the sandbox may send, and
+// those that they accept but must not send.
+func TestChecker_DocumentedExamples(t *testing.T) {
 	data, err := os.ReadFile("testdata/examples.json")
 	if err != nil {
 		t.Fatal(err)
@@ -65,13 +65,13 @@ func TestPrintedExamples(t *testing.T) {
 			case e.Refused != "" && err == nil:
 				t.Error("accepted")
 			case e.Refused != "" && !strings.Contains(err.Error(), e.Refused):
-				t.Errorf("refused, but for another reason than %q: %v", e.Refused, err)
+				t.Errorf("refused for another reason than %q: %v", e.Refused, err)
 			}
 		})
 	}
 }
 
-func TestAnswersAreTiedToRequests(t *testing.T) {
+func TestChecker_AnswerMatchesRequest(t *testing.T) {
 	const (
 		ask      = `{"kind":"req","id":"7","type":"ms.GenerateURLForDownloadFile","body":{"relativePath":"/v1/AUTH_a/12345678/x.JPG"}}`
 		publish  = `{"kind":"req","id":"7","type":"ms.PublishEvent","body":{"dialogId":"c","event":{"type":"ChatStateEvent","chatState":"GONE"}}}`
@@ -82,7 +82,7 @@ func TestAnswersAreTiedToRequests(t *testing.T) {
 	)
 	for _, c := range []struct {
 		name   string
-		frames []Frame // all but the last must be accepted
+		frames []Frame // all except the last must be accepted
 		good   bool
 	}{
 		{"the right answer", []Frame{fromClient(ask), fromServer(url)}, true},
@@ -110,7 +110,7 @@ func TestAnswersAreTiedToRequests(t *testing.T) {
 	}
 }
 
-func TestUnknownFramesAreErrors(t *testing.T) {
+func TestChecker_UnknownFrames(t *testing.T) {
 	c := freshChecker(t)
 	for i, f := range []Frame{
 		fromClient(`{"kind":"req","id":"1","type":"ms.Unheard","body":{}}`),
@@ -132,8 +132,8 @@ func TestUnknownFramesAreErrors(t *testing.T) {
 	}
 }
 
-// TestForeignClients shows that the frames of other clients are let by, and what they are answered is not.
-func TestForeignClients(t *testing.T) {
+// TestChecker_CheckForeign expects that the frames of other clients are not checked, but their answers are.
+func TestChecker_CheckForeign(t *testing.T) {
 	c := freshChecker(t)
 	check := func(fromClient bool, data string) error {
 		return c.CheckForeign(Frame{FromClient: fromClient, Dialect: "brand", Data: []byte(data)})
@@ -164,10 +164,10 @@ func TestForeignClients(t *testing.T) {
 	}
 }
 
-func TestErrAndReport(t *testing.T) {
+func TestChecker_ErrAndReport(t *testing.T) {
 	c := freshChecker(t)
 	if c.Err() == nil {
-		t.Error("no frame at all is no error")
+		t.Error("no error without a frame")
 	}
 	if err := c.Check(fromClient(`{"kind":"req","id":"1","type":"GetClock"}`)); err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestErrAndReport(t *testing.T) {
 	for range maxKept + 2 {
 		_ = c.Check(fromClient(`{"kind":"req","id":"1","type":"GetClock","body":{}}`))
 	}
-	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "22 of 23 frames are wrong") {
+	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "22 of 23 frames are invalid") {
 		t.Errorf("Err() = %v", err)
 	}
 	report := c.Report()
@@ -192,7 +192,7 @@ func TestErrAndReport(t *testing.T) {
 	}
 }
 
-func TestConcurrentUse(t *testing.T) {
+func TestChecker_ConcurrentUse(t *testing.T) {
 	c := freshChecker(t)
 	r, err := Record(t.TempDir())
 	if err != nil {
@@ -225,8 +225,8 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// TestPreviewStaysUnder30KB counts the whole data URI.
-func TestPreviewStaysUnder30KB(t *testing.T) {
+// TestChecker_PreviewLimit expects a limit of 30 KB for the whole data URI.
+func TestChecker_PreviewLimit(t *testing.T) {
 	const (
 		head  = `data:image/jpeg;base64,`
 		frame = `{"kind":"req","id":"1","type":"ms.PublishEvent","body":{"dialogId":"c","event":{"type":"ContentEvent","contentType":"hosted/file","message":{"caption":"","relativePath":"/v1/AUTH_a/12345678/x.JPG","fileType":"JPG","preview":%q}}}}`

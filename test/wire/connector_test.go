@@ -14,9 +14,9 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// TestSandboxSpeaksConnectorAsWritten has a consumer of the Connector API and an agent on a socket share files both ways, and
+// TestSandbox_ConnectorExchanges shares files in both directions between a consumer of the Connector API and an agent on a socket, and
 // checks every request, answer and webhook.
-func TestSandboxSpeaksConnectorAsWritten(t *testing.T) {
+func TestSandbox_ConnectorExchanges(t *testing.T) {
 	checker, err := wire.New()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestSandboxSpeaksConnectorAsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	connect(t, sb)
-	const deliveries = 7 // changes: begun, agent added, closed; and four events
+	const deliveries = 7 // three changes (created, agent added, closed) and four events
 	for range deliveries {
 		select {
 		case <-webhooks:
@@ -57,7 +57,7 @@ func TestSandboxSpeaksConnectorAsWritten(t *testing.T) {
 			t.Fatal("a webhook is missing")
 		}
 	}
-	if err := sb.Close(); err != nil { // after which nothing is on its way
+	if err := sb.Close(); err != nil { // after which no exchange is in progress
 		t.Error(err)
 	}
 	if err := checker.Err(); err != nil {
@@ -76,7 +76,7 @@ func TestSandboxSpeaksConnectorAsWritten(t *testing.T) {
 	t.Log("\n" + checker.Report())
 }
 
-// connect is the conversation.
+// connect makes the requests of the test.
 func connect(t *testing.T, sb *sandbox.Sandbox) {
 	base := sb.URL() + "/api/account/" + account
 	tokenURL := sb.URL() + "/sentinel/api/account/" + account + "/app/token?v=1.0&grant_type=client_credentials&client_id=app&client_secret="
@@ -150,7 +150,7 @@ func connect(t *testing.T, sb *sandbox.Sandbox) {
 		`{"conversationId":%q,"conversationField":{"field":"ConversationStateField","conversationState":"CLOSE"}}`, conv))
 }
 
-// exchange makes a request of the Connector API, with an AppJWT and a ConsumerJWS if there are any, and gives the answer.
+// exchange makes a request of the Connector API with an optional AppJWT and ConsumerJWS, and returns the answer.
 func exchange(t *testing.T, status int, url, body string, tokens ...string) []byte {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))

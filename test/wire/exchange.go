@@ -15,17 +15,17 @@ const connector = "connector"
 
 // An Exchange is one HTTP request of the Connector API and its answer, or one webhook. It converts from the sandbox's Exchange.
 type Exchange struct {
-	// Endpoint is "token" (AppJWT), "consumer" (ConsumerJWS), "conversation" (the batch that begins one), "send", or "webhook",
-	// which the server sends.
+	// Endpoint is "token" (AppJWT), "consumer" (ConsumerJWS), "conversation" (the batch that creates a conversation), "send", or
+	// "webhook", which is sent by the sandbox.
 	Endpoint string
-	// Request is the body that was sent.
+	// Request is the request's body.
 	Request []byte
-	// Status and Answer are what was answered; 0 if nothing was.
+	// Status and Answer are the answer; Status is 0 if there was none.
 	Status int
 	Answer []byte
 }
 
-// sends says which answer suits a request of which type at the endpoint "send"; there are no others.
+// sends has the answer to each type of request that the endpoint "send" accepts.
 var sends = map[string]string{
 	"userprofile.SetUserProfile":    "string",
 	"cm.UpdateConversationField":    "string",
@@ -34,17 +34,17 @@ var sends = map[string]string{
 	"ms.GenerateURLForDownloadFile": "url",
 }
 
-// CheckExchange checks what our gateway and the sandbox sent each other: requests and answers, and webhooks, whose answers say
-// nothing but their status. Errors are remembered, and each body is counted, as Check does with frames.
+// CheckExchange checks an exchange between the server and the sandbox. The answer to a webhook is not checked. It counts each body
+// and keeps errors as Check does.
 func (c *Checker) CheckExchange(x Exchange) error { return c.checkExchange(x, false) }
 
-// CheckForeignExchange is CheckExchange for a sandbox whose client is not our gateway: the client's own requests are not checked.
+// CheckForeignExchange is CheckExchange for a sandbox with another client, whose own requests are not checked.
 func (c *Checker) CheckForeignExchange(x Exchange) error { return c.checkExchange(x, true) }
 
 func (c *Checker) checkExchange(x Exchange, foreignClient bool) error {
 	var errs []error
 	switch {
-	case x.Endpoint == "token": // its request is a form, and no JSON
+	case x.Endpoint == "token": // its request is a form, not JSON
 	case x.Endpoint != "webhook" && foreignClient:
 		errs = append(errs, c.count(connector, foreign, nil))
 	default:
@@ -75,7 +75,7 @@ func (c *Checker) request(x Exchange) (kind string, err error) {
 	case "webhook":
 		return c.apply(connector+".notification."+text(v, "type"), v)
 	default:
-		return unknown, fmt.Errorf("there is no endpoint %q", x.Endpoint)
+		return unknown, fmt.Errorf("unknown endpoint %q", x.Endpoint)
 	}
 }
 
@@ -91,11 +91,11 @@ func (c *Checker) exchangeAnswer(x Exchange) (kind string, err error) {
 			return c.apply(prefix+"failure", v)
 		}
 		if code, _ := member(v, "code").(json.Number); code.String() != fmt.Sprint(x.Status) {
-			return prefix + "error", fmt.Errorf("code %s in an answer of status %d", code, x.Status)
+			return prefix + "error", fmt.Errorf("code %s in an answer with status %d", code, x.Status)
 		}
 		return c.apply(prefix+"error", v)
 	}
-	asked, _ := jsonschema.UnmarshalJSON(bytes.NewReader(x.Request)) // nil, if it was no JSON
+	asked, _ := jsonschema.UnmarshalJSON(bytes.NewReader(x.Request)) // nil if it is not JSON
 	if x.Endpoint == "send" {
 		kind = prefix + sends[text(asked, "type")]
 	} else {
@@ -106,7 +106,7 @@ func (c *Checker) exchangeAnswer(x Exchange) (kind string, err error) {
 		success = http.StatusCreated
 	}
 	if x.Status != success {
-		return kind, fmt.Errorf("status %d, not %d", x.Status, success)
+		return kind, fmt.Errorf("status %d, want %d", x.Status, success)
 	}
 	if kind, err = c.apply(kind, v); err != nil {
 		return kind, err
@@ -116,7 +116,7 @@ func (c *Checker) exchangeAnswer(x Exchange) (kind string, err error) {
 		return kind, sameID(asked, v)
 	case "conversation":
 		requests, _ := asked.([]any)
-		for i, answer := range v.([]any) { // its schema says so
+		for i, answer := range v.([]any) { // an array, by its schema
 			if i >= len(requests) {
 				return kind, errors.New("more answers than requests")
 			}
@@ -128,16 +128,16 @@ func (c *Checker) exchangeAnswer(x Exchange) (kind string, err error) {
 	return kind, nil
 }
 
-// sameID checks that an answer names its request.
+// sameID returns an error unless an answer has the id of its request.
 func sameID(request, answer any) error {
 	if got, want := text(answer, "reqId"), idText(request); got != want {
-		return fmt.Errorf("answer to %q, asked was %q", got, want)
+		return fmt.Errorf("answer to %q, want %q", got, want)
 	}
 	return nil
 }
 
-// Frames are the parts of an exchange that are as frames are, of the dialect "connector", for a Recorder: requests, answers, and
-// webhooks, one by one. Tokens have no frames.
+// Frames returns the requests, answers and webhooks of an exchange as frames of the dialect "connector", for a Recorder. Exchanges
+// of tokens have no frames.
 func (x Exchange) Frames() []Frame {
 	var frames []Frame
 	add := func(fromClient bool, data []byte) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestPrintedExchanges holds what LivePerson's pages print of the Connector API against the schemas, and what is near it and wrong.
-func TestPrintedExchanges(t *testing.T) {
+// TestChecker_DocumentedExchanges checks LivePerson's documented exchanges of the Connector API, and invalid variants of them.
+func TestChecker_DocumentedExchanges(t *testing.T) {
 	const (
 		profile = `{"kind":"req","id":"1,","type":"userprofile.SetUserProfile","body":{"firstName":"Joe"}}`
 		begin   = `{"kind":"req","id":"2,","type":"cm.ConsumerRequestConversation","body":{"brandId":"12345678","channelType":"MESSAGING"}}`
@@ -29,7 +29,7 @@ func TestPrintedExchanges(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		exchange Exchange
-		refused  string // what the refusal mentions; empty: it is good
+		refused  string // part of the refusal; empty: the exchange is valid
 	}{
 		{"a token", Exchange{"token", []byte("client_id=x"), 200, []byte(token)}, ""},
 		{"a token of another type", Exchange{"token", nil, 200, []byte(instead(token, "Bearer", "jwt"))}, "token_type"},
@@ -42,7 +42,7 @@ func TestPrintedExchanges(t *testing.T) {
 		{"a batch of one", Exchange{"conversation", []byte(`[` + begin + `]`), 400, []byte(instead(missing, "401", "400"))}, "minItems"},
 		{"a batch without a brand", Exchange{"conversation", []byte(instead(batch, `"brandId":"12345678",`, "")), 0, nil}, "brandId"},
 		{"half the answers", Exchange{"conversation", []byte(batch), 200, []byte(`[` + set + `]`)}, "response.conversation"},
-		{"answers with each other's ids", Exchange{"conversation", []byte(batch), 200, []byte(instead(instead(answers, "1,", "x"), "2,", "1,"))}, `asked was "1,"`},
+		{"answers with each other's ids", Exchange{"conversation", []byte(batch), 200, []byte(instead(instead(answers, "1,", "x"), "2,", "1,"))}, `want "1,"`},
 		{"a message", Exchange{"send", []byte(say), 200, []byte(said)}, ""},
 		{"a message whose answer was lost", Exchange{"send", []byte(say), 0, nil}, ""},
 		{"a message answered as on a socket", Exchange{"send", []byte(say), 200, []byte(`{"kind":"resp","reqId":"1","code":200,"type":"ms.PublishEventResponse","body":{"sequence":0}}`)}, "/code"},
@@ -59,7 +59,7 @@ func TestPrintedExchanges(t *testing.T) {
 		{"a webhook of a change", Exchange{"webhook", []byte(change), 200, nil}, ""},
 		{"a webhook with a subscription", Exchange{"webhook", []byte(instead(change, `"changes"`, `"subscriptionId":"s","changes"`)), 200, nil}, "subscriptionId"},
 		{"a webhook of half a body", Exchange{"webhook", []byte(text[:50]), 200, nil}, "not JSON"},
-		{"an endpoint that is none", Exchange{"coffee", []byte(`{}`), 0, nil}, "no endpoint"},
+		{"unknown endpoint", Exchange{"coffee", []byte(`{}`), 0, nil}, "unknown endpoint"},
 	} {
 		checker := freshChecker(t)
 		err := checker.CheckExchange(c.exchange)
@@ -69,18 +69,18 @@ func TestPrintedExchanges(t *testing.T) {
 		case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)):
 			t.Errorf("%s: %v, which does not mention %q", c.name, err, c.refused)
 		case (checker.Err() == nil) != (err == nil):
-			t.Errorf("%s: remembered as %v", c.name, checker.Err())
+			t.Errorf("%s: Err() = %v", c.name, checker.Err())
 		}
 	}
 
-	// A client that is not ours may write as it likes; what it is answered may not.
+	// The requests of another client are not checked, but their answers are.
 	c := freshChecker(t)
 	number := []byte(instead(upload, `"1000"`, `1000`))
 	if err := c.CheckForeignExchange(Exchange{"send", number, 200, []byte(url)}); err != nil {
 		t.Error(err)
 	}
 	if c.CheckForeignExchange(Exchange{"send", number, 200, []byte(said)}) == nil {
-		t.Error("a foreign client's wrong answer is good")
+		t.Error("no error for an invalid answer to a foreign client")
 	}
 	if n := c.Counts()[foreign]; n != 2 {
 		t.Errorf("%d foreign requests counted, want 2", n)

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// answers says which response suits a request of which type. Responses' own types vary too much to tell; see the reference,
-// sections 6.2 and 13.2.
+// answers has the answer to each type of request. The types of responses vary too much to identify them; see the reference, sections
+// 6.2 and 13.2.
 var answers = map[string]string{
 	"InitConnection":                        "string",
 	"GetClock":                              "clock",
@@ -32,7 +32,7 @@ var answers = map[string]string{
 	"userprofile.SetUserProfile":            "string",
 }
 
-// bare takes the brand dialect's prefix from a frame's type.
+// bare returns a frame's type without the brand dialect's prefix.
 func bare(typ string) string {
 	if rest, ok := strings.CutPrefix(typ, ".ams."); ok {
 		return rest
@@ -40,7 +40,7 @@ func bare(typ string) string {
 	return strings.TrimPrefix(typ, ".")
 }
 
-// requestKind is the part of a schema's name that a request's type and, if it publishes, its event make.
+// requestKind returns the part of a schema's name for a request: its type and, for a publish, the kind of its event.
 func requestKind(v any) string {
 	typ := bare(text(v, "type"))
 	if typ != "ms.PublishEvent" {
@@ -60,22 +60,22 @@ func requestKind(v any) string {
 	return typ
 }
 
-// member is the named member of an object, or nil.
+// member returns the named member of an object, or nil.
 func member(v any, name string) any {
 	m, _ := v.(map[string]any)
 	return m[name]
 }
 
-// text is the named member of an object if that is a string.
+// text returns the named member of an object if it is a string.
 func text(v any, name string) string {
 	s, _ := member(v, name).(string)
 	return s
 }
 
-// noID is the reqId of the sandbox's answer to a frame that has no id to repeat.
+// noID is the reqId of the sandbox's answer to a frame without a valid id.
 const noID = "0"
 
-// idText is a request's id as an answer repeats it: a number's digits as a string.
+// idText returns a request's id as an answer repeats it: a number becomes a string.
 func idText(v any) string {
 	id := text(v, "id")
 	if n, ok := member(v, "id").(json.Number); ok {

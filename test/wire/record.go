@@ -16,19 +16,19 @@ import (
 type record struct {
 	FromClient bool   `json:"fromClient"`
 	Dialect    string `json:"dialect"`
-	Data       string `json:"data"` // a string, for a frame may be no JSON
+	Data       string `json:"data"` // a string, because a frame may be invalid JSON
 }
 
-// A Recorder appends frames to a file. It is safe for concurrent use. What it keeps holds tokens and signatures: record
-// sandboxes only.
+// A Recorder appends frames to a file. It is safe for concurrent use. The file contains tokens and signatures, so record sandboxes
+// only.
 type Recorder struct {
 	mu   sync.Mutex
 	file *os.File
 	err  error
 }
 
-// Record opens this process's file in dir, which is made if need be. Every Recorder of a process appends to the same file.
-// The caller closes it.
+// Record opens this process's file in dir, which it creates if necessary. All Recorders of a process append to the same file. Callers
+// must call Close.
 func Record(dir string) (*Recorder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("wire: %w", err)
@@ -41,10 +41,10 @@ func Record(dir string) (*Recorder, error) {
 	return &Recorder{file: f}, nil
 }
 
-// RecordEnv names the environment variable that tells suites of tests where to record.
+// RecordEnv is the environment variable with the folder in which suites record.
 const RecordEnv = "LPFILESHARE_RECORD_FRAMES"
 
-// Add appends a frame, in one write. What goes wrong is told by Close. A nil Recorder is fit for use and does nothing.
+// Add appends a frame in one write. Close reports errors. Add on a nil Recorder does nothing.
 func (r *Recorder) Add(f Frame) {
 	if r == nil {
 		return
@@ -60,7 +60,7 @@ func (r *Recorder) Add(f Frame) {
 	}
 }
 
-// Close closes the file and tells the first thing that went wrong since Record.
+// Close closes the file and returns the first error of Add.
 func (r *Recorder) Close() error {
 	if r == nil {
 		return nil
@@ -70,7 +70,7 @@ func (r *Recorder) Close() error {
 	return errors.Join(r.err, r.file.Close())
 }
 
-// Recorded gives the frames of all files in dir, each file's in the order in which they were recorded. It ends after an error.
+// Recorded returns the frames of all files in dir, in the order of recording within each file. It ends after the first error.
 func Recorded(dir string) iter.Seq2[Frame, error] {
 	return func(yield func(Frame, error) bool) {
 		entries, err := os.ReadDir(dir) // sorted
@@ -86,7 +86,7 @@ func Recorded(dir string) iter.Seq2[Frame, error] {
 	}
 }
 
-// readFile yields the frames of one file and reports whether to go on.
+// readFile yields the frames of one file and reports whether to continue.
 func readFile(name string, yield func(Frame, error) bool) bool {
 	f, err := os.Open(name)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestRecordAndReadBack(t *testing.T) {
+func TestRecorder_ReadBack(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made")
 	sent := []Frame{
 		{FromClient: true, Dialect: "consumer", Data: []byte("{\"kind\":\"req\",\n\"id\":\"ü\"}")},
@@ -45,7 +45,7 @@ func TestRecordAndReadBack(t *testing.T) {
 	}
 }
 
-func TestRecordingThatCannotBe(t *testing.T) {
+func TestRecorder_Errors(t *testing.T) {
 	dir := t.TempDir()
 	r, err := Record(dir)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestRecordingThatCannotBe(t *testing.T) {
 	_ = r.file.Close()
 	r.Add(Frame{})
 	if r.Close() == nil {
-		t.Error("a frame was lost and Close does not tell")
+		t.Error("Close did not report a lost frame")
 	}
 
 	if err := os.WriteFile(filepath.Join(dir, "broken.jsonl"), []byte(`{"fromClient":`), 0o600); err != nil {

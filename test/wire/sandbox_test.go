@@ -18,9 +18,8 @@ import (
 
 const account = "12345678"
 
-// TestSandboxSpeaksAsWritten has a consumer and an agent go through everything that a gateway asks for, each in its dialect,
-// and checks every frame both ways.
-func TestSandboxSpeaksAsWritten(t *testing.T) {
+// TestSandbox_Frames makes every request of the server as a consumer and as an agent, and checks every frame in both directions.
+func TestSandbox_Frames(t *testing.T) {
 	checker, err := wire.New()
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +33,7 @@ func TestSandboxSpeaksAsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	talk(t, sb)
-	if err := sb.Close(); err != nil { // after which no frame is on its way
+	if err := sb.Close(); err != nil { // after which no frame is sent
 		t.Error(err)
 	}
 	if err := checker.Err(); err != nil {
@@ -51,8 +50,8 @@ func TestSandboxSpeaksAsWritten(t *testing.T) {
 	t.Log("\n" + checker.Report())
 }
 
-// TestSandboxAnswersOtherClients has an agent's client that is not ours ask for what only such clients ask for.
-func TestSandboxAnswersOtherClients(t *testing.T) {
+// TestSandbox_OtherClients makes the requests that only other clients make.
+func TestSandbox_OtherClients(t *testing.T) {
 	checker, err := wire.New()
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +100,7 @@ func TestSandboxAnswersOtherClients(t *testing.T) {
 	}
 }
 
-// talk is the conversation.
+// talk makes the requests of the test.
 func talk(t *testing.T, sb *sandbox.Sandbox) {
 	var token struct {
 		JWT string `json:"jwt"`
@@ -194,7 +193,7 @@ func open(t *testing.T, name, url string) *peer {
 	return &peer{t: t, name: name, conn: conn}
 }
 
-// ask sends a request and gives the body of its answer, which must have the code.
+// ask sends a request and returns the body of its answer, which must have the code.
 func (p *peer) ask(code int, typ, body string) json.RawMessage {
 	p.t.Helper()
 	p.sent++
@@ -213,7 +212,7 @@ func (p *peer) write(frame string) {
 	}
 }
 
-// answer reads up to the answer to a request.
+// answer reads frames until the answer to a request.
 func (p *peer) answer(id string, code int) json.RawMessage {
 	p.t.Helper()
 	for {
@@ -238,7 +237,7 @@ func (p *peer) answer(id string, code int) json.RawMessage {
 	}
 }
 
-// await reads up to a frame whose text has a word.
+// await reads frames until one that contains word.
 func (p *peer) await(word string) {
 	p.t.Helper()
 	for {

@@ -13,12 +13,12 @@ import (
 var files embed.FS
 
 const (
-	// base is where the schemas are for the compiler, so that "defs.json#/..." in one finds the other.
+	// base is the schemas' base address for the compiler, so that a reference such as "defs.json#/..." resolves.
 	base = "wire:///"
 	defs = "defs.json"
 )
 
-// compile reads the schemas, by name.
+// compile returns the schemas by name.
 func compile() (map[string]*jsonschema.Schema, error) {
 	entries, err := files.ReadDir("schemas")
 	if err != nil {
@@ -49,7 +49,7 @@ func compile() (map[string]*jsonschema.Schema, error) {
 	return schemas, nil
 }
 
-// document reads one schema file.
+// document parses one schema file.
 func document(name string) (any, error) {
 	f, err := files.Open(path.Join("schemas", name))
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// good reads testdata/good.json: frames that each schema must accept, by the schema's name.
+// good returns the frames of testdata/good.json, which each schema must accept, by the schema's name.
 func good(t *testing.T) map[string][]any {
 	t.Helper()
 	data, err := os.ReadFile("testdata/good.json")
@@ -23,7 +23,7 @@ func good(t *testing.T) map[string][]any {
 	return frames
 }
 
-func TestEverySchemaAcceptsItsGoodFrames(t *testing.T) {
+func TestSchemas_AcceptGoodFrames(t *testing.T) {
 	c := freshChecker(t)
 	frames := good(t)
 	for name, s := range c.schemas {
@@ -38,13 +38,13 @@ func TestEverySchemaAcceptsItsGoodFrames(t *testing.T) {
 	}
 	for name := range frames {
 		if c.schemas[name] == nil {
-			t.Errorf("testdata/good.json has frames for %s, which is no schema", name)
+			t.Errorf("testdata/good.json has frames for %s, which is not a schema", name)
 		}
 	}
 }
 
-// optional are the members that may be left out, of any object of any frame: every other member of a good frame is required.
-// "body" and "conversationId" are so in some frames only; testdata/examples.json has those in which they are not.
+// optional has the members that every frame may omit; all other members of a good frame are required. "body" and "conversationId" are
+// optional in some frames only; testdata/examples.json has frames in which they are required.
 var optional = strings.Fields(`body conversationId messageAudience metadata originatorMetadata clientProperties preview details
 	minLastUpdatedTime stage agentIds newerThanSequence brandId channelType ttrDefName skillId campaignInfo conversationContext
 	lang visitorId sessionId interactionContextId appId appVersion ipAddress deviceFamily os osVersion osName integration
@@ -54,7 +54,7 @@ var optional = strings.Fields(`body conversationId messageAudience metadata orig
 	ringExpiration ringExpirationTs weight consumerId description agentUserId channels CONSUMER ASSIGNED_AGENT
 	firstName lastName avatarUrl backgndImgUri privateData mobileNum mail pushNotificationData serviceName certName token`)
 
-// excused reports whether a frame from the sandbox may be damaged in this way, because it repeats there what a client wrote.
+// excused reports whether a frame from the sandbox remains valid with this damage, because the member repeats what a client sent.
 func excused(schema, damage string) bool {
 	within := func(place string) bool { return strings.Contains(damage, place) }
 	switch {
@@ -72,10 +72,9 @@ func excused(schema, damage string) bool {
 
 const unknownMember = "an unknown member"
 
-// TestEverySchemaRejectsWhatIsWrong damages good frames in every way that there is: each member is left out, a member that is
-// not known is put in, and each value gets another type. What must be there and where more may be is said above, for it would
-// show nothing to ask the schemas.
-func TestEverySchemaRejectsWhatIsWrong(t *testing.T) {
+// TestSchemas_RejectDamagedFrames damages good frames: it omits each member, adds an unknown member, and changes the type of each value.
+// The variables above list the exceptions, because the schemas cannot be their own reference.
+func TestSchemas_RejectDamagedFrames(t *testing.T) {
 	c := freshChecker(t)
 	d := damager{docs: map[string]any{}}
 	for name, frames := range good(t) {
@@ -97,7 +96,7 @@ func TestEverySchemaRejectsWhatIsWrong(t *testing.T) {
 	t.Logf("%d damaged frames rejected", d.tried)
 }
 
-// A damager changes frames in place, calls back, and changes them back.
+// A damager changes frames in place, calls rejected, and undoes the change.
 type damager struct {
 	docs  map[string]any
 	tried int
@@ -114,7 +113,7 @@ func (d *damager) doc(t *testing.T, file string) any {
 	return d.docs[file]
 }
 
-// resolve follows $ref; keywords beside it are kept out of it, for walk to see to.
+// resolve follows $ref. It ignores keywords beside $ref, which walk handles.
 func (d *damager) resolve(t *testing.T, file string, schema map[string]any) (string, map[string]any) {
 	for {
 		ref, ok := schema["$ref"].(string)
@@ -129,7 +128,7 @@ func (d *damager) resolve(t *testing.T, file string, schema map[string]any) (str
 	}
 }
 
-// walk visits v as its schema describes it, and calls rejected after each change with what it was.
+// walk visits v as its schema describes it, and calls rejected after each change with a description of the change.
 func (d *damager) walk(t *testing.T, file string, described, v any, where string, rejected func(string)) {
 	schema, ok := described.(map[string]any)
 	if !ok {
@@ -185,7 +184,7 @@ func (d *damager) walk(t *testing.T, file string, described, v any, where string
 	}
 }
 
-// suits reports whether every constant that the schema's members must be is what v has.
+// suits reports whether v has every constant that the schema requires of its members.
 func (d *damager) suits(t *testing.T, file string, schema map[string]any, v any) bool {
 	properties, _ := schema["properties"].(map[string]any)
 	for name, p := range properties {
@@ -202,7 +201,7 @@ func list(v any) []any {
 	return l
 }
 
-// allows reports whether a member that may be of several types may be of v's.
+// allows reports whether the schema of a member with several types allows the type of v.
 func allows(described, v any) bool {
 	types := list(member(described, "type"))
 	switch v.(type) {
@@ -216,7 +215,7 @@ func allows(described, v any) bool {
 	return false
 }
 
-// otherTypes are values that no member may have that has v.
+// otherTypes returns values of other types than v.
 func otherTypes(v any) []any {
 	object, array := map[string]any{}, []any{}
 	switch v.(type) {

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// A Suite is the tests of one package, or of one script, whose sandboxes' frames are checked. A test binary has one; each sandbox
-// gets a Tap of it. It is safe for concurrent use.
+// A Suite counts the frames checked by the tests of one package or script. A test binary has one Suite, and each sandbox a Tap of it.
+// It is safe for concurrent use.
 type Suite struct {
 	name string
 
@@ -19,15 +19,14 @@ type Suite struct {
 	recorder        *Recorder
 }
 
-// NewSuite makes the Suite of that name. If RecordEnv names a folder, what is checked is recorded there, in a folder of the
-// suite's name.
+// NewSuite returns a Suite. If RecordEnv is set, its frames are recorded in the folder name within that folder.
 func NewSuite(name string) *Suite { return &Suite{name: name} }
 
-// schemas is compiled once for all Taps; nothing changes it afterwards.
+// schemas is compiled once for all Taps.
 var schemas = sync.OnceValues(compile)
 
-// A Tap checks the frames of one sandbox. Its methods Check, CheckForeign and Exempt are for OnFrame; one frame goes to one of
-// them. It is safe for concurrent use.
+// A Tap checks the frames of one sandbox. OnFrame passes each frame to one of Check, CheckForeign and Exempt. It is safe for
+// concurrent use.
 type Tap struct {
 	suite    *Suite
 	checker  *Checker
@@ -37,7 +36,7 @@ type Tap struct {
 	exempt int
 }
 
-// Tap makes a Tap. The caller closes it, after the sandbox.
+// Tap returns a Tap. Callers must close it after the sandbox.
 func (s *Suite) Tap() (*Tap, error) {
 	compiled, err := schemas()
 	if err != nil {
@@ -53,17 +52,17 @@ func (s *Suite) Tap() (*Tap, error) {
 	return &Tap{suite: s, checker: newChecker(compiled), recorder: s.recorder}, nil
 }
 
-// Check checks and records a frame between our gateway and the sandbox.
+// Check checks and records a frame between the server and the sandbox.
 func (t *Tap) Check(f Frame) {
 	if Spoiled(f) {
 		t.Exempt(f)
 		return
 	}
 	t.recorder.Add(f)
-	_ = t.checker.Check(f) // the checker remembers what is wrong
+	_ = t.checker.Check(f) // the checker keeps the error
 }
 
-// CheckForeign is Check where the client is not our gateway, so that its own frames are neither checked nor recorded.
+// CheckForeign is Check for another client, whose own frames are neither checked nor recorded.
 func (t *Tap) CheckForeign(f Frame) {
 	if Spoiled(f) {
 		t.Exempt(f)
@@ -75,7 +74,7 @@ func (t *Tap) CheckForeign(f Frame) {
 	_ = t.checker.CheckForeign(f)
 }
 
-// CheckExchange checks and records an exchange of the Connector API between our gateway and the sandbox. It is for OnExchange.
+// CheckExchange checks and records an exchange of the Connector API between the server and the sandbox. OnExchange calls it.
 func (t *Tap) CheckExchange(x Exchange) {
 	if string(x.Answer) == garbageAnswer {
 		t.Exempt(Frame{})
@@ -87,7 +86,7 @@ func (t *Tap) CheckExchange(x Exchange) {
 	_ = t.checker.CheckExchange(x)
 }
 
-// CheckForeignExchange is CheckExchange where the client is not our gateway.
+// CheckForeignExchange is CheckExchange for another client.
 func (t *Tap) CheckForeignExchange(x Exchange) {
 	if string(x.Answer) == garbageAnswer {
 		t.Exempt(Frame{})
@@ -101,18 +100,18 @@ func (t *Tap) CheckForeignExchange(x Exchange) {
 	_ = t.checker.CheckForeignExchange(x)
 }
 
-// Exempt counts a frame that a test spoils on purpose, and does no more with it.
+// Exempt counts a frame that is invalid on purpose, without checking it.
 func (t *Tap) Exempt(Frame) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.exempt++
 }
 
-// Checked is how many frames were checked so far.
+// Checked returns the number of frames checked so far.
 func (t *Tap) Checked() int { return t.checker.Checked() }
 
-// Close adds what was seen to the suite's count. The error tells of frames that no schema allows; none at all is no error here,
-// since a test may well open no socket.
+// Close adds the Tap's counts to those of the suite and returns an error if frames were invalid. It is not an error if no frame was
+// checked, because a test may open no socket.
 func (t *Tap) Close() error {
 	checked := t.checker.Checked()
 	t.mu.Lock()
@@ -128,7 +127,7 @@ func (t *Tap) Close() error {
 	return t.checker.Err()
 }
 
-// TB is what Watch wants of a *testing.T or *testing.B.
+// TB is the part of *testing.T and *testing.B that Watch uses.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -136,8 +135,8 @@ type TB interface {
 	Error(...any)
 }
 
-// Watch makes a Tap that lasts as long as the test. It is closed behind all that the test cleans up from now on: call it before
-// the sandbox's Close is handed to Cleanup.
+// Watch returns a Tap that is closed when the test ends, after the cleanups that are registered later. Call it before registering
+// the sandbox's Close.
 func (s *Suite) Watch(t TB) *Tap {
 	t.Helper()
 	tap, err := s.Tap()
@@ -152,21 +151,21 @@ func (s *Suite) Watch(t TB) *Tap {
 	return tap
 }
 
-// End closes the recording and says how many frames were checked. None is an error.
+// End closes the recording and prints how many frames were checked. It returns an error if there were none.
 func (s *Suite) End() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.recorder.Close()
 	s.recorder = nil
-	fmt.Printf("frames checked against test/wire: %d, spoiled on purpose: %d (%s)\n", s.checked, s.exempt, s.name)
+	fmt.Printf("frames checked against test/wire: %d, invalid on purpose: %d (%s)\n", s.checked, s.exempt, s.name)
 	if s.checked == 0 {
 		err = errors.Join(err, fmt.Errorf("wire: %s: no frame was checked", s.name))
 	}
 	return err
 }
 
-// Exit is End for a TestMain: it takes and gives the exit code. Only where some of the tests were left out by a flag is it no
-// failure that no frame was checked.
+// Exit is End for a TestMain: it maps the exit code of the tests to that of the binary. If a flag such as -run selects tests, it is not
+// a failure that no frame was checked.
 func (s *Suite) Exit(code int) int {
 	err := s.End()
 	if err != nil && code == 0 && !partial() {
@@ -176,7 +175,7 @@ func (s *Suite) Exit(code int) int {
 	return code
 }
 
-// partial reports whether the testing package was told not to run all tests.
+// partial reports whether flags select some of the tests.
 func partial() bool {
 	for _, name := range []string{"test.run", "test.skip", "test.list", "test.fuzz"} {
 		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
@@ -187,11 +186,11 @@ func partial() bool {
 	return worker != nil && worker.Value.String() == "true"
 }
 
-// What the sandbox's fault garbage sends: as a frame, and as the answer to an HTTP request.
+// What the sandbox's Fault.Garbage sends as a frame and as the answer to an HTTP request.
 const (
 	garbage       = `{"kind":`
 	garbageAnswer = `{"baseURIs":[{"`
 )
 
-// Spoiled reports whether a frame is one that a sandbox sends only on demand, to see what becomes of it.
+// Spoiled reports whether a frame is the sandbox's Fault.Garbage.
 func Spoiled(f Frame) bool { return !f.FromClient && string(f.Data) == garbage }

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-func TestASuiteCountsAndRecords(t *testing.T) {
+func TestSuite_CountsAndRecords(t *testing.T) {
 	const (
 		ask    = `{"kind":"req","id":"1","type":"GetClock"}`
 		answer = `{"kind":"resp","reqId":"1","code":200,"type":".GetClock$Response","body":{"currentTime":1513813587308}}`
@@ -21,7 +21,7 @@ func TestASuiteCountsAndRecords(t *testing.T) {
 	t.Setenv(RecordEnv, dir)
 	s := NewSuite("some")
 	if s.End() == nil {
-		t.Error("no frame at all is no error")
+		t.Error("no error without a frame")
 	}
 	tap := func() *Tap {
 		t.Helper()
@@ -48,8 +48,8 @@ func TestASuiteCountsAndRecords(t *testing.T) {
 	}
 	bad := tap()
 	bad.Check(fromClient(odd))
-	if err := bad.Close(); err == nil || !strings.Contains(err.Error(), "1 of 1 frames are wrong") {
-		t.Errorf("a wrong frame: %v", err)
+	if err := bad.Close(); err == nil || !strings.Contains(err.Error(), "1 of 1 frames are invalid") {
+		t.Errorf("an invalid frame: %v", err)
 	}
 	if s.checked != 4 || s.exempt != 3 {
 		t.Errorf("%d frames checked and %d exempt, want 4 and 3", s.checked, s.exempt)
@@ -69,7 +69,7 @@ func TestASuiteCountsAndRecords(t *testing.T) {
 	}
 }
 
-// silent are the packages whose tests start sandboxes and open no socket: they use its plain HTTP alone.
+// silent are the packages whose tests start sandboxes but open no socket.
 var silent = []string{"internal/swift", "test/faults/audit"}
 
 var (
@@ -78,9 +78,9 @@ var (
 	runsSandbox   = regexp.MustCompile(`lpfileshare-server(?:"|[^\n])*--sandbox\b|^  --sandbox\b`)
 )
 
-// TestEverySandboxIsWatched finds the packages and scripts that start a sandbox, and wants a Suite of each; and the Makefile's
-// list for check-wire to have them all.
-func TestEverySandboxIsWatched(t *testing.T) {
+// TestSuites_CoverEverySandbox finds the packages and scripts that start a sandbox. Each must have a Suite, which must be in the
+// Makefile's list for check-wire.
+func TestSuites_CoverEverySandbox(t *testing.T) {
 	root := filepath.Join("..", "..")
 	starts, suites := map[string]bool{}, map[string]string{} // by folder
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -106,7 +106,7 @@ func TestEverySandboxIsWatched(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if folder == filepath.Join("test", "wire") { // checks its frames by itself
+		if folder == filepath.Join("test", "wire") { // checks its own frames
 			return nil
 		}
 		if isTest && startsSandbox.Match(text) || isScript && runsSandbox.Match(text) {
@@ -121,7 +121,7 @@ func TestEverySandboxIsWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(starts) < 8 {
-		t.Errorf("only %v start sandboxes: are they looked for by another name?", slices.Sorted(maps.Keys(starts)))
+		t.Errorf("only %v start sandboxes; check the search pattern", slices.Sorted(maps.Keys(starts)))
 	}
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if err != nil {
@@ -132,7 +132,7 @@ func TestEverySandboxIsWatched(t *testing.T) {
 	listed := strings.Fields(strings.ReplaceAll(list, `\`, " "))
 	for folder := range starts {
 		if suites[folder] == "" && !slices.Contains(silent, folder) {
-			t.Errorf("%s starts sandboxes, and nobody checks their frames: give it a wire.Suite, or --sandbox-frames and check-frames", folder)
+			t.Errorf("%s starts sandboxes whose frames are not checked; add a wire.Suite, or --sandbox-frames and check-frames", folder)
 		}
 	}
 	for folder, suite := range suites {

@@ -1,13 +1,12 @@
-// Check-frames holds the frames that a server with its sandbox has written (lpfileshare-server --sandbox --sandbox-frames FOLDER)
+// Check-frames checks the frames that a server with a sandbox has written (lpfileshare-server --sandbox --sandbox-frames FOLDER)
 // against the schemas of test/wire.
 //
 //	check-frames -suite NAME [-foreign DIALECT,...] FOLDER
 //
-// It is for scripts that run the server as a process. -foreign names the dialects, consumer and brand, that clients speak there
-// which are not our gateway: theirs are their own. What is checked is recorded as the suite's if LPFILESHARE_RECORD_FRAMES names a
-// folder.
+// It is for scripts that run the server as a process. -foreign lists the dialects (consumer, brand) whose clients are not the server;
+// their own frames are not checked. If LPFILESHARE_RECORD_FRAMES names a folder, the frames are recorded there for the suite.
 //
-// It exits with 1 if there was no frame, or a wrong one.
+// It exits with 1 if there is no frame or an invalid one.
 package main
 
 import (
@@ -23,7 +22,7 @@ import (
 
 func main() {
 	suite := flag.String("suite", "", "`name` of the suite that wrote the frames")
-	foreign := flag.String("foreign", "", "`dialects`, with commas between them, of clients that are not our gateway")
+	foreign := flag.String("foreign", "", "Comma-separated `dialects` whose clients are not the server (none).")
 	flag.Parse()
 	if *suite == "" || flag.NArg() != 1 {
 		flag.Usage()
@@ -35,7 +34,7 @@ func main() {
 	}
 }
 
-// run checks the frames in a folder. Its error is what the exit code stands for.
+// run checks the frames in a folder. The command exits with 1 if it returns an error.
 func run(name string, foreign []string, folder string) error {
 	suite := wire.NewSuite(name)
 	tap, err := suite.Tap()

@@ -56,13 +56,13 @@ func TestRun(t *testing.T) {
 		})
 	}
 	if run("some", nil, filepath.Join(t.TempDir(), "missing")) == nil {
-		t.Error("no folder is no error")
+		t.Error("no error without a folder")
 	}
 	broken := t.TempDir()
 	if err := os.WriteFile(filepath.Join(broken, "frames-1.jsonl"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if run("some", nil, broken) == nil {
-		t.Error("half a line is no error")
+		t.Error("no error for half a line")
 	}
 }

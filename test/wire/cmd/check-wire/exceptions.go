@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// An exception is a difference between LivePerson's schemas and what is known to go over its sockets.
+// An exception is a known difference between LivePerson's schemas and the frames on its sockets.
 type exception struct {
 	name string
-	// reason says why the frame is right and the schema is not; numbers are sections of the wire reference.
+	// reason explains why the frame is correct and the schema is not.
 	reason string
-	// change makes of the frame what the schemas describe, and reports whether there was anything to change.
+	// change converts the frame to what the schemas describe, and reports whether it changed anything.
 	change func(*subject) bool
 }
 
-// exceptions are applied in this order: names first, for what comes later goes by them.
+// exceptions are applied in this order. Names are first, because later exceptions depend on them.
 var exceptions = []exception{
 	{
-		"brand names", "agents' frames have .ams. before their type, and aam for cqm; the schemas know the consumers' names only",
+		"brand names", "types in agents' frames have the prefix .ams., and aam for cqm; the schemas have the consumers' names only",
 		func(s *subject) bool {
 			bare := bareType(s.frame)
 			if rest, ok := strings.CutPrefix(bare, "aam."); ok {
 				bare = "cqm." + rest
 			}
-			// In a list of responses, types do not count.
+			// In a list of responses, types do not matter.
 			if s.dialect != "brand" || s.frame["kind"] == "resp" || bare == s.frame["type"] {
 				return false
 			}
@@ -34,7 +34,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"Send API answer", "the Connector API answers without kind and type, with the code OK, and with strings as msg; the schemas know sockets only",
+		"Send API answer", "the Connector API answers without kind and type, with the code OK, and with strings as msg; the schemas describe sockets only",
 		func(s *subject) bool {
 			body := object(s.frame["body"])
 			if s.dialect != "connector" || s.fromClient || s.frame["code"] != "OK" || body == nil {
@@ -57,7 +57,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"refusal before any request", "the Connector API refuses identities before it reads a request, so there is no id to repeat",
+		"refusal before any request", "the Connector API refuses identities before it parses a request, so there is no id to repeat",
 		func(s *subject) bool {
 			if _, has := s.frame["reqId"]; has || s.dialect != "connector" || s.frame["type"] != ".ReqBody$ErrorResp" {
 				return false
@@ -67,7 +67,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"webhook without subscription", "a webhook is no subscription's; the schema is that of the notification on a socket",
+		"webhook without subscription", "a webhook has no subscription; the schema is that of the notification on a socket",
 		func(s *subject) bool {
 			body := object(s.frame["body"])
 			if _, has := body["subscriptionId"]; has || body == nil || s.dialect != "connector" || s.frame["type"] != "cqm.ExConversationChangeNotification" {
@@ -78,7 +78,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"routing names", "the schemas write routing's notifications with a small letter, agents' sockets with a capital",
+		"routing names", "the schemas have routing notifications in lower case, agents' sockets capitalize them",
 		func(s *subject) bool {
 			switch s.frame["type"] {
 			case "routing.RoutingTaskNotification":
@@ -92,7 +92,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"keep-alive of a consumer", "GetClock and KeepAlive are documented for consumers and stand in the agents' schema only",
+		"keep-alive of a consumer", "GetClock and KeepAlive are documented for consumers but are in the agents' schema only",
 		func(s *subject) bool {
 			if s.root != consumerRequests || (s.frame["type"] != "GetClock" && s.frame["type"] != "KeepAlive") {
 				return false
@@ -102,7 +102,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"file URL for an agent", "agents ask for file URLs too; the requests stand in the consumers' schema only",
+		"file URL for an agent", "agents request file URLs too; the requests are in the consumers' schema only",
 		func(s *subject) bool {
 			if s.root != agentRequests || !strings.HasPrefix(bareType(s.frame), "ms.GenerateURLFor") {
 				return false
@@ -112,11 +112,11 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"request without schema", "LivePerson published no schema for this request: only its envelope is checked",
+		"request without schema", "LivePerson published no schema for this request; only its envelope is checked",
 		func(s *subject) bool {
 			switch bareType(s.frame) {
 			case "userprofile.SetUserProfile", "routing.UpdateRoutingTaskSubscription", "ms.token.GenerateDownloadToken":
-			case "userprofile.GetUserProfile": // described for a string as the body only
+			case "userprofile.GetUserProfile": // described with a string as the body only
 				if _, ok := s.frame["body"].(map[string]any); !ok {
 					return false
 				}
@@ -139,7 +139,7 @@ var exceptions = []exception{
 		func(s *subject) bool { return s.fromClient && numberToText(object(s.frame["body"]), "fileSize") },
 	},
 	{
-		"file type in a URL request", "PDF, TXT, DOCX, XLSX and PPTX came later than the schema",
+		"file type in a URL request", "PDF, TXT, DOCX, XLSX and PPTX are newer than the schema",
 		func(s *subject) bool {
 			return s.fromClient && replaceOneOf(object(s.frame["body"]), "fileType", "JPG", "PDF", "TXT", "DOCX", "XLSX", "PPTX", "IMG")
 		},
@@ -153,7 +153,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"no caption", "the schema requires one, the pages do not",
+		"no caption", "the schema requires one, the documentation does not",
 		func(s *subject) bool {
 			return forEvents(s, func(event map[string]any) bool {
 				message := object(event["message"])
@@ -166,7 +166,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"rich content", "all code has it in content, the schema in message",
+		"rich content", "all clients have it in content, the schema in message",
 		func(s *subject) bool {
 			return forEvents(s, func(event map[string]any) bool {
 				if event["type"] != "RichContentEvent" || event["content"] == nil {
@@ -179,7 +179,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"features", "FILE_SHARING, QUICK_REPLIES and MULTI_DIALOG came later than the schema's list",
+		"features", "FILE_SHARING, QUICK_REPLIES and MULTI_DIALOG are newer than the schema's list",
 		func(s *subject) bool {
 			changed := false
 			for _, header := range array(s.frame["headers"]) {
@@ -197,7 +197,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"one conversationField", "a bare element may stand for an array of one",
+		"one conversationField", "a single element may stand for an array of one",
 		func(s *subject) bool {
 			body := object(s.frame["body"])
 			field := object(body["conversationField"])
@@ -209,7 +209,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"DialogChange", "the documented way to close one dialog stands in no schema",
+		"DialogChange", "the documented way to close one dialog is in no schema",
 		func(s *subject) bool {
 			fields := array(object(s.frame["body"])["conversationField"])
 			changed := false
@@ -223,7 +223,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"OCCUPIED", "an availability that node-agent-sdk knows and the schema does not",
+		"OCCUPIED", "an availability that node-agent-sdk uses and the schema lacks",
 		func(s *subject) bool {
 			if replaceOneOf(object(s.frame["body"]), "availability", "AWAY", "OCCUPIED") {
 				return true
@@ -236,7 +236,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"answer without body", "a printed subscribe answer has none",
+		"answer without body", "a documented answer to a subscription has none",
 		func(s *subject) bool {
 			typ, _ := s.frame["type"].(string)
 			if _, has := s.frame["body"]; has || !strings.Contains(typ, "GenericSubscribe") {
@@ -247,7 +247,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"messages asked for", "the answer to QueryMessages stands in no schema: its body is checked as the notification that it could have been",
+		"messages asked for", "the answer to QueryMessages is in no schema; its body is checked as a notification",
 		func(s *subject) bool {
 			changes, ok := s.frame["body"].([]any)
 			if !ok || s.frame["type"] != ".ams.ms.QueryMessages$Response" || s.frame["code"] != json.Number("200") {
@@ -261,7 +261,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"OnlineEventDistribution", "agents get single messages under this name, which stands in no schema: checked as a notification of one message",
+		"OnlineEventDistribution", "agents get single messages with this type, which is in no schema; checked as a notification of one message",
 		func(s *subject) bool {
 			if s.dialect != "brand" || bareType(s.frame) != "ms.OnlineEventDistribution" {
 				return false
@@ -314,7 +314,7 @@ var exceptions = []exception{
 		},
 	},
 	{
-		"roles", "AGENT, READER and CONTROLLER are documented and not in the schema",
+		"roles", "AGENT, READER and CONTROLLER are documented but not in the schema",
 		func(s *subject) bool {
 			return forConversations(s, func(details map[string]any) bool {
 				changed := false
@@ -327,7 +327,7 @@ var exceptions = []exception{
 	},
 }
 
-// asMessages makes the frame a notification of messages.
+// asMessages converts the frame to a notification of messages.
 func (s *subject) asMessages(changes []any) {
 	s.frame = map[string]any{
 		"kind": "notification", "type": "ms.MessagingEventNotification", "body": map[string]any{"changes": changes},
@@ -335,7 +335,7 @@ func (s *subject) asMessages(changes []any) {
 	s.root = consumerNotifications
 }
 
-// forEvents changes the events that a frame publishes or tells of.
+// forEvents changes the events that a frame publishes or reports.
 func forEvents(s *subject, change func(event map[string]any) bool) bool {
 	body := object(s.frame["body"])
 	changed := change(object(body["event"]))
@@ -349,7 +349,7 @@ func forEvents(s *subject, change func(event map[string]any) bool) bool {
 	return changed
 }
 
-// forConversations changes the details of the conversations that a notification tells of.
+// forConversations changes the details of the conversations in a notification.
 func forConversations(s *subject, change func(details map[string]any) bool) bool {
 	changed := false
 	for _, c := range array(object(s.frame["body"])["changes"]) {
@@ -359,7 +359,7 @@ func forConversations(s *subject, change func(details map[string]any) bool) bool
 	return changed
 }
 
-// replaceOneOf gives a member another value if it has one of some. A nil object has none.
+// replaceOneOf replaces the value of a member if it is one of several. A nil object has no members.
 func replaceOneOf(m map[string]any, name, with string, some ...string) bool {
 	if was, ok := m[name].(string); !ok || !slices.Contains(some, was) {
 		return false
@@ -368,7 +368,7 @@ func replaceOneOf(m map[string]any, name, with string, some ...string) bool {
 	return true
 }
 
-// numberToText makes a whole number a string of its digits.
+// numberToText converts an integer to a string.
 func numberToText(m map[string]any, name string) bool {
 	n, ok := m[name].(json.Number)
 	if !ok || strings.Trim(n.String(), "0123456789") != "" {
@@ -378,7 +378,7 @@ func numberToText(m map[string]any, name string) bool {
 	return true
 }
 
-// bareType is a frame's type without what agents' sockets put before it.
+// bareType returns a frame's type without the prefix of agents' sockets.
 func bareType(frame map[string]any) string {
 	typ, _ := frame["type"].(string)
 	if rest, ok := strings.CutPrefix(typ, ".ams."); ok {

@@ -1,13 +1,13 @@
-// Check-wire holds recorded frames against the JSON Schemas that LivePerson publishes.
+// Check-wire checks recorded frames against the JSON Schemas that LivePerson publishes.
 //
 //	check-wire -schemas FOLDER [-frames FOLDER] SUITE...
 //
-// The schemas' folder is laid out as LivePerson's "assets/schema"; the frames' has one of each suite, which a wire.Suite wrote. Some true
-// frames fail, because the schemas differ from what LivePerson's services and clients do: each such difference stands in a
-// table, with its reason, as a change that makes of the frame what the schemas describe. A frame that fails is explained if it
-// passes once changed so, and in no other way.
+// The schemas' folder has the layout of LivePerson's "assets/schema". The frames' folder has a folder for each suite, written by a
+// wire.Suite. Some correct frames fail because the schemas differ from LivePerson's services and clients. A table lists each such
+// difference, with the reason, as a change that converts the frame to what the schemas describe. A failing frame is explained if it
+// passes after such changes.
 //
-// It exits with 1 if there was no frame of a suite, or one that failed without explanation.
+// It exits with 1 if a suite has no frame, or a frame fails without an explanation.
 package main
 
 import (
@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-// run checks the frames of the suites and prints what came of it. Its error is what the exit code stands for.
+// run checks the frames of the suites and prints the result. The command exits with 1 if it returns an error.
 func run(schemas, frames string, suites []string, out io.Writer) error {
 	p, err := load(schemas)
 	if err != nil {
@@ -63,14 +63,14 @@ func run(schemas, frames string, suites []string, out io.Writer) error {
 	t.print(out)
 	switch {
 	case len(silent) > 0:
-		return fmt.Errorf("no frames were checked of %s: record some first", strings.Join(silent, ", "))
+		return fmt.Errorf("no frames of %s; record some first", strings.Join(silent, ", "))
 	case t.unexplained > 0:
-		return fmt.Errorf("%d frames fail and nothing explains them", t.unexplained)
+		return fmt.Errorf("%d frames fail without an explanation", t.unexplained)
 	}
 	return nil
 }
 
-// A verdict is what became of one frame.
+// A verdict is the result for one frame.
 type verdict struct {
 	kind     string   // dialect, direction and type
 	reasons  []string // names of the exceptions that explain a failure
@@ -136,7 +136,7 @@ func (t *tally) print(out io.Writer) {
 	_, _ = fmt.Fprintf(out, "check-wire: %d frames checked, %d explained exceptions, %d unexplained\n", t.frames, t.explained, t.unexplained)
 }
 
-// shorten is s on one line, of bearable length.
+// shorten returns s on one line of limited length.
 func shorten(s string, most int) string {
 	s = strings.Join(strings.Fields(s), " ")
 	if len(s) > most {

@@ -11,7 +11,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// schemas is a folder of our own, laid out as LivePerson's, with the same faults and as strict where these tests look.
+// schemas is a folder with the layout and the faults of LivePerson's, and as strict where these tests need it.
 const schemas = "testdata/schemas"
 
 const path = `"relativePath":"/v1/AUTH_a/12345678/x.JPG"`
@@ -42,7 +42,7 @@ func conversations(typ, participants string) string {
 		`"conversationDetails":{"metaDataLastUpdateTs":1,"participants":` + participants + `}}}]}}`
 }
 
-func TestVerdicts(t *testing.T) {
+func TestCheck_Verdicts(t *testing.T) {
 	p, err := load(schemas)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func TestVerdicts(t *testing.T) {
 		{"JPEG", client("consumer", publish(file(`"caption":"",`+path+`,"fileType":"JPEG"`))), []string{"file type in a message"}, false},
 		{"EXE", client("consumer", publish(file(`"caption":"",`+path+`,"fileType":"EXE"`))), nil, true},
 		{"JPEG without caption", client("consumer", publish(file(path+`,"fileType":"JPEG"`))), []string{"file type in a message", "no caption"}, false},
-		{"JPEG told of", server("consumer", `{"kind":"notification","type":"ms.MessagingEventNotification","body":{"changes":[{`+number+telling(file(`"caption":"",`+path+`,"fileType":"JPEG"`))+`}]}}`), []string{"file type in a message"}, false},
+		{"JPEG in a notification", server("consumer", `{"kind":"notification","type":"ms.MessagingEventNotification","body":{"changes":[{`+number+telling(file(`"caption":"",`+path+`,"fileType":"JPEG"`))+`}]}}`), []string{"file type in a message"}, false},
 		{"no path", client("consumer", publish(file(`"caption":"","fileType":"JPG"`))), nil, true},
 		{"features", client("consumer", `{"kind":"req","id":"1","type":"InitConnection","headers":[{"features":["PHOTO_SHARING","FILE_SHARING"]}]}`), []string{"features"}, false},
 		{"a feature nobody knows", client("consumer", `{"kind":"req","id":"1","type":"InitConnection","headers":[{"features":["FILE_SHARING","FLYING"]}]}`), nil, true},
@@ -155,7 +155,7 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := run(schemas, dir, []string{"one", "another"}, io.Discard); err == nil {
-			t.Errorf("%s: a suite without frames is no error", c.name)
+			t.Errorf("%s: no error for a suite without frames", c.name)
 		}
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		if last := lines[len(lines)-1]; last != c.lastLine {
@@ -163,14 +163,14 @@ func TestRun(t *testing.T) {
 		}
 	}
 	if run(schemas, t.TempDir(), []string{"missing"}, &strings.Builder{}) == nil {
-		t.Error("no folder of frames is no error")
+		t.Error("no error without a folder of frames")
 	}
 }
 
-// TestSchemasThatCannotBe shows that a fault that is not known is not mended.
-func TestSchemasThatCannotBe(t *testing.T) {
+// TestLoad_Errors expects that unknown faults of schemas are errors.
+func TestLoad_Errors(t *testing.T) {
 	if _, err := load(filepath.Join(t.TempDir(), "missing")); err == nil {
-		t.Error("a missing folder loads")
+		t.Error("no error for a missing folder")
 	}
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(schemas)); err != nil {
@@ -181,15 +181,15 @@ func TestSchemasThatCannotBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := load(dir); err == nil {
-		t.Error("a type that there is not loads")
+		t.Error("no error for an unknown type")
 	}
 }
 
-func TestExceptionsAreDistinct(t *testing.T) {
+func TestExceptions_Distinct(t *testing.T) {
 	seen := map[string]bool{}
 	for _, e := range exceptions {
 		if e.name == "" || e.reason == "" || seen[e.name] {
-			t.Errorf("exception %q has no name or reason, or is there twice", e.name)
+			t.Errorf("exception %q has no name or reason, or occurs twice", e.name)
 		}
 		seen[e.name] = true
 	}

@@ -13,10 +13,10 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// base is where LivePerson's files are for the compiler.
+// base is the address of LivePerson's files for the compiler.
 const base = "liveperson:///"
 
-// The schemas that frames are held against. ms/queryMessages.json stands in no list of requests.
+// The schemas for frames. ms/queryMessages.json is in no list of requests.
 const (
 	consumerRequests      = "ws/consumerRequests.json"
 	consumerResponses     = "ws/consumerResponses.json"
@@ -28,8 +28,8 @@ const (
 	anyRequest            = "infra/req.json"
 )
 
-// bodies are the schemas of answers' bodies. The lists of responses take nearly any object, so a body whose schema is known by
-// the answer's type is held against that too.
+// bodies are the schemas of answers' bodies by type of answer. The lists of responses accept nearly any object, so these bodies are
+// checked separately.
 var bodies = map[string]string{
 	"cm.RequestConversationResponse":       "cm/consumerRequestConversationResp.json",
 	"cqm.SubscribeExConversationsResponse": "aam/subscribeExConversationsResp.json",
@@ -39,10 +39,10 @@ var bodies = map[string]string{
 	"StringResponse":                       "infra/stringRespBody.json",
 }
 
-// published is LivePerson's schemas, by file.
+// published has LivePerson's schemas by file.
 type published map[string]*jsonschema.Schema
 
-// load compiles what is needed of the schemas in a folder.
+// load compiles the needed schemas in a folder.
 func load(folder string) (published, error) {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
@@ -50,7 +50,7 @@ func load(folder string) (published, error) {
 	}
 	defer func() { _ = root.Close() }()
 	c := jsonschema.NewCompiler()
-	c.DefaultDraft(jsonschema.Draft4) // three files say so, the others say nothing
+	c.DefaultDraft(jsonschema.Draft4) // declared by three files, the others declare none
 	c.UseLoader(loader{root})
 	p := published{}
 	names := []string{
@@ -68,10 +68,10 @@ func load(folder string) (published, error) {
 	return p, nil
 }
 
-// A loader reads schemas and mends, in memory, what keeps them from being compiled.
+// A loader reads schemas and repairs, in memory, the faults that prevent their compilation.
 type loader struct{ root *os.Root }
 
-// Load reads the file that an address stands for.
+// Load reads the file at an address.
 func (l loader) Load(url string) (any, error) {
 	name, ok := strings.CutPrefix(url, base)
 	if !ok {
@@ -86,13 +86,13 @@ func (l loader) Load(url string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mend := repairs[name]; mend != nil {
-		visit(doc, mend)
+	if repair := repairs[name]; repair != nil {
+		visit(doc, repair)
 	}
 	return doc, nil
 }
 
-// repairs are the known faults of LivePerson's files, as what to do with each object in them.
+// repairs correct the known faults of LivePerson's files. Each is applied to every object in them.
 var repairs = map[string]func(map[string]any){
 	// A type of draft-03.
 	"ms/HostedFile.json": func(m map[string]any) {
@@ -112,7 +112,7 @@ var repairs = map[string]func(map[string]any){
 			delete(m, "required")
 		}
 	},
-	// Names of files in another case than the files'.
+	// File names in another case than the files have.
 	agentRequests: func(m map[string]any) {
 		switch m["$ref"] {
 		case "../cm/AgentRequestConversation.json":
@@ -138,7 +138,7 @@ func visit(v any, f func(map[string]any)) {
 	}
 }
 
-// A subject is a frame, and the schema that it is to be held against.
+// A subject is a frame with its schema.
 type subject struct {
 	fromClient bool
 	dialect    string
@@ -146,7 +146,7 @@ type subject struct {
 	root       string
 }
 
-// newSubject reads a frame and finds its schema.
+// newSubject parses a frame and finds its schema.
 func newSubject(f wire.Frame) (*subject, error) {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(f.Data))
 	if err != nil {
@@ -177,7 +177,7 @@ func newSubject(f wire.Frame) (*subject, error) {
 	return s, nil
 }
 
-// kind names the frame in the table.
+// kind returns the name of the frame's kind in the table.
 func (s *subject) kind() string {
 	direction := "from server"
 	if s.fromClient {
@@ -190,7 +190,7 @@ func (s *subject) kind() string {
 	return fmt.Sprintf("%s %s %s", s.dialect, direction, typ)
 }
 
-// validate holds a subject against its schema, and an answer's body against the body's own.
+// validate checks a subject against its schema, and the body of an answer against its own.
 func (p published) validate(s *subject) error {
 	if err := p[s.root].Validate(s.frame); err != nil {
 		return err
@@ -202,7 +202,7 @@ func (p published) validate(s *subject) error {
 	return nil
 }
 
-// check gives the verdict on a frame.
+// check returns the verdict on a frame.
 func (p published) check(f wire.Frame) verdict {
 	v := verdict{kind: f.Dialect + " unreadable", evidence: f.Data}
 	s, err := newSubject(f)
@@ -220,7 +220,7 @@ func (p published) check(f wire.Frame) verdict {
 	return v
 }
 
-// explain finds the exceptions that a failing frame needs to pass, no more of them than it needs; nil if none help.
+// explain returns a minimal list of the exceptions with which a failing frame passes, or nil if it does not.
 func (p published) explain(f wire.Frame) []string {
 	all, pass := p.passesWith(f, nil)
 	if !pass {
@@ -236,7 +236,7 @@ func (p published) explain(f wire.Frame) []string {
 	return needed
 }
 
-// passesWith applies every exception but some, and tells which had something to change and whether the frame passes then.
+// passesWith applies all exceptions except some. It returns those that changed the frame, and whether the frame passes.
 func (p published) passesWith(f wire.Frame, without []string) (applied []string, pass bool) {
 	s, err := newSubject(f)
 	if err != nil {
