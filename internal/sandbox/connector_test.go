@@ -437,9 +437,13 @@ func TestConnector_Faults(t *testing.T) {
 	s := start(t, Options{})
 	joe := patronOf(t, s, "joe")
 	conv := joe.conversation()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 300 * time.Millisecond}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	publish := func(text string, f Fault) (*http.Response, error) {
 		f.Count = 1
+		client.Timeout = patience
+		if f.Mute {
+			client.Timeout = time.Second // long enough to process the request
+		}
 		s.Inject(f)
 		req, err := http.NewRequest("POST", s.URL()+sendPath, strings.NewReader(`{"kind":"req","id":"1","type":"ms.PublishEvent","body":`+textEvent(conv, text)+`}`))
 		if err != nil {

@@ -155,9 +155,13 @@ func TestFaults_Upgrade(t *testing.T) {
 func TestFaults_HTTP(t *testing.T) {
 	s := start(t, Options{})
 	url := s.URL() + "/api/account/" + acct + "/signup"
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 300 * time.Millisecond}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	try := func(f Fault) (*http.Response, error) {
 		f.On, f.Count = "http:signup", 1
+		client.Timeout = patience
+		if f.Mute {
+			client.Timeout = 300 * time.Millisecond
+		}
 		s.Inject(f)
 		resp, err := client.Post(url, "", nil)
 		if err == nil {

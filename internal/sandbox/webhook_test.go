@@ -269,17 +269,19 @@ func TestWebhooks_RepeatByCount(t *testing.T) {
 }
 
 func TestWebhooks_Timeout(t *testing.T) {
-	s := start(t, quick(Options{WebhookTimeout: 100 * time.Millisecond}))
+	s := start(t, quick(Options{WebhookTimeout: 500 * time.Millisecond}))
 	repeated := make(chan struct{})
+	release := sync.OnceFunc(func() { close(repeated) })
 	e := listen(t, func(n int, _ string) int {
 		if n == 1 {
 			<-repeated // the first answer comes after the timeout has caused a second attempt
 		} else {
-			close(repeated)
+			release()
 		}
 		return 200
 	})
-	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Minute})
+	t.Cleanup(release)
+	setWebhooks(t, s, Webhooks{Endpoints: map[string]Webhook{connector.WebhookContent: {Endpoint: e.URL}}, Retention: time.Hour})
 	joe := patronOf(t, s, "joe")
 	joe.say(joe.conversation(), "slow")
 	e.await(t, 2)
