@@ -102,7 +102,7 @@ func TestWatch_Sandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, w := range map[string]*Watch{"the conversation's": w, "of all": all} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		e, err := w.Next(ctx)
 		cancel()
 		if err != nil || e.File.StoragePath != path {
