@@ -195,9 +195,9 @@ func (w *world) consumer() consumer {
 	if w.connector {
 		w.mu.Lock()
 		w.consumers++
-		external := fmt.Sprintf("shopper-%d", w.consumers)
+		external := fmt.Sprintf("consumer-%d", w.consumers)
 		w.mu.Unlock()
-		return consumer{c.As(lpfileshare.ExternalConsumerID(external)), external, shopperID(external)}
+		return consumer{c.As(lpfileshare.ExternalConsumerID(external)), external, externalID(external)}
 	}
 	in, err := harness.SignUp(w.t.Context(), c, account)
 	if err != nil {

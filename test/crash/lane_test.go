@@ -31,7 +31,7 @@ const (
 	replicas = 3 // servers, and NATS nodes
 )
 
-// The servers' patience. What is held is struck within a second; a publication is taken over after both of these.
+// The servers' timeouts. What is held is struck within a second; a publication is taken over after both of these.
 const (
 	lpTimeout = 3 * time.Second
 	settle    = time.Second
@@ -141,7 +141,7 @@ func openLane(dir string) (_ *lane, err error) {
 	if l.bucket, err = jetstream.New(l.conn); err != nil {
 		return l, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), caseTimeout)
 	defer cancel()
 	for { // the nodes have to choose a leader first, and what one is asked before is not answered
 		try, done := context.WithTimeout(ctx, time.Second)

@@ -190,7 +190,7 @@ func stopped(ctx context.Context, u *held) error {
 		return err
 	}
 	// When the stopped server's call has ended, it does nothing more for the upload.
-	ctx, cancel := context.WithTimeout(ctx, patience/2)
+	ctx, cancel := context.WithTimeout(ctx, caseTimeout/2)
 	defer cancel()
 	if err := p.Logs.Wait(ctx, 1, "finished call", "grpc.method=Upload"); err != nil {
 		return fmt.Errorf("the stopped server's call does not end: %w\n%s", err, p.Logs.Tail())

@@ -49,8 +49,8 @@ const (
 	// fewest is how many cases a cell must have, and fewestInAll how many the table must.
 	fewest      = 3
 	fewestInAll = 1000
-	// patience bounds one case.
-	patience = 90 * time.Second
+	// caseTimeout bounds one case.
+	caseTimeout = 90 * time.Second
 	// firstTry is the deadline that a caller sets itself, before it asks again what became of the upload.
 	firstTry = 15 * time.Second
 )
@@ -280,7 +280,7 @@ func run(t *testing.T, m *messenger, todo []*trial, lanes int) ([]result, audit.
 // auditor has to say comes later.
 func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
 	defer cancel()
 	l.server.Logs.Reset()
 	r := result{trial: t}
@@ -586,8 +586,8 @@ func printSlowest(results []result) {
 func printReport(r audit.Report) {
 	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d of them after LP_PUBLISH_UNCONFIRMED, %d refused, %d unconfirmed and not there), %d downloads, %d watches\n",
 		r.Uploads, r.Acknowledged, r.Late, r.Refused, r.Unconfirmed, r.Downloads, r.Watches)
-	fmt.Fprintf(&summary, "refused but published %d, other bytes %d, unsettled %d, strangers %d, misdelivered %d; altered on a leg without TLS %d\n",
-		r.Count(audit.RefusedPublished), r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Stranger),
+	fmt.Fprintf(&summary, "refused but published %d, other bytes %d, unsettled %d, unclaimed %d, misdelivered %d; altered on a leg without TLS %d\n",
+		r.Count(audit.RefusedPublished), r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Unclaimed),
 		r.Count(audit.Misdelivered), r.Altered)
 	orphans := 0
 	for _, why := range slices.Sorted(maps.Keys(r.Orphans)) {

@@ -24,7 +24,7 @@ const (
 	accountPath = harness.AccountPath
 )
 
-// The server's patience, short. A socket that was lost is opened again within a second, so a call must wait for longer.
+// The server's timeouts, short. A socket that was lost is opened again within a second, so a call must wait for longer.
 const (
 	lpTimeout   = 1500 * time.Millisecond
 	settle      = 500 * time.Millisecond

@@ -404,7 +404,7 @@ func newTrial(m *messenger, st *state, d deed, seed uint64, s, k, v int) *trial 
 		f.Kind = proxy.Finish
 	case "delay":
 		f.Kind, f.For = proxy.Delay, time.Duration(50+50*v)*time.Millisecond
-	case "stall": // shorter and longer than the server's patience
+	case "stall": // shorter and longer than the server's timeout
 		f.Kind, f.For = proxy.Stall, [...]time.Duration{600 * time.Millisecond, lpTimeout + 200*time.Millisecond, lpTimeout + settle}[v%3]
 	case "truncate":
 		f.Kind, f.Length = proxy.Truncate, [...]int64{1, 2, 5, 100, 0}[v%5]

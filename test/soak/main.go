@@ -53,8 +53,8 @@ func main() {
 	}
 }
 
-// A house is the server, what it talks to, and the proxies between.
-type house struct {
+// A rig is the server, its sandbox, and the proxies between them.
+type rig struct {
 	sb                    *sandbox.Sandbox
 	socket, store, caller *proxy.Proxy
 	server                *process.Process
@@ -62,7 +62,7 @@ type house struct {
 	dir                   string
 }
 
-func (h *house) close() error {
+func (h *rig) close() error {
 	var err error
 	if h.server != nil && !h.server.Over() {
 		if err = h.server.Stop(); err != nil {
@@ -82,8 +82,8 @@ func (h *house) close() error {
 }
 
 // build starts everything. The caller closes it, even after an error.
-func build() (_ *house, err error) {
-	h := &house{}
+func build() (_ *rig, err error) {
+	h := &rig{}
 	if h.dir, err = os.MkdirTemp("", "lpfileshare-soak"); err != nil {
 		return h, err
 	}
@@ -128,10 +128,10 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 
 	var work sync.WaitGroup
 	m := &meter{}
-	crowd := make([]*worker, workers)
-	for n := range crowd {
-		crowd[n] = newWorker(h, m, seed, n)
-		work.Go(func() { crowd[n].run(until, all) })
+	fleet := make([]*worker, workers)
+	for n := range fleet {
+		fleet[n] = newWorker(h, m, seed, n)
+		work.Go(func() { fleet[n].run(until, all) })
 	}
 	var trouble sync.WaitGroup
 	trouble.Go(func() { makeTrouble(until, h, m, seed) })
@@ -146,7 +146,7 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 	}
 
 	var record audit.Record
-	for _, w := range crowd {
+	for _, w := range fleet {
 		record.Uploads, record.Downloads = append(record.Uploads, w.record.Uploads...), append(record.Downloads, w.record.Downloads...)
 		if w.err != nil {
 			err = errors.Join(err, w.err)
@@ -181,8 +181,8 @@ func tell(r audit.Report) error {
 		orphans += r.Orphans[why]
 		fmt.Printf("orphans: %d %s\n", r.Orphans[why], why)
 	}
-	fmt.Printf("audited: %d uploads, acknowledged %d, refused %d; %d downloads; orphans %d; unsettled %d, other bytes %d, strangers %d\n",
-		r.Uploads, r.Acknowledged, r.Refused, r.Downloads, orphans, r.Count(audit.Unsettled), r.Count(audit.OtherBytes), r.Count(audit.Stranger))
+	fmt.Printf("audited: %d uploads, acknowledged %d, refused %d; %d downloads; orphans %d; unsettled %d, other bytes %d, unclaimed %d\n",
+		r.Uploads, r.Acknowledged, r.Refused, r.Downloads, orphans, r.Count(audit.Unsettled), r.Count(audit.OtherBytes), r.Count(audit.Unclaimed))
 	fmt.Printf("lost %d, doubled %d, refused but published %d\n", r.Count(audit.Lost), r.Count(audit.Doubled), r.Count(audit.RefusedPublished))
 	for n, f := range r.Findings {
 		if n == 20 {

@@ -43,7 +43,7 @@ var columns = [...]struct {
 }
 
 // watch samples until ctx ends.
-func watch(ctx context.Context, h *house, m *meter) ([]sample, error) {
+func watch(ctx context.Context, h *rig, m *meter) ([]sample, error) {
 	begun := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -60,7 +60,7 @@ func (m *meter) take() (uploads, downloads []time.Duration) {
 
 // A worker uploads and downloads, one at a time, as one consumer after another.
 type worker struct {
-	h      *house
+	h      *rig
 	m      *meter
 	n      int
 	rng    *rand.Rand
@@ -74,7 +74,7 @@ type worker struct {
 	files          []audit.Upload // of this consumer
 }
 
-func newWorker(h *house, m *meter, seed uint64, n int) *worker {
+func newWorker(h *rig, m *meter, seed uint64, n int) *worker {
 	return &worker{h: h, m: m, n: n, rng: rand.New(rand.NewPCG(seed, uint64(n)))}
 }
 
@@ -218,7 +218,7 @@ func definite(err error) bool {
 }
 
 // makeTrouble makes some every quarter of a second.
-func makeTrouble(ctx context.Context, h *house, m *meter, seed uint64) {
+func makeTrouble(ctx context.Context, h *rig, m *meter, seed uint64) {
 	var armed []*proxy.Armed
 	clear := func() {
 		h.sb.ClearFaults()
