@@ -172,7 +172,7 @@ func (w *world) logged(words ...string) {
 	}
 }
 
-// dial connects to the server as nobody.
+// dial returns a client without an identity.
 func (w *world) dial() *lpfileshare.Client {
 	w.t.Helper()
 	c, err := lpfileshare.Dial(w.grpc)

@@ -366,11 +366,11 @@ func (u *held) again(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	return u.hear(u.send(ctx, c))
+	return u.record(u.send(ctx, c))
 }
 
-// hear notes what a caller was entry.
-func (u *held) hear(f *pb.File, err error) error {
+// record keeps the result of a call.
+func (u *held) record(f *pb.File, err error) error {
 	if err != nil {
 		u.errs = append(u.errs, err.Error())
 		return err
@@ -388,7 +388,7 @@ func (u *held) settle(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the caller gets no answer: %w", ctx.Err())
 	}
-	err := u.hear(o.file, o.err)
+	err := u.record(o.file, o.err)
 	for range 3 {
 		if err == nil || harness.Definite(err) {
 			break

@@ -118,7 +118,7 @@ func openLane(dir string) (_ *lane, err error) {
 	}
 	for i := range replicas {
 		n := &node{name: fmt.Sprintf("node-%d", i), url: fmt.Sprintf("nats://127.0.0.1:%d", clients[i])}
-		// Nodes do not tell clients of each other: they would be reached past the proxies.
+		// Nodes do not advertise each other: clients would reach them past the proxies.
 		n.args = []string{
 			"--name", n.name, "-a", "127.0.0.1", "-p", fmt.Sprint(clients[i]), "-js", "-sd", filepath.Join(dir, n.name),
 			"--cluster_name", filepath.Base(dir), "--cluster", all[i], "--routes", strings.Join(all, ","), "--no_advertise",
@@ -239,7 +239,7 @@ func (l *lane) isWhole(ctx context.Context) error {
 	return nil
 }
 
-// cluster is what NATS says of the bucket's nodes.
+// cluster returns the state of the bucket's nodes.
 func (l *lane) cluster(ctx context.Context) (*jetstream.ClusterInfo, error) {
 	s, err := l.bucket.Stream(ctx, stream)
 	if err != nil {

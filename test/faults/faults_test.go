@@ -144,7 +144,7 @@ func testOver(t *testing.T, m *messenger) ([]result, string) {
 		todo, lanes = sample(todo), 16
 	}
 	lanes = setting("LANES", lanes)
-	// The slowest cases first, or the last lane works alone: a caller that hears nothing waits for its own deadline.
+	// The slowest cases first, or the last lane works alone: a caller that gets no response waits for its own deadline.
 	slices.SortStableFunc(todo, func(a, b *trial) int { return cmp.Compare(b.silent(), a.silent()) })
 	if only := os.Getenv("LPFILESHARE_FAULTS_ONLY"); only != "" { // to look into some of them
 		todo = slices.DeleteFunc(todo, func(t *trial) bool { return !strings.Contains(t.name(), only) })
@@ -345,13 +345,13 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 		r.said = err.Error()
 	}
 	if struck == nil || !struck() {
-		return r, fmt.Errorf("the fault did not strike; the caller heard: %v", err)
+		return r, fmt.Errorf("the fault did not strike; the caller got: %v", err)
 	}
 	if err := t.over.settle(ctx, l); err != nil {
 		return r, err
 	}
 	if t.sure && err != nil && !(t.open && unconfirmed(t.over, err)) {
-		return r, fmt.Errorf("the caller must succeed, and heard: %w", err)
+		return r, fmt.Errorf("the caller must succeed, and got: %w", err)
 	}
 	return r, nil
 }
@@ -445,7 +445,7 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 	return err
 }
 
-// unconfirmed tells an error that is the last word there is, unless a webhook comes: LivePerson cannot be asked.
+// unconfirmed reports whether an error is final unless a webhook arrives: the Connector API cannot be asked.
 func unconfirmed(over *messenger, err error) bool {
 	return over.hooked() && lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED
 }

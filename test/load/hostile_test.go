@@ -253,7 +253,7 @@ func TestHostile_FrameFloods(t *testing.T) {
 	before := s.settled(t, 1)
 	for _, flood := range []struct {
 		name string
-		// send floods a connection until it is done or the connection is over, and tells how much it sent.
+		// send floods a connection until it is done or the connection is over, and returns how much it sent.
 		send func(c *rawConn) (sent string, err error)
 	}{
 		{"a header without an end", func(c *rawConn) (string, error) {

@@ -204,7 +204,7 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 	}
 }
 
-// isOver tells whether an error of a connection says that the other side ended it.
+// isOver reports whether an error of a connection says that the other side ended it.
 func isOver(err error) bool {
 	return err != nil && (errors.Is(err, io.EOF) || strings.Contains(err.Error(), "reset") || strings.Contains(err.Error(), "broken pipe"))
 }

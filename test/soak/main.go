@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 	"github.com/lpfileshare/lpfileshare/test/process"
 )
 
@@ -57,8 +57,7 @@ func main() {
 type rig struct {
 	sb                    *sandbox.Sandbox
 	socket, store, caller *proxy.Proxy
-	server                *process.Process
-	addr, debug           string
+	server                *harness.Server
 	dir                   string
 }
 
@@ -101,16 +100,13 @@ func build() (_ *rig, err error) {
 	if h.store, err = proxy.Listen(at, proxy.HTTP); err != nil {
 		return h, err
 	}
-	var found []string
-	h.server, found, err = process.Start(regexp.MustCompile(`msg=ready grpc=(\S+) .*\bdebug=(\S+)`), binary,
-		"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--data-dir="+filepath.Join(h.dir, "data"), "--log-level=warn",
-		"--domain-api="+h.sb.URL(), "--lp-plain-http", "--domain=asyncMessagingEnt="+h.socket.Addr(), "--domain=swift="+h.store.Addr(),
-		"--documents", "--lp-timeout=3s", "--settle=1s", "--store-stall=3s", "--session-idle=30s", "--drain-time=5s")
+	h.server, err = harness.Start(harness.Binary(binary), append(harness.Before(h.sb), "--debug-listen=127.0.0.1:0", "--data-dir="+filepath.Join(h.dir, "data"), "--log-level=warn",
+		"--domain=asyncMessagingEnt="+h.socket.Addr(), "--domain=swift="+h.store.Addr(),
+		"--documents", "--lp-timeout=3s", "--settle=1s", "--store-stall=3s", "--session-idle=30s", "--drain-time=5s")...)
 	if err != nil {
 		return h, err
 	}
-	h.addr, h.debug = found[1], found[2]
-	h.caller, err = proxy.Listen(h.addr, proxy.HTTP2)
+	h.caller, err = proxy.Listen(h.server.Addr, proxy.HTTP2)
 	return h, err
 }
 
@@ -171,11 +167,11 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 	for _, why := range slices.Sorted(maps.Keys(refused)) {
 		fmt.Printf("refused: %d %s\n", refused[why], why)
 	}
-	return errors.Join(judge(samples), tell(report))
+	return errors.Join(judge(samples), show(report))
 }
 
-// tell prints the auditor's report; an error if it is not clean.
-func tell(r audit.Report) error {
+// show prints the auditor's report. It is an error if there are findings.
+func show(r audit.Report) error {
 	orphans := 0
 	for _, why := range slices.Sorted(maps.Keys(r.Orphans)) {
 		orphans += r.Orphans[why]

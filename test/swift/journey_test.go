@@ -196,7 +196,7 @@ func TestUpload_SwiftRejections(t *testing.T) {
 	})
 }
 
-// TestUpload_DamagedBytesAreDetected puts something before Swift that spoils what passes: Swift stores that, and its ETag tells.
+// TestUpload_DamagedBytesAreDetected puts something before Swift that spoils what passes: Swift stores that, and its ETag differs.
 func TestUpload_DamagedBytesAreDetected(t *testing.T) {
 	for _, test := range []struct {
 		name  string

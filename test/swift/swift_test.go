@@ -50,7 +50,7 @@ func realSwift(t *testing.T) *cluster {
 	return c
 }
 
-// TestScriptUp_IsIdempotent runs the script once more: nothing starts, and it tells the same.
+// TestScriptUp_IsIdempotent runs the script once more: nothing starts, and it prints the same.
 func TestScriptUp_IsIdempotent(t *testing.T) {
 	c := realSwift(t)
 	before, again := c.repair(t), c.repair(t)

@@ -303,7 +303,7 @@ func (c *cluster) kill(t *testing.T) {
 	c.script(t, "down", "--kill", "object")
 }
 
-// repair brings up whatever of Swift does not run, and waits until all of it works. It returns what the script tells.
+// repair brings up whatever of Swift does not run, and waits until all of it works. It returns the output of the script.
 func (c *cluster) repair(t *testing.T) string {
 	t.Helper()
 	return c.script(t, "up")

@@ -64,9 +64,9 @@ type Upload struct {
 	Sequence    int64
 	// Reason is why it was refused, or what the last word was where the outcome is unknown.
 	Reason string
-	// Late tells that it was LP_PUBLISH_UNCONFIRMED before.
+	// Late means that it was LP_PUBLISH_UNCONFIRMED before.
 	Late bool
-	// Spoiled tells that bytes were changed on a leg without TLS.
+	// Spoiled means that bytes were changed on a leg without TLS.
 	Spoiled bool
 }
 
@@ -83,9 +83,9 @@ type Watch struct {
 	Conversation string
 	// Marks are the captions of the files that came, each as often as it came.
 	Marks []string
-	// Broken tells that the watch ended with an error: what did not come was not promised.
+	// Broken means that the watch ended with an error: what did not come was not promised.
 	Broken bool
-	// Spoiled tells that bytes were changed on a leg without TLS.
+	// Spoiled means that bytes were changed on a leg without TLS.
 	Spoiled bool
 }
 
