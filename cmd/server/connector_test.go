@@ -345,7 +345,7 @@ func TestConnectorFaults(t *testing.T) {
 						open := lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED
 						final := f.name == "401" && on == "http:token" || f.name == "garbage"
 						if !open && !final {
-							t.Errorf("the caller heard %v", err)
+							t.Errorf("the caller got %v", err)
 						}
 					}
 					mu.Lock()

@@ -95,8 +95,8 @@ func failures(out []byte) string {
 	return b.String()
 }
 
-// shopperID is LivePerson's id of a consumer whom the brand knows by another, as the sandbox makes it.
-func shopperID(external string) string {
+// externalID returns LivePerson's id of a consumer with an external id, as the sandbox makes it.
+func externalID(external string) string {
 	sum := sha256.Sum256([]byte(account + "\x00consumer\x00" + external))
 	return hex.EncodeToString(sum[:])
 }

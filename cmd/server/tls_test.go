@@ -110,7 +110,7 @@ func (a *authority) config(name string) *tls.Config {
 	return c
 }
 
-// dialTLS connects to the server by TLS as nobody.
+// dialTLS returns a client without an identity, by TLS.
 func (w *world) dialTLS(c *tls.Config) *lpfileshare.Client {
 	w.t.Helper()
 	client, err := lpfileshare.Dial(w.grpc, lpfileshare.WithTLS(c))
@@ -159,7 +159,7 @@ func TestTLS(t *testing.T) {
 		}
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-		_, err = conn.Read(make([]byte, 1)) // TLS 1.3 tells of a refused certificate only now
+		_, err = conn.Read(make([]byte, 1)) // TLS 1.3 reports a rejected certificate only now
 		return err
 	}
 	good := ours.config("orders")

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Who connects here is unknown until a whole delivery has come: there are no more of them than of gRPC's callers.
+// Callers of the webhook listener are unknown until a delivery is complete, so it has the same limit as gRPC.
 func TestConnections_ForWebhooksAreLimited(t *testing.T) {
 	f := &flags{MaxConnections: 1}
 	f.WebhookListen = "127.0.0.1:0"

@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"image"
 	"image/color"
-	"image/jpeg"
 	"image/png"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -175,7 +172,7 @@ func (w *world) logged(words ...string) {
 	}
 }
 
-// dial connects to the server as nobody.
+// dial returns a client without an identity.
 func (w *world) dial() *lpfileshare.Client {
 	w.t.Helper()
 	c, err := lpfileshare.Dial(w.grpc)
@@ -198,9 +195,9 @@ func (w *world) consumer() consumer {
 	if w.connector {
 		w.mu.Lock()
 		w.consumers++
-		external := fmt.Sprintf("shopper-%d", w.consumers)
+		external := fmt.Sprintf("consumer-%d", w.consumers)
 		w.mu.Unlock()
-		return consumer{c.As(lpfileshare.ExternalConsumerID(external)), external, shopperID(external)}
+		return consumer{c.As(lpfileshare.ExternalConsumerID(external)), external, externalID(external)}
 	}
 	in, err := harness.SignUp(w.t.Context(), c, account)
 	if err != nil {
@@ -272,41 +269,10 @@ func wantReason(t *testing.T, err error, want pb.ErrorReason) {
 	}
 }
 
-// photo is a JPEG of noise, about as large as asked for: nothing in it can be guessed or compressed.
-func photo(t testing.TB, bytesWanted int) []byte {
+// photo is a JPEG of n bytes, the same each time.
+func photo(t testing.TB, n int) []byte {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(1, uint64(bytesWanted)))
-	side := 8
-	for side*side < bytesWanted/2 {
-		side += 8
-	}
-	img := image.NewRGBA(image.Rect(0, 0, side, side))
-	for i := range img.Pix {
-		img.Pix[i] = byte(rng.Uint32())
-	}
-	var b bytes.Buffer
-	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 60}); err != nil {
-		t.Fatal(err)
-	}
-	return padJPEG(b.Bytes(), bytesWanted)
-}
-
-// padJPEG brings a JPEG to exactly n bytes, with comment segments behind its first marker.
-func padJPEG(data []byte, n int) []byte {
-	for len(data) < n {
-		room := min(n-len(data), 65537)
-		if rest := n - len(data) - room; rest > 0 && rest < 4 {
-			room -= 4 // a segment has at least four bytes
-		}
-		if room < 4 {
-			break
-		}
-		segment := make([]byte, room)
-		segment[0], segment[1] = 0xFF, 0xFE
-		binary.BigEndian.PutUint16(segment[2:], uint16(room-2))
-		data = append(append(append([]byte{}, data[:2]...), segment...), data[2:]...)
-	}
-	return data
+	return harness.Photo(t, 1, n)
 }
 
 func tinyPNG(t testing.TB) []byte {

@@ -42,8 +42,8 @@ import (
 )
 
 const (
-	// patience bounds one case.
-	patience = 2 * time.Minute
+	// caseTimeout bounds one case.
+	caseTimeout = 2 * time.Minute
 	// soon is how long after an upload is held the state must be seen and the strike begin: the server gives up waiting for NATS
 	// after two seconds, and for LivePerson after three.
 	soon = 1500 * time.Millisecond
@@ -184,7 +184,7 @@ func run(t *testing.T, todo []trial, lanes int) ([]result, audit.Report) {
 
 // repair starts what was killed, and waits until everything is ready.
 func (l *lane) repair(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
 	defer cancel()
 	for _, n := range l.nodes {
 		if n.process == nil {
@@ -258,7 +258,7 @@ func (u *held) server() *server { return u.lane.servers[u.at] }
 // hold begins an upload, and returns when it is held and another server has said that the ledger has the state. The caller ends it.
 func (l *lane) hold(ctx context.Context, t trial, again int) (*held, error) {
 	u := &held{trial: t, lane: l, hold: newHold(), answer: make(chan outcome, 1)}
-	u.ctx, u.cancel = context.WithTimeout(ctx, patience)
+	u.ctx, u.cancel = context.WithTimeout(ctx, caseTimeout)
 	name := fmt.Sprintf("%s/%d", t.name(), again)
 	u.data = harness.Text(uint64(((t.row*len(strikes)+t.column)<<8+t.v)<<8+again+1), 30_000+1_111*t.v)
 	sum := sha256.Sum256(u.data)
@@ -366,11 +366,11 @@ func (u *held) again(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	return u.hear(u.send(ctx, c))
+	return u.record(u.send(ctx, c))
 }
 
-// hear notes what a caller was entry.
-func (u *held) hear(f *pb.File, err error) error {
+// record keeps the result of a call.
+func (u *held) record(f *pb.File, err error) error {
 	if err != nil {
 		u.errs = append(u.errs, err.Error())
 		return err
@@ -388,7 +388,7 @@ func (u *held) settle(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the caller gets no answer: %w", ctx.Err())
 	}
-	err := u.hear(o.file, o.err)
+	err := u.record(o.file, o.err)
 	for range 3 {
 		if err == nil || harness.Definite(err) {
 			break
@@ -470,8 +470,8 @@ func printTable(results []result) {
 
 // printReport prints the auditor's.
 func printReport(r audit.Report) {
-	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d refused); other bytes %d, unsettled %d, strangers %d\n",
-		r.Uploads, r.Acknowledged, r.Refused, r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Stranger))
+	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d refused); other bytes %d, unsettled %d, unclaimed %d\n",
+		r.Uploads, r.Acknowledged, r.Refused, r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Unclaimed))
 	orphans := 0
 	for _, why := range slices.Sorted(maps.Keys(r.Orphans)) {
 		orphans += r.Orphans[why]

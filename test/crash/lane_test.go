@@ -31,7 +31,7 @@ const (
 	replicas = 3 // servers, and NATS nodes
 )
 
-// The servers' patience. What is held is struck within a second; a publication is taken over after both of these.
+// The servers' timeouts. What is held is struck within a second; a publication is taken over after both of these.
 const (
 	lpTimeout = 3 * time.Second
 	settle    = time.Second
@@ -118,7 +118,7 @@ func openLane(dir string) (_ *lane, err error) {
 	}
 	for i := range replicas {
 		n := &node{name: fmt.Sprintf("node-%d", i), url: fmt.Sprintf("nats://127.0.0.1:%d", clients[i])}
-		// Nodes do not tell clients of each other: they would be reached past the proxies.
+		// Nodes do not advertise each other: clients would reach them past the proxies.
 		n.args = []string{
 			"--name", n.name, "-a", "127.0.0.1", "-p", fmt.Sprint(clients[i]), "-js", "-sd", filepath.Join(dir, n.name),
 			"--cluster_name", filepath.Base(dir), "--cluster", all[i], "--routes", strings.Join(all, ","), "--no_advertise",
@@ -141,7 +141,7 @@ func openLane(dir string) (_ *lane, err error) {
 	if l.bucket, err = jetstream.New(l.conn); err != nil {
 		return l, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), caseTimeout)
 	defer cancel()
 	for { // the nodes have to choose a leader first, and what one is asked before is not answered
 		try, done := context.WithTimeout(ctx, time.Second)
@@ -239,7 +239,7 @@ func (l *lane) isWhole(ctx context.Context) error {
 	return nil
 }
 
-// cluster is what NATS says of the bucket's nodes.
+// cluster returns the state of the bucket's nodes.
 func (l *lane) cluster(ctx context.Context) (*jetstream.ClusterInfo, error) {
 	s, err := l.bucket.Stream(ctx, stream)
 	if err != nil {

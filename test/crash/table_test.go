@@ -54,7 +54,7 @@ func (h *hold) at(server int) func() {
 	}
 }
 
-// A state is a row of the table: where an upload is held, and what the ledger says of it then.
+// A state is a row of the table: where an upload is held, and the state that the ledger then has.
 type state struct {
 	name   string
 	ledger pb.UploadState
@@ -62,7 +62,7 @@ type state struct {
 	messages int
 	// place arms the proxies of a server.
 	place func(s *server, n int, h *hold)
-	// streaming tells that only a streaming upload has this state.
+	// streaming means that only a streaming upload has this state.
 	streaming bool
 }
 
@@ -161,7 +161,7 @@ func (u *held) lose() {
 }
 
 // stopped stops the server for as long as it takes another to do its work, and lets it go on then. How the work comes to another
-// differs: the caller's connection breaks, or somebody repeats the upload while the caller waits, or the caller notices by itself
+// differs: the caller's connection breaks, or another caller repeats the upload while the caller waits, or the caller notices by itself
 // that the server is silent.
 func stopped(ctx context.Context, u *held) error {
 	p := u.server().process
@@ -190,7 +190,7 @@ func stopped(ctx context.Context, u *held) error {
 		return err
 	}
 	// When the stopped server's call has ended, it does nothing more for the upload.
-	ctx, cancel := context.WithTimeout(ctx, patience/2)
+	ctx, cancel := context.WithTimeout(ctx, caseTimeout/2)
 	defer cancel()
 	if err := p.Logs.Wait(ctx, 1, "finished call", "grpc.method=Upload"); err != nil {
 		return fmt.Errorf("the stopped server's call does not end: %w\n%s", err, p.Logs.Tail())

@@ -392,7 +392,7 @@ func newCalls(t *testing.T, r *replicated, c caller) {
 	var health grpc_health_v1.HealthCheckResponse_ServingStatus
 	for health != grpc_health_v1.HealthCheckResponse_NOT_SERVING && ctx.Err() == nil {
 		if health, err = fresh.Health(ctx, ""); err != nil {
-			t.Fatalf("the health service tells nothing: %v", err)
+			t.Fatalf("the health service does not answer: %v", err)
 		}
 	}
 	stream, err := fresh.Raw().Files.Upload(ctx)

@@ -49,8 +49,8 @@ const (
 	// fewest is how many cases a cell must have, and fewestInAll how many the table must.
 	fewest      = 3
 	fewestInAll = 1000
-	// patience bounds one case.
-	patience = 90 * time.Second
+	// caseTimeout bounds one case.
+	caseTimeout = 90 * time.Second
 	// firstTry is the deadline that a caller sets itself, before it asks again what became of the upload.
 	firstTry = 15 * time.Second
 )
@@ -144,7 +144,7 @@ func testOver(t *testing.T, m *messenger) ([]result, string) {
 		todo, lanes = sample(todo), 16
 	}
 	lanes = setting("LANES", lanes)
-	// The slowest cases first, or the last lane works alone: a caller that hears nothing waits for its own deadline.
+	// The slowest cases first, or the last lane works alone: a caller that gets no response waits for its own deadline.
 	slices.SortStableFunc(todo, func(a, b *trial) int { return cmp.Compare(b.silent(), a.silent()) })
 	if only := os.Getenv("LPFILESHARE_FAULTS_ONLY"); only != "" { // to look into some of them
 		todo = slices.DeleteFunc(todo, func(t *trial) bool { return !strings.Contains(t.name(), only) })
@@ -280,7 +280,7 @@ func run(t *testing.T, m *messenger, todo []*trial, lanes int) ([]result, audit.
 // auditor has to say comes later.
 func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
 	defer cancel()
 	l.server.Logs.Reset()
 	r := result{trial: t}
@@ -345,13 +345,13 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 		r.said = err.Error()
 	}
 	if struck == nil || !struck() {
-		return r, fmt.Errorf("the fault did not strike; the caller heard: %v", err)
+		return r, fmt.Errorf("the fault did not strike; the caller got: %v", err)
 	}
 	if err := t.over.settle(ctx, l); err != nil {
 		return r, err
 	}
 	if t.sure && err != nil && !(t.open && unconfirmed(t.over, err)) {
-		return r, fmt.Errorf("the caller must succeed, and heard: %w", err)
+		return r, fmt.Errorf("the caller must succeed, and got: %w", err)
 	}
 	return r, nil
 }
@@ -445,7 +445,7 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 	return err
 }
 
-// unconfirmed tells an error that is the last word there is, unless a webhook comes: LivePerson cannot be asked.
+// unconfirmed reports whether an error is final unless a webhook arrives: the Connector API cannot be asked.
 func unconfirmed(over *messenger, err error) bool {
 	return over.hooked() && lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED
 }
@@ -586,8 +586,8 @@ func printSlowest(results []result) {
 func printReport(r audit.Report) {
 	fmt.Fprintf(&summary, "audited: %d uploads (%d acknowledged, %d of them after LP_PUBLISH_UNCONFIRMED, %d refused, %d unconfirmed and not there), %d downloads, %d watches\n",
 		r.Uploads, r.Acknowledged, r.Late, r.Refused, r.Unconfirmed, r.Downloads, r.Watches)
-	fmt.Fprintf(&summary, "refused but published %d, other bytes %d, unsettled %d, strangers %d, misdelivered %d; altered on a leg without TLS %d\n",
-		r.Count(audit.RefusedPublished), r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Stranger),
+	fmt.Fprintf(&summary, "refused but published %d, other bytes %d, unsettled %d, unclaimed %d, misdelivered %d; altered on a leg without TLS %d\n",
+		r.Count(audit.RefusedPublished), r.Count(audit.OtherBytes), r.Count(audit.Unsettled), r.Count(audit.Unclaimed),
 		r.Count(audit.Misdelivered), r.Altered)
 	orphans := 0
 	for _, why := range slices.Sorted(maps.Keys(r.Orphans)) {

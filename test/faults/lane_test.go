@@ -24,7 +24,7 @@ const (
 	accountPath = harness.AccountPath
 )
 
-// The server's patience, short. A socket that was lost is opened again within a second, so a call must wait for longer.
+// The server's timeouts, short. A socket that was lost is opened again within a second, so a call must wait for longer.
 const (
 	lpTimeout   = 1500 * time.Millisecond
 	settle      = 500 * time.Millisecond
@@ -116,7 +116,7 @@ func openLane(over *messenger) (_ *lane, err error) {
 	return l, err
 }
 
-// sawExchange is sawFrame for what the Connector API is asked and tells.
+// sawExchange is sawFrame for the Connector API.
 func (l *lane) sawExchange(x sandbox.Exchange) {
 	if l.spoiling.Load() {
 		l.tap.Exempt(wire.Frame{})
@@ -125,8 +125,7 @@ func (l *lane) sawExchange(x sandbox.Exchange) {
 	l.tap.CheckExchange(wire.Exchange(x))
 }
 
-// sawFrame checks a frame, unless it comes from a case that spoils bytes on the socket: what the sandbox hears then is not what
-// the gateway said.
+// sawFrame checks a frame, unless the case damages bytes on the socket: the sandbox then receives other frames than the server sent.
 func (l *lane) sawFrame(f sandbox.Frame) {
 	if l.spoiling.Load() {
 		l.tap.Exempt(wire.Frame(f))

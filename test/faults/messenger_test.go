@@ -29,7 +29,7 @@ type messenger struct {
 	more    []state
 	// urlAnswer and publishAnswer are what only these answers say.
 	urlAnswer, publishAnswer string
-	// news is where LivePerson tells of a message.
+	// news is where LivePerson reports a message.
 	news func(at func(int64) int64) place
 	// status answers a request with an error instead of LivePerson, statusAfter in the place of its answer.
 	status, statusAfter func(code int) func(proxy.Message) []byte
@@ -45,7 +45,7 @@ type messenger struct {
 	settle func(ctx context.Context, l *lane) error
 }
 
-// hooked reports whether LivePerson tells by webhook what it cannot be asked.
+// hooked reports whether only webhooks report messages, because LivePerson cannot be asked.
 func (m *messenger) hooked() bool { return m.more != nil }
 
 // connector is the Connector API with webhooks.
@@ -183,7 +183,7 @@ func socket() *messenger {
 	}
 }
 
-// dropSockets ends all LivePerson sessions: nobody holds them, so the server lets them go.
+// dropSockets ends all LivePerson sockets. No call uses them, so the server does not reopen them.
 func dropSockets(ctx context.Context, l *lane) error {
 	l.sb.DropSockets(0)
 	for l.sb.Sockets() > 0 {

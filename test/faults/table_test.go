@@ -53,24 +53,24 @@ func (d deed) repeats() bool { return d == smallUpload || d == publishUpload }
 type state struct {
 	name string
 	deed deed
-	// fresh tells that no session is open yet, or that the tokens are of no more use.
+	// fresh means that no session is open yet, or that the tokens are of no more use.
 	fresh bool
 	// unanswered means that LivePerson's answer to the first message is lost, so that only its webhook reports the message.
 	unanswered bool
-	// open tells that a fault may leave nobody to say whether the message left, where LivePerson cannot be asked.
+	// open means that a fault may leave it unknown whether the message was published, if LivePerson cannot be asked.
 	open bool
 	// place is where variant v strikes, and when the answer is to be lost where lost does not say otherwise.
 	place func(v int) place
 	lost  func(v int) place
-	// status is where the peer answers with an error, and with which; final tells that the error is no passing one.
+	// status is where the peer answers with an error, and with which; final means that the error is no passing one.
 	status func(v int) (at place, reply func(proxy.Message) []byte, hangup, final bool)
-	// later tells that the fault strikes the way to LivePerson, as soon as the place is reached on another leg.
+	// later means that the fault strikes the way to LivePerson, as soon as the place is reached on another leg.
 	later bool
 	// small is where variant v strikes UploadSmallFile, if that is another place.
 	small func(v int) place
 	// publish is where variant v strikes PublishUpload. Nil: PublishUpload is never in this state.
 	publish func(v int) place
-	// exact tells that a place means its very byte; elsewhere the seed says where between it and the next variant's.
+	// exact means that a place means its very byte; elsewhere the seed says where between it and the next variant's.
 	exact bool
 }
 
@@ -319,7 +319,7 @@ func streamReset(v int) func(proxy.Message) []byte {
 	return func(m proxy.Message) []byte { return proxy.ResetStream(m.Stream, resets[v]) }
 }
 
-// keptReset tells those that gRPC turns into an error that says that repeating does not help: FLOW_CONTROL_ERROR and
+// keptReset reports whether gRPC turns the reset into an error that is not repeated: FLOW_CONTROL_ERROR and
 // ENHANCE_YOUR_CALM into RESOURCE_EXHAUSTED, INADEQUATE_SECURITY into PERMISSION_DENIED. An upload's outcome is not known by them.
 func keptReset(v int) bool { return resets[v] == 0x3 || resets[v] == 0xb || resets[v] == 0xc }
 
@@ -337,13 +337,13 @@ type trial struct {
 	fault proxy.Fault
 	// cutCaller cuts the caller's connections instead of carrying out the fault.
 	cutCaller bool
-	// sure tells that the caller must succeed in the end: what went wrong passes, and spoils nothing.
+	// sure means that the caller must succeed in the end: what went wrong passes, and spoils nothing.
 	sure bool
-	// spoiled tells that bytes are changed where nothing protects them in the clear.
+	// spoiled means that bytes are changed where nothing protects them in the clear.
 	spoiled bool
 }
 
-// name tells the trial from all others.
+// name is unique in the table.
 func (t *trial) name() string {
 	name := fmt.Sprintf("%s/%s/%s/%d", t.over.name, t.state.name, kinds[t.column], t.v)
 	if t.deed.repeats() {
@@ -404,7 +404,7 @@ func newTrial(m *messenger, st *state, d deed, seed uint64, s, k, v int) *trial 
 		f.Kind = proxy.Finish
 	case "delay":
 		f.Kind, f.For = proxy.Delay, time.Duration(50+50*v)*time.Millisecond
-	case "stall": // shorter and longer than the server's patience
+	case "stall": // shorter and longer than the server's timeout
 		f.Kind, f.For = proxy.Stall, [...]time.Duration{600 * time.Millisecond, lpTimeout + 200*time.Millisecond, lpTimeout + settle}[v%3]
 	case "truncate":
 		f.Kind, f.Length = proxy.Truncate, [...]int64{1, 2, 5, 100, 0}[v%5]
@@ -463,7 +463,7 @@ func (t *trial) silent() int {
 	return 0
 }
 
-// arm arms the trial's fault, and returns what tells whether it has struck.
+// arm arms the trial's fault, and returns what reports whether it has struck.
 func (t *trial) arm(l *lane) (struck func() bool) {
 	on := [...]*proxy.Proxy{l.lp, l.store, l.caller, l.hooks}
 	f := t.fault
@@ -486,7 +486,7 @@ func (t *trial) armLater(l *lane, f proxy.Fault) (struck func() bool) {
 	then.Dir, then.Match, then.Skip, then.At = proxy.ToServer, nil, 0, proxy.Byte(int64(7*t.v))
 	second := make(chan *proxy.Armed, 1)
 	first := l.store.Arm(proxy.Fault{Dir: f.Dir, Match: f.Match, At: f.At, Before: func() {
-		// The gateway does not know yet that the file is stored; of the socket's end it may or may not hear first.
+		// The gateway does not know yet that the file is stored; it may or may not notice the socket's end first.
 		switch then.Kind {
 		case proxy.Reset, proxy.Finish:
 			l.lp.Cut(then.Kind)

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -68,15 +67,6 @@ func Warm(sb *sandbox.Sandbox) error {
 		return fmt.Errorf("the sandbox rejects a sign-up: %s", resp.Status)
 	}
 	return nil
-}
-
-// Text returns a text file of n bytes. Files of different seeds differ.
-func Text(seed uint64, n int) []byte {
-	var b bytes.Buffer
-	for i := uint64(0); b.Len() < n; i++ {
-		fmt.Fprintf(&b, "%016x %016x\n", seed, (seed+i)*0x9E3779B97F4A7C15)
-	}
-	return b.Bytes()[:n]
 }
 
 // Consumer signs a new consumer up over a new connection, with a conversation. The connection ends with the test.

@@ -166,7 +166,7 @@ func TestPhotograph_ArrivesUprightSmallAndClean(t *testing.T) {
 	}
 }
 
-// TestMemory_64PhotographsStayWithinTheBudget sends them all at once. They wait for room and for their turn to be decoded.
+// TestMemory_64PhotographsStayWithinTheBudget sends them all at once. They wait for memory and for their turn to be decoded.
 func TestMemory_64PhotographsStayWithinTheBudget(t *testing.T) {
 	const uploads, files, decoding = 64, 128 * mib, 192 * mib
 	photo := photograph(t)
@@ -205,7 +205,7 @@ func TestMemory_64PhotographsStayWithinTheBudget(t *testing.T) {
 }
 
 // TestMemory_ProgressiveJPEGsStayWithinTheBudget sends JPEGs whose decoder keeps every coefficient until the end. With 12 megapixels that is
-// 180 MB, so that only one at a time finds room.
+// 180 MB, so that only one at a time fits.
 func TestMemory_ProgressiveJPEGsStayWithinTheBudget(t *testing.T) {
 	const uploads, files, decoding = 6, 64 * mib, 240 * mib
 	b := craft.FlatJPEG(0xc2, 4000, 3000, 100, 64, -64)

@@ -61,7 +61,7 @@ func BenchmarkAdmittedBesideRefused(b *testing.B) {
 }
 
 // startFlood takes all places of a caller, running and waiting, by uploads that only begin, and then has 16 goroutines ask for
-// more. stop ends it all, and tells how many were refused.
+// more. stop ends it all, and returns how many were rejected.
 func startFlood(b *testing.B, c *lpfileshare.Client, conversation string, places int) (stop func() (refused int64)) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())

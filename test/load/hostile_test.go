@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // The statuses that half-open streams are to end with.
@@ -74,7 +76,7 @@ func halfOpens(tb testing.TB, token, conversation string) []halfOpen {
 // ledger's records of request ids, of which 2,000 were named. The second time shows that nothing else is left.
 func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
 	const connections, each, idle = 40, 250, 8 * time.Second
-	s := startServer(t, "--documents", "--upload-idle-timeout="+idle.String(), "--max-uploads-per-caller=10000", "--queue-length=10000")
+	s := startServer(t, "--documents", "--upload-idle-timeout="+idle.String(), "--lp-timeout=1m", "--max-uploads-per-caller=10000", "--queue-length=10000")
 	consumer := s.Consumer(t)
 	token, conversation, client := consumer.Token, consumer.Conversation, consumer.Client
 	ways := halfOpens(t, token, conversation)
@@ -94,23 +96,26 @@ func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				if i%len(ways) == 0 { // on a busy machine, more claims at once than the ledger can take would be LEDGER_UNAVAILABLE
+					eventually(t, "the ledger keeps up", func() bool { return ledgerAnswers(t.Context(), client) })
+				}
 			}
-			eventually(t, idle/2, "all are open", func() bool { return s.inUse().goroutines >= connections*each })
+			eventually(t, "all are open, or the first have ended", func() bool {
+				return s.inUse().goroutines >= connections*each || ended(conns...) > 0
+			})
 			during := s.inUse()
 			if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
 				t.Errorf("an upload beside them: %v", err)
 			}
 			all := map[string]int{}
-			eventually(t, 60*time.Second, "all streams have ended", func() bool {
+			eventually(t, "all streams have ended", func() bool {
 				clear(all)
-				n := 0
 				for _, c := range conns {
 					for how, k := range c.endings() {
 						all[how] += k
-						n += k
 					}
 				}
-				return n == connections*each
+				return ended(conns...) == connections*each
 			})
 			took := time.Since(begun)
 			checkEndings(t, conns, ways)
@@ -132,6 +137,12 @@ func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
 		t.Errorf("%d goroutines are left over", after[1].goroutines-after[0].goroutines)
 	}
 	checkBack(t, after[1], after[2])
+}
+
+// ledgerAnswers reports whether the server can read its ledger.
+func ledgerAnswers(ctx context.Context, c *lpfileshare.Client) bool {
+	_, err := c.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: harness.AccountPath + "/uploads/" + uuid.NewString()})
+	return lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND
 }
 
 // checkEndings wants each stream to have ended as its way of being left says.
@@ -170,7 +181,7 @@ func (s *server) settled(tb testing.TB, connections int) usage {
 	tb.Helper()
 	var last usage
 	quiet := 0
-	eventually(tb, 30*time.Second, "the number of goroutines settles", func() bool {
+	eventually(tb, "the number of goroutines settles", func() bool {
 		now := s.inUse()
 		if now.goroutines == last.goroutines {
 			quiet++
@@ -215,7 +226,7 @@ func TestHostile_SilentConnectionsEnd(t *testing.T) {
 		defer c.Close()
 		conns[i] = c
 	}
-	eventually(t, 10*time.Second, "the server has taken them all", func() bool { return s.inUse().goroutines >= int64(silent) })
+	eventually(t, "the server has accepted them all", func() bool { return s.inUse().goroutines >= int64(silent) })
 	during := s.inUse()
 	if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
 		t.Errorf("an upload beside them: %v", err)
@@ -242,7 +253,7 @@ func TestHostile_FrameFloods(t *testing.T) {
 	before := s.settled(t, 1)
 	for _, flood := range []struct {
 		name string
-		// send floods a connection until it is done or the connection is over, and tells how much it sent.
+		// send floods a connection until it is done or the connection is over, and returns how much it sent.
 		send func(c *rawConn) (sent string, err error)
 	}{
 		{"a header without an end", func(c *rawConn) (string, error) {
@@ -380,9 +391,11 @@ func TestHostile_StalledReaders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 10*time.Second, "the downloads have begun", func() bool { return s.inUse().goroutines >= before.goroutines+streams })
+	eventually(t, "the downloads have begun, or the first have ended", func() bool {
+		return s.inUse().goroutines >= before.goroutines+streams || ended(c) > 0
+	})
 	during := s.inUse()
-	eventually(t, 20*time.Second, "the downloads were let go", func() bool { return s.inUse().goroutines <= before.goroutines+5 })
+	eventually(t, "the server ended the downloads", func() bool { return s.inUse().goroutines <= before.goroutines+5 })
 	kept := s.settled(t, 1)
 	c.Close()
 	<-c.gone

@@ -181,17 +181,30 @@ func message(tb testing.TB, m proto.Message) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(b))), b...)
 }
 
-// eventually waits, for so long at the most.
-func eventually(tb testing.TB, within time.Duration, what string, ok func() bool) {
+// ended returns how many streams of the connections have ended.
+func ended(conns ...*rawConn) (n int) {
+	for _, c := range conns {
+		for _, k := range c.endings() {
+			n += k
+		}
+	}
+	return n
+}
+
+// eventually polls until ok returns true. It polls less often than harness.Eventually, because ok makes the server collect garbage.
+func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	for end := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
+	const limit = 2 * time.Minute
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(limit); !ok(); <-tick.C {
 		if time.Now().After(end) {
-			tb.Fatalf("not within %s: %s", within, what)
+			tb.Fatalf("not within %s: %s", limit, what)
 		}
 	}
 }
 
-// isOver tells whether an error of a connection says that the other side ended it.
+// isOver reports whether an error of a connection says that the other side ended it.
 func isOver(err error) bool {
 	return err != nil && (errors.Is(err, io.EOF) || strings.Contains(err.Error(), "reset") || strings.Contains(err.Error(), "broken pipe"))
 }

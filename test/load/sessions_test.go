@@ -19,7 +19,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-// BenchmarkIdleSessions opens 5,000 LivePerson sessions, leaves them idle, tells what one costs the server, and then uses each
+// BenchmarkIdleSessions opens 5,000 LivePerson sessions, leaves them idle, reports what one costs the server, and then uses each
 // once. The sandbox is in this process, the server in one of its own.
 func BenchmarkIdleSessions(b *testing.B) {
 	const sessions = 5000

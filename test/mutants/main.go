@@ -31,8 +31,8 @@ import (
 const (
 	// folder is where the patches are, below the module's root.
 	folder = "test/mutants"
-	// patience is how long the named test may take.
-	patience = 60 * time.Second
+	// testTimeout is how long the named test may take.
+	testTimeout = 60 * time.Second
 	// atOnce is how many are built and run at the same time.
 	atOnce = 2
 )
@@ -263,9 +263,9 @@ func (l *lab) test(ctx context.Context, binary string, p *patch) (v verdict, sai
 	for part := range strings.SplitSeq(p.test, "/") {
 		pattern = append(pattern, "^"+regexp.QuoteMeta(part)+"$")
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience+10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, testTimeout+10*time.Second)
 	defer cancel()
-	said, err := output(ctx, filepath.Join(l.root, p.pkg), binary, "-test.v", "-test.run", strings.Join(pattern, "/"), "-test.timeout", patience.String())
+	said, err := output(ctx, filepath.Join(l.root, p.pkg), binary, "-test.v", "-test.run", strings.Join(pattern, "/"), "-test.timeout", testTimeout.String())
 	outcome := func(word string) bool {
 		return regexp.MustCompile(`(?m)^\s*--- ` + word + `: ` + regexp.QuoteMeta(p.test) + ` \(`).MatchString(said)
 	}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 	"github.com/lpfileshare/lpfileshare/test/process"
 )
 
@@ -53,16 +53,15 @@ func main() {
 	}
 }
 
-// A house is the server, what it talks to, and the proxies between.
-type house struct {
+// A rig is the server, its sandbox, and the proxies between them.
+type rig struct {
 	sb                    *sandbox.Sandbox
 	socket, store, caller *proxy.Proxy
-	server                *process.Process
-	addr, debug           string
+	server                *harness.Server
 	dir                   string
 }
 
-func (h *house) close() error {
+func (h *rig) close() error {
 	var err error
 	if h.server != nil && !h.server.Over() {
 		if err = h.server.Stop(); err != nil {
@@ -82,8 +81,8 @@ func (h *house) close() error {
 }
 
 // build starts everything. The caller closes it, even after an error.
-func build() (_ *house, err error) {
-	h := &house{}
+func build() (_ *rig, err error) {
+	h := &rig{}
 	if h.dir, err = os.MkdirTemp("", "lpfileshare-soak"); err != nil {
 		return h, err
 	}
@@ -101,16 +100,13 @@ func build() (_ *house, err error) {
 	if h.store, err = proxy.Listen(at, proxy.HTTP); err != nil {
 		return h, err
 	}
-	var found []string
-	h.server, found, err = process.Start(regexp.MustCompile(`msg=ready grpc=(\S+) .*\bdebug=(\S+)`), binary,
-		"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--data-dir="+filepath.Join(h.dir, "data"), "--log-level=warn",
-		"--domain-api="+h.sb.URL(), "--lp-plain-http", "--domain=asyncMessagingEnt="+h.socket.Addr(), "--domain=swift="+h.store.Addr(),
-		"--documents", "--lp-timeout=3s", "--settle=1s", "--store-stall=3s", "--session-idle=30s", "--drain-time=5s")
+	h.server, err = harness.Start(harness.Binary(binary), append(harness.Before(h.sb), "--debug-listen=127.0.0.1:0", "--data-dir="+filepath.Join(h.dir, "data"), "--log-level=warn",
+		"--domain=asyncMessagingEnt="+h.socket.Addr(), "--domain=swift="+h.store.Addr(),
+		"--documents", "--lp-timeout=3s", "--settle=1s", "--store-stall=3s", "--session-idle=30s", "--drain-time=5s")...)
 	if err != nil {
 		return h, err
 	}
-	h.addr, h.debug = found[1], found[2]
-	h.caller, err = proxy.Listen(h.addr, proxy.HTTP2)
+	h.caller, err = proxy.Listen(h.server.Addr, proxy.HTTP2)
 	return h, err
 }
 
@@ -128,10 +124,10 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 
 	var work sync.WaitGroup
 	m := &meter{}
-	crowd := make([]*worker, workers)
-	for n := range crowd {
-		crowd[n] = newWorker(h, m, seed, n)
-		work.Go(func() { crowd[n].run(until, all) })
+	fleet := make([]*worker, workers)
+	for n := range fleet {
+		fleet[n] = newWorker(h, m, seed, n)
+		work.Go(func() { fleet[n].run(until, all) })
 	}
 	var trouble sync.WaitGroup
 	trouble.Go(func() { makeTrouble(until, h, m, seed) })
@@ -146,7 +142,7 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 	}
 
 	var record audit.Record
-	for _, w := range crowd {
+	for _, w := range fleet {
 		record.Uploads, record.Downloads = append(record.Uploads, w.record.Uploads...), append(record.Downloads, w.record.Downloads...)
 		if w.err != nil {
 			err = errors.Join(err, w.err)
@@ -171,18 +167,18 @@ func run(ctx context.Context, duration time.Duration, workers int, out string, s
 	for _, why := range slices.Sorted(maps.Keys(refused)) {
 		fmt.Printf("refused: %d %s\n", refused[why], why)
 	}
-	return errors.Join(judge(samples), tell(report))
+	return errors.Join(judge(samples), show(report))
 }
 
-// tell prints the auditor's report; an error if it is not clean.
-func tell(r audit.Report) error {
+// show prints the auditor's report. It is an error if there are findings.
+func show(r audit.Report) error {
 	orphans := 0
 	for _, why := range slices.Sorted(maps.Keys(r.Orphans)) {
 		orphans += r.Orphans[why]
 		fmt.Printf("orphans: %d %s\n", r.Orphans[why], why)
 	}
-	fmt.Printf("audited: %d uploads, acknowledged %d, refused %d; %d downloads; orphans %d; unsettled %d, other bytes %d, strangers %d\n",
-		r.Uploads, r.Acknowledged, r.Refused, r.Downloads, orphans, r.Count(audit.Unsettled), r.Count(audit.OtherBytes), r.Count(audit.Stranger))
+	fmt.Printf("audited: %d uploads, acknowledged %d, refused %d; %d downloads; orphans %d; unsettled %d, other bytes %d, unclaimed %d\n",
+		r.Uploads, r.Acknowledged, r.Refused, r.Downloads, orphans, r.Count(audit.Unsettled), r.Count(audit.OtherBytes), r.Count(audit.Unclaimed))
 	fmt.Printf("lost %d, doubled %d, refused but published %d\n", r.Count(audit.Lost), r.Count(audit.Doubled), r.Count(audit.RefusedPublished))
 	for n, f := range r.Findings {
 		if n == 20 {

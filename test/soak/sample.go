@@ -43,7 +43,7 @@ var columns = [...]struct {
 }
 
 // watch samples until ctx ends.
-func watch(ctx context.Context, h *house, m *meter) ([]sample, error) {
+func watch(ctx context.Context, h *rig, m *meter) ([]sample, error) {
 	begun := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -59,7 +59,7 @@ func watch(ctx context.Context, h *house, m *meter) ([]sample, error) {
 		s := sample{at: now.Sub(begun)}
 		v := &s.values
 		var err error
-		if v[1], v[2], err = inside(ctx, h.debug); err != nil {
+		if v[1], v[2], err = inside(ctx, h.server.Debug); err != nil {
 			if ctx.Err() != nil {
 				return all, nil
 			}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,13 +14,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/grpc/codes"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/audit"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 const (
@@ -60,7 +59,7 @@ func (m *meter) take() (uploads, downloads []time.Duration) {
 
 // A worker uploads and downloads, one at a time, as one consumer after another.
 type worker struct {
-	h      *house
+	h      *rig
 	m      *meter
 	n      int
 	rng    *rand.Rand
@@ -74,7 +73,7 @@ type worker struct {
 	files          []audit.Upload // of this consumer
 }
 
-func newWorker(h *house, m *meter, seed uint64, n int) *worker {
+func newWorker(h *rig, m *meter, seed uint64, n int) *worker {
 	return &worker{h: h, m: m, n: n, rng: rand.New(rand.NewPCG(seed, uint64(n)))}
 }
 
@@ -84,7 +83,7 @@ func (w *worker) run(until, all context.Context) {
 		return
 	}
 	defer w.client.Close()
-	if w.direct, w.err = lpfileshare.Dial(w.h.addr); w.err != nil {
+	if w.direct, w.err = lpfileshare.Dial(w.h.server.Addr); w.err != nil {
 		return
 	}
 	defer w.direct.Close()
@@ -146,7 +145,7 @@ func (w *worker) upload(ctx context.Context) {
 	paced := &slowly{ReadSeeker: bytes.NewReader(data), each: time.Duration(20+w.rng.IntN(200)) * time.Millisecond}
 	resp, err := w.client.As(w.id).Upload(ctx, o, paced)
 	for range 3 {
-		if err == nil || definite(err) {
+		if err == nil || harness.Definite(err) {
 			break
 		}
 		resp, err = w.direct.As(w.id).Upload(ctx, o, bytes.NewReader(data))
@@ -157,7 +156,7 @@ func (w *worker) upload(ctx context.Context) {
 		entry.StoragePath, entry.Sequence = resp.GetFile().GetStoragePath(), resp.GetFile().GetMessageSequence()
 		w.m.done(true, time.Since(begun))
 		w.files = append(w.files, entry)
-	case definite(err):
+	case harness.Definite(err):
 		entry.Outcome, entry.Reason = audit.Refused, lpfileshare.ReasonName(lpfileshare.ErrorReason(err))
 	default:
 		entry.Outcome, entry.Reason = audit.Unknown, err.Error()
@@ -207,18 +206,8 @@ func (s *slowWriter) Write(p []byte) (int, error) {
 	return s.Writer.Write(p)
 }
 
-// definite tells errors that say that nothing was published from those that leave it open: what the server did not say itself,
-// or said to be passing.
-func definite(err error) bool {
-	var e *lpfileshare.Error
-	if !errors.As(err, &e) || e.Reason == pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		return false
-	}
-	return e.Code != codes.Unavailable && e.Code != codes.Aborted && e.RetryAfter == 0
-}
-
 // makeTrouble makes some every quarter of a second.
-func makeTrouble(ctx context.Context, h *house, m *meter, seed uint64) {
+func makeTrouble(ctx context.Context, h *rig, m *meter, seed uint64) {
 	var armed []*proxy.Armed
 	clear := func() {
 		h.sb.ClearFaults()

@@ -562,8 +562,8 @@ func oneWholeBodyStays(s store, path string) {
 	first.hear("PUT").is(201).has("Etag", md5Hex("first"))
 	s.stored(path, "second", true)
 
-	crowd := s.fresh(".PNG")
-	target := s.sign("PUT", crowd)
+	many := s.fresh(".PNG")
+	target := s.sign("PUT", many)
 	var group sync.WaitGroup
 	for i := range 20 {
 		group.Go(func() {
@@ -578,7 +578,7 @@ func oneWholeBodyStays(s store, path string) {
 		})
 	}
 	group.Wait()
-	a := s.get(crowd).is(200)
+	a := s.get(many).is(200)
 	if len(a.body) != 100_000 || strings.Trim(a.body, a.body[:1]) != "" {
 		s.Error("the bodies are mixed")
 	}

@@ -196,7 +196,7 @@ func TestUpload_SwiftRejections(t *testing.T) {
 	})
 }
 
-// TestUpload_DamagedBytesAreDetected puts something before Swift that spoils what passes: Swift stores that, and its ETag tells.
+// TestUpload_DamagedBytesAreDetected puts something before Swift that spoils what passes: Swift stores that, and its ETag differs.
 func TestUpload_DamagedBytesAreDetected(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -285,7 +285,7 @@ func TestUpload_AbortedLeavesNothing(t *testing.T) {
 	if !errors.Is(err, broken) {
 		t.Errorf("an upload whose source broke: %v", err)
 	}
-	// The server dies, in the middle.
+	// The server is killed, in the middle.
 	_, err = c.once(t.Context(), "a.jpg", halfway(data, func() {
 		harness.Eventually(t, "a URL is asked for", begun(2))
 		time.Sleep(200 * time.Millisecond)
@@ -390,7 +390,7 @@ func TestObjectServer_DiesDuringTransfer(t *testing.T) {
 		if !strings.Contains(w.server.Logs.String(), "a PUT is repeated from the spool") {
 			t.Error("no PUT was repeated, so none was under way as the object server died")
 		}
-		// Half of it has been taken by the caller when the server dies under the download.
+		// Half of it has been taken by the caller when the object server is killed.
 		var got bytes.Buffer
 		_, err = c.Download(t.Context(), lpfileshare.DownloadOptions{Name: resp.GetFile().GetName(), RetryFor: -1}, &halfwayWriter{&got, len(data) / 2, func() {
 			w.swift.kill(t)
@@ -450,7 +450,7 @@ func (h *halfwayWriter) Write(p []byte) (int, error) {
 	return h.Writer.Write(p)
 }
 
-// TestObjectServer_RestartsUnderLoad lets callers upload while the object server dies and comes back, again and again.
+// TestObjectServer_RestartsUnderLoad lets callers upload while the object server is killed and restarted, again and again.
 // Rejected callers repeat later under the same request id.
 func TestObjectServer_RestartsUnderLoad(t *testing.T) {
 	w := newWorld(t, sandbox.Options{})
@@ -586,7 +586,7 @@ func TestPut_Superseded(t *testing.T) {
 		t.Errorf("HEAD: %+v, %v", there, err)
 	}
 
-	// A crowd: all are successes, and one whole body stays.
+	// Many at once: all are successes, and one whole body stays.
 	path = s.fresh(".JPG")
 	var superseded atomic.Int64
 	var group sync.WaitGroup

@@ -14,13 +14,13 @@ const account = "12345678"
 
 // sandboxStore is the sandbox's own store, with the limits that test/swift/run gives to the real one.
 func sandboxStore(t *testing.T) store {
-	const key, limit, patience = "the sandbox's key", 4_000_000, 3 * time.Second
-	sb, err := sandbox.Start(sandbox.Options{SwiftKey: key, MaxObjectSize: limit, StoreTimeout: patience})
+	const key, limit, timeout = "the sandbox's key", 4_000_000, 3 * time.Second
+	sb, err := sandbox.Start(sandbox.Options{SwiftKey: key, MaxObjectSize: limit, StoreTimeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sb.Close() })
-	return store{base: sb.URL(), key: key, folder: "/v1/AUTH_async-images/" + account + "/", maxFileSize: limit, clientTimeout: patience}
+	return store{base: sb.URL(), key: key, folder: "/v1/AUTH_async-images/" + account + "/", maxFileSize: limit, clientTimeout: timeout}
 }
 
 // A cluster is the real Swift that test/swift/up has brought up.
@@ -50,7 +50,7 @@ func realSwift(t *testing.T) *cluster {
 	return c
 }
 
-// TestScriptUp_IsIdempotent runs the script once more: nothing starts, and it tells the same.
+// TestScriptUp_IsIdempotent runs the script once more: nothing starts, and it prints the same.
 func TestScriptUp_IsIdempotent(t *testing.T) {
 	c := realSwift(t)
 	before, again := c.repair(t), c.repair(t)

@@ -5,11 +5,8 @@ import (
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"image"
-	"image/jpeg"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -306,7 +303,7 @@ func (c *cluster) kill(t *testing.T) {
 	c.script(t, "down", "--kill", "object")
 }
 
-// repair brings up whatever of Swift does not run, and waits until all of it works. It returns what the script tells.
+// repair brings up whatever of Swift does not run, and waits until all of it works. It returns the output of the script.
 func (c *cluster) repair(t *testing.T) string {
 	t.Helper()
 	return c.script(t, "up")
@@ -348,39 +345,10 @@ func (c *cluster) pause(t *testing.T) (goOn func()) {
 
 func sum(data []byte) [32]byte { return sha256.Sum256(data) }
 
-// photo is a JPEG of noise of exactly n bytes: nothing in it can be guessed, and none is like another.
+// photo is a JPEG of n bytes, another each time.
 func photo(t testing.TB, n int) []byte {
 	t.Helper()
-	side := 8
-	for side*side < n/2 {
-		side += 8
-	}
-	img := image.NewRGBA(image.Rect(0, 0, side, side))
-	for i := range img.Pix {
-		img.Pix[i] = byte(rand.Uint32())
-	}
-	var b bytes.Buffer
-	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 50}); err != nil {
-		t.Fatal(err)
-	}
-	data := b.Bytes()
-	for len(data) < n { // comment segments behind the first marker
-		room := min(n-len(data), 65537)
-		if rest := n - len(data) - room; rest > 0 && rest < 4 {
-			room -= 4
-		}
-		if room < 4 {
-			break
-		}
-		segment := make([]byte, room)
-		segment[0], segment[1] = 0xFF, 0xFE
-		binary.BigEndian.PutUint16(segment[2:], uint16(room-2))
-		data = append(append(append([]byte{}, data[:2]...), segment...), data[2:]...)
-	}
-	if len(data) != n {
-		t.Fatalf("a photo of %d bytes, want %d", len(data), n)
-	}
-	return data
+	return harness.Photo(t, rand.Uint64(), n)
 }
 
 // A gated reader gives data, and calls meanwhile once, in the middle. It can seek as files can, so that its size is known beforehand

@@ -64,9 +64,9 @@ type Upload struct {
 	Sequence    int64
 	// Reason is why it was refused, or what the last word was where the outcome is unknown.
 	Reason string
-	// Late tells that it was LP_PUBLISH_UNCONFIRMED before.
+	// Late means that it was LP_PUBLISH_UNCONFIRMED before.
 	Late bool
-	// Spoiled tells that bytes were changed on a leg without TLS.
+	// Spoiled means that bytes were changed on a leg without TLS.
 	Spoiled bool
 }
 
@@ -83,9 +83,9 @@ type Watch struct {
 	Conversation string
 	// Marks are the captions of the files that came, each as often as it came.
 	Marks []string
-	// Broken tells that the watch ended with an error: what did not come was not promised.
+	// Broken means that the watch ended with an error: what did not come was not promised.
 	Broken bool
-	// Spoiled tells that bytes were changed on a leg without TLS.
+	// Spoiled means that bytes were changed on a leg without TLS.
 	Spoiled bool
 }
 
@@ -111,13 +111,13 @@ const (
 	OtherBytes
 	// Unsettled: the caller never learned.
 	Unsettled
-	// Stranger: a message or an object that no caller asked for.
-	Stranger
+	// Unclaimed: a message or an object that no caller asked for.
+	Unclaimed
 	// Misdelivered: a watch that missed a file, or got it twice.
 	Misdelivered
 )
 
-var faultNames = []string{"lost", "doubled", "refused but published", "other bytes", "unsettled", "stranger", "misdelivered"}
+var faultNames = []string{"lost", "doubled", "refused but published", "other bytes", "unsettled", "unclaimed", "misdelivered"}
 
 func (f Fault) String() string { return faultNames[f] }
 
@@ -210,7 +210,7 @@ func Check(a Record, e Evidence) Report {
 	for _, w := range a.Watches {
 		c.watch(w, e.Published)
 	}
-	c.strangers(a, e)
+	c.unclaimed(a, e)
 	return c.report
 }
 
@@ -218,7 +218,7 @@ type checker struct {
 	report         Report
 	byPath, byMark map[string][]Message
 	objects        map[string]Object
-	owners         map[string]string // who was given leave to write a path
+	owners         map[string]string // who got a signed URL to write a path
 	claimed        map[string]bool   // paths of messages and objects that a caller accounts for
 }
 
@@ -343,12 +343,12 @@ func (c *checker) watch(w Watch, published []Message) {
 	}
 }
 
-// strangers finds what nobody accounts for: messages, and objects that no message shows.
-func (c *checker) strangers(a Record, e Evidence) {
+// unclaimed finds what no caller asked for: messages, and objects that no message shows.
+func (c *checker) unclaimed(a Record, e Evidence) {
 	r := &c.report
 	for _, m := range e.Published {
 		if !c.claimed[m.Path] {
-			r.find(Stranger, "message", "nobody asked for %v", m)
+			r.find(Unclaimed, "message", "no caller asked for %v", m)
 		}
 	}
 	byOwner := map[string][]Upload{}
@@ -363,7 +363,7 @@ func (c *checker) strangers(a Record, e Evidence) {
 		if why := explain(o, whose); why != "" {
 			r.orphan(why, 1)
 		} else {
-			r.find(Stranger, "object", "nobody asked for %s, which %q was given leave to write", path, c.owners[path])
+			r.find(Unclaimed, "object", "no caller asked for %s, which %q got a signed URL to write", path, c.owners[path])
 		}
 	}
 }

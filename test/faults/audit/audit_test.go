@@ -29,7 +29,7 @@ func good(n int) (Record, Evidence) {
 		a.Uploads = append(a.Uploads, t)
 		e.Published = append(e.Published, m)
 		e.Stored = append(e.Stored, o)
-		e.Signed = append(e.Signed, Leave{"PUT", o.Path, t.Owner})
+		e.Signed = append(e.Signed, SignedURL{"PUT", o.Path, t.Owner})
 	}
 	a.Watches = []Watch{{Case: "watch", Conversation: "none"}, {Case: "broken watch", Conversation: "c", Broken: true}}
 	a.Downloads = []Download{{"download", e.Stored[0].Path, e.Stored[0].SHA256}}
@@ -97,8 +97,8 @@ func TestEachFaultIsReported(t *testing.T) {
 		{"one never settled", func(a *Record, e *Evidence) { a.Uploads[2].Outcome = Unknown }, Unsettled},
 		{"one message of nobody's", func(_ *Record, e *Evidence) {
 			e.Published = append(e.Published, Message{"c", "c", 9, "/v1/AUTH_async-images/12345678/other", "?"})
-		}, Stranger},
-		{"one object of nobody's", func(_ *Record, e *Evidence) { e.Stored = append(e.Stored, Object{"/v1/other", 5, "?"}) }, Stranger},
+		}, Unclaimed},
+		{"one object of nobody's", func(_ *Record, e *Evidence) { e.Stored = append(e.Stored, Object{"/v1/other", 5, "?"}) }, Unclaimed},
 		{"one that a watch missed", func(a *Record, _ *Evidence) {
 			a.Watches = []Watch{{Case: "watch", Conversation: "c", Marks: []string{"mark 0", "mark 1"}}}
 		}, Misdelivered},
@@ -187,7 +187,7 @@ func TestTheSandboxsJournalIsEvidence(t *testing.T) {
 	if want := (Message{"c", "d", 3, "p", "m"}); len(e.Published) != 1 || e.Published[0] != want {
 		t.Errorf("published: %v", e.Published)
 	}
-	if want := (Leave{"PUT", "p", "o"}); len(e.Signed) != 1 || e.Signed[0] != want {
+	if want := (SignedURL{"PUT", "p", "o"}); len(e.Signed) != 1 || e.Signed[0] != want {
 		t.Errorf("signed: %v", e.Signed)
 	}
 	if _, err := Fetch(t.Context(), sb.URL()+"/nowhere"); err == nil {

@@ -16,7 +16,7 @@ type Evidence struct {
 	// Published has each file that entered a conversation.
 	Published []Message `json:"published"`
 	// Signed has each signed URL that was given out.
-	Signed []Leave `json:"signed"`
+	Signed []SignedURL `json:"signed"`
 }
 
 // An Object is one commit to the store.
@@ -35,8 +35,8 @@ type Message struct {
 	Caption      string `json:"caption"`
 }
 
-// A Leave is a signed URL that was given out.
-type Leave struct {
+// A SignedURL is one that LivePerson returned.
+type SignedURL struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
 	// Owner is who asked for it.

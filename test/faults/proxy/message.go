@@ -22,7 +22,7 @@ type Message struct {
 	// Text is the unit without its frame: an HTTP head, a WebSocket message unmasked, a frame's payload. Empty for HTTP bodies.
 	// It must not be changed or kept.
 	Text []byte
-	// Stream is an HTTP/2 frame's stream, and Last tells that it ends it.
+	// Stream is an HTTP/2 frame's stream, and Last means that it ends it.
 	Stream uint32
 	Last   bool
 

@@ -250,7 +250,7 @@ func (p *Proxy) connect(client *net.TCPConn) {
 	d := net.Dialer{Timeout: connectTimeout}
 	out, err := d.DialContext(p.ctx, "tcp", p.target)
 	if err != nil {
-		_ = client.SetLinger(0) // as if nobody listened
+		_ = client.SetLinger(0) // as if no server listened
 		return
 	}
 	server := out.(*net.TCPConn)
@@ -471,7 +471,7 @@ func (c *conn) reset() {
 	}
 }
 
-// finish tells both ends that nothing follows, and cuts them if they do not close then.
+// finish sends a FIN to both ends, and cuts the connections of ends that do not close.
 func (c *conn) finish() {
 	c.mute(ToServer, ToClient)
 	for _, end := range c.ends {

@@ -203,7 +203,7 @@ func TestNobodyBehindIsAConnectionRefused(t *testing.T) {
 	p := listen(t, l.Addr().String(), Raw)
 	if c, err := net.Dial("tcp", p.Addr()); err == nil { // or it was reset before the dialler looked
 		if _, err := exchange(c); err == nil {
-			t.Error("somebody answered")
+			t.Error("something answered")
 		}
 		c.Close()
 	}
