@@ -141,7 +141,7 @@ func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
 
 // ledgerAnswers reports whether the server can read its ledger.
 func ledgerAnswers(ctx context.Context, c *lpfileshare.Client) bool {
-	_, err := c.Files().GetUpload(ctx, &pb.GetUploadRequest{Name: harness.AccountPath + "/uploads/" + uuid.NewString()})
+	_, err := c.Raw().Files.GetUpload(ctx, &pb.GetUploadRequest{Name: harness.AccountPath + "/uploads/" + uuid.NewString()})
 	return lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND
 }
 
