@@ -33,8 +33,8 @@ type Session interface {
 
 // A Ledger remembers request ids: see upload.Ledger.
 type Ledger interface {
-	Load(ctx context.Context, key string) (share.Record, uint64, error)
-	Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error)
+	LoadCreation(ctx context.Context, key string) (share.CreationRecord, uint64, error)
+	SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error)
 }
 
 // A Creator creates conversations. Every field is required.
@@ -72,7 +72,7 @@ var errAgain = errors.New("read the record again")
 func (c *Creator) Create(ctx context.Context, session Session, r Request) (_ share.Conversation, replayed bool, err error) {
 	key := Key(session.Principal(), strings.ToLower(r.RequestID))
 	for {
-		rec, rev, err := c.Ledger.Load(ctx, key)
+		rec, rev, err := c.Ledger.LoadCreation(ctx, key)
 		if err != nil {
 			return share.Conversation{}, false, ledgerError(err)
 		}
@@ -101,14 +101,14 @@ func Key(p share.Principal, requestID string) string {
 
 // earlier deals with the record of an earlier call: it returns its conversation and done, or waits for the call and returns
 // errAgain, or returns neither if this call may take the id over.
-func (c *Creator) earlier(ctx context.Context, session Session, key string, r Request, rec share.Record, rev uint64) (_ share.Conversation, done bool, err error) {
+func (c *Creator) earlier(ctx context.Context, session Session, key string, r Request, rec share.CreationRecord, rev uint64) (_ share.Conversation, done bool, err error) {
 	switch {
 	case !bytes.Equal(rec.Fingerprint, r.Fingerprint):
 		err = share.Reject(share.RequestIDConflict, "the request_id was used with another request; use a new one")
 	case rec.ConversationID != "":
 		found, err := session.Conversation(ctx, rec.ConversationID)
 		return found, true, err
-	case c.Now().Before(rec.PublishDeadline.Add(c.Settle)): // another call is at work, or looks for its conversation
+	case c.Now().Before(rec.Deadline.Add(c.Settle)): // another call is at work, or looks for its conversation
 		if err = retry.Sleep(ctx, poll); err == nil {
 			err = errAgain
 		}
@@ -119,7 +119,7 @@ func (c *Creator) earlier(ctx context.Context, session Session, key string, r Re
 				"LivePerson has not reported it; no other is created. Retry later with the same request_id, or use a new one")
 		}
 		rec.ConversationID, rec.State, rec.Known = found.ID, "", nil
-		if _, err = c.Ledger.Save(ctx, key, rec, rev); err == nil || errors.Is(err, share.ErrStale) {
+		if _, err = c.Ledger.SaveCreation(ctx, key, rec, rev); err == nil || errors.Is(err, share.ErrStale) {
 			err = errAgain
 		} else {
 			err = ledgerError(err)
@@ -134,13 +134,13 @@ func (c *Creator) create(ctx context.Context, session Session, key string, r Req
 	if err != nil {
 		return share.Conversation{}, err
 	}
-	rec := share.Record{
-		Fingerprint: r.Fingerprint, AttemptTime: c.Now(), Expires: c.Now().Add(c.RequestIDTTL), PublishDeadline: c.Now().Add(c.CallTimeout),
+	rec := share.CreationRecord{
+		Fingerprint: r.Fingerprint, AttemptTime: c.Now(), Expires: c.Now().Add(c.RequestIDTTL), Deadline: c.Now().Add(c.CallTimeout),
 	}
 	if session.Sight() != share.SeesAll {
 		rec.State, rec.Known = share.Publishing, known
 	}
-	rev, err = c.Ledger.Save(ctx, key, rec, rev)
+	rev, err = c.Ledger.SaveCreation(ctx, key, rec, rev)
 	if errors.Is(err, share.ErrStale) {
 		return share.Conversation{}, err
 	} else if err != nil {
@@ -148,7 +148,7 @@ func (c *Creator) create(ctx context.Context, session Session, key string, r Req
 	}
 	created, err := session.CreateConversation(ctx, r.Conversation)
 	if share.Is(err, share.LPPublishUnconfirmed) {
-		if found, ok := c.newSince(ctx, session, share.Record{AttemptTime: rec.AttemptTime, Known: known}); ok {
+		if found, ok := c.newSince(ctx, session, share.CreationRecord{AttemptTime: rec.AttemptTime, Known: known}); ok {
 			created, err = found, nil
 		}
 	}
@@ -157,18 +157,18 @@ func (c *Creator) create(ctx context.Context, session Session, key string, r Req
 }
 
 // record records the result of a call. A created conversation exists, whatever the ledger says.
-func (c *Creator) record(ctx context.Context, key string, rec share.Record, rev uint64, created share.Conversation, err error) {
+func (c *Creator) record(ctx context.Context, key string, rec share.CreationRecord, rev uint64, created share.Conversation, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
 	defer cancel()
 	if err != nil {
-		rec.PublishDeadline = time.Time{} // the next call need not wait
+		rec.Deadline = time.Time{} // the next call need not wait
 	}
 	// Only a named condition proves that there is no conversation.
 	if err == nil || share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed) {
 		rec.State, rec.Known = "", nil
 	}
 	rec.ConversationID = created.ID
-	if _, err := c.Ledger.Save(ctx, key, rec, rev); err != nil {
+	if _, err := c.Ledger.SaveCreation(ctx, key, rec, rev); err != nil {
 		c.Log.LogAttrs(ctx, slog.LevelWarn, "the result of a CreateConversation could not be recorded", slog.Any("error", err))
 	}
 }
@@ -195,7 +195,7 @@ func conversationIDs(ctx context.Context, session Session) ([]string, error) {
 
 // newSince looks for a conversation that did not exist when a record's attempt began, and did not begin long after that, until it
 // can no longer appear. A session that sees only its own conversations could never find it.
-func (c *Creator) newSince(ctx context.Context, session Session, rec share.Record) (share.Conversation, bool) {
+func (c *Creator) newSince(ctx context.Context, session Session, rec share.CreationRecord) (share.Conversation, bool) {
 	if session.Sight() == share.SeesOwn {
 		return share.Conversation{}, false
 	}

@@ -23,8 +23,8 @@ type format[R any] struct {
 	// version is written, and the only one that is read. To change it, let decode convert the older versions, since records
 	// outlive an upgrade.
 	version int
-	// kind distinguishes types of records. Servers that know version 1 only ignore it, so every format but requests must begin
-	// at version 2.
+	// kind distinguishes types of records. Servers that know version 1 only ignore it, so every format but requests and creations
+	// must begin at version 2.
 	kind string
 	// expires returns when a record expires.
 	expires func(R) time.Time
@@ -32,6 +32,11 @@ type format[R any] struct {
 
 // requests is the format of share.Record. It has had version 1 and no kind from the beginning.
 var requests = format[share.Record]{version: 1, expires: func(r share.Record) time.Time { return r.Expires }}
+
+// creations is the format of share.CreationRecord. It has version 1 and no kind too, because until it had a type of its own it was
+// stored as a share.Record: servers before and after that read each other's records. Keys never collide, see upload.Key and
+// conversations.Key.
+var creations = format[share.CreationRecord]{version: 1, expires: func(r share.CreationRecord) time.Time { return r.Expires }}
 
 // envelope is the stored form of a record.
 type envelope[R any] struct {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -41,10 +42,6 @@ func storedRecords() map[string]share.Record {
 			Attempt: "attempt-2", AttemptTime: at, Expires: at.Add(24 * time.Hour), Fingerprint: []byte{4}, State: share.Failed,
 			Failure: share.FileTooLarge, FailureMessage: "the file is too large",
 		},
-		"conversation": {
-			Attempt: "attempt-3", AttemptTime: at, Expires: at.Add(24 * time.Hour), Fingerprint: []byte{5}, State: share.Publishing,
-			PublishDeadline: at.Add(time.Minute), ConversationID: "conversation-2", Known: []string{"conversation-0", "conversation-1"},
-		},
 	}
 }
 
@@ -81,6 +78,54 @@ func TestKV_StoredRecords(t *testing.T) {
 		if _, err := l.Save(t.Context(), name, got, rev); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestKV_StoredCreationRecord reads a record of a CreateConversation that the first release wrote, when it shared a type with uploads.
+func TestKV_StoredCreationRecord(t *testing.T) {
+	p := newPeer(t)
+	l := open(t, config(t, "", p.url()))
+	value, err := os.ReadFile("testdata/record-v1-conversation.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, p.url(), "conversation", value)
+	at := storedRecords()["failed"].AttemptTime
+	want := share.CreationRecord{
+		AttemptTime: at, Expires: at.Add(24 * time.Hour), Fingerprint: []byte{5}, State: share.Publishing,
+		Deadline: at.Add(time.Minute), ConversationID: "conversation-2", Known: []string{"conversation-0", "conversation-1"},
+	}
+	got, rev, err := l.LoadCreation(t.Context(), "conversation")
+	if err != nil || rev == 0 {
+		t.Fatalf("revision %d, %v", rev, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := l.SaveCreation(t.Context(), "conversation", got, rev); err != nil {
+		t.Error(err)
+	}
+	// Servers of the first release read what this one writes: the two run side by side during an upgrade.
+	again, _, err := creations.encode(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old struct {
+		Version int
+		Record  struct {
+			Expires, PublishDeadline time.Time
+			Fingerprint              []byte
+			State, ConversationID    string
+			Known                    []string
+		}
+	}
+	if err := json.Unmarshal(again, &old); err != nil {
+		t.Fatal(err)
+	}
+	r := old.Record
+	if old.Version != 1 || !r.Expires.Equal(want.Expires) || !r.PublishDeadline.Equal(want.Deadline) || r.State != "PUBLISHING" ||
+		r.ConversationID != want.ConversationID || len(r.Known) != 2 || !bytes.Equal(r.Fingerprint, want.Fingerprint) {
+		t.Errorf("an older server reads %+v", old)
 	}
 }
 

@@ -148,6 +148,16 @@ func (l *KV) Save(ctx context.Context, key string, r share.Record, rev uint64) (
 	return save(ctx, l, requests, key, r, rev)
 }
 
+// LoadCreation is Load for the record of a CreateConversation.
+func (l *KV) LoadCreation(ctx context.Context, key string) (share.CreationRecord, uint64, error) {
+	return load(ctx, l, creations, key)
+}
+
+// SaveCreation is Save for the record of a CreateConversation.
+func (l *KV) SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
+	return save(ctx, l, creations, key, r, rev)
+}
+
 // load is KV.Load for any type of record.
 func load[R any](ctx context.Context, l *KV, f format[R], key string) (R, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)

@@ -420,8 +420,8 @@ func TestACreationIsNotRepeatedWhileItsConversationMayAppear(t *testing.T) {
 	bare := proto.CloneOf(req)
 	bare.RequestId = ""
 	over := time.Now()
-	_, err := h.book.Memory.Save(t.Context(), conversations.Key(h.lp.tokens[aliceToken], req.GetRequestId()), share.Record{
-		Fingerprint: fingerprintOf(bare), Expires: over.Add(time.Hour), PublishDeadline: over,
+	_, err := h.book.Memory.SaveCreation(t.Context(), conversations.Key(h.lp.tokens[aliceToken], req.GetRequestId()), share.CreationRecord{
+		Fingerprint: fingerprintOf(bare), Expires: over.Add(time.Hour), Deadline: over,
 	}, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 
+	"github.com/lpfileshare/lpfileshare/internal/conversations"
 	"github.com/lpfileshare/lpfileshare/internal/download"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
@@ -90,7 +91,10 @@ type Store interface {
 }
 
 // A Ledger remembers request ids.
-type Ledger = upload.Ledger
+type Ledger interface {
+	upload.Ledger
+	conversations.Ledger
+}
 
 // Images reads and changes images.
 type Images = upload.Images

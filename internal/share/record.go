@@ -17,8 +17,8 @@ const (
 	Failed     UploadState = "FAILED"
 )
 
-// A Record is the ledger's record of a request id: of an upload, or of a conversation that was created. It is written by
-// compare-and-set, so that only one of two attempts under one id continues.
+// A Record is the ledger's record of an upload's request id. It is written by compare-and-set, so that only one of two attempts under
+// one id continues.
 type Record struct {
 	// Attempt identifies the attempt that owns the record.
 	Attempt string
@@ -40,11 +40,26 @@ type Record struct {
 	// Failure and FailureMessage are the reason of Failed.
 	Failure        Kind   `json:",omitempty"`
 	FailureMessage string `json:",omitempty"`
+}
 
-	// ConversationID is the created conversation, in the record of a CreateConversation.
+// A CreationRecord is the ledger's record of the request id of a CreateConversation. It is written by compare-and-set, so that only one
+// of two calls under one id creates a conversation. Its JSON names are those of the time when uploads and conversations shared one
+// record.
+type CreationRecord struct {
+	// AttemptTime is when the latest call started.
+	AttemptTime time.Time
+	// Expires is when the record may be deleted.
+	Expires time.Time
+	// Fingerprint is a hash of the request without its request id. The same id with another fingerprint is a conflict.
+	Fingerprint []byte
+	// Deadline is when the latest call ends. Until then, and for the settle time after it, its conversation may appear.
+	Deadline time.Time `json:"PublishDeadline"`
+	// State is Publishing from before the request to LivePerson until its result is known, if the session does not see all
+	// conversations. Otherwise it is empty.
+	State UploadState `json:",omitempty"`
+	// ConversationID is the created conversation; empty until there is one.
 	ConversationID string `json:",omitempty"`
-	// Known are the conversations that existed before, in the record of a CreateConversation whose session does not see all of
-	// them. Such a record is Publishing from before the request to LivePerson until its outcome is known.
+	// Known are the conversations that existed before, if State is Publishing.
 	Known []string `json:",omitempty"`
 }
 

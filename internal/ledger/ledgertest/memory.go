@@ -21,8 +21,9 @@ type Memory struct {
 }
 
 type entry struct {
-	record share.Record
-	rev    uint64
+	record  any
+	expires time.Time
+	rev     uint64
 }
 
 // sweepEvery is the time between two searches for expired records.
@@ -35,23 +36,42 @@ func NewMemory(max int, now func() time.Time) *Memory {
 
 // Load returns the record of key and its revision. Revision 0: there is no record, or it has expired.
 func (m *Memory) Load(_ context.Context, key string) (share.Record, uint64, error) {
+	return load[share.Record](m, key)
+}
+
+// LoadCreation is Load for the record of a CreateConversation.
+func (m *Memory) LoadCreation(_ context.Context, key string) (share.CreationRecord, uint64, error) {
+	return load[share.CreationRecord](m, key)
+}
+
+func load[R any](m *Memory, key string) (R, uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var none R
 	e, ok := m.entries[key]
-	if !ok || !m.now().Before(e.record.Expires) {
-		return share.Record{}, 0, nil
+	if !ok || !m.now().Before(e.expires) {
+		return none, 0, nil
 	}
-	return e.record, e.rev, nil
+	return e.record.(R), e.rev, nil
 }
 
 // Save writes the record of key if its revision is still rev (0: if there is none), and returns the new revision. It returns
 // share.ErrStale if the revision differs, and LedgerUnavailable if the ledger is full: a record is never dropped before it expires.
 func (m *Memory) Save(_ context.Context, key string, r share.Record, rev uint64) (uint64, error) {
+	return m.save(key, r, r.Expires, rev)
+}
+
+// SaveCreation is Save for the record of a CreateConversation.
+func (m *Memory) SaveCreation(_ context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
+	return m.save(key, r, r.Expires, rev)
+}
+
+func (m *Memory) save(key string, record any, expires time.Time, rev uint64) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sweep()
 	e, ok := m.entries[key]
-	if ok && !m.now().Before(e.record.Expires) {
+	if ok && !m.now().Before(e.expires) {
 		e, ok = entry{}, false
 	}
 	if e.rev != rev {
@@ -61,7 +81,7 @@ func (m *Memory) Save(_ context.Context, key string, r share.Record, rev uint64)
 		return 0, share.Errorf(share.LedgerUnavailable, "the ledger of request ids is full", nil)
 	}
 	m.rev++
-	m.entries[key] = entry{record: r, rev: m.rev}
+	m.entries[key] = entry{record: record, expires: expires, rev: m.rev}
 	return m.rev, nil
 }
 
@@ -72,7 +92,7 @@ func (m *Memory) sweep() {
 	}
 	m.swept = now
 	for k, e := range m.entries {
-		if !now.Before(e.record.Expires) {
+		if !now.Before(e.expires) {
 			delete(m.entries, k)
 		}
 	}
