@@ -50,7 +50,7 @@ func TestAccountsFile_DocumentedExampleWorks(t *testing.T) {
 	}
 
 	// Every key that the reader knows is documented: it names them all where it is asked for one that is not there.
-	known := regexp.MustCompile(`there are (.*)`)
+	known := regexp.MustCompile(`the keys are (.*)`)
 	for _, text := range []string{
 		"xxxxxxxxxx: 1", "accounts: {1: {xxxxxxxxxx: 1}}", "accounts: {1: {limits: {xxxxxxxxxx: 1}}}", "accounts: {1: {images: {xxxxxxxxxx: 1}}}",
 		"accounts: {1: {identity: {xxxxxxxxxx: 1}}}", "accounts: {1: {identity: {issuer: {xxxxxxxxxx: 1}}}}", "accounts: {1: {app: {xxxxxxxxxx: 1}}}",

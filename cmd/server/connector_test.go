@@ -269,7 +269,7 @@ func TestConnectorWatch_LateFileResetsTheWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var counts struct{ Kept, Repeated, Refused, Failed, Late int }
+	var counts struct{ Kept, Repeated, Rejected, Failed, Late int }
 	if err := json.NewDecoder(resp.Body).Decode(&counts); err != nil || counts.Late != 1 || counts.Kept != 2 {
 		t.Errorf("counted %+v, %v", counts, err)
 	}

@@ -264,7 +264,7 @@ func TestAccountsFile_IsCheckedWithoutServing(t *testing.T) {
 	if code != 1 || out.Len() != 0 || strings.Count(errs.String(), "\n") != 3 {
 		t.Errorf("%d %q %q", code, out.String(), errs.String())
 	}
-	for _, want := range []string{"accounts.yaml:1: account 1: domains.idp: tokens go over plain HTTP to loopback only", "did you mean swift?", "accounts.yaml:2: "} {
+	for _, want := range []string{"accounts.yaml:1: account 1: domains.idp: example.com is not on loopback", "did you mean swift?", "accounts.yaml:2: "} {
 		if !strings.Contains(errs.String(), want) {
 			t.Errorf("%q lacks %q", errs.String(), want)
 		}
