@@ -79,7 +79,7 @@ func TestExternalConsumer_OutlivesItsToken(t *testing.T) {
 		watching <- err
 	}()
 
-	const renewed = "a session goes on with its next token"
+	const renewed = "renewed the token of a session"
 	begun := time.Now()
 	var sent []string
 	data := photo(t, 40_000)

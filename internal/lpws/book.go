@@ -446,7 +446,7 @@ func (b *book) finish(f *feed, r *fetch, connection uint64, err error) (next *fe
 	case !f.behind() || b.feeds.connection == 0: // the next connection requests the events
 		return nil, false
 	case err == nil || !current:
-	case !transient(err):
+	case !share.Passing(share.KindOf(err)):
 		b.feeds.abandon(f, err)
 		return nil, false
 	default:

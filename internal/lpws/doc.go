@@ -23,5 +23,5 @@
 //   - opener.go, identity.go: opening a connection; tokens and logins that the server renews.
 //   - transport.go: one connection.
 //   - book.go, feed.go, conversations.go, watch.go: the state that frames build up. No I/O.
-//   - dialect.go, consumer.go, agent.go, frames.go, requests.go, token.go, errors.go, backoff.go: protocol details and small types.
+//   - dialect.go, consumer.go, agent.go, frames.go, requests.go, token.go, errors.go: protocol details and small types.
 package lpws

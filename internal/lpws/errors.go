@@ -78,19 +78,6 @@ func errTooSlow() error {
 // errWatchClosed is the error of a watch after Close.
 var errWatchClosed error = share.Errorf(share.Internal, "the watch is closed", nil)
 
-// transient reports whether a retry may succeed after err.
-func transient(err error) bool {
-	return share.Is(err, share.LPUnavailable, share.LPTimeout, share.LPRateLimited)
-}
-
-// retryAfter returns the wait that err asks for; 0 if it asks for none.
-func retryAfter(err error) time.Duration {
-	if e, ok := errors.AsType[*share.Error](err); ok {
-		return e.RetryAfter
-	}
-	return 0
-}
-
 // withKind returns err if it names a condition, and LPUnavailable otherwise.
 func withKind(err error) error {
 	if share.KindOf(err) == "" {

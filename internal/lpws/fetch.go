@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/retry"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -20,19 +21,19 @@ func (s *sharedSession) startFetches(feeds []*feed) {
 
 // runFetches runs the fetches of a feed until none is left. At most one goroutine does so for each feed.
 func (s *sharedSession) runFetches(f *feed) {
-	pauses := backoff{min: s.p.cfg.BackoffMin, max: s.p.cfg.BackoffMax}
+	pauses := retry.Backoff{First: s.p.cfg.BackoffMin, Max: s.p.cfg.BackoffMax, Spread: true}
 	for r := s.book.running(f); r != nil; {
 		t, err := s.fetch(f, r)
 		connection := uint64(0)
 		if t != nil {
 			connection = t.id
 		}
-		next, retry := s.book.finish(f, r, connection, err)
+		next, again := s.book.finish(f, r, connection, err)
 		if err == nil {
-			pauses.reset()
+			pauses.Reset()
 		}
-		if retry {
-			pause := pauses.next(retryAfter(err))
+		if again {
+			pause := pauses.Next(err)
 			s.log("could not read the messages of a dialog", slog.Any("error", err), slog.Duration("pause", pause))
 			timer := time.NewTimer(pause)
 			select {

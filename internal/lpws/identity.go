@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
+	"github.com/lpfileshare/lpfileshare/internal/retry"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -74,7 +75,7 @@ type renewal struct {
 	subject    string    // the consumer that LivePerson accepted; empty until then
 	next       time.Time // when to obtain the next token; zero if unknown
 	running    bool
-	backoff    backoff
+	backoff    retry.Backoff
 	rejected   string // the token that LivePerson no longer accepts; empty if it accepts the current one
 	rejections int    // consecutive short-lived connections that ended because of their token
 }
@@ -87,7 +88,7 @@ func newRenewal(d dialect, cred share.Credential, cfg *Config) *renewal {
 	}
 	return &renewal{
 		identity: identity, cred: cred, issue: cfg.Token, now: cfg.Now,
-		backoff: backoff{min: renewalPause, max: max(cfg.BackoffMax, renewalPause)},
+		backoff: retry.Backoff{First: renewalPause, Max: max(cfg.BackoffMax, renewalPause), Spread: true},
 	}
 }
 
@@ -166,10 +167,10 @@ func (r *renewal) finish(err error) {
 	defer r.mu.Unlock()
 	r.running = false
 	if err == nil {
-		r.backoff.reset()
+		r.backoff.Reset()
 		return
 	}
-	r.next = r.now().Add(r.backoff.next(0))
+	r.next = r.now().Add(r.backoff.Next(nil))
 }
 
 // loginRefresh keeps an agent's login valid. Only the pool's keeper uses it.

@@ -9,23 +9,6 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-func TestBackoff_Next(t *testing.T) {
-	b := backoff{min: time.Second, max: 30 * time.Second}
-	between := func(got, low, high time.Duration) {
-		t.Helper()
-		if got < low || got > high {
-			t.Errorf("pause of %v, want %v to %v", got, low, high)
-		}
-	}
-	for _, bound := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		between(b.next(0), bound*time.Second/2, bound*time.Second)
-	}
-	between(b.next(time.Minute), time.Minute, time.Minute+15*time.Second)
-	between(b.next(10*time.Second), 15*time.Second, 30*time.Second)
-	b.reset()
-	between(b.next(0), time.Second/2, time.Second)
-}
-
 // defaultBackoff undoes the short pauses of a test's pool.
 func defaultBackoff(c *Config) { c.BackoffMin, c.BackoffMax = time.Second, 30*time.Second }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
+	"github.com/lpfileshare/lpfileshare/internal/retry"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -50,7 +51,7 @@ type sharedSession struct {
 	err       error         // why the session ended
 	transport *transport    // nil while there is no connection
 	connected chan struct{} // closed when transport is set or the session has ended
-	backoff   backoff       // of reopening; kept over short-lived connections
+	backoff   retry.Backoff // of reopening; kept over short-lived connections
 	retryAt   time.Time     // when the next attempt to reopen begins
 }
 
@@ -60,7 +61,7 @@ func newSession(p *Pool, key [sha256.Size]byte, cred share.Credential, d dialect
 		p: p, key: key, cred: cred, dialect: d, settingsKey: settingsKey, tag: hex.EncodeToString(key[:4]),
 		opened: make(chan struct{}), ended: make(chan struct{}), connected: make(chan struct{}),
 		renewal: newRenewal(d, cred, &p.cfg), fetches: make(chan struct{}, concurrentFetches),
-		backoff: backoff{min: p.cfg.BackoffMin, max: p.cfg.BackoffMax},
+		backoff: retry.Backoff{First: p.cfg.BackoffMin, Max: p.cfg.BackoffMax, Spread: true},
 	}
 	s.book.init(p.cfg.MaxConversations, s.opener.openOnly.Load, p.cfg.Now)
 	s.opener.p, s.opener.cred, s.opener.dialect, s.opener.renewal = p, cred, d, s.renewal
@@ -285,8 +286,8 @@ func (s *sharedSession) lost(t *transport) {
 		s.mu.Unlock()
 		return
 	}
-	if age >= s.backoff.max { // a connection that ends sooner is no reason to reopen the next one faster
-		s.backoff.reset()
+	if age >= s.backoff.Max { // a connection that ends sooner is no reason to reopen the next one faster
+		s.backoff.Reset()
 	}
 	if s.transport == t {
 		s.transport = nil
@@ -320,7 +321,10 @@ func (s *sharedSession) reopen() {
 	var failure error
 	for {
 		s.mu.Lock()
-		pause := s.backoff.next(requestedWait(failure))
+		pause := s.backoff.Next(nil)
+		if wait := requestedWait(failure); wait > 0 {
+			pause += wait // a longer one than Backoff.Max is honored too, as no caller waits for this loop
+		}
 		s.retryAt = time.Now().Add(pause)
 		s.mu.Unlock()
 		timer.Reset(pause)
