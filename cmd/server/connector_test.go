@@ -323,7 +323,7 @@ func TestConnectorFaults(t *testing.T) {
 						if !before {
 							w.sb.Inject(fault)
 						}
-						o := lpfileshare.UploadOptions{Conversation: conv.GetName(), DisplayName: "a.png", RequestID: uuid.NewString(), RetryFor: 6 * time.Second}
+						o := lpfileshare.UploadOptions{Conversation: conv.GetName(), DisplayName: "a.png", RequestID: uuid.NewString(), RetryFor: 15 * time.Second}
 						var resp *pb.UploadResponse
 						if resp, err = c.Upload(t.Context(), o, bytes.NewReader(tinyPNG(t))); err == nil && resp.GetFile().MessageSequence == nil {
 							t.Errorf("%v", resp)

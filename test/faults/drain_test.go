@@ -99,6 +99,7 @@ func startReplicated(t *testing.T) *replicated {
 // A caller is one consumer, with a way to either server.
 type caller struct {
 	owner, conversation string
+	id                  lpfileshare.Identity
 	first, second       *lpfileshare.Client
 }
 
@@ -108,7 +109,7 @@ func (r *replicated) caller(ctx context.Context) caller {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return caller{owner: in.ID, conversation: in.Conversation, first: in.Client, second: r.second.Dial(r.t).As(in.Credential())}
+	return caller{id: in.Credential(), owner: in.ID, conversation: in.Conversation, first: in.Client, second: r.second.Dial(r.t).As(in.Credential())}
 }
 
 // sentAway checks that the drain ended a call: SERVER_DRAINING, with RetryInfo.
@@ -395,7 +396,7 @@ func newCalls(t *testing.T, r *replicated, c caller) {
 			t.Fatalf("the health service does not answer: %v", err)
 		}
 	}
-	stream, err := fresh.Raw().Files.Upload(ctx)
+	stream, err := fresh.As(c.id).Raw().Files.Upload(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -154,7 +154,7 @@ func (s *Server) Memory(tb testing.TB, figure string) int64 {
 }
 
 // limit bounds what a test waits for. It is far more than anything takes, so that no test depends on how busy the machine is.
-const limit = time.Minute
+const limit = 2 * time.Minute
 
 // Eventually polls until ok returns true. Prefer an event, such as a line of Server.Logs, where there is one.
 func Eventually(tb testing.TB, what string, ok func() bool) {
@@ -168,7 +168,7 @@ func Eventually(tb testing.TB, what string, ok func() bool) {
 	}
 }
 
-// Next receives from a channel. A test fails if nothing arrives within a minute.
+// Next receives from a channel. A test fails if nothing arrives within two minutes.
 func Next[T any](tb testing.TB, from <-chan T) T {
 	tb.Helper()
 	select {
