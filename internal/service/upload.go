@@ -78,6 +78,9 @@ func (s *Server) upload(ctx context.Context, req *lpfilesharev1.UploadSpec, sour
 	if err := source.begin(spec); err != nil {
 		return nil, err
 	}
+	if err := s.drain.Err(); err != nil { // before the identity: a client must not renew its token because a server goes down
+		return nil, err
+	}
 	credential, err := s.credential(ctx, spec.Account)
 	if err != nil {
 		return nil, err

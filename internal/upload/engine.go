@@ -104,9 +104,6 @@ func (e *Engine) Running() int {
 
 // Upload receives a file from src, stores it and, if spec asks for it, publishes it exactly once.
 func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec Spec, src Source) (_ Result, err error) {
-	if err := e.Drain.Err(); err != nil {
-		return Result{}, err
-	}
 	ctx, cancel := e.Drain.UntilStopping(ctx)
 	defer cancel(nil)
 	timeout := time.AfterFunc(e.Timeout, func() { cancel(e.errTimeout()) })
