@@ -1,14 +1,15 @@
-# Everything that is done with this repository has a target here. Building and testing wants Go alone.
+# Every task of this repository has a target here. Building and testing require only Go.
 
 GO        ?= go
 BUF       := $(GO) tool -modfile=tools/go.mod buf
 BIN       := bin
 LDFLAGS   := -s -w
 STATICCHECK_VERSION := v0.8.2
-# The image of the contract as last released: what `make breaking` compares with.
+GOCOGNIT_VERSION    := v1.2.0
+# The image of the released contract, which `make breaking` compares with.
 RELEASED  := proto/released.binpb
 
-# The race detector wants a C compiler. Where there is none the tests run without, and say so.
+# The race detector requires a C compiler. Without one the tests run without it, and report that.
 CC_FOUND  := $(shell command -v $$($(GO) env CC) 2>/dev/null)
 ifeq ($(CC_FOUND),)
 RACE      :=
@@ -36,18 +37,18 @@ run: build ## Run the server with its sandbox on 127.0.0.1:50051
 
 FILE ?=
 .PHONY: demo
-demo: build ## Show the whole path once; FILE=path sends a file of yours
+demo: build ## Show a whole upload and download once; FILE=path sends your own file
 	@$(BIN)/lpfileshare demo --server $(BIN)/lpfileshare-server $(if $(FILE),"$(FILE)")
 
 .PHONY: test
 test: ## Run all tests, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
 	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift -e /test/newtype)
-	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the rest wants a real Swift: make test-swift
+	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the others require a real Swift: make test-swift
 	$(GO) test -timeout 20m ./test/load ./test/images/...
 
 .PHONY: test-swift
-test-swift: build ## Run the tests of the store over a real OpenStack Swift: wants Debian 12 and root
+test-swift: build ## Run the tests of the store over a real OpenStack Swift; requires Debian 12 and root
 	test/swift/run
 
 .PHONY: test-protoc
@@ -83,19 +84,19 @@ test-newtype: ## Add a file type to a copy: one value of the contract, one row, 
 	$(GO) test -count=1 -timeout 10m ./test/newtype
 
 .PHONY: test-mutants
-test-mutants: ## Break the code in many ways, each in a copy, and see the tests notice
+test-mutants: ## Break the code in many ways, each in a copy; the tests must fail
 	$(GO) run ./test/mutants
 
 .PHONY: bench
 bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
 
-# The suites of tests in which there is a sandbox. Those in the second line want what .ci/run installs.
+# The test suites that use a sandbox. Those in the second line require what .ci/run installs.
 SUITES    ?= server lpws connector sandbox load images faults crash demo \
              readme tutorial node-agent-sdk swift
 .PHONY: check-wire
-check-wire: build ## Hold every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
-	@test -n "$(SCHEMAS)" || { echo "check-wire: say where the schemas are: make check-wire SCHEMAS=folder"; exit 2; }
+check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
+	@test -n "$(SCHEMAS)" || { echo "check-wire: set the folder of the schemas: make check-wire SCHEMAS=folder"; exit 2; }
 	rm -rf .frames
 	test/wire/record .frames $(SUITES)
 	$(GO) run ./test/wire/cmd/check-wire -schemas "$(SCHEMAS)" -frames .frames $(SUITES)
@@ -110,7 +111,7 @@ check-generate: generate ## Fail if gen/ is not what proto/ gives
 		{ echo "check-generate: gen/ is stale; run make generate and commit it"; exit 1; }
 
 .PHONY: lint
-lint: lint-go lint-proto ## Check Go and the contract
+lint: lint-go lint-complexity lint-prose lint-proto ## Check Go, the language and the contract
 
 .PHONY: lint-go
 lint-go: ## gofmt, go vet, staticcheck
@@ -118,6 +119,23 @@ lint-go: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	@test -x .tools/staticcheck || GOBIN=$(CURDIR)/.tools $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 	.tools/staticcheck ./...
+
+.PHONY: lint-complexity
+lint-complexity: ## Fail on functions with a cognitive complexity over 25, except the two that parse images
+	@test -x .tools/gocognit || GOBIN=$(CURDIR)/.tools $(GO) install github.com/uudashr/gocognit/cmd/gocognit@$(GOCOGNIT_VERSION)
+	@over=$$(.tools/gocognit -test=false -over 25 -f '{{.PkgName}} {{.FuncName}} {{.Pos.Filename}}:{{.Pos.Line}}, {{.Complexity}}' cmd clients internal | sort); \
+	names=$$(echo "$$over" | cut -d' ' -f1,2 | paste -sd, -); \
+	test "$$names" = 'images (*carver).gif,images (*carver).jpeg' || \
+		{ echo "$$over"; echo "lint-complexity: exactly (*carver).gif and (*carver).jpeg may be over 25"; exit 1; }
+
+.PHONY: lint-prose
+lint-prose: ## Fail on words that plain English does not need: see CONTRIBUTING.md
+	@git grep -niwE 'told|whoever|mend|let in' -- '*.go' '*.proto' '*.md'; \
+	case $$? in \
+	0) echo "lint-prose: write these in plain English, for example reported, callers that, fix, admit"; exit 1;; \
+	1) ;; \
+	*) echo "lint-prose: git grep failed"; exit 1;; \
+	esac
 
 .PHONY: lint-proto
 lint-proto: ## buf lint and buf format
