@@ -14,7 +14,7 @@ import (
 
 // allowed lists the moves between the states of an upload. The empty state is that of an id without a record.
 //
-//	RECEIVING -> STORED -> PUBLISHING -> PUBLISHED      FAILED after any but the last
+//	RECEIVING -> STORED -> PUBLISHING -> PUBLISHED      FAILED after RECEIVING
 //
 // A retry takes RECEIVING and STORED over at once. It takes PUBLISHING over only when the message can no longer appear: after its
 // deadline, at which its publisher stops, plus the time after which LivePerson handles no frame any more.
