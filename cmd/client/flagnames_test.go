@@ -26,7 +26,7 @@ func TestFlags_Names(t *testing.T) {
 	if !server["serve-account"] || !server["LPFILESHARE_SERVE_ACCOUNT"] {
 		t.Fatalf("the server's flags are %v", server)
 	}
-	k, err := kong.New(&cli{}, kong.Bind(&app{}))
+	k, err := kong.New(&cli{}, kong.Vars{"file_types": fileTypeNames()}, kong.Bind(&app{}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -307,7 +307,7 @@ func TestPublishFile_Unconfirmed(t *testing.T) {
 		if !share.Is(err, share.LPTimeout) || !errors.Is(err, context.Canceled) {
 			t.Errorf("after the end: %v", err)
 		}
-		f.CloseClientConnections() // a request on an open connection could have arrived
+		s.m.client.Close() // closes idle connections: a request on one could have arrived
 		f.Close()
 		_, err = s.PublishFile(t.Context(), "c", "", share.HostedFile{})
 		wantKind(t, "nothing listens", err, share.LPUnavailable)
