@@ -138,22 +138,22 @@ func TestUpload_CancelledInQueueFreesItsSlot(t *testing.T) {
 // Stop ends an upload in every phase.
 func TestUpload_StopEndsItWithServerDraining(t *testing.T) {
 	b := picture(1000)
-	hold := func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }
+	untilDone := func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }
 	for what, c := range map[string]struct {
 		prepare func(h *harness)
 		send    []*pb.UploadRequest
 	}{
 		"before its spec":    {send: []*pb.UploadRequest{}},
 		"in the queue":       {prepare: func(h *harness) { h.t.Cleanup(h.reserveAll().Release) }},
-		"opening a session":  {prepare: func(h *harness) { h.lp.on("Session", hold) }},
-		"loading the record": {prepare: func(h *harness) { h.ledger.on("Load", hold) }},
+		"opening a session":  {prepare: func(h *harness) { h.lp.on("Session", untilDone) }},
+		"loading the record": {prepare: func(h *harness) { h.ledger.on("Load", untilDone) }},
 		"saving the record, unnamed error": {prepare: func(h *harness) {
 			h.ledger.on("Save", func(ctx context.Context) error { <-ctx.Done(); return errors.New("closed") })
 		}},
 		"while receiving":       {},
-		"waiting for a URL":     {prepare: func(h *harness) { h.lp.on("UploadURL", hold) }},
-		"waiting for the store": {prepare: func(h *harness) { h.store.then("Put", hold) }, send: whole(spec(b), b, 1000)},
-		"generating a preview": {prepare: func(h *harness) { h.images.on("Preview", hold) }, send: whole(spec(b, func(s *pb.UploadSpec) {
+		"waiting for a URL":     {prepare: func(h *harness) { h.lp.on("UploadURL", untilDone) }},
+		"waiting for the store": {prepare: func(h *harness) { h.store.then("Put", untilDone) }, send: whole(spec(b), b, 1000)},
+		"generating a preview": {prepare: func(h *harness) { h.images.on("Preview", untilDone) }, send: whole(spec(b, func(s *pb.UploadSpec) {
 			s.Preview = &pb.Preview{Source: &pb.Preview_Generate{Generate: true}}
 		}), b, 1000)},
 	} {

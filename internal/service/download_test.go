@@ -391,12 +391,14 @@ func TestReceipts_OnlyForFilesOfOthers(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			synctest.Wait()
 			watch, _ := h.watch(h.alice(), parent, token{}.write(placeOfWatch, parent))
 			for range 2 {
 				if _, err := watch.Recv(); err != nil {
 					t.Fatal(err)
 				}
 			}
+			synctest.Wait() // receipts are sent in the background
 			want := []string(nil)
 			if on {
 				want = []string{"accessed " + conversation + " 0", "accepted " + conversation + " 0"}

@@ -23,13 +23,14 @@ import (
 const secret = "s3cr3t"
 
 // faults are what a test does to the calls of a fake, by method name. before can delay a call or fail it before it has any effect.
-// after can lose its answer.
+// after can lose its answer. The zero value has no faults.
 type faults struct {
 	mu            sync.Mutex
 	before, after map[string]func(ctx context.Context) error
 	calls         map[string]int
 }
 
+// on sets the function that is called before each call of method; nil: none.
 func (f *faults) on(method string, before func(ctx context.Context) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -39,6 +40,7 @@ func (f *faults) on(method string, before func(ctx context.Context) error) {
 	f.before[method] = before
 }
 
+// then sets the function that is called after each call of method; nil: none.
 func (f *faults) then(method string, after func(ctx context.Context) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -62,7 +62,7 @@ func TestIdentity_EveryMethodRequiresOneValidToken(t *testing.T) {
 		"agent, no token":     {"lp-agent-token", "@@@"},
 		"rejected":            {"lp-consumer-token", "forged-" + secret},
 		"agent, rejected":     {"lp-agent-token", agentToken("forged-" + secret)},
-		"external, rejected":  {"lp-external-consumer-id", "somebody-" + secret},
+		"external, rejected":  {"lp-external-consumer-id", "forged-" + secret},
 		"authorization alone": {"authorization", "Bearer " + aliceToken},
 	} {
 		t.Run(what, inBubble(func(t *testing.T) {

@@ -434,8 +434,7 @@ func TestCreateConversation_ConcurrentCallsCreateOne(t *testing.T) {
 	})
 }
 
-// A call whose answer was lost at the end of its time looks for the conversation until it can no longer appear: a repeat must not
-// make another one meanwhile.
+// A call whose answer is lost looks for the conversation until it can no longer appear. A retry must not create another one before.
 func TestCreateConversation_RetryWaitsUntilTheFirstCannotAppear(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, func(c *Config) { c.Settle = time.Second })
@@ -449,12 +448,12 @@ func TestCreateConversation_RetryWaitsUntilTheFirstCannotAppear(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var made time.Time
-		h.lp.on("CreateConversation", func(context.Context) error { made = time.Now(); return nil })
+		var created time.Time
+		h.lp.on("CreateConversation", func(context.Context) error { created = time.Now(); return nil })
 		if _, err := h.convs.CreateConversation(h.alice(), req); err != nil {
 			t.Fatal(err)
 		}
-		if waited := made.Sub(over); waited < time.Second {
+		if waited := created.Sub(over); waited < time.Second {
 			t.Errorf("the conversation was created again %v after the first attempt, which could still succeed", waited)
 		}
 	})

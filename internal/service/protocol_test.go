@@ -34,7 +34,7 @@ func TestUpload_RejectedStreams(t *testing.T) {
 	}
 	wrongSHA := &pb.Checksums{Sha256: make([]byte, 32)}
 	wrongCRC := &pb.Checksums{Crc32C: proto.Uint32(0)}
-	says := func(c *pb.Checksums) func(*pb.UploadSpec) { return func(s *pb.UploadSpec) { s.Checksums = c } }
+	declare := func(c *pb.Checksums) func(*pb.UploadSpec) { return func(s *pb.UploadSpec) { s.Checksums = c } }
 	for what, c := range map[string]struct {
 		kind share.Kind
 		// msgs are sent after a spec of b, unless bare is set.
@@ -63,13 +63,13 @@ func TestUpload_RejectedStreams(t *testing.T) {
 		"the same chunk twice":                {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(0, b[:half]), finish()}, meta: [2]string{"expectedOffset", share.Itoa(int64(half))}},
 		"a negative offset":                   {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(-1, b), finish()}, meta: [2]string{"expectedOffset", "0"}},
 		"a wrong chunk CRC":                   {kind: share.ChunkChecksumMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), with(chunk(half, b[half:]), func(m *pb.UploadRequest) { m.Chunk.Crc32C = proto.Uint32(0) }), finish()}},
-		"a wrong SHA in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){says(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
-		"a wrong CRC in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){says(wrongCRC)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
+		"a wrong SHA in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){declare(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
+		"a wrong CRC in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){declare(wrongCRC)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
 		"a wrong SHA in finish":               {kind: share.FileChecksumMismatch, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongSHA)}},
 		"a wrong CRC in finish":               {kind: share.FileChecksumMismatch, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongCRC)}},
 		"a wrong CRC, undeclared size":        {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){undeclared}, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongCRC)}},
-		"right in spec, wrong in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){says(sumsOf(b))}, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongSHA)}},
-		"wrong in spec, right in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){says(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), sums(sumsOf(b))}},
+		"right in spec, wrong in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){declare(sumsOf(b))}, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongSHA)}},
+		"wrong in spec, right in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){declare(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), sums(sumsOf(b))}},
 		"a SHA in finish that is too short":   {kind: share.InvalidField, msgs: []*pb.UploadRequest{chunk(0, b), sums(&pb.Checksums{Sha256: []byte{1}})}},
 		"a byte too few":                      {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b[:len(b)-1]), finish()}, meta: [2]string{"receivedBytes", share.Itoa(int64(len(b) - 1))}},
 		"no byte at all":                      {kind: share.FileEmpty, msgs: []*pb.UploadRequest{finish()}},

@@ -170,7 +170,7 @@ func TestPublishUpload_PublishesAStoredFileOnce(t *testing.T) {
 		// A retry of the upload returns the published file too, and publishes nothing.
 		replayed := h.replay(aliceToken, spec(b, storeOnly, withID(stored.GetRequestId()), func(s *pb.UploadSpec) { s.Caption = "later" }))
 		if replayed.GetFile().MessageSequence == nil {
-			t.Errorf("the upload's repeat: %v", replayed)
+			t.Errorf("retry of the upload: %v", replayed)
 		}
 		h.wantPublished(b)
 	})
