@@ -105,22 +105,6 @@ func TestUpload_RejectedStreams(t *testing.T) {
 	}
 }
 
-// The PUT does not end before the checks have passed: here the spool is empty and sealed, and the server waits for the half-close.
-func TestUpload_EmptyFileDoesNotEndThePut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t)
-		stream := h.begin(h.alice(), spec(picture(10)))
-		h.eventually("the PUT runs", func() bool { return len(h.store.recordedPuts()) == 1 })
-		if err := stream.Send(finish()); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		_, err := stream.CloseAndRecv()
-		wantError(t, err, share.FileEmpty)
-		h.wantNothingStored(10)
-	})
-}
-
 // gRPC itself rejects a message over its limit, and one that it cannot decode. Recv returns its status, which has no ErrorInfo.
 func TestUpload_RejectedByGRPCStoresNothing(t *testing.T) {
 	b := picture(1000)
