@@ -6,12 +6,14 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// A fixture is Memory whose callers are single letters, and whose uploads are named by their caller's letter and a number.
+// A fixture is Memory whose callers are single letters, and whose uploads are named by their caller's letter and a number. It is
+// used in a synctest bubble: what is not admitted when all goroutines wait is queued.
 type fixture struct {
 	t *testing.T
 	*Memory
@@ -34,14 +36,13 @@ func newFixture(t *testing.T, blocks int64, perCaller int) *fixture {
 
 // reserve starts an upload of a number of blocks, and returns when it is admitted or queued.
 func (f *fixture) reserve(name string, blocks int64) {
+	f.t.Helper()
 	f.reserveUntil(context.Background(), name, blocks)
 }
 
 // reserveUntil is reserve, for an upload that waits until ctx ends at the latest.
 func (f *fixture) reserveUntil(ctx context.Context, name string, blocks int64) {
 	f.t.Helper()
-	before := f.Usage().Queued
-	admitted := make(chan struct{})
 	go func() {
 		r, err := f.Reserve(ctx, Caller{name[0]}, blocks*BlockBytes, true)
 		if ctx.Err() != nil {
@@ -55,21 +56,16 @@ func (f *fixture) reserveUntil(ctx context.Context, name string, blocks int64) {
 		f.reservations[name] = r
 		f.mu.Unlock()
 		f.admitted <- name
-		close(admitted)
 	}()
-	for f.Usage().Queued == before {
-		select {
-		case <-admitted:
-			return
-		case err := <-f.failed:
-			f.t.Fatal(err)
-		case <-time.After(time.Millisecond):
-		}
+	synctest.Wait()
+	if len(f.failed) > 0 {
+		f.t.Fatalf("%s: %v", name, <-f.failed)
 	}
 }
 
 // release ends an upload.
 func (f *fixture) release(name string) {
+	f.t.Helper()
 	f.mu.Lock()
 	r := f.reservations[name]
 	f.mu.Unlock()
@@ -79,34 +75,17 @@ func (f *fixture) release(name string) {
 	r.Release()
 }
 
-// wantAdmitted wants exactly these uploads to be admitted now. Admission happens inside the call that frees memory, so whatever is
-// not admitted when that call has returned is not admitted by it.
+// wantAdmitted wants exactly these uploads to have been admitted since its last call.
 func (f *fixture) wantAdmitted(names ...string) {
 	f.t.Helper()
+	synctest.Wait()
 	var got []string
-	for range names {
-		select {
-		case name := <-f.admitted:
-			got = append(got, name)
-		case <-time.After(30 * time.Second):
-			f.t.Fatalf("%v were admitted, want %v", got, names)
-		}
+	for len(f.admitted) > 0 {
+		got = append(got, <-f.admitted)
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, names) {
 		f.t.Errorf("%v were admitted, want %v", got, names)
-	}
-	f.Memory.mu.Lock()
-	defer f.Memory.mu.Unlock()
-	for _, l := range f.lines {
-		for _, w := range l.queue {
-			if w.isAdmitted() {
-				f.t.Error("an admitted upload is still queued")
-			}
-		}
-	}
-	if len(f.admitted) > 0 {
-		f.t.Errorf("%s was admitted too", <-f.admitted)
 	}
 }
 
@@ -121,99 +100,109 @@ func (f *fixture) wantEmpty() {
 }
 
 func TestMemory_LineIsFirstComeFirstServed(t *testing.T) {
-	f := newFixture(t, 4, 10)
-	f.reserve("z", 4)
-	f.wantAdmitted("z")
-	f.reserve("a1", 4)
-	f.reserve("a2", 1) // a small one does not overtake a large one
-	f.reserve("b1", 1) // nor does another caller's
-	f.release("z")
-	f.wantAdmitted("a1")
-	f.release("a1")
-	f.wantAdmitted("a2", "b1")
-	f.release("b1")
-	f.release("a2")
-	f.wantEmpty()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 4, 10)
+		f.reserve("z", 4)
+		f.wantAdmitted("z")
+		f.reserve("a1", 4)
+		f.reserve("a2", 1) // a small one does not overtake a large one
+		f.reserve("b1", 1) // nor does another caller's
+		f.release("z")
+		f.wantAdmitted("a1")
+		f.release("a1")
+		f.wantAdmitted("a2", "b1")
+		f.release("b1")
+		f.release("a2")
+		f.wantEmpty()
+	})
 }
 
 func TestMemory_NothingOvertakesTheNextTurn(t *testing.T) {
-	f := newFixture(t, 4, 10)
-	f.reserve("z", 2)
-	f.wantAdmitted("z")
-	ctx, cancel := context.WithCancel(t.Context())
-	f.reserveUntil(ctx, "a1", 4)
-	f.reserve("b1", 1)
-	f.wantAdmitted() // there is room for it, but a was first
-	cancel()
-	f.wantAdmitted("b1") // a has left
-	f.release("z")
-	f.release("b1")
-	f.wantEmpty()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 4, 10)
+		f.reserve("z", 2)
+		f.wantAdmitted("z")
+		ctx, cancel := context.WithCancel(t.Context())
+		f.reserveUntil(ctx, "a1", 4)
+		f.reserve("b1", 1)
+		f.wantAdmitted() // there is memory for it, but a is next
+		cancel()
+		f.wantAdmitted("b1") // a has left the queue
+		f.release("z")
+		f.release("b1")
+		f.wantEmpty()
+	})
 }
 
 func TestMemory_LargerThanBudgetIsRejectedAtOnce(t *testing.T) {
-	f := newFixture(t, 4, 10)
-	if _, err := f.Reserve(t.Context(), Caller{'a'}, 5*BlockBytes, true); !share.Is(err, share.TooManyUploads) {
-		t.Errorf("got %v", err)
-	}
-	f.reserve("b1", 1)
-	f.wantAdmitted("b1")
-	f.release("b1")
-	f.wantEmpty()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 4, 10)
+		if _, err := f.Reserve(t.Context(), Caller{'a'}, 5*BlockBytes, true); !share.Is(err, share.TooManyUploads) {
+			t.Errorf("got %v", err)
+		}
+		f.reserve("b1", 1)
+		f.wantAdmitted("b1")
+		f.release("b1")
+		f.wantEmpty()
+	})
 }
 
 func TestMemory_CallersTakeTurns(t *testing.T) {
-	f := newFixture(t, 2, 10)
-	f.reserve("a1", 1)
-	f.reserve("z", 1)
-	f.wantAdmitted("a1", "z")
-	for _, name := range []string{"a2", "a3", "a4"} { // the flood
-		f.reserve(name, 1)
-	}
-	f.reserve("b1", 1)
-	f.reserve("c1", 1)
-	f.reserve("b2", 1)
-	f.release("z")
-	// a has half of the budget, and waits for its own: b and c take turns.
-	f.wantAdmitted("b1")
-	f.release("b1")
-	f.wantAdmitted("c1")
-	f.release("a1")
-	f.wantAdmitted("a2")
-	f.release("a2")
-	f.wantAdmitted("b2")
-	f.release("c1")
-	f.wantAdmitted("a3")
-	f.release("b2")
-	f.wantAdmitted() // what is free is free for others: a has its half
-	f.release("a3")
-	f.wantAdmitted("a4")
-	f.release("a4")
-	f.wantEmpty()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 2, 10)
+		f.reserve("a1", 1)
+		f.reserve("z", 1)
+		f.wantAdmitted("a1", "z")
+		for _, name := range []string{"a2", "a3", "a4"} {
+			f.reserve(name, 1)
+		}
+		f.reserve("b1", 1)
+		f.reserve("c1", 1)
+		f.reserve("b2", 1)
+		f.release("z")
+		// a has half of the budget, and waits for its own uploads: b and c take turns.
+		f.wantAdmitted("b1")
+		f.release("b1")
+		f.wantAdmitted("c1")
+		f.release("a1")
+		f.wantAdmitted("a2")
+		f.release("a2")
+		f.wantAdmitted("b2")
+		f.release("c1")
+		f.wantAdmitted("a3")
+		f.release("b2")
+		f.wantAdmitted() // the free memory is for others: a has its half
+		f.release("a3")
+		f.wantAdmitted("a4")
+		f.release("a4")
+		f.wantEmpty()
+	})
 }
 
 func TestMemory_LimitsPerCaller(t *testing.T) {
-	f := newFixture(t, 100, 2)
-	f.reserve("a1", 1)
-	f.reserve("a2", 1)
-	f.wantAdmitted("a1", "a2")
-	f.reserve("a3", 1)
-	f.reserve("a4", 1)
-	f.wantAdmitted()
-	_, err := f.Reserve(t.Context(), Caller{'a'}, 1, true)
-	if e, ok := errors.AsType[*share.Error](err); !ok || e.Kind != share.TooManyUploads || e.Metadata["limit"] != limitCaller {
-		t.Errorf("got %v", err)
-	}
-	f.reserve("b1", 1) // is not kept from what is free
-	f.wantAdmitted("b1")
-	f.release("a2")
-	f.wantAdmitted("a3")
-	for _, name := range []string{"a1", "a3", "b1"} {
-		f.release(name)
-	}
-	f.wantAdmitted("a4")
-	f.release("a4")
-	f.wantEmpty()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 100, 2)
+		f.reserve("a1", 1)
+		f.reserve("a2", 1)
+		f.wantAdmitted("a1", "a2")
+		f.reserve("a3", 1)
+		f.reserve("a4", 1)
+		f.wantAdmitted()
+		_, err := f.Reserve(t.Context(), Caller{'a'}, 1, true)
+		if e, ok := errors.AsType[*share.Error](err); !ok || e.Kind != share.TooManyUploads || e.Metadata["limit"] != limitCaller {
+			t.Errorf("got %v", err)
+		}
+		f.reserve("b1", 1) // another caller is not affected
+		f.wantAdmitted("b1")
+		f.release("a2")
+		f.wantAdmitted("a3")
+		for _, name := range []string{"a1", "a3", "b1"} {
+			f.release(name)
+		}
+		f.wantAdmitted("a4")
+		f.release("a4")
+		f.wantEmpty()
+	})
 }
 
 func TestRetrySpread_GrowsWithRejections(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -21,27 +22,27 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-// An errorCase brings one condition about. Its function prepares the house and returns the call that fails. What the house
-// has stored and published by then is all that it may have afterwards.
+// An errorCase reproduces one condition. do prepares the harness and returns the call that fails. The call may store and publish
+// nothing.
 type errorCase struct {
-	do     func(h *house) (call func() error)
+	do     func(h *harness) (call func() error)
 	config func(*Config)
-	// keys are the documented keys of ErrorInfo.metadata; an upload's errors have requestId besides.
+	// keys are the documented keys of ErrorInfo.metadata; errors of an upload also have requestId.
 	keys []string
-	// stores: the file is in the store when it fails, since the condition arises at publishing.
+	// stores reports that the file is stored before the call fails, because the condition arises while publishing.
 	stores bool
 }
 
-// uploading is a call that uploads b.
-func uploading(h *house, b []byte, change ...func(*pb.UploadSpec)) func() error {
+// uploading returns a call that uploads b.
+func uploading(h *harness, b []byte, change ...func(*pb.UploadSpec)) func() error {
 	return func() error {
 		_, err := h.upload(h.alice(), whole(spec(b, change...), b, 1000)...)
 		return err
 	}
 }
 
-// sending is a call that sends these messages.
-func sending(h *house, msgs ...*pb.UploadRequest) func() error {
+// sending returns a call that sends msgs.
+func sending(h *harness, msgs ...*pb.UploadRequest) func() error {
 	return func() error {
 		_, err := h.upload(h.alice(), msgs...)
 		return err
@@ -50,10 +51,10 @@ func sending(h *house, msgs ...*pb.UploadRequest) func() error {
 
 func kindError(k share.Kind) error { return share.Errorf(k, "a message", nil) }
 
-// portFails lets a method of LivePerson fail for an upload.
+// portFails makes a method of the session fail during an upload.
 func portFails(method string, k share.Kind) errorCase {
 	return errorCase{
-		do: func(h *house) func() error {
+		do: func(h *harness) func() error {
 			h.lp.failAlways(method, kindError(k))
 			return uploading(h, picture(2000))
 		},
@@ -62,67 +63,67 @@ func portFails(method string, k share.Kind) errorCase {
 }
 
 func storeFails(k share.Kind) errorCase {
-	return errorCase{do: func(h *house) func() error {
+	return errorCase{do: func(h *harness) func() error {
 		h.store.failAlways("Put", kindError(k))
 		return uploading(h, picture(2000))
 	}}
 }
 
 var errorCases = map[share.Kind]errorCase{
-	share.StreamProtocolViolation: {do: func(h *house) func() error { return sending(h, finish()) }},
-	share.InvalidField: {do: func(h *house) func() error {
+	share.StreamProtocolViolation: {do: func(h *harness) func() error { return sending(h, finish()) }},
+	share.InvalidField: {do: func(h *harness) func() error {
 		return uploading(h, picture(10), func(s *pb.UploadSpec) { s.Conversation, s.RequestId = "nowhere", "no-uuid" })
 	}},
-	share.UnsupportedFileType: {keys: []string{"allowedTypes"}, do: func(h *house) func() error {
+	share.UnsupportedFileType: {keys: []string{"allowedTypes"}, do: func(h *harness) func() error {
 		return uploading(h, picture(10), func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_PDF })
 	}},
-	share.FileTypeMismatch: {keys: []string{"detectedType"}, do: func(h *house) func() error {
+	share.FileTypeMismatch: {keys: []string{"detectedType"}, do: func(h *harness) func() error {
 		return uploading(h, picture(2000), func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_PNG })
 	}},
-	share.FileTooLarge: {keys: []string{"actualBytes", "maxBytes"}, do: func(h *house) func() error {
+	share.FileTooLarge: {keys: []string{"actualBytes", "maxBytes"}, do: func(h *harness) func() error {
 		return uploading(h, picture(300_001))
 	}},
-	share.PreviewTooLarge: {keys: []string{"actualBytes", "maxBytes"}, do: func(h *house) func() error {
+	share.PreviewTooLarge: {keys: []string{"actualBytes", "maxBytes"}, do: func(h *harness) func() error {
 		return uploading(h, picture(10), func(s *pb.UploadSpec) {
 			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64," + strings.Repeat("A", upload.MaxPreviewChars)}}
 		})
 	}},
-	share.FileEmpty: {do: func(h *house) func() error { return uploading(h, nil) }},
-	share.UploadIncomplete: {keys: []string{"receivedBytes"}, do: func(h *house) func() error {
+	share.FileEmpty: {do: func(h *harness) func() error { return uploading(h, nil) }},
+	share.UploadIncomplete: {keys: []string{"receivedBytes"}, do: func(h *harness) func() error {
 		b := picture(2000)
 		return sending(h, first(spec(b)), chunk(0, b[:1999]), finish())
 	}},
-	share.OffsetMismatch: {keys: []string{"expectedOffset"}, do: func(h *house) func() error {
+	share.OffsetMismatch: {keys: []string{"expectedOffset"}, do: func(h *harness) func() error {
 		b := picture(2000)
 		return sending(h, first(spec(b)), chunk(1, b))
 	}},
-	share.SizeExceeded: {keys: []string{"declaredBytes"}, do: func(h *house) func() error {
+	share.SizeExceeded: {keys: []string{"declaredBytes"}, do: func(h *harness) func() error {
 		b := picture(2000)
 		return sending(h, first(spec(b)), chunk(0, b), chunk(len(b), []byte{0}), finish())
 	}},
-	share.ChunkChecksumMismatch: {do: func(h *house) func() error {
+	share.ChunkChecksumMismatch: {do: func(h *harness) func() error {
 		b := picture(2000)
 		c := chunk(0, b)
 		c.Chunk.Crc32C = proto.Uint32(1)
 		return sending(h, first(spec(b)), c, finish())
 	}},
-	share.FileChecksumMismatch: {do: func(h *house) func() error {
+	share.FileChecksumMismatch: {do: func(h *harness) func() error {
 		return uploading(h, picture(2000), func(s *pb.UploadSpec) { s.Checksums = sumsOf([]byte("other")) })
 	}},
 	share.MessageTooLarge: {keys: []string{"maxBytes"}, config: func(c *Config) {
 		c.Settings = func(string) Settings { return Settings{MaxFileBytes: 3_000_000} }
 		c.MemoryBudget = 6_000_000
-	}, do: func(h *house) func() error {
+	}, do: func(h *harness) func() error {
 		b := picture(MaxChunkBytes + 1)
 		return sending(h, first(spec(b)), chunk(0, b), finish())
 	}},
-	share.UploadNotFound: {do: func(h *house) func() error {
+	share.UploadNotFound: {do: func(h *harness) func() error {
 		return func() error {
 			_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + spec(nil).RequestId})
 			return err
 		}
 	}},
-	share.UploadTakenOver: {do: func(h *house) func() error {
+	share.UploadTakenOver: {do: func(h *harness) func() error {
 		s := spec(picture(10))
 		older := h.begin(h.alice(), s)
 		h.begin(h.alice(), s)
@@ -131,36 +132,36 @@ var errorCases = map[share.Kind]errorCase{
 			return err
 		}
 	}},
-	share.UploadIdle: {config: func(c *Config) { c.IdleTimeout = 50 * time.Millisecond }, do: func(h *house) func() error {
+	share.UploadIdle: {config: func(c *Config) { c.IdleTimeout = 50 * time.Millisecond }, do: func(h *harness) func() error {
 		stream := h.begin(h.alice(), spec(picture(10)))
 		return func() error { return stream.RecvMsg(new(pb.UploadResponse)) }
 	}},
-	share.RequestIDConflict: {do: func(h *house) func() error {
+	share.RequestIDConflict: {do: func(h *harness) func() error {
 		id := h.put(picture(2000)).GetRequestId()
 		return uploading(h, picture(2000), withID(id), func(s *pb.UploadSpec) { s.Caption = "another" })
 	}},
-	share.TooManyStreams: {config: func(c *Config) { c.MaxStreamsPerCaller = 0 }, do: func(h *house) func() error {
+	share.TooManyStreams: {config: func(c *Config) { c.MaxStreamsPerCaller = 0 }, do: func(h *harness) func() error {
 		return func() error {
 			_, _, _, err := h.download(h.alice(), byName(fileName(account, conversation, conversation, path("a.jpg"))))
 			return err
 		}
 	}},
-	share.TooManyUploads: {keys: []string{"limit"}, do: func(h *house) func() error {
-		room := h.fillUp()
-		h.t.Cleanup(room.Release)
+	share.TooManyUploads: {keys: []string{"limit"}, do: func(h *harness) func() error {
+		reserved := h.reserveAll()
+		h.t.Cleanup(reserved.Release)
 		return uploading(h, picture(10))
 	}},
-	share.ServerDraining: {do: func(h *house) func() error {
+	share.ServerDraining: {do: func(h *harness) func() error {
 		h.server.Drain()
 		return uploading(h, picture(10))
 	}},
-	share.TokenInvalid: {do: func(h *house) func() error {
+	share.TokenInvalid: {do: func(h *harness) func() error {
 		return func() error {
 			_, err := h.upload(h.as("forged-"+secret), whole(spec(picture(10)), picture(10), 10)...)
 			return err
 		}
 	}},
-	share.NotAllowed: {do: func(h *house) func() error {
+	share.NotAllowed: {do: func(h *harness) func() error {
 		return uploading(h, picture(10), func(s *pb.UploadSpec) { s.Conversation = "accounts/other/conversations/c" })
 	}},
 	share.LPUnavailable:         portFails("Session", share.LPUnavailable),
@@ -168,13 +169,13 @@ var errorCases = map[share.Kind]errorCase{
 	share.LPCredentialsRejected: portFails("Session", share.LPCredentialsRejected),
 	share.FileSharingDisabled:   portFails("UploadURL", share.FileSharingDisabled),
 	share.LPForbidden:           portFails("PublishFile", share.LPForbidden),
-	share.ConversationNotFound: {do: func(h *house) func() error {
+	share.ConversationNotFound: {do: func(h *harness) func() error {
 		return uploading(h, picture(10), func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-bob") })
 	}},
-	share.ConversationClosed: {do: func(h *house) func() error {
+	share.ConversationClosed: {do: func(h *harness) func() error {
 		return uploading(h, picture(10), func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-closed") })
 	}},
-	share.LPRejectedFile: {keys: []string{"lpErrorCode", "step"}, do: func(h *house) func() error {
+	share.LPRejectedFile: {keys: []string{"lpErrorCode", "step"}, do: func(h *harness) func() error {
 		h.lp.failAlways("UploadURL", share.Reject(share.LPRejectedFile, "no").With("lpErrorCode", "400", "step", "url"))
 		return uploading(h, picture(10))
 	}},
@@ -185,57 +186,57 @@ var errorCases = map[share.Kind]errorCase{
 	share.StorageProtocolError: storeFails(share.StorageProtocolError),
 	share.StorageURLRejected:   storeFails(share.StorageURLRejected),
 	share.StorageDenied:        storeFails(share.StorageDenied),
-	share.FileNotFound: {do: func(h *house) func() error {
+	share.FileNotFound: {do: func(h *harness) func() error {
 		return reading(h, byName(fileName(account, conversation, conversation, path("nothing"))))
 	}},
 	share.StorageUnavailable: storeFails(share.StorageUnavailable),
 	share.StorageRateLimited: storeFails(share.StorageRateLimited),
-	share.RangeNotSatisfiable: {keys: []string{"sizeBytes"}, do: func(h *house) func() error {
-		req := byName(h.storedAt(path("a"), picture(10)))
+	share.RangeNotSatisfiable: {keys: []string{"sizeBytes"}, do: func(h *harness) func() error {
+		req := byName(h.addFile(path("a"), picture(10)))
 		req.ReadOffset = 11
 		return reading(h, req)
 	}},
 	share.StorageFull: storeFails(share.StorageFull),
-	share.StorageCorrupted: {do: func(h *house) func() error {
+	share.StorageCorrupted: {do: func(h *harness) func() error {
 		h.store.then("Put", func(context.Context) error { return kindError(share.StorageCorrupted) })
 		return uploading(h, picture(10))
 	}},
-	share.FileChanged: {do: func(h *house) func() error {
-		req := byName(h.storedAt(path("a"), picture(10)))
+	share.FileChanged: {do: func(h *harness) func() error {
+		req := byName(h.addFile(path("a"), picture(10)))
 		req.IfMatchEtag = "another"
 		return reading(h, req)
 	}},
-	share.StorageTruncated: {keys: []string{"sentBytes"}, do: func(h *house) func() error {
-		req := byName(h.storedAt(path("a"), picture(10)))
+	share.StorageTruncated: {keys: []string{"sentBytes"}, do: func(h *harness) func() error {
+		req := byName(h.addFile(path("a"), picture(10)))
 		h.store.breaks = []int{0, 0, 0, 0, 0, 0}
 		return reading(h, req)
 	}},
-	share.StoragePathInvalid: {do: func(h *house) func() error {
+	share.StoragePathInvalid: {do: func(h *harness) func() error {
 		return reading(h, byName(fileName(account, conversation, conversation, "/v1/AUTH_async/other/x")))
 	}},
-	share.ImageInvalid: {do: func(h *house) func() error {
-		h.look.failAlways("Inspect", kindError(share.ImageInvalid))
+	share.ImageInvalid: {do: func(h *harness) func() error {
+		h.images.failAlways("Inspect", kindError(share.ImageInvalid))
 		return uploading(h, picture(2000))
 	}},
-	share.ImageTooManyPixels: {keys: []string{"actualPixels", "maxPixels"}, do: func(h *house) func() error {
-		h.look.failAlways("Inspect", share.Reject(share.ImageTooManyPixels, "a bomb").With("maxPixels", "1000", "actualPixels", "1001"))
+	share.ImageTooManyPixels: {keys: []string{"actualPixels", "maxPixels"}, do: func(h *harness) func() error {
+		h.images.failAlways("Inspect", share.Reject(share.ImageTooManyPixels, "a message").With("maxPixels", "1000", "actualPixels", "1001"))
 		return uploading(h, picture(2000))
 	}},
-	share.PageTokenInvalid: {do: func(h *house) func() error {
+	share.PageTokenInvalid: {do: func(h *harness) func() error {
 		return func() error {
 			_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent, PageToken: "!"})
 			return err
 		}
 	}},
-	share.LedgerUnavailable: {do: func(h *house) func() error {
-		h.book.failAlways("Load", context.DeadlineExceeded)
+	share.LedgerUnavailable: {do: func(h *harness) func() error {
+		h.ledger.failAlways("Load", context.DeadlineExceeded)
 		return uploading(h, picture(10))
 	}},
-	share.ImageCannotFit: {keys: []string{"maxBytes", "why"}, config: fitting, do: func(h *house) func() error {
-		h.look.failAlways("Fit", share.Reject(share.ImageCannotFit, "a message").With("maxBytes", "300000", "why", "animated"))
+	share.ImageCannotFit: {keys: []string{"maxBytes", "why"}, config: fitting, do: func(h *harness) func() error {
+		h.images.failAlways("Fit", share.Reject(share.ImageCannotFit, "a message").With("maxBytes", "300000", "why", "animated"))
 		return uploading(h, picture(300_001), fit)
 	}},
-	share.WatchTooSlow: {do: func(h *house) func() error {
+	share.WatchTooSlow: {do: func(h *harness) func() error {
 		h.lp.failAlways("Next", kindError(share.WatchTooSlow))
 		return func() error {
 			stream, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent})
@@ -245,7 +246,7 @@ var errorCases = map[share.Kind]errorCase{
 			return end(stream)
 		}
 	}},
-	share.WatchReset: {do: func(h *house) func() error {
+	share.WatchReset: {do: func(h *harness) func() error {
 		h.lp.failAlways("WatchFiles", share.ErrWatchReset)
 		return func() error {
 			stream, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent})
@@ -255,7 +256,7 @@ var errorCases = map[share.Kind]errorCase{
 			return err
 		}
 	}},
-	share.UploadNotStored: {do: func(h *house) func() error {
+	share.UploadNotStored: {do: func(h *harness) func() error {
 		s := spec(picture(10))
 		h.begin(h.alice(), s)
 		return func() error {
@@ -266,7 +267,7 @@ var errorCases = map[share.Kind]errorCase{
 	share.SessionLimit:          portFails("Session", share.SessionLimit),
 	share.MethodNotImplemented:  portFails("Session", share.MethodNotImplemented),
 	share.IdentityNotConfigured: portFails("Session", share.IdentityNotConfigured),
-	share.WebhookNotConfigured: {do: func(h *house) func() error {
+	share.WebhookNotConfigured: {do: func(h *harness) func() error {
 		h.lp.failAlways("WatchFiles", kindError(share.WebhookNotConfigured))
 		return func() error {
 			stream, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent})
@@ -278,26 +279,23 @@ var errorCases = map[share.Kind]errorCase{
 	}},
 	share.CallerNotAuthenticated: {
 		config: func(c *Config) {
-			c.Caller = func(context.Context) (string, bool) { return "known, and not trusted", false }
+			c.Caller = func(context.Context) (string, bool) { return "known, not trusted", false }
 		},
-		do: func(h *house) func() error {
+		do: func(h *harness) func() error {
 			return func() error {
 				_, err := h.files.ListFiles(h.external(aliceToken, ""), &pb.ListFilesRequest{Parent: parent})
 				return err
 			}
 		},
 	},
-	share.Internal: {do: func(h *house) func() error {
-		h.lp.on("Conversation", func(context.Context) error { panic("a fault with a " + "password in it") })
+	share.Internal: {do: func(h *harness) func() error {
+		h.lp.on("Conversation", func(context.Context) error { panic("a password") })
 		return uploading(h, picture(10))
 	}},
 }
 
-// unreachable are conditions that nothing can bring about yet, and why. There are none: what the service does not find by
-// itself, a port may name.
-var unreachable = map[share.Kind]string{}
-
-func reading(h *house, req *pb.DownloadRequest) func() error {
+// reading returns a call that downloads a file.
+func reading(h *harness, req *pb.DownloadRequest) func() error {
 	return func() error {
 		_, _, _, err := h.download(h.alice(), req)
 		return err
@@ -308,25 +306,22 @@ func TestErrorTable(t *testing.T) {
 	for kind := range conditions {
 		c, ok := errorCases[kind]
 		if !ok {
-			if unreachable[kind] == "" {
-				t.Errorf("no test brings %s about", kind)
-			}
+			t.Errorf("no case reproduces %s", kind)
 			continue
 		}
-		t.Run(string(kind), func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t, func(cfg *Config) {
+		t.Run(string(kind), inBubble(func(t *testing.T) {
+			h := newHarness(t, func(cfg *Config) {
 				if c.config != nil {
 					c.config(cfg)
 				}
 			})
 			call := c.do(h)
-			before := h.traces()
-			info := refused(t, call(), kind)
+			before := h.storedAndPublished()
+			info := wantError(t, call(), kind)
 			if c.stores {
 				before = "1 objects, 0 messages"
 			}
-			if after := h.traces(); after != before && kind != share.StorageCorrupted {
+			if after := h.storedAndPublished(); after != before && kind != share.StorageCorrupted {
 				t.Errorf("there are %s, want %s", after, before)
 			}
 			if n := len(h.lp.messages()); kind == share.StorageCorrupted && n != 0 {
@@ -342,12 +337,12 @@ func TestErrorTable(t *testing.T) {
 					t.Errorf("metadata has %s, which is not documented", key)
 				}
 			}
-		})
+		}))
 	}
 }
 
-// Every condition is a row of the table and a value of the contract, and there are no others.
-func TestKindsConditionsAndReasonsAreTheSame(t *testing.T) {
+// Every Kind is a row of the table and a value of the contract, and the reverse.
+func TestConditions_MatchKindsAndReasons(t *testing.T) {
 	kinds := declaredKinds(t)
 	rows := make([]string, 0, len(conditions))
 	for k := range conditions {
@@ -412,16 +407,16 @@ func TestConditions_MatchContractComments(t *testing.T) {
 			return true
 		}
 		_, reason, ok := strings.Cut(v.Names[0].Name, "_ERROR_REASON_")
-		said, rest, hasCode := strings.Cut(v.Doc.Text(), ", ")
+		codeName, rest, hasCode := strings.Cut(v.Doc.Text(), ", ")
 		if !ok || !hasCode || reason == "UNSPECIFIED" {
 			return true
 		}
 		retries, _, _ := strings.Cut(rest, ".")
 		want, valid := map[string]bool{"with RetryInfo": true, "no RetryInfo": false}[retries]
 		if !valid {
-			t.Errorf("%s: the comment does not say whether there is RetryInfo: %q", reason, retries)
+			t.Errorf("%s: the comment has neither \"with RetryInfo\" nor \"no RetryInfo\": %q", reason, retries)
 		}
-		// Whatever an adapter asks for.
+		// It does not depend on the RetryAfter that an adapter sets.
 		for _, asked := range []time.Duration{0, time.Nanosecond, time.Hour} {
 			_, has := retryDelay(statusOfKind(&share.Error{Kind: share.Kind(reason), RetryAfter: asked}))
 			if has != want {
@@ -430,11 +425,11 @@ func TestConditions_MatchContractComments(t *testing.T) {
 		}
 		seen++
 		var code codes.Code
-		if err := code.UnmarshalJSON([]byte(strconv.Quote(said))); err != nil {
-			t.Errorf("%s: the comment begins with %q, which is no code", reason, said)
+		if err := code.UnmarshalJSON([]byte(strconv.Quote(codeName))); err != nil {
+			t.Errorf("%s: the comment begins with %q, which is no code", reason, codeName)
 		}
 		if row := conditions[share.Kind(reason)]; row.code != code {
-			t.Errorf("%s is %s in the table and %s in the contract", reason, row.code, said)
+			t.Errorf("%s is %s in the table and %s in the contract", reason, row.code, codeName)
 		}
 		return true
 	})
@@ -452,7 +447,7 @@ func retryDelay(s *status.Status) (time.Duration, bool) {
 	return 0, false
 }
 
-func TestTheWorstStatusFits3KiB(t *testing.T) {
+func TestStatus_LargestFitsIn3KiB(t *testing.T) {
 	e := share.Reject(share.FileSharingDisabled, "%s", strings.Repeat("é", 5000))
 	for range 50 {
 		e.Violations = append(e.Violations, share.Violation{Field: strings.Repeat("f", 500), Description: strings.Repeat("ü", 500)})
@@ -463,11 +458,11 @@ func TestTheWorstStatusFits3KiB(t *testing.T) {
 	}
 }
 
-func TestAnUnknownConditionIsInternal(t *testing.T) {
-	refused(t, statusOfKind(share.Errorf("NEW_AND_UNKNOWN", "told by nobody", nil)).Err(), share.Internal)
+func TestStatus_UnknownKindIsInternal(t *testing.T) {
+	wantError(t, statusOfKind(share.Errorf("NEW_AND_UNKNOWN", "no such condition", nil)).Err(), share.Internal)
 }
 
-func TestTheCallersOwnEndGoesBeforeWhatBrokeBecauseOfIt(t *testing.T) {
+func TestStatus_ClientCancellationTakesPrecedence(t *testing.T) {
 	for want, end := range map[codes.Code]func(context.Context) (context.Context, context.CancelFunc){
 		codes.Canceled: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
@@ -478,8 +473,8 @@ func TestTheCallersOwnEndGoesBeforeWhatBrokeBecauseOfIt(t *testing.T) {
 			return context.WithTimeout(ctx, 50*time.Millisecond)
 		},
 	} {
-		t.Run(want.String(), func(t *testing.T) {
-			h := newHouse(t)
+		t.Run(want.String(), inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			h.lp.on("ListFiles", func(ctx context.Context) error {
 				<-ctx.Done()
 				return kindError(share.LPUnavailable)
@@ -490,20 +485,22 @@ func TestTheCallersOwnEndGoesBeforeWhatBrokeBecauseOfIt(t *testing.T) {
 			if status.Code(err) != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
-			// What the server made of it: to a server a client's deadline may look like its going away.
+			// To a server, a client's deadline can look like a cancellation.
 			h.eventually("the call is logged", func() bool {
 				return strings.Contains(h.log.String(), "code=Canceled") || strings.Contains(h.log.String(), "code=DeadlineExceeded")
 			})
-		})
+		}))
 	}
 }
 
-func TestTheServersOwnTimeoutIsNotTheCallers(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.UnaryTimeout = 50 * time.Millisecond })
-	h.lp.on("ListFiles", func(ctx context.Context) error {
-		<-ctx.Done()
-		return ctx.Err()
+func TestStatus_ServerTimeoutIsLPTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, func(c *Config) { c.UnaryTimeout = 50 * time.Millisecond })
+		h.lp.on("ListFiles", func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent})
+		wantError(t, err, share.LPTimeout)
 	})
-	_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent})
-	refused(t, err, share.LPTimeout)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
@@ -14,13 +15,13 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// fitting lets the account make images of up to 600,000 bytes fit.
+// fitting lets the account fit images of up to 600,000 bytes.
 func fitting(c *Config) { set(func(s *Settings) { s.MaxImageInputBytes = 600_000 })(c) }
 
 func fit(s *pb.UploadSpec)   { s.Image = &pb.ImageOptions{Fit: true} }
 func strip(s *pb.UploadSpec) { s.Image = &pb.ImageOptions{StripMetadata: true} }
 
-// png makes a PNG of n bytes, as far as its first bytes go.
+// png returns n bytes that begin like a PNG.
 func png(n int) []byte {
 	b := picture(n)
 	copy(b, "\x89PNG\r\n\x1a\n")
@@ -29,22 +30,22 @@ func png(n int) []byte {
 
 func asPNG(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_PNG }
 
-func TestAnImageIsMadeToFit(t *testing.T) {
+func TestUploadFit_StoresTheFittedImage(t *testing.T) {
 	for name, change := range map[string]func(*pb.UploadSpec){"declared": fit, "undeclared": func(s *pb.UploadSpec) { fit(s); undeclared(s) }} {
-		t.Run(name, func(t *testing.T) {
-			h := newHouse(t, fitting)
+		t.Run(name, inBubble(func(t *testing.T) {
+			h := newHarness(t, fitting)
 			sent := png(500_000)
 			r := h.put(sent, change, asPNG, func(s *pb.UploadSpec) {
 				s.Checksums = sumsOf(sent)
 				s.Preview = &pb.Preview{Source: &pb.Preview_Generate{Generate: true}}
 			})
 			stored := sent[:250_000]
-			msg := h.published(stored)
+			msg := h.wantPublished(stored)
 			if msg.File.FileType != "JPG" || msg.File.Preview != fittedPreview {
 				t.Errorf("the message is %+v", msg.File)
 			}
-			if tries := h.store.tries(); len(tries) != 1 || tries[0].size != 250_000 || !bytes.HasSuffix([]byte(tries[0].path), []byte(".JPG")) {
-				t.Errorf("the URL was asked for, and used, so: %s %d", tries[0].path, tries[0].size)
+			if tries := h.store.recordedPuts(); len(tries) != 1 || tries[0].size != 250_000 || !bytes.HasSuffix([]byte(tries[0].path), []byte(".JPG")) {
+				t.Errorf("the PUT was to %s, of %d bytes", tries[0].path, tries[0].size)
 			}
 			f := r.GetFile()
 			if f.GetFileType() != pb.FileType_FILE_TYPE_JPEG || f.GetStoredSizeBytes() != 250_000 || !proto.Equal(f.GetUploadedChecksums(), sumsOf(stored)) || f.GetEtag() != describe(stored).ETag {
@@ -61,108 +62,115 @@ func TestAnImageIsMadeToFit(t *testing.T) {
 			}
 			up, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + r.GetRequestId()})
 			if err != nil || !proto.Equal(up.GetUpload().GetImage(), want) {
-				t.Errorf("GetUpload says %v, %v", up.GetUpload().GetImage(), err)
+				t.Errorf("GetUpload returned %v, %v", up.GetUpload().GetImage(), err)
 			}
-		})
+		}))
 	}
 }
 
-func TestARepeatOfAFittedUploadGetsTheFirstAnswer(t *testing.T) {
-	h := newHouse(t, fitting)
-	sent := picture(500_000)
-	id := uuid.NewString()
-	one := h.put(sent, fit, withID(id), func(s *pb.UploadSpec) { s.Checksums = sumsOf(sent) })
-	two := h.put(sent, fit, withID(id), func(s *pb.UploadSpec) { s.Checksums = sumsOf(sent) })
-	if !two.GetReplayed() || !proto.Equal(one.GetImage(), two.GetImage()) || one.GetImage() == nil || !proto.Equal(one.GetFile(), two.GetFile()) {
-		t.Errorf("the answers are\n%v\n%v", one, two)
-	}
-	for name, other := range map[string][]func(*pb.UploadSpec){
-		"stripped too":             {func(s *pb.UploadSpec) { s.Image = &pb.ImageOptions{Fit: true, StripMetadata: true} }},
-		"another size":             {fit, func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(250_000) }},
-		"sums of the stored bytes": {fit, func(s *pb.UploadSpec) { s.Checksums = sumsOf(sent[:250_000]) }},
-	} {
-		_, err := h.upload(h.alice(), whole(spec(sent, append(other, withID(id))...), sent, 64<<10)...)
-		t.Run(name, func(t *testing.T) { refused(t, err, share.RequestIDConflict) })
-	}
-	if h.look.count("Fit") != 1 {
-		t.Errorf("it was made to fit %d times", h.look.count("Fit"))
-	}
+func TestUploadFit_RetryReturnsTheFirstResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		sent := picture(500_000)
+		id := uuid.NewString()
+		one := h.put(sent, fit, withID(id), func(s *pb.UploadSpec) { s.Checksums = sumsOf(sent) })
+		two := h.put(sent, fit, withID(id), func(s *pb.UploadSpec) { s.Checksums = sumsOf(sent) })
+		if !two.GetReplayed() || !proto.Equal(one.GetImage(), two.GetImage()) || one.GetImage() == nil || !proto.Equal(one.GetFile(), two.GetFile()) {
+			t.Errorf("the results are\n%v\n%v", one, two)
+		}
+		for name, other := range map[string][]func(*pb.UploadSpec){
+			"stripped too":             {func(s *pb.UploadSpec) { s.Image = &pb.ImageOptions{Fit: true, StripMetadata: true} }},
+			"another size":             {fit, func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(250_000) }},
+			"sums of the stored bytes": {fit, func(s *pb.UploadSpec) { s.Checksums = sumsOf(sent[:250_000]) }},
+		} {
+			_, err := h.upload(h.alice(), whole(spec(sent, append(other, withID(id))...), sent, 64<<10)...)
+			t.Log(name)
+			wantError(t, err, share.RequestIDConflict)
+		}
+		if h.images.count("Fit") != 1 {
+			t.Errorf("Fit was called %d times", h.images.count("Fit"))
+		}
+	})
 }
 
-func TestOptionsThatAskNothingAreNone(t *testing.T) {
-	h := newHouse(t, fitting)
-	b, id := picture(1000), uuid.NewString()
-	h.put(b, withID(id))
-	if r := h.put(b, withID(id), func(s *pb.UploadSpec) { s.Image = &pb.ImageOptions{} }); !r.GetReplayed() {
-		t.Error("it is another upload")
-	}
+func TestUploadFit_EmptyOptionsAreNoOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		b, id := picture(1000), uuid.NewString()
+		h.put(b, withID(id))
+		if r := h.put(b, withID(id), func(s *pb.UploadSpec) { s.Image = &pb.ImageOptions{} }); !r.GetReplayed() {
+			t.Error("the second call was a new upload")
+		}
+	})
 }
 
-func TestWhatFitsStreamsThrough(t *testing.T) {
-	h := newHouse(t, fitting)
-	r := h.put(picture(300_000), fit)
-	h.published(picture(300_000))
-	if h.look.count("Fit") != 0 || r.GetImage() != nil {
-		t.Errorf("it was touched: %v", r.GetImage())
-	}
+func TestUploadFit_SmallImageIsNotChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		r := h.put(picture(300_000), fit)
+		h.wantPublished(picture(300_000))
+		if h.images.count("Fit") != 0 || r.GetImage() != nil {
+			t.Errorf("the image was changed: %v", r.GetImage())
+		}
+	})
 }
 
-func TestImagesAreStrippedWhenAskedOrAlways(t *testing.T) {
+func TestUploadStrip(t *testing.T) {
 	for name, c := range map[string]struct {
 		config func(*Config)
 		change func(*pb.UploadSpec)
 	}{
-		"asked":  {fitting, strip},
-		"always": {set(func(s *Settings) { s.StripImages = true }), undeclared},
+		"requested":      {fitting, strip},
+		"by the account": {set(func(s *Settings) { s.StripImages = true }), undeclared},
 	} {
-		t.Run(name, func(t *testing.T) {
-			h := newHouse(t, c.config)
+		t.Run(name, inBubble(func(t *testing.T) {
+			h := newHarness(t, c.config)
 			b := picture(200_000)
 			r := h.put(b, c.change)
-			h.published(b[:100_000])
+			h.wantPublished(b[:100_000])
 			if r.GetImage().GetInputSizeBytes() != 200_000 || r.GetImage().GetInputFileType() != 0 {
 				t.Errorf("the change is %v", r.GetImage())
 			}
-		})
+		}))
 	}
-	t.Run("a preview too", func(t *testing.T) {
-		h := newHouse(t)
+	t.Run("preview", inBubble(func(t *testing.T) {
+		h := newHarness(t)
 		given := base64.StdEncoding.EncodeToString([]byte("a preview, secret"))
 		h.put(picture(1000), strip, func(s *pb.UploadSpec) {
 			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64," + given}}
 		})
 		want := "data:image/png;base64," + base64.StdEncoding.EncodeToString([]byte("a previe"))
-		if got := h.published(picture(1000)[:500]).File.Preview; got != want {
+		if got := h.wantPublished(picture(1000)[:500]).File.Preview; got != want {
 			t.Errorf("the preview is %q, want %q", got, want)
 		}
-		h.look.fail("Fit", kindError(share.ImageInvalid))
+		h.images.fail("Fit", kindError(share.ImageInvalid))
 		b := picture(1000)
 		_, err := h.upload(h.alice(), whole(spec(b, strip, func(s *pb.UploadSpec) {
 			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64," + given}}
 		}), b, 64<<10)...)
-		refused(t, err, share.InvalidField)
+		wantError(t, err, share.InvalidField)
 		if names := fields(err); len(names) != 1 || names[0] != "spec.preview.data_uri" {
 			t.Errorf("fields %v", names)
 		}
-	})
-	t.Run("what is clean stays", func(t *testing.T) {
-		h := newHouse(t)
+	}))
+	t.Run("clean image is not changed", inBubble(func(t *testing.T) {
+		h := newHarness(t)
 		b := append(picture(200_000), "clean"...)
 		r := h.put(b, strip)
-		h.published(b)
-		if r.GetImage() != nil || h.look.count("Fit") != 1 || !proto.Equal(r.GetFile().GetUploadedChecksums(), sumsOf(b)) {
-			t.Errorf("the answer is %v", r)
+		h.wantPublished(b)
+		if r.GetImage() != nil || h.images.count("Fit") != 1 || !proto.Equal(r.GetFile().GetUploadedChecksums(), sumsOf(b)) {
+			t.Errorf("the result is %v", r)
 		}
-	})
-	t.Run("documents stay", func(t *testing.T) {
-		h := newHouse(t, set(func(s *Settings) { s.StripImages, s.Documents = true, share.Documents() }))
+	}))
+	t.Run("document is not changed", inBubble(func(t *testing.T) {
+		h := newHarness(t, set(func(s *Settings) { s.StripImages, s.Documents = true, share.Documents() }))
 		b := []byte("only text")
 		h.put(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT })
-		h.published(b)
-	})
+		h.wantPublished(b)
+	}))
 }
 
-func TestWhatIsNotMadeToFit(t *testing.T) {
+func TestUploadFit_Rejections(t *testing.T) {
 	for name, c := range map[string]struct {
 		config func(*Config)
 		b      []byte
@@ -170,114 +178,128 @@ func TestWhatIsNotMadeToFit(t *testing.T) {
 		kind   share.Kind
 		max    string
 	}{
-		"not asked":         {fitting, picture(300_001), strip, share.FileTooLarge, "300000"},
-		"not allowed":       {func(*Config) {}, picture(300_001), fit, share.FileTooLarge, "300000"},
-		"over the ceiling":  {fitting, picture(600_001), fit, share.FileTooLarge, "600000"},
-		"over it, not said": {fitting, picture(600_001), func(s *pb.UploadSpec) { fit(s); undeclared(s) }, share.FileTooLarge, "600000"},
-		"not an image":      {set(func(s *Settings) { s.Documents = share.Documents() }), []byte("text"), func(s *pb.UploadSpec) { fit(s); s.FileType = pb.FileType_FILE_TYPE_TXT }, share.InvalidField, ""},
-		"of another type":   {fitting, png(500_000), fit, share.FileTypeMismatch, ""},
-		"with other sums":   {fitting, picture(500_000), func(s *pb.UploadSpec) { fit(s); s.Checksums = sumsOf([]byte("x")) }, share.FileChecksumMismatch, ""},
+		"not requested":                    {fitting, picture(300_001), strip, share.FileTooLarge, "300000"},
+		"not allowed":                      {func(*Config) {}, picture(300_001), fit, share.FileTooLarge, "300000"},
+		"over the input limit":             {fitting, picture(600_001), fit, share.FileTooLarge, "600000"},
+		"over the input limit, undeclared": {fitting, picture(600_001), func(s *pb.UploadSpec) { fit(s); undeclared(s) }, share.FileTooLarge, "600000"},
+		"not an image":                     {set(func(s *Settings) { s.Documents = share.Documents() }), []byte("text"), func(s *pb.UploadSpec) { fit(s); s.FileType = pb.FileType_FILE_TYPE_TXT }, share.InvalidField, ""},
+		"of another type":                  {fitting, png(500_000), fit, share.FileTypeMismatch, ""},
+		"with other checksums":             {fitting, picture(500_000), func(s *pb.UploadSpec) { fit(s); s.Checksums = sumsOf([]byte("x")) }, share.FileChecksumMismatch, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			h := newHouse(t, c.config)
+		t.Run(name, inBubble(func(t *testing.T) {
+			h := newHarness(t, c.config)
 			_, err := h.upload(h.alice(), whole(spec(c.b, c.change), c.b, 64<<10)...)
-			info := refused(t, err, c.kind)
+			info := wantError(t, err, c.kind)
 			if info.GetMetadata()["maxBytes"] != c.max {
 				t.Errorf("metadata is %v", info.GetMetadata())
 			}
-			h.nothingHappened(len(c.b))
-			if n := h.look.count("Fit"); n != 0 {
-				t.Errorf("it was made to fit %d times", n)
+			h.wantNothingStored(len(c.b))
+			if n := h.images.count("Fit"); n != 0 {
+				t.Errorf("Fit was called %d times", n)
 			}
-		})
+		}))
 	}
 }
 
-func TestWhatCannotBeMadeToFitReachesNobody(t *testing.T) {
-	for _, kind := range []share.Kind{share.ImageCannotFit, share.ImageInvalid, share.TooManyUploads} {
-		h := newHouse(t, fitting)
-		h.look.fail("Fit", share.Errorf(kind, "a message", nil))
-		b, id := picture(500_000), uuid.NewString()
-		_, err := h.upload(h.alice(), whole(spec(b, fit, withID(id)), b, 64<<10)...)
-		refused(t, err, kind)
-		h.nothingHappened(len(b))
-		if n := h.lp.count("UploadURL"); n != 0 {
-			t.Errorf("%d URLs were asked for", n)
+func TestUploadFit_FailureStoresNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, kind := range []share.Kind{share.ImageCannotFit, share.ImageInvalid, share.TooManyUploads} {
+			h := newHarness(t, fitting)
+			h.images.fail("Fit", share.Errorf(kind, "a message", nil))
+			b, id := picture(500_000), uuid.NewString()
+			_, err := h.upload(h.alice(), whole(spec(b, fit, withID(id)), b, 64<<10)...)
+			wantError(t, err, kind)
+			h.wantNothingStored(len(b))
+			if n := h.lp.count("UploadURL"); n != 0 {
+				t.Errorf("%d URLs were requested", n)
+			}
+			h.put(b, fit, withID(id)) // the id can be used for a retry
 		}
-		h.put(b, fit, withID(id)) // and the id is free for another try
-	}
-}
-
-func TestAFittedUploadHoldsRoomForBoth(t *testing.T) {
-	h := newHouse(t, fitting)
-	b := picture(500_000)
-	var fitting, storing int64
-	h.look.on("Fit", func(ctx context.Context) error { fitting = h.server.MemoryBudget - h.budgetFree(); return nil })
-	h.store.on("Put", func(ctx context.Context) error { storing = h.server.MemoryBudget - h.budgetFree(); return nil })
-	h.put(b, fit)
-	if want := admission.WholeBlocks(500_000) + admission.WholeBlocks(300_000); fitting != want {
-		t.Errorf("%d bytes were reserved while it was made to fit, want %d", fitting, want)
-	}
-	if want := admission.WholeBlocks(250_000); storing != want {
-		t.Errorf("%d bytes were reserved while it was stored, want %d", storing, want)
-	}
-}
-
-func TestAFittedUploadIsStoredAgainWhenAPutFails(t *testing.T) {
-	h := newHouse(t, fitting)
-	h.store.fail("Put", kindError(share.StorageUnavailable))
-	h.put(picture(500_000), fit)
-	h.published(picture(500_000)[:250_000])
-}
-
-func TestTheETagOfAFittedUploadIsCompared(t *testing.T) {
-	h := newHouse(t, fitting)
-	h.store.answer = func(o *share.StoredObject) { o.ETag = describe([]byte("other")).ETag }
-	b := picture(500_000)
-	_, err := h.upload(h.alice(), whole(spec(b, fit), b, 64<<10)...)
-	refused(t, err, share.StorageCorrupted)
-}
-
-func TestACallerWhoGoesWhileAnImageIsMadeToFit(t *testing.T) {
-	h := newHouse(t, fitting)
-	entered := make(chan struct{})
-	h.look.on("Fit", func(ctx context.Context) error {
-		close(entered)
-		<-ctx.Done()
-		return ctx.Err()
 	})
-	stream := h.begin(h.alice(), spec(picture(500_000), fit))
-	for _, m := range whole(nil, picture(500_000), 64<<10)[1:] {
-		if err := stream.Send(m); err != nil {
-			t.Fatal(err)
+}
+
+func TestUploadFit_ReservesMemoryForInputAndOutput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		b := picture(500_000)
+		var fitting, storing int64
+		h.images.on("Fit", func(ctx context.Context) error { fitting = h.server.MemoryBudget - h.budgetFree(); return nil })
+		h.store.on("Put", func(ctx context.Context) error { storing = h.server.MemoryBudget - h.budgetFree(); return nil })
+		h.put(b, fit)
+		if want := admission.WholeBlocks(500_000) + admission.WholeBlocks(300_000); fitting != want {
+			t.Errorf("%d bytes were reserved during the fit, want %d", fitting, want)
 		}
-	}
-	_ = stream.CloseSend()
-	<-entered
-	h.conn.Close()
-	h.eventually("it ends", func() bool { return h.lp.sessions() == 0 })
-	h.nothingHappened(500_000)
+		if want := admission.WholeBlocks(250_000); storing != want {
+			t.Errorf("%d bytes were reserved during the PUT, want %d", storing, want)
+		}
+	})
 }
 
-func TestFittingValidateOnly(t *testing.T) {
-	h := newHouse(t, fitting)
-	validate := func(s *pb.UploadSpec) { s.ValidateOnly = true }
-	r, err := h.upload(h.alice(), first(spec(picture(500_000), fit, validate)))
-	if err != nil || r.GetFile() != nil || r.GetImage() != nil {
-		t.Errorf("%v, %v", r, err)
-	}
-	_, err = h.upload(h.alice(), first(spec(picture(600_001), fit, validate)))
-	refused(t, err, share.FileTooLarge)
+func TestUploadFit_RetriesPut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		h.store.fail("Put", kindError(share.StorageUnavailable))
+		h.put(picture(500_000), fit)
+		h.wantPublished(picture(500_000)[:250_000])
+	})
 }
 
-func TestCapabilitiesTellOfFitting(t *testing.T) {
-	h := newHouse(t, fitting, set(func(s *Settings) { s.StripImages = true }))
-	r, err := h.files.GetCapabilities(h.alice(), &pb.GetCapabilitiesRequest{Account: accountName(account)})
-	if err != nil || r.GetMaxImageInputBytes() != 600_000 || !r.GetStripsImages() {
-		t.Errorf("%v, %v", r, err)
-	}
-	r, err = newHouse(t).files.GetCapabilities(h.alice(), &pb.GetCapabilitiesRequest{Account: accountName(account)})
-	if err != nil || r.GetMaxImageInputBytes() != 0 || r.GetStripsImages() {
-		t.Errorf("%v, %v", r, err)
-	}
+func TestUploadFit_ComparesETag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		h.store.answer = func(o *share.StoredObject) { o.ETag = describe([]byte("other")).ETag }
+		b := picture(500_000)
+		_, err := h.upload(h.alice(), whole(spec(b, fit), b, 64<<10)...)
+		wantError(t, err, share.StorageCorrupted)
+	})
+}
+
+func TestUploadFit_ClientDisconnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		entered := make(chan struct{})
+		h.images.on("Fit", func(ctx context.Context) error {
+			close(entered)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		stream := h.begin(h.alice(), spec(picture(500_000), fit))
+		for _, m := range whole(nil, picture(500_000), 64<<10)[1:] {
+			if err := stream.Send(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = stream.CloseSend()
+		<-entered
+		h.conn.Close()
+		h.eventually("the handler has ended", func() bool { return h.lp.sessions() == 0 })
+		h.wantNothingStored(500_000)
+	})
+}
+
+func TestUploadFit_ValidateOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting)
+		validate := func(s *pb.UploadSpec) { s.ValidateOnly = true }
+		r, err := h.upload(h.alice(), first(spec(picture(500_000), fit, validate)))
+		if err != nil || r.GetFile() != nil || r.GetImage() != nil {
+			t.Errorf("%v, %v", r, err)
+		}
+		_, err = h.upload(h.alice(), first(spec(picture(600_001), fit, validate)))
+		wantError(t, err, share.FileTooLarge)
+	})
+}
+
+func TestGetCapabilities_ImageOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, fitting, set(func(s *Settings) { s.StripImages = true }))
+		r, err := h.files.GetCapabilities(h.alice(), &pb.GetCapabilitiesRequest{Account: accountName(account)})
+		if err != nil || r.GetMaxImageInputBytes() != 600_000 || !r.GetStripsImages() {
+			t.Errorf("%v, %v", r, err)
+		}
+		r, err = newHarness(t).files.GetCapabilities(h.alice(), &pb.GetCapabilitiesRequest{Account: accountName(account)})
+		if err != nil || r.GetMaxImageInputBytes() != 0 || r.GetStripsImages() {
+			t.Errorf("%v, %v", r, err)
+		}
+	})
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-func TestNamesGoThereAndBack(t *testing.T) {
+func TestFileName_RoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	word := func(chars string, n int) string {
 		b := make([]byte, 1+r.IntN(n))
@@ -52,7 +52,7 @@ func TestNamesGoThereAndBack(t *testing.T) {
 	}
 }
 
-// Whatever is taken for a file's name is spelled as we spell it, and leads into the account's own container.
+// Every accepted file name is in its canonical spelling, and its path is in the account's own container.
 func FuzzFileName(f *testing.F) {
 	for _, p := range []string{path("a"), "/v1/AUTH_x/" + account + "/../y", "", "/v1/AUTH_async/other/x"} {
 		for _, dialog := range []string{"", conversation, "survey", "-", "a/b"} {
@@ -73,15 +73,15 @@ func FuzzFileName(f *testing.F) {
 			return
 		}
 		if again := fileName(ref.account, ref.conversation, ref.dialog, ref.storagePath); again != name {
-			t.Errorf("%q is taken, and spelled %q", name, again)
+			t.Errorf("%q is accepted, but its canonical spelling is %q", name, again)
 		}
 		if strings.Contains(ref.storagePath, "..") && share.CheckStoragePath(ref.account, ref.storagePath) != nil || strings.ContainsAny(ref.storagePath, "%?#\n ") {
-			t.Errorf("%q leads to %q", name, ref.storagePath)
+			t.Errorf("%q has the path %q", name, ref.storagePath)
 		}
 	})
 }
 
-// Whatever is taken for a spec says nothing that cannot be, and means the same however often it is read.
+// Every accepted spec has only valid values, and validating it again gives the same result.
 func FuzzSpec(f *testing.F) {
 	for _, s := range []*pb.UploadSpec{
 		spec(picture(10)), spec(nil, undeclared, storeOnly),
@@ -102,7 +102,7 @@ func FuzzSpec(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, documents bool) {
 		s := &pb.UploadSpec{}
 		if proto.Unmarshal(data, s) != nil {
-			return // gRPC refuses it
+			return // gRPC rejects it
 		}
 		settings := Settings{MaxFileBytes: 1000}
 		if documents {
@@ -117,27 +117,27 @@ func FuzzSpec(f *testing.F) {
 		}
 		switch {
 		case !share.ValidAccountID(u.Account) || !validID(u.Conversation) || !validID(u.Dialog):
-			t.Errorf("%v is taken for %s %s %s", s, u.Account, u.Conversation, u.Dialog)
+			t.Errorf("%v is accepted as %s %s %s", s, u.Account, u.Conversation, u.Dialog)
 		case u.Size == 0 || u.Size < -1 || u.Size > settings.MaxFileBytes:
-			t.Errorf("%v is taken with %d bytes", s, u.Size)
+			t.Errorf("%v is accepted with %d bytes", s, u.Size)
 		case strings.ContainsAny(u.DisplayName, "\x00\r\n\x7f"):
-			t.Errorf("%v is taken with the name %q", s, u.DisplayName)
+			t.Errorf("%v is accepted with the name %q", s, u.DisplayName)
 		case !u.FileType.IsImage() && (!documents || u.GeneratePreview):
-			t.Errorf("%v is taken", s)
+			t.Errorf("%v is accepted", s)
 		case u.Preview != "" && (len(u.Preview) >= upload.MaxPreviewChars || !strings.HasPrefix(u.Preview, "data:image/")):
-			t.Errorf("%v is taken with the preview %q", s, u.Preview)
+			t.Errorf("%v is accepted with the preview %q", s, u.Preview)
 		}
 		s.RequestId = u.RequestID
 		again, err := checkSpec(s, settings)
 		if err != nil || again.RequestID != u.RequestID || !slices.Equal(again.Fingerprint, u.Fingerprint) {
-			t.Errorf("%v: read again it is %+v, %v", s, again, err)
+			t.Errorf("%v: validated again it is %+v, %v", s, again, err)
 		}
 	})
 }
 
-// Whatever opens as an agent token was sealed here.
+// Only tokens that this seal closed can be opened.
 func FuzzSealedToken(f *testing.F) {
-	// Made once, since a fuzzer's workers must have the same seeds: of "grant", with this key and with another.
+	// Constants, because all workers of a fuzzer need the same seeds: "grant", sealed with this key and with another key.
 	const (
 		sealed = "knOoBLAWEn1vTHQCcoTCIIDPbmTCX9Ns1lpgFIwHIIvG"
 		others = "w07N01eflyhfpdmuUh0-_MQRkowkGYQynm90nBG-joOF"
@@ -157,17 +157,17 @@ func FuzzSealedToken(f *testing.F) {
 			switch {
 			case err != nil && !share.Is(err, share.TokenInvalid):
 				t.Errorf("%q: %v", token, err)
-			case err == nil && strings.NewReplacer("\r", "", "\n", "").Replace(token) != sealed: // decoding lets breaks pass; metadata has none
+			case err == nil && strings.NewReplacer("\r", "", "\n", "").Replace(token) != sealed: // the decoder ignores line breaks, which metadata cannot have
 				t.Errorf("%q opens as %q", token, grant)
 			}
 		}
 		if grant, err := seal.open(seal.close(text)); err != nil || grant != text {
-			t.Errorf("%q comes back as %q, %v", text, grant, err)
+			t.Errorf("%q was opened as %q, %v", text, grant, err)
 		}
 	})
 }
 
-// Whatever is taken for a token is of the request that it came with, and says nothing that cannot be.
+// Every accepted token belongs to the request that it came with, and has only valid values.
 func FuzzToken(f *testing.F) {
 	full := token{Conversation: "c", Dialog: "d", Sequence: 3, Cursor: share.Cursor{"d": 7, "e": -1}}
 	for _, kind := range []string{pageOfFiles, pageOfConversations, placeOfWatch} {
@@ -188,7 +188,7 @@ func FuzzToken(f *testing.F) {
 			return
 		}
 		if tok.Kind != kind || tok.Parent != of {
-			t.Errorf("%q is of %s %s", text, tok.Kind, tok.Parent)
+			t.Errorf("%q belongs to %s %s", text, tok.Kind, tok.Parent)
 		}
 		for d, n := range tok.Cursor {
 			if n < -1 || !validID(d) {
@@ -197,12 +197,12 @@ func FuzzToken(f *testing.F) {
 		}
 		again, err := readToken(tok.write(kind, of), kind, of)
 		if err != nil || !maps.Equal(again.Cursor, tok.Cursor) || again.Conversation != tok.Conversation || again.Dialog != tok.Dialog || again.Sequence != tok.Sequence {
-			t.Errorf("%q: written again it is %v, %v, want %v", text, again, err, tok)
+			t.Errorf("%q: written and read again it is %v, %v, want %v", text, again, err, tok)
 		}
 	})
 }
 
-// script is an upload's stream whose messages are known beforehand.
+// A script is the stream of an upload with prepared messages.
 type script struct {
 	grpc.ServerStream
 	ctx  context.Context
@@ -242,7 +242,7 @@ const (
 
 const fuzzLimit = 60
 
-// scripted makes the messages of ops, and tells what must come of them: the condition, or "" for a file of n bytes.
+// scripted returns the messages of input, and the expected result: a condition, or "" for a stored file of n bytes.
 func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.Kind, n int) {
 	s := &pb.UploadSpec{Conversation: parent, FileType: pb.FileType_FILE_TYPE_TXT}
 	if declared > 0 {
@@ -265,7 +265,7 @@ func scripted(declared int, input []byte) (msgs []*pb.UploadRequest, want share.
 		case opNothing:
 			reject(share.StreamProtocolViolation)
 		case opSpec:
-			m.FirstMessage, m.Chunk = first(s).FirstMessage, &pb.DataChunk{Offset: int64(n), Data: []byte("a")} // the chunk alone would be taken
+			m.FirstMessage, m.Chunk = first(s).FirstMessage, &pb.DataChunk{Offset: int64(n), Data: []byte("a")} // the chunk alone would be accepted
 			reject(share.StreamProtocolViolation)
 		case opEmptyChunk:
 			m.Chunk = &pb.DataChunk{Offset: int64(n)}
@@ -323,7 +323,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 			return
 		}
 		msgs, want, n := scripted(int(declared)%(fuzzLimit+1), input)
-		lp, store := newLivePerson(), newWarehouse()
+		lp, store := newFakeMessenger(), newFakeStore()
 		lp.tokens[aliceToken] = share.Principal{Account: account, ID: "alice", Role: share.RoleConsumer}
 		lp.addConversation(conversation, true, "alice")
 		s := New(Config{
@@ -333,7 +333,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 			MaxUploadsPerCaller: 1,
 			IdleTimeout:         time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Now: time.Now, Log: slog.New(slog.DiscardHandler),
-		}, Ports{Messenger: lp, Store: store, Ledger: ledgertest.NewMemory(10, time.Now), Images: &looker{}})
+		}, Ports{Messenger: lp, Store: store, Ledger: ledgertest.NewMemory(10, time.Now), Images: &fakeImages{}})
 		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs(string(share.ConsumerToken), aliceToken)))
 		stream := &script{ctx: ctx, msgs: msgs}
 		err := s.Upload(stream)
@@ -345,21 +345,21 @@ func FuzzUploadStateMachine(f *testing.F) {
 		}
 		if want == "" {
 			if len(lp.messages()) != 1 || len(store.object(lp.messages()[0].File.StoragePath)) != n || stream.resp.GetFile().GetStoredSizeBytes() != int64(n) {
-				t.Errorf("%d messages, and the answer %v, want a file of %d bytes", len(lp.messages()), stream.resp, n)
+				t.Errorf("%d messages, and the response %v, want a file of %d bytes", len(lp.messages()), stream.resp, n)
 			}
 		} else if store.stored() != 0 || len(lp.messages()) != 0 {
 			t.Errorf("%d objects and %d messages", store.stored(), len(lp.messages()))
 		}
-		for _, p := range store.tries() {
+		for _, p := range store.recordedPuts() {
 			if want != "" && errors.Is(p.end, io.EOF) {
-				t.Error("the store saw the end of a body that was refused")
+				t.Error("the store read the end of a rejected file")
 			}
 			if size := int(declared) % (fuzzLimit + 1); want != "" && size > 0 && len(p.got) >= size {
-				t.Errorf("the store got all %d bytes of a file that was refused", len(p.got))
+				t.Errorf("the store read all %d bytes of a rejected file", len(p.got))
 			}
 		}
 		if u := s.memory.Usage(); u.FreeBytes != admission.BlockBytes || u.Callers != 0 || lp.sessions() != 0 {
-			t.Error("something was not given back")
+			t.Error("memory, a caller or a session was not released")
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,10 +20,10 @@ import (
 
 const everywhere = "accounts/" + account + "/conversations/-"
 
-// watch begins a watch, which says so with a heartbeat, and gives the token that came with it.
-func (h *house) watch(ctx context.Context, where, place string) (pb.FileSharingService_WatchFilesClient, string) {
+// watch starts a watch, waits for its first heartbeat, and returns the token of that.
+func (h *harness) watch(ctx context.Context, where, resume string) (pb.FileSharingService_WatchFilesClient, string) {
 	h.t.Helper()
-	watch, err := h.files.WatchFiles(ctx, &pb.WatchFilesRequest{Parent: where, ResumeToken: place})
+	watch, err := h.files.WatchFiles(ctx, &pb.WatchFilesRequest{Parent: where, ResumeToken: resume})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -42,12 +43,12 @@ func end(watch pb.FileSharingService_WatchFilesClient) error {
 	}
 }
 
-// A listing and the watch after it give each file once, in order, however they arrive meanwhile.
-func TestAListingAndItsWatchHaveNeitherGapNorRepeat(t *testing.T) {
+// A listing and the watch after it return each file once, in order, whatever arrives meanwhile.
+func TestListFiles_ThenWatchFilesHasNoGapAndNoRepeat(t *testing.T) {
 	for _, where := range []string{parent, everywhere} {
 		for size := 1; size <= 4; size++ {
-			t.Run(fmt.Sprintf("%s by %d", where, size), func(t *testing.T) {
-				h := newHouse(t)
+			t.Run(fmt.Sprintf("%s by %d", where, size), inBubble(func(t *testing.T) {
+				h := newHarness(t)
 				n := 0
 				arrive := func(conversation string) {
 					h.lp.send(conversation, path(fmt.Sprint(n)), "bob")
@@ -58,7 +59,7 @@ func TestAListingAndItsWatchHaveNeitherGapNorRepeat(t *testing.T) {
 				}
 				var got []string
 				req := &pb.ListFilesRequest{Parent: where, PageSize: int32(size)}
-				var place string
+				var token string
 				for pages := 1; ; pages++ {
 					page, err := h.files.ListFiles(h.alice(), req)
 					if err != nil || pages > 10 {
@@ -71,26 +72,26 @@ func TestAListingAndItsWatchHaveNeitherGapNorRepeat(t *testing.T) {
 						got = append(got, f.GetStoragePath())
 					}
 					arrive(conversation)
-					if place != "" && page.GetWatchToken() != place {
+					if token != "" && page.GetWatchToken() != token {
 						t.Error("the pages have different watch tokens")
 					}
-					place = page.GetWatchToken()
+					token = page.GetWatchToken()
 					if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
 						break
 					}
 				}
 				if len(got) != 4 {
-					t.Errorf("the listing has %d files, want the 4 that were there at its beginning", len(got))
+					t.Errorf("the listing has %d files, want the 4 that existed when it began", len(got))
 				}
 				if where == everywhere { // a conversation that begins later
 					h.lp.addConversation("later", true, "alice")
 					arrive("later")
 				}
-				// The watch breaks, and goes on from its last token.
+				// The watch ends, and is resumed at its last token.
 				for len(got) < n+1 {
 					ctx, cancel := context.WithCancel(h.alice())
 					var watch pb.FileSharingService_WatchFilesClient
-					watch, place = h.watch(ctx, where, place)
+					watch, token = h.watch(ctx, where, token)
 					if len(got) == n {
 						arrive(conversation)
 					}
@@ -102,7 +103,7 @@ func TestAListingAndItsWatchHaveNeitherGapNorRepeat(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						got, place = append(got, m.GetFile().GetStoragePath()), m.GetResumeToken()
+						got, token = append(got, m.GetFile().GetStoragePath()), m.GetResumeToken()
 					}
 					cancel()
 					if len(got) == n {
@@ -120,86 +121,94 @@ func TestAListingAndItsWatchHaveNeitherGapNorRepeat(t *testing.T) {
 				if !slices.Equal(got, want) {
 					t.Errorf("got %v, want %v", got, want)
 				}
-			})
+			}))
 		}
 	}
 }
 
-func TestAWatchWithoutATokenBeginsNow(t *testing.T) {
-	h := newHouse(t)
-	h.lp.send(conversation, path("old"), "bob")
-	watch, place := h.watch(h.alice(), parent, "")
-	h.lp.send(conversation, path("new"), "bob")
-	again, _ := h.watch(h.alice(), parent, place) // had the first one broken before the file came
-	for _, w := range []pb.FileSharingService_WatchFilesClient{watch, again} {
-		m, err := w.Recv()
-		if err != nil || m.GetFile().GetStoragePath() != path("new") {
-			t.Errorf("got %v, %v", m, err)
+func TestWatchFiles_WithoutTokenStartsNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.send(conversation, path("old"), "bob")
+		watch, token := h.watch(h.alice(), parent, "")
+		h.lp.send(conversation, path("new"), "bob")
+		again, _ := h.watch(h.alice(), parent, token) // as if the first one had ended before the file arrived
+		for _, w := range []pb.FileSharingService_WatchFilesClient{watch, again} {
+			m, err := w.Recv()
+			if err != nil || m.GetFile().GetStoragePath() != path("new") {
+				t.Errorf("got %v, %v", m, err)
+			}
 		}
-	}
+	})
 }
 
-func TestAWatchFromATokenThatIsTooOldBeginsAnew(t *testing.T) {
-	h := newHouse(t)
-	old := token{Cursor: share.Cursor{conversation: 3, "a-dialog-that-is-gone": 7}}.write(placeOfWatch, parent)
-	watch, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent, ResumeToken: old})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = watch.Recv()
-	refused(t, err, share.WatchReset)
-}
-
-func TestAWatchSaysThatItIsAlive(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.Heartbeat = 20 * time.Millisecond })
-	watch, place := h.watch(h.alice(), parent, "")
-	for range 2 {
-		m, err := watch.Recv()
-		if err != nil || m.GetHeartbeat().GetTime() == nil || m.GetResumeToken() == "" {
-			t.Fatalf("got %v, %v", m, err)
-		}
-		place = m.GetResumeToken()
-	}
-	h.lp.send(conversation, path("a"), "bob")
-	again, _ := h.watch(h.alice(), parent, place)
-	if m, err := again.Recv(); err != nil || m.GetFile().GetStoragePath() != path("a") {
-		t.Errorf("from a heartbeat's token: %v, %v", m, err)
-	}
-}
-
-func TestAWatcherWhoTakesNothingIsCutOff(t *testing.T) {
-	h := newHouse(t, set(func(s *Settings) { s.AcceptReceipts = true }), func(c *Config) { c.ReadStall = 100 * time.Millisecond })
-	watch, place := h.watch(h.alice(), parent, "")
-	for i := range 200 {
-		h.lp.sendFile(conversation, "bob", share.HostedFile{StoragePath: path(fmt.Sprint(i)), Preview: strings.Repeat("x", 30_000)})
-	}
-	h.eventually("the watch has ended", func() bool { return h.lp.sessions() == 0 })
-	n := 0
-	for {
-		m, err := watch.Recv()
+func TestWatchFiles_OutdatedTokenIsReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		old := token{Cursor: share.Cursor{conversation: 3, "an-unknown-dialog": 7}}.write(placeOfWatch, parent)
+		watch, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent, ResumeToken: old})
 		if err != nil {
-			refused(t, err, share.WatchTooSlow)
-			break
+			t.Fatal(err)
 		}
-		n, place = n+1, m.GetResumeToken()
-	}
-	again, _ := h.watch(h.alice(), parent, place)
-	if m, err := again.Recv(); err != nil || m.GetFile().GetStoragePath() != path(fmt.Sprint(n)) {
-		t.Errorf("after %d files came %v, %v", n, m.GetFile().GetStoragePath(), err)
-	}
+		_, err = watch.Recv()
+		wantError(t, err, share.WatchReset)
+	})
 }
 
-func TestDrainEndsWatches(t *testing.T) {
+func TestWatchFiles_SendsHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, func(c *Config) { c.Heartbeat = 20 * time.Millisecond })
+		watch, token := h.watch(h.alice(), parent, "")
+		for range 2 {
+			m, err := watch.Recv()
+			if err != nil || m.GetHeartbeat().GetTime() == nil || m.GetResumeToken() == "" {
+				t.Fatalf("got %v, %v", m, err)
+			}
+			token = m.GetResumeToken()
+		}
+		h.lp.send(conversation, path("a"), "bob")
+		again, _ := h.watch(h.alice(), parent, token)
+		if m, err := again.Recv(); err != nil || m.GetFile().GetStoragePath() != path("a") {
+			t.Errorf("from a heartbeat's token: %v, %v", m, err)
+		}
+	})
+}
+
+func TestWatchFiles_EndsIfClientReadsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, set(func(s *Settings) { s.AcceptReceipts = true }), func(c *Config) { c.ReadStall = 100 * time.Millisecond })
+		watch, token := h.watch(h.alice(), parent, "")
+		for i := range 200 {
+			h.lp.sendFile(conversation, "bob", share.HostedFile{StoragePath: path(fmt.Sprint(i)), Preview: strings.Repeat("x", 30_000)})
+		}
+		h.eventually("the watch has ended", func() bool { return h.lp.sessions() == 0 })
+		n := 0
+		for {
+			m, err := watch.Recv()
+			if err != nil {
+				wantError(t, err, share.WatchTooSlow)
+				break
+			}
+			n, token = n+1, m.GetResumeToken()
+		}
+		again, _ := h.watch(h.alice(), parent, token)
+		if m, err := again.Recv(); err != nil || m.GetFile().GetStoragePath() != path(fmt.Sprint(n)) {
+			t.Errorf("after %d files the watch returned %v, %v", n, m.GetFile().GetStoragePath(), err)
+		}
+	})
+}
+
+func TestWatchFiles_DrainEndsIt(t *testing.T) {
 	for what, c := range map[string]struct {
 		method string
-		drain  func(h *house)
+		drain  func(h *harness)
 	}{
-		"that wait":        {"Next", func(h *house) { time.Sleep(20 * time.Millisecond); h.server.Drain() }},
-		"that are opening": {"Session", func(h *house) { time.Sleep(20 * time.Millisecond); h.server.Drain() }},
-		"that begin later": {"", func(h *house) { h.server.Drain() }},
+		"waiting":     {"Next", func(h *harness) { synctest.Wait(); h.server.Drain() }},
+		"opening":     {"Session", func(h *harness) { synctest.Wait(); h.server.Drain() }},
+		"begun later": {"", func(h *harness) { h.server.Drain() }},
 	} {
-		t.Run(what, func(t *testing.T) {
-			h := newHouse(t)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			h.lp.on(c.method, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 			if c.method == "" {
 				c.drain(h)
@@ -209,113 +218,120 @@ func TestDrainEndsWatches(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.method != "" {
-				h.eventually("it has come that far", func() bool { return h.lp.count(c.method) > 0 })
+				h.eventually("the watch calls "+c.method, func() bool { return h.lp.count(c.method) > 0 })
 				c.drain(h)
 			}
-			refused(t, end(watch), share.ServerDraining)
-		})
+			wantError(t, end(watch), share.ServerDraining)
+		}))
 	}
 }
 
-func TestTokensAreForOneRequest(t *testing.T) {
-	h := newHouse(t)
-	for i := range 3 {
-		h.lp.send(conversation, path(fmt.Sprint(i)), "bob")
-	}
-	h.lp.addConversation("conv-2", true, "alice")
-	page, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent, PageSize: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	last, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent})
-	if err != nil {
-		t.Fatal(err)
-	}
-	convs, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: accountName(account), PageSize: 1})
-	if err != nil || convs.GetNextPageToken() == "" {
-		t.Fatal(convs, err)
-	}
-	files := func(parent, tok string) error {
-		_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent, PageToken: tok})
-		return err
-	}
-	watch := func(parent, tok string) error {
-		w, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent, ResumeToken: tok})
-		if err == nil {
-			_, err = w.Recv()
+func TestPageToken_BelongsToOneRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		for i := range 3 {
+			h.lp.send(conversation, path(fmt.Sprint(i)), "bob")
 		}
-		return err
-	}
-	list := func(state pb.ConversationState, tok string) error {
-		_, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: accountName(account), State: state, PageToken: tok})
-		return err
-	}
-	f, w, c := page.GetNextPageToken(), last.GetWatchToken(), convs.GetNextPageToken()
-	if err := files(parent, f); err != nil {
-		t.Error(err)
-	}
-	for what, err := range map[string]error{
-		"a page of another conversation":    files(conversationName(account, "conv-2"), f),
-		"a page of all":                     files(everywhere, f),
-		"a watch token as a page":           files(parent, w),
-		"a page of conversations as files":  files(parent, c),
-		"a page as a watch token":           watch(parent, f),
-		"a watch of another conversation":   watch(conversationName(account, "conv-2"), w),
-		"a page of files as conversations":  list(0, f),
-		"another state":                     list(pb.ConversationState_CONVERSATION_STATE_OPEN, c),
-		"no base64":                         files(parent, "~~~"),
-		"no JSON":                           files(parent, "AAAA"),
-		"of an item that is not there":      files(parent, token{Conversation: "x", Dialog: "x", Cursor: share.Cursor{}}.write(pageOfFiles, parent)),
-		"of a conversation that left":       list(0, token{Conversation: "x"}.write(pageOfConversations, accountName(account)+"?CONVERSATION_STATE_UNSPECIFIED")),
-		"a cursor with a number that is no": watch(parent, token{Cursor: share.Cursor{"d": -2}}.write(placeOfWatch, parent)),
-		"a cursor with a dialog that is no": watch(parent, token{Cursor: share.Cursor{"a/b": 1}}.write(placeOfWatch, parent)),
-		"too long":                          watch(parent, strings.Repeat("A", maxTokenBytes+1)),
-	} {
-		t.Run(what, func(t *testing.T) { refused(t, err, share.PageTokenInvalid) })
-	}
-}
-
-func TestAListingNamesAllThatIsWrong(t *testing.T) {
-	h := newHouse(t)
-	_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: "x", PageSize: -1})
-	refused(t, err, share.InvalidField)
-	if got := fields(err); !slices.Equal(got, []string{"parent", "page_size"}) {
-		t.Errorf("it names %v", got)
-	}
-	_, err = h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: "x", PageSize: -1, State: 9})
-	refused(t, err, share.InvalidField)
-	if got := fields(err); !slices.Equal(got, []string{"account", "state", "page_size"}) {
-		t.Errorf("it names %v", got)
-	}
-}
-
-// Previews make files large, and clients take messages of 4 MiB.
-func TestAPageFitsAMessage(t *testing.T) {
-	h := newHouse(t)
-	for i := range 200 {
-		h.lp.sendFile(conversation, "bob", share.HostedFile{StoragePath: path(fmt.Sprint(i)), Preview: strings.Repeat("x", 30_000)})
-	}
-	n := 0
-	req := &pb.ListFilesRequest{Parent: parent, PageSize: 1000}
-	for {
-		page, err := h.files.ListFiles(h.alice(), req)
+		h.lp.addConversation("conv-2", true, "alice")
+		page, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent, PageSize: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		n += len(page.GetFiles())
-		if size := proto.Size(page); size > 2<<20 {
-			t.Errorf("a page has %d bytes", size)
+		last, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
-			break
+		convs, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: accountName(account), PageSize: 1})
+		if err != nil || convs.GetNextPageToken() == "" {
+			t.Fatal(convs, err)
 		}
-	}
-	if n != 200 {
-		t.Errorf("the pages have %d files, want 200", n)
-	}
+		files := func(parent, tok string) error {
+			_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent, PageToken: tok})
+			return err
+		}
+		watch := func(parent, tok string) error {
+			w, err := h.files.WatchFiles(h.alice(), &pb.WatchFilesRequest{Parent: parent, ResumeToken: tok})
+			if err == nil {
+				_, err = w.Recv()
+			}
+			return err
+		}
+		list := func(state pb.ConversationState, tok string) error {
+			_, err := h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: accountName(account), State: state, PageToken: tok})
+			return err
+		}
+		f, w, c := page.GetNextPageToken(), last.GetWatchToken(), convs.GetNextPageToken()
+		if err := files(parent, f); err != nil {
+			t.Error(err)
+		}
+		for what, err := range map[string]error{
+			"a page of another conversation":   files(conversationName(account, "conv-2"), f),
+			"a page of all":                    files(everywhere, f),
+			"a watch token as a page":          files(parent, w),
+			"a page of conversations as files": files(parent, c),
+			"a page as a watch token":          watch(parent, f),
+			"a watch of another conversation":  watch(conversationName(account, "conv-2"), w),
+			"a page of files as conversations": list(0, f),
+			"another state":                    list(pb.ConversationState_CONVERSATION_STATE_OPEN, c),
+			"no base64":                        files(parent, "~~~"),
+			"no JSON":                          files(parent, "AAAA"),
+			"of an unknown item":               files(parent, token{Conversation: "x", Dialog: "x", Cursor: share.Cursor{}}.write(pageOfFiles, parent)),
+			"of an unknown conversation":       list(0, token{Conversation: "x"}.write(pageOfConversations, accountName(account)+"?CONVERSATION_STATE_UNSPECIFIED")),
+			"a cursor with an invalid number":  watch(parent, token{Cursor: share.Cursor{"d": -2}}.write(placeOfWatch, parent)),
+			"a cursor with an invalid dialog":  watch(parent, token{Cursor: share.Cursor{"a/b": 1}}.write(placeOfWatch, parent)),
+			"too long":                         watch(parent, strings.Repeat("A", maxTokenBytes+1)),
+		} {
+			t.Log(what)
+			wantError(t, err, share.PageTokenInvalid)
+		}
+	})
 }
 
-func TestPageSizesAreCoerced(t *testing.T) {
+func TestListFiles_ReportsAllInvalidFields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: "x", PageSize: -1})
+		wantError(t, err, share.InvalidField)
+		if got := fields(err); !slices.Equal(got, []string{"parent", "page_size"}) {
+			t.Errorf("the violations name %v", got)
+		}
+		_, err = h.convs.ListConversations(h.alice(), &pb.ListConversationsRequest{Account: "x", PageSize: -1, State: 9})
+		wantError(t, err, share.InvalidField)
+		if got := fields(err); !slices.Equal(got, []string{"account", "state", "page_size"}) {
+			t.Errorf("the violations name %v", got)
+		}
+	})
+}
+
+// Previews make files large, and most clients accept messages of up to 4 MiB.
+func TestListFiles_PageFitsInAMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		for i := range 200 {
+			h.lp.sendFile(conversation, "bob", share.HostedFile{StoragePath: path(fmt.Sprint(i)), Preview: strings.Repeat("x", 30_000)})
+		}
+		n := 0
+		req := &pb.ListFilesRequest{Parent: parent, PageSize: 1000}
+		for {
+			page, err := h.files.ListFiles(h.alice(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(page.GetFiles())
+			if size := proto.Size(page); size > 2<<20 {
+				t.Errorf("a page has %d bytes", size)
+			}
+			if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+				break
+			}
+		}
+		if n != 200 {
+			t.Errorf("the pages have %d files, want 200", n)
+		}
+	})
+}
+
+func TestPageSize_IsCoerced(t *testing.T) {
 	for asked, want := range map[int32]int{0: defaultPage, 1: 1, maxPage: maxPage, maxPage + 1: maxPage} {
 		var v violations
 		if got := pageSize(&v, asked); got != want || v.err() != nil {
@@ -324,181 +340,196 @@ func TestPageSizesAreCoerced(t *testing.T) {
 	}
 }
 
-func TestConversationsAreListedNewestFirst(t *testing.T) {
-	h := newHouse(t)
-	for i := range 5 {
-		h.lp.addConversation(fmt.Sprintf("c%d", i), i%2 == 0, "alice")
-	}
-	for state, want := range map[pb.ConversationState][]string{
-		pb.ConversationState_CONVERSATION_STATE_UNSPECIFIED: {"c4", "c3", "c2", "c1", "c0", "conv-closed", "conv-1"},
-		pb.ConversationState_CONVERSATION_STATE_OPEN:        {"c4", "c2", "c0", "conv-1"},
-		pb.ConversationState_CONVERSATION_STATE_CLOSED:      {"c3", "c1", "conv-closed"},
-	} {
-		for size := int32(1); size < 8; size++ {
-			var got []string
-			req := &pb.ListConversationsRequest{Account: accountName(account), PageSize: size, State: state}
-			for {
-				page, err := h.convs.ListConversations(h.alice(), req)
-				if err != nil {
-					t.Fatal(err)
+func TestListConversations_NewestFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		for i := range 5 {
+			h.lp.addConversation(fmt.Sprintf("c%d", i), i%2 == 0, "alice")
+		}
+		for state, want := range map[pb.ConversationState][]string{
+			pb.ConversationState_CONVERSATION_STATE_UNSPECIFIED: {"c4", "c3", "c2", "c1", "c0", "conv-closed", "conv-1"},
+			pb.ConversationState_CONVERSATION_STATE_OPEN:        {"c4", "c2", "c0", "conv-1"},
+			pb.ConversationState_CONVERSATION_STATE_CLOSED:      {"c3", "c1", "conv-closed"},
+		} {
+			for size := int32(1); size < 8; size++ {
+				var got []string
+				req := &pb.ListConversationsRequest{Account: accountName(account), PageSize: size, State: state}
+				for {
+					page, err := h.convs.ListConversations(h.alice(), req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, c := range page.GetConversations() {
+						got = append(got, strings.TrimPrefix(c.GetName(), accountName(account)+"/conversations/"))
+					}
+					if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+						break
+					}
+					if len(page.GetConversations()) != int(size) {
+						t.Errorf("a page of %d that is not the last has %d", size, len(page.GetConversations()))
+					}
 				}
-				for _, c := range page.GetConversations() {
-					got = append(got, strings.TrimPrefix(c.GetName(), accountName(account)+"/conversations/"))
-				}
-				if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
-					break
-				}
-				if len(page.GetConversations()) != int(size) {
-					t.Errorf("a page of %d that is not the last has %d", size, len(page.GetConversations()))
+				if !slices.Equal(got, want) {
+					t.Errorf("%s by %d: %v, want %v", state, size, got, want)
 				}
 			}
-			if !slices.Equal(got, want) {
-				t.Errorf("%s by %d: %v, want %v", state, size, got, want)
+		}
+	})
+}
+
+func TestCreateConversation_OncePerRequestID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString(), SkillId: "12"}
+		was, err := h.convs.CreateConversation(h.alice(), req)
+		if err != nil || was.GetReplayed() {
+			t.Fatal(was, err)
+		}
+		for _, tok := range []string{aliceToken, renewedToken} {
+			r, err := h.convs.CreateConversation(h.as(tok), req)
+			if err != nil || !r.GetReplayed() || !proto.Equal(r.GetConversation(), was.GetConversation()) {
+				t.Errorf("got %v, %v", r, err)
 			}
 		}
-	}
-}
-
-func TestAConversationIsCreatedOnceForARequestID(t *testing.T) {
-	h := newHouse(t)
-	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString(), SkillId: "12"}
-	was, err := h.convs.CreateConversation(h.alice(), req)
-	if err != nil || was.GetReplayed() {
-		t.Fatal(was, err)
-	}
-	for _, tok := range []string{aliceToken, renewedToken} {
-		r, err := h.convs.CreateConversation(h.as(tok), req)
-		if err != nil || !r.GetReplayed() || !proto.Equal(r.GetConversation(), was.GetConversation()) {
-			t.Errorf("got %v, %v", r, err)
+		if r, err := h.convs.CreateConversation(h.as(bobToken), req); err != nil || r.GetReplayed() {
+			t.Errorf("bob got %v, %v", r, err)
 		}
-	}
-	if r, err := h.convs.CreateConversation(h.as(bobToken), req); err != nil || r.GetReplayed() {
-		t.Errorf("bob got %v, %v", r, err)
-	}
-	other := proto.CloneOf(req)
-	other.SkillId = "13"
-	_, err = h.convs.CreateConversation(h.alice(), other)
-	refused(t, err, share.RequestIDConflict)
-	if n := h.lp.count("CreateConversation"); n != 2 {
-		t.Errorf("%d were created", n)
-	}
-	for range 2 { // without an id it is not repeatable
-		if _, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account)}); err != nil {
-			t.Error(err)
+		other := proto.CloneOf(req)
+		other.SkillId = "13"
+		_, err = h.convs.CreateConversation(h.alice(), other)
+		wantError(t, err, share.RequestIDConflict)
+		if n := h.lp.count("CreateConversation"); n != 2 {
+			t.Errorf("%d were created", n)
 		}
-	}
-	if n := h.lp.count("CreateConversation"); n != 4 {
-		t.Errorf("%d were created", n)
-	}
-}
-
-func TestOfTwoCreationsAtOnceOneWaits(t *testing.T) {
-	h := newHouse(t)
-	var n atomic.Int32
-	h.lp.on("CreateConversation", func(context.Context) error { n.Add(1); time.Sleep(100 * time.Millisecond); return nil })
-	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
-	names := make(chan string, 2)
-	for range 2 {
-		go func() {
-			r, err := h.convs.CreateConversation(h.alice(), req)
-			if err != nil {
+		for range 2 { // without a request id each call creates one
+			if _, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account)}); err != nil {
 				t.Error(err)
 			}
-			names <- r.GetConversation().GetName()
-		}()
-	}
-	if a, b := <-names, <-names; a != b || n.Load() != 1 {
-		t.Errorf("%s and %s, by %d calls", a, b, n.Load())
-	}
-}
-
-// A call whose answer was lost at the end of its time looks for the conversation until it can no longer appear: a repeat must not
-// make another one meanwhile.
-func TestACreationIsNotRepeatedWhileItsConversationMayAppear(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.Settle = time.Second })
-	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
-	bare := proto.CloneOf(req)
-	bare.RequestId = ""
-	over := time.Now()
-	_, err := h.book.Memory.SaveCreation(t.Context(), conversations.Key(h.lp.tokens[aliceToken], req.GetRequestId()), share.CreationRecord{
-		Fingerprint: fingerprintOf(bare), Expires: over.Add(time.Hour), Deadline: over,
-	}, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var made time.Time
-	h.lp.on("CreateConversation", func(context.Context) error { made = time.Now(); return nil })
-	if _, err := h.convs.CreateConversation(h.alice(), req); err != nil {
-		t.Fatal(err)
-	}
-	if waited := made.Sub(over); waited < time.Second {
-		t.Errorf("it was made anew %v after the first call's time, and its conversation may still have appeared", waited)
-	}
-}
-
-func TestACreationThatFailedCanBeRepeatedAtOnce(t *testing.T) {
-	h := newHouse(t)
-	h.lp.fail("CreateConversation", kindError(share.LPRateLimited))
-	req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
-	_, err := h.convs.CreateConversation(h.alice(), req)
-	refused(t, err, share.LPRateLimited)
-	if r, err := h.convs.CreateConversation(h.alice(), req); err != nil || r.GetReplayed() {
-		t.Errorf("got %v, %v", r, err)
-	}
-}
-
-// A conversation that is there is a success, whatever the ledger says: a caller who is told an error makes another one.
-func TestAConversationThatCannotBeRecordedIsThere(t *testing.T) {
-	h := newHouse(t)
-	saves := 0
-	h.book.on("Save ", func(context.Context) error {
-		if saves++; saves == 2 {
-			return context.DeadlineExceeded
 		}
-		return nil
-	})
-	r, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
-	if err != nil || r.GetConversation() == nil {
-		t.Errorf("got %v, %v", r, err)
-	}
-	h.book.failAlways("Save ", context.DeadlineExceeded)
-	_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
-	refused(t, err, share.LedgerUnavailable)
-	if n := h.lp.count("CreateConversation"); n != 1 {
-		t.Errorf("%d were created", n)
-	}
-}
-
-func TestACreationNamesAllThatIsWrong(t *testing.T) {
-	h := newHouse(t)
-	_, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{
-		Account: "x", RequestId: "x", SkillId: "12345678901", Campaign: &pb.Campaign{CampaignId: "1"}, Context: &pb.ConversationContext{Language: strings.Repeat("x", 65), SessionId: strings.Repeat("x", 65)},
-	})
-	refused(t, err, share.InvalidField)
-	if got, want := fields(err), []string{"account", "request_id", "skill_id", "campaign.engagement_id", "context.language", "context.session_id"}; !slices.Equal(got, want) {
-		t.Errorf("it names %v, want %v", got, want)
-	}
-	h.lp.tokens["agent-"+secret] = share.Principal{Account: account, ID: "agent", Role: share.RoleAgent}
-	_, err = h.convs.CreateConversation(h.as("agent-"+secret), &pb.CreateConversationRequest{Account: accountName(account)})
-	refused(t, err, share.NotAllowed)
-}
-
-func TestAConversationIsFoundAndClosed(t *testing.T) {
-	h := newHouse(t)
-	c, err := h.convs.GetConversation(h.alice(), &pb.GetConversationRequest{Name: parent})
-	if err != nil || c.GetConversation().GetState() != pb.ConversationState_CONVERSATION_STATE_OPEN || len(c.GetConversation().GetDialogs()) != 1 {
-		t.Fatal(c, err)
-	}
-	for range 2 { // closing a closed one is no error
-		r, err := h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: parent})
-		if err != nil || r.GetConversation().GetState() != pb.ConversationState_CONVERSATION_STATE_CLOSED || r.GetConversation().GetCloseTime() == nil {
-			t.Fatal(r, err)
+		if n := h.lp.count("CreateConversation"); n != 4 {
+			t.Errorf("%d were created", n)
 		}
-	}
-	_, err = h.upload(h.alice(), first(spec(picture(10))))
-	refused(t, err, share.ConversationClosed)
-	_, err = h.convs.GetConversation(h.alice(), &pb.GetConversationRequest{Name: conversationName(account, "conv-bob")})
-	refused(t, err, share.ConversationNotFound)
-	_, err = h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: everywhere})
-	refused(t, err, share.InvalidField)
+	})
+}
+
+func TestCreateConversation_ConcurrentCallsCreateOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		var n atomic.Int32
+		h.lp.on("CreateConversation", func(context.Context) error { n.Add(1); time.Sleep(100 * time.Millisecond); return nil })
+		req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
+		names := make(chan string, 2)
+		for range 2 {
+			go func() {
+				r, err := h.convs.CreateConversation(h.alice(), req)
+				if err != nil {
+					t.Error(err)
+				}
+				names <- r.GetConversation().GetName()
+			}()
+		}
+		if a, b := <-names, <-names; a != b || n.Load() != 1 {
+			t.Errorf("%s and %s, by %d calls", a, b, n.Load())
+		}
+	})
+}
+
+// A call whose answer is lost looks for the conversation until it can no longer appear. A retry must not create another one before.
+func TestCreateConversation_RetryWaitsUntilTheFirstCannotAppear(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, func(c *Config) { c.Settle = time.Second })
+		req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
+		bare := proto.CloneOf(req)
+		bare.RequestId = ""
+		over := time.Now()
+		_, err := h.ledger.Memory.SaveCreation(t.Context(), conversations.Key(h.lp.tokens[aliceToken], req.GetRequestId()), share.CreationRecord{
+			Fingerprint: fingerprintOf(bare), Expires: over.Add(time.Hour), Deadline: over,
+		}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var created time.Time
+		h.lp.on("CreateConversation", func(context.Context) error { created = time.Now(); return nil })
+		if _, err := h.convs.CreateConversation(h.alice(), req); err != nil {
+			t.Fatal(err)
+		}
+		if waited := created.Sub(over); waited < time.Second {
+			t.Errorf("the conversation was created again %v after the first attempt, which could still succeed", waited)
+		}
+	})
+}
+
+func TestCreateConversation_FailedCanBeRetriedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.fail("CreateConversation", kindError(share.LPRateLimited))
+		req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
+		_, err := h.convs.CreateConversation(h.alice(), req)
+		wantError(t, err, share.LPRateLimited)
+		if r, err := h.convs.CreateConversation(h.alice(), req); err != nil || r.GetReplayed() {
+			t.Errorf("got %v, %v", r, err)
+		}
+	})
+}
+
+// A created conversation is a success, even if it cannot be recorded: after an error the client would create another one.
+func TestCreateConversation_SucceedsIfItCannotBeRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		saves := 0
+		h.ledger.on("Save ", func(context.Context) error {
+			if saves++; saves == 2 {
+				return context.DeadlineExceeded
+			}
+			return nil
+		})
+		r, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
+		if err != nil || r.GetConversation() == nil {
+			t.Errorf("got %v, %v", r, err)
+		}
+		h.ledger.failAlways("Save ", context.DeadlineExceeded)
+		_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
+		wantError(t, err, share.LedgerUnavailable)
+		if n := h.lp.count("CreateConversation"); n != 1 {
+			t.Errorf("%d were created", n)
+		}
+	})
+}
+
+func TestCreateConversation_ReportsAllInvalidFields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		_, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{
+			Account: "x", RequestId: "x", SkillId: "12345678901", Campaign: &pb.Campaign{CampaignId: "1"}, Context: &pb.ConversationContext{Language: strings.Repeat("x", 65), SessionId: strings.Repeat("x", 65)},
+		})
+		wantError(t, err, share.InvalidField)
+		if got, want := fields(err), []string{"account", "request_id", "skill_id", "campaign.engagement_id", "context.language", "context.session_id"}; !slices.Equal(got, want) {
+			t.Errorf("the violations name %v, want %v", got, want)
+		}
+		h.lp.tokens["agent-"+secret] = share.Principal{Account: account, ID: "agent", Role: share.RoleAgent}
+		_, err = h.convs.CreateConversation(h.as("agent-"+secret), &pb.CreateConversationRequest{Account: accountName(account)})
+		wantError(t, err, share.NotAllowed)
+	})
+}
+
+func TestCloseConversation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		c, err := h.convs.GetConversation(h.alice(), &pb.GetConversationRequest{Name: parent})
+		if err != nil || c.GetConversation().GetState() != pb.ConversationState_CONVERSATION_STATE_OPEN || len(c.GetConversation().GetDialogs()) != 1 {
+			t.Fatal(c, err)
+		}
+		for range 2 { // closing a closed conversation is not an error
+			r, err := h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: parent})
+			if err != nil || r.GetConversation().GetState() != pb.ConversationState_CONVERSATION_STATE_CLOSED || r.GetConversation().GetCloseTime() == nil {
+				t.Fatal(r, err)
+			}
+		}
+		_, err = h.upload(h.alice(), first(spec(picture(10))))
+		wantError(t, err, share.ConversationClosed)
+		_, err = h.convs.GetConversation(h.alice(), &pb.GetConversationRequest{Name: conversationName(account, "conv-bob")})
+		wantError(t, err, share.ConversationNotFound)
+		_, err = h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: everywhere})
+		wantError(t, err, share.InvalidField)
+	})
 }

@@ -6,7 +6,9 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -18,8 +20,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-// Each of these streams is refused, with nothing stored or published, and with the last byte held back from the store.
-func TestStreamsThatAreRefused(t *testing.T) {
+// Each of these streams is rejected. Nothing is stored or published, and the store never gets the last byte.
+func TestUpload_RejectedStreams(t *testing.T) {
 	b := picture(150_000)
 	half := len(b) / 2
 	with := func(m *pb.UploadRequest, change func(*pb.UploadRequest)) *pb.UploadRequest {
@@ -32,7 +34,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 	}
 	wrongSHA := &pb.Checksums{Sha256: make([]byte, 32)}
 	wrongCRC := &pb.Checksums{Crc32C: proto.Uint32(0)}
-	says := func(c *pb.Checksums) func(*pb.UploadSpec) { return func(s *pb.UploadSpec) { s.Checksums = c } }
+	declare := func(c *pb.Checksums) func(*pb.UploadSpec) { return func(s *pb.UploadSpec) { s.Checksums = c } }
 	for what, c := range map[string]struct {
 		kind share.Kind
 		// msgs are sent after a spec of b, unless bare is set.
@@ -61,13 +63,13 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		"the same chunk twice":                {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), chunk(0, b[:half]), finish()}, meta: [2]string{"expectedOffset", share.Itoa(int64(half))}},
 		"a negative offset":                   {kind: share.OffsetMismatch, msgs: []*pb.UploadRequest{chunk(-1, b), finish()}, meta: [2]string{"expectedOffset", "0"}},
 		"a wrong chunk CRC":                   {kind: share.ChunkChecksumMismatch, msgs: []*pb.UploadRequest{chunk(0, b[:half]), with(chunk(half, b[half:]), func(m *pb.UploadRequest) { m.Chunk.Crc32C = proto.Uint32(0) }), finish()}},
-		"a wrong SHA in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){says(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
-		"a wrong CRC in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){says(wrongCRC)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
+		"a wrong SHA in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){declare(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
+		"a wrong CRC in spec":                 {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){declare(wrongCRC)}, msgs: []*pb.UploadRequest{chunk(0, b), finish()}},
 		"a wrong SHA in finish":               {kind: share.FileChecksumMismatch, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongSHA)}},
 		"a wrong CRC in finish":               {kind: share.FileChecksumMismatch, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongCRC)}},
 		"a wrong CRC, undeclared size":        {kind: share.FileChecksumMismatch, spec: []func(*pb.UploadSpec){undeclared}, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongCRC)}},
-		"right in spec, wrong in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){says(sumsOf(b))}, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongSHA)}},
-		"wrong in spec, right in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){says(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), sums(sumsOf(b))}},
+		"right in spec, wrong in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){declare(sumsOf(b))}, msgs: []*pb.UploadRequest{chunk(0, b), sums(wrongSHA)}},
+		"wrong in spec, right in finish":      {kind: share.InvalidField, spec: []func(*pb.UploadSpec){declare(wrongSHA)}, msgs: []*pb.UploadRequest{chunk(0, b), sums(sumsOf(b))}},
 		"a SHA in finish that is too short":   {kind: share.InvalidField, msgs: []*pb.UploadRequest{chunk(0, b), sums(&pb.Checksums{Sha256: []byte{1}})}},
 		"a byte too few":                      {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b[:len(b)-1]), finish()}, meta: [2]string{"receivedBytes", share.Itoa(int64(len(b) - 1))}},
 		"no byte at all":                      {kind: share.FileEmpty, msgs: []*pb.UploadRequest{finish()}},
@@ -82,58 +84,41 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		"half-close without finish":           {kind: share.UploadIncomplete, msgs: []*pb.UploadRequest{chunk(0, b)}, meta: [2]string{"receivedBytes", share.Itoa(int64(len(b)))}},
 		"half-close without finish, any size": {kind: share.UploadIncomplete, spec: []func(*pb.UploadSpec){undeclared}, msgs: []*pb.UploadRequest{chunk(0, b)}, meta: [2]string{"receivedBytes", share.Itoa(int64(len(b)))}},
 		"a chunk that is too large":           {kind: share.MessageTooLarge, msgs: []*pb.UploadRequest{chunk(0, make([]byte, MaxChunkBytes+1))}, meta: [2]string{"maxBytes", share.Itoa(MaxChunkBytes)}},
-		"another type, told at 512 bytes":     {kind: share.FileTypeMismatch, spec: []func(*pb.UploadSpec){func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_GIF }}, msgs: []*pb.UploadRequest{chunk(0, b[:512])}, meta: [2]string{"detectedType", "JPG"}},
+		"another type, after 512 bytes":       {kind: share.FileTypeMismatch, spec: []func(*pb.UploadSpec){func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_GIF }}, msgs: []*pb.UploadRequest{chunk(0, b[:512])}, meta: [2]string{"detectedType", "JPG"}},
 	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			msgs := c.msgs
 			if !c.bare {
 				msgs = append([]*pb.UploadRequest{first(spec(b, c.spec...))}, msgs...)
 			}
 			_, err := h.upload(h.alice(), msgs...)
-			info := refused(t, err, c.kind)
+			info := wantError(t, err, c.kind)
 			if key := c.meta[0]; key != "" && info.GetMetadata()[key] != c.meta[1] {
 				t.Errorf("%s is %q, want %q", key, info.GetMetadata()[key], c.meta[1])
 			}
 			if !c.bare && info.GetMetadata()["requestId"] == "" && c.kind != share.InvalidField && c.kind != share.FileEmpty {
-				t.Error("the error does not say which request_id to repeat")
+				t.Error("the error has no requestId")
 			}
-			h.nothingHappened(len(b))
-		})
+			h.wantNothingStored(len(b))
+		}))
 	}
 }
 
-// The store never sees an end before the checks have passed: here the receiver has sealed an empty spool and waits for the
-// caller to close its side.
-func TestAnUploadWithoutBytesShowsTheStoreNoEnd(t *testing.T) {
-	h := newHouse(t)
-	stream := h.begin(h.alice(), spec(picture(10)))
-	h.eventually("the PUT runs", func() bool { return len(h.store.tries()) == 1 })
-	if err := stream.Send(finish()); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(20 * time.Millisecond)
-	_, err := stream.CloseAndRecv()
-	refused(t, err, share.FileEmpty)
-	h.nothingHappened(10)
-}
-
-// gRPC itself answers a message over its limit, and one that it cannot decode, from within Recv: with its own status, which has
-// no ErrorInfo.
-func TestWhatGRPCItselfRefusesLeavesNothing(t *testing.T) {
+// gRPC itself rejects a message over its limit, and one that it cannot decode. Recv returns its status, which has no ErrorInfo.
+func TestUpload_RejectedByGRPCStoresNothing(t *testing.T) {
 	b := picture(1000)
 	undecodable := &pb.UploadRequest{}
-	undecodable.ProtoReflect().SetUnknown([]byte{0x0a, 0x03, 0x0a, 0x01, 0xff}) // a spec with a conversation that is no UTF-8
+	undecodable.ProtoReflect().SetUnknown([]byte{0x0a, 0x03, 0x0a, 0x01, 0xff}) // a spec whose conversation is not UTF-8
 	for what, c := range map[string]struct {
 		bad  *pb.UploadRequest
 		code codes.Code
 	}{
-		"too large":          {chunk(500, make([]byte, MaxRecvMessageBytes)), codes.ResourceExhausted},
-		"no message of ours": {undecodable, codes.Internal},
+		"too large":   {chunk(500, make([]byte, MaxRecvMessageBytes)), codes.ResourceExhausted},
+		"undecodable": {undecodable, codes.Internal},
 	} {
-		t.Run(what, func(t *testing.T) {
-			h := newHouse(t)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			_, err := h.upload(h.alice(), c.bad)
 			if status.Code(err) != c.code {
 				t.Errorf("as the first message: got %v, want %s", err, c.code)
@@ -143,12 +128,12 @@ func TestWhatGRPCItselfRefusesLeavesNothing(t *testing.T) {
 				t.Errorf("in mid-file: got %v, want %s", err, c.code)
 			}
 			h.eventually("the handlers have ended", func() bool { return h.lp.sessions() == 0 })
-			h.nothingHappened(len(b))
-		})
+			h.wantNothingStored(len(b))
+		}))
 	}
 }
 
-func TestStreamsThatAreTaken(t *testing.T) {
+func TestUpload_AcceptedStreams(t *testing.T) {
 	all := func(s *pb.UploadSpec, b []byte) []*pb.UploadRequest {
 		return []*pb.UploadRequest{{FirstMessage: first(s).FirstMessage, Chunk: chunk(0, b).Chunk, Finish: finish().Finish}}
 	}
@@ -192,86 +177,88 @@ func TestStreamsThatAreTaken(t *testing.T) {
 			name   string
 			change []func(*pb.UploadSpec)
 		}{{"declared", nil}, {"undeclared", []func(*pb.UploadSpec){undeclared}}} {
-			t.Run(what+", "+how.name, func(t *testing.T) {
-				t.Parallel()
-				h := newHouse(t)
+			t.Run(what+", "+how.name, inBubble(func(t *testing.T) {
+				h := newHarness(t)
 				b := picture(c.size)
 				s := spec(b, how.change...)
 				resp, err := h.upload(h.alice(), c.msgs(s, b)...)
 				if err != nil {
 					t.Fatal(err)
 				}
-				e := h.published(b)
+				e := h.wantPublished(b)
 				f := resp.GetFile()
 				if f.GetStoragePath() != e.File.StoragePath || f.GetMessageSequence() != e.Sequence || f.MessageSequence == nil ||
 					f.GetStoredSizeBytes() != int64(len(b)) || !proto.Equal(f.GetUploadedChecksums(), sumsOf(b)) ||
 					f.GetEtag() != describe(b).ETag || resp.GetReplayed() || resp.GetRequestId() != s.GetRequestId() {
 					t.Errorf("got %v", resp)
 				}
+			}))
+		}
+	}
+}
+
+func TestUpload_StoresWhileReceiving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(200_000)
+		stream := h.begin(h.alice(), spec(b))
+		for off := 0; off < len(b); off += 50_000 {
+			if err := stream.Send(chunk(off, b[off:off+50_000])); err != nil {
+				t.Fatal(err)
+			}
+			want := min(off+50_000, len(b)-1)
+			h.eventually("the store has the bytes so far", func() bool {
+				p := h.store.recordedPuts()
+				return len(p) == 1 && len(p[0].got) == want
 			})
 		}
-	}
-}
-
-func TestTheStoreGetsTheFileWhileItComesIn(t *testing.T) {
-	h := newHouse(t)
-	b := picture(200_000)
-	stream := h.begin(h.alice(), spec(b))
-	for off := 0; off < len(b); off += 50_000 {
-		if err := stream.Send(chunk(off, b[off:off+50_000])); err != nil {
+		if err := stream.Send(finish()); err != nil {
 			t.Fatal(err)
 		}
-		want := min(off+50_000, len(b)-1)
-		h.eventually("the store has what has come", func() bool {
-			p := h.store.tries()
-			return len(p) == 1 && len(p[0].got) == want
-		})
-	}
-	if err := stream.Send(finish()); err != nil {
-		t.Fatal(err)
-	}
-	h.heldBack(len(b)) // the caller may still send something that is wrong
-	if _, err := stream.CloseAndRecv(); err != nil {
-		t.Fatal(err)
-	}
-	h.published(b)
+		h.wantLastByteHeldBack(len(b)) // the client may still send an invalid message
+		if _, err := stream.CloseAndRecv(); err != nil {
+			t.Fatal(err)
+		}
+		h.wantPublished(b)
+	})
 }
 
-func TestACallerWhoGoesInMidFileLeavesNothing(t *testing.T) {
-	h := newHouse(t)
-	b := picture(200_000)
-	ctx, cancel := context.WithCancel(h.alice())
-	s := spec(b)
-	stream := h.begin(ctx, s)
-	if err := stream.Send(chunk(0, b[:100_000])); err != nil {
-		t.Fatal(err)
-	}
-	h.eventually("the store has some", func() bool { p := h.store.tries(); return len(p) == 1 && len(p[0].got) > 0 })
-	cancel()
-	if _, err := stream.CloseAndRecv(); status.Code(err) != codes.Canceled {
-		t.Errorf("got %v", err)
-	}
-	h.eventually("the handler has ended", func() bool { return h.lp.sessions() == 0 })
-	h.nothingHappened(len(b))
-	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING {
-		t.Errorf("the upload is %v, want RECEIVING: the caller's own end is no failure", st)
-	}
+func TestUpload_CancelledMidFileStoresNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(200_000)
+		ctx, cancel := context.WithCancel(h.alice())
+		s := spec(b)
+		stream := h.begin(ctx, s)
+		if err := stream.Send(chunk(0, b[:100_000])); err != nil {
+			t.Fatal(err)
+		}
+		h.eventually("the store has some", func() bool { p := h.store.recordedPuts(); return len(p) == 1 && len(p[0].got) > 0 })
+		cancel()
+		if _, err := stream.CloseAndRecv(); status.Code(err) != codes.Canceled {
+			t.Errorf("got %v", err)
+		}
+		h.eventually("the handler has ended", func() bool { return h.lp.sessions() == 0 })
+		h.wantNothingStored(len(b))
+		if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING {
+			t.Errorf("the upload is %v, want RECEIVING: a cancellation is not a failure", st)
+		}
+	})
 }
 
-func TestASenderWhoStallsIsEnded(t *testing.T) {
+func TestUpload_IdleTimeout(t *testing.T) {
 	short := func(c *Config) { c.IdleTimeout = 150 * time.Millisecond }
 	b := picture(1000)
 	for what, msgs := range map[string][]*pb.UploadRequest{
-		"nothing at all":                     {},
-		"after the spec":                     {first(spec(b))},
-		"in mid-file":                        {first(spec(b)), chunk(0, b[:500])},
-		"with all bytes and no finish":       {first(spec(b)), chunk(0, b)},
-		"with a finish and its side open":    {first(spec(b)), chunk(0, b), finish()},
-		"with a finish, the side open, any?": {first(spec(b, undeclared)), chunk(0, b), finish()},
+		"nothing at all":                               {},
+		"after the spec":                               {first(spec(b))},
+		"in mid-file":                                  {first(spec(b)), chunk(0, b[:500])},
+		"after all bytes, without finish":              {first(spec(b)), chunk(0, b)},
+		"after finish, without half-close":             {first(spec(b)), chunk(0, b), finish()},
+		"after finish, without half-close, undeclared": {first(spec(b, undeclared)), chunk(0, b), finish()},
 	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t, short)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t, short)
 			stream, err := h.files.Upload(h.alice())
 			if err != nil {
 				t.Fatal(err)
@@ -281,73 +268,77 @@ func TestASenderWhoStallsIsEnded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.UploadIdle)
-			h.nothingHappened(len(b))
-		})
+			wantError(t, stream.RecvMsg(new(pb.UploadResponse)), share.UploadIdle)
+			h.wantNothingStored(len(b))
+		}))
 	}
-	t.Run("but not one who is slow", func(t *testing.T) {
-		t.Parallel()
-		h := newHouse(t, short)
+	t.Run("slow client is not idle", inBubble(func(t *testing.T) {
+		h := newHarness(t, short)
 		stream := h.begin(h.alice(), spec(b))
 		for off := range 8 {
-			time.Sleep(50 * time.Millisecond) // 400 ms as a whole, never 150 without a byte
+			time.Sleep(50 * time.Millisecond) // 400 ms in all, never 150 ms without a byte
 			_ = stream.Send(chunk(off*125, b[off*125:(off+1)*125]))
 		}
 		_ = stream.Send(finish())
 		if _, err := stream.CloseAndRecv(); err != nil {
 			t.Fatal(err)
 		}
-		h.published(b)
-	})
-	t.Run("nor one whose file waits for the store", func(t *testing.T) {
-		t.Parallel()
-		h := newHouse(t, short)
+		h.wantPublished(b)
+	}))
+	t.Run("slow store is not idle", inBubble(func(t *testing.T) {
+		h := newHarness(t, short)
 		h.store.then("Put", func(context.Context) error { time.Sleep(400 * time.Millisecond); return nil })
 		h.put(b)
+	}))
+}
+
+func TestUpload_Timeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, func(c *Config) { c.UploadTimeout = 100 * time.Millisecond })
+		b := picture(1000)
+		stream := h.begin(h.alice(), spec(b))
+		var sender sync.WaitGroup
+		defer sender.Wait()
+		sender.Go(func() {
+			for off := 0; stream.Send(chunk(off, b[off:off+1])) == nil && off < 999; off++ {
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+		wantError(t, stream.RecvMsg(new(pb.UploadResponse)), share.UploadIdle)
+		h.wantNothingStored(len(b))
 	})
 }
 
-func TestAnUploadThatTakesTooLongIsEnded(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.UploadTimeout = 100 * time.Millisecond })
-	b := picture(1000)
-	stream := h.begin(h.alice(), spec(b))
-	go func() {
-		for off := 0; stream.Send(chunk(off, b[off:off+1])) == nil && off < 999; off++ {
-			time.Sleep(5 * time.Millisecond)
+func TestUploadSpec_ReportsAllInvalidFields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		bad := &pb.UploadSpec{
+			Conversation: "accounts/a b/conversations/c", DialogId: "no/id", DisplayName: "a\nb", FileType: 99, SizeBytes: proto.Int64(-1),
+			Checksums: &pb.Checksums{Sha256: []byte{1}}, Caption: strings.Repeat("ü", maxCaption+1), PublishMode: 9, RequestId: "6f0c3a527d9e4b1c9d0a3c1d2e4f5a6b",
+			Preview: &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64,QUJD\nQUJD"}},
 		}
-	}()
-	refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.UploadIdle)
-	h.nothingHappened(len(b))
+		_, err := checkSpec(bad, Settings{MaxFileBytes: 10})
+		want := []string{
+			"spec.conversation", "spec.dialog_id", "spec.display_name", "spec.caption", "spec.file_type", "spec.size_bytes",
+			"spec.checksums.sha256", "spec.preview.data_uri", "spec.publish_mode", "spec.request_id",
+		}
+		var got []string
+		for _, v := range err.(*share.Error).Violations {
+			got = append(got, v.Field)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the violations name\n%v, want\n%v", got, want)
+		}
+		_, err = h.upload(h.alice(), first(bad))
+		wantError(t, err, share.InvalidField)
+		h.wantNothingStored(0)
+		if h.lp.count("Session") != 0 {
+			t.Error("a session was opened")
+		}
+	})
 }
 
-func TestASpecIsCheckedAsAWhole(t *testing.T) {
-	h := newHouse(t)
-	bad := &pb.UploadSpec{
-		Conversation: "accounts/a b/conversations/c", DialogId: "no/id", DisplayName: "a\nb", FileType: 99, SizeBytes: proto.Int64(-1),
-		Checksums: &pb.Checksums{Sha256: []byte{1}}, Caption: strings.Repeat("ü", maxCaption+1), PublishMode: 9, RequestId: "6f0c3a527d9e4b1c9d0a3c1d2e4f5a6b",
-		Preview: &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64,QUJD\nQUJD"}},
-	}
-	_, err := checkSpec(bad, Settings{MaxFileBytes: 10})
-	want := []string{
-		"spec.conversation", "spec.dialog_id", "spec.display_name", "spec.caption", "spec.file_type", "spec.size_bytes",
-		"spec.checksums.sha256", "spec.preview.data_uri", "spec.publish_mode", "spec.request_id",
-	}
-	var got []string
-	for _, v := range err.(*share.Error).Violations {
-		got = append(got, v.Field)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("it names\n%v, want\n%v", got, want)
-	}
-	_, err = h.upload(h.alice(), first(bad))
-	refused(t, err, share.InvalidField)
-	h.nothingHappened(0)
-	if h.lp.count("Session") != 0 {
-		t.Error("LivePerson was asked")
-	}
-}
-
-func TestTheBoundsOfASpecItself(t *testing.T) {
+func TestUploadSpec_LargestFitsInAMessage(t *testing.T) {
 	ok := spec(picture(10), func(s *pb.UploadSpec) {
 		s.DisplayName, s.Caption = strings.Repeat("ü", maxDisplayName), strings.Repeat("ü", maxCaption)
 		s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/gif;base64," + strings.Repeat("QUJD", (upload.MaxPreviewChars-23)/4)}}
@@ -360,42 +351,44 @@ func TestTheBoundsOfASpecItself(t *testing.T) {
 	}
 }
 
-func TestADocumentGoesWhereItsAccountTakesDocuments(t *testing.T) {
-	h := newHouse(t, func(c *Config) {
-		c.Settings = func(string) Settings { return Settings{MaxFileBytes: 1000, Documents: share.Documents()} }
+func TestUpload_DocumentIfTheAccountAllowsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, func(c *Config) {
+			c.Settings = func(string) Settings { return Settings{MaxFileBytes: 1000, Documents: share.Documents()} }
+		})
+		b := []byte("Grüße aus Köln")
+		resp := h.put(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT })
+		if e := h.wantPublished(b); e.File.FileType != "TXT" || resp.GetFile().GetFileType() != pb.FileType_FILE_TYPE_TXT {
+			t.Errorf("got %v", resp)
+		}
+		if n := h.images.count("Inspect"); n != 0 {
+			t.Error("a text was inspected as an image")
+		}
+		_, err := checkSpec(spec(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 1000, Documents: []share.FileType{share.PDF}})
+		if e, _ := errors.AsType[*share.Error](err); !share.Is(err, share.UnsupportedFileType) || e.Metadata["allowedTypes"] != "JPEG,PNG,GIF,PDF" {
+			t.Errorf("a type that the account does not allow: %v", err)
+		}
 	})
-	b := []byte("Grüße aus Köln")
-	resp := h.put(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT })
-	if e := h.published(b); e.File.FileType != "TXT" || resp.GetFile().GetFileType() != pb.FileType_FILE_TYPE_TXT {
-		t.Errorf("got %v", resp)
-	}
-	if n := h.look.count("Inspect"); n != 0 {
-		t.Error("a text was looked at as an image")
-	}
-	_, err := checkSpec(spec(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 1000, Documents: []share.FileType{share.PDF}})
-	if e, _ := errors.AsType[*share.Error](err); !share.Is(err, share.UnsupportedFileType) || e.Metadata["allowedTypes"] != "JPEG,PNG,GIF,PDF" {
-		t.Errorf("of a type that this account does not take: %v", err)
-	}
 }
 
-func TestAPreviewIsMadeWhenAskedFor(t *testing.T) {
+func TestUpload_GeneratesPreview(t *testing.T) {
 	generate := func(s *pb.UploadSpec) { s.Preview = &pb.Preview{Source: &pb.Preview_Generate{Generate: true}} }
-	t.Run("made", func(t *testing.T) {
-		h := newHouse(t)
+	t.Run("generated", inBubble(func(t *testing.T) {
+		h := newHarness(t)
 		b := picture(1000)
-		if resp := h.put(b, generate); resp.GetPreviewOmitted() || h.published(b).File.Preview != madePreview {
+		if resp := h.put(b, generate); resp.GetPreviewOmitted() || h.wantPublished(b).File.Preview != madePreview {
 			t.Errorf("got %v", resp)
 		}
-	})
-	t.Run("omitted where none can be made", func(t *testing.T) {
-		h := newHouse(t)
-		h.look.failAlways("Preview", kindError(share.ImageInvalid))
+	}))
+	t.Run("omitted if it cannot be generated", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.images.failAlways("Preview", kindError(share.ImageInvalid))
 		b := picture(1000)
-		if resp := h.put(b, generate); !resp.GetPreviewOmitted() || h.published(b).File.Preview != "" {
+		if resp := h.put(b, generate); !resp.GetPreviewOmitted() || h.wantPublished(b).File.Preview != "" {
 			t.Errorf("got %v", resp)
 		}
-	})
-	t.Run("not for a document", func(t *testing.T) {
+	}))
+	t.Run("rejected for a document", func(t *testing.T) {
 		_, err := checkSpec(spec([]byte("abc"), generate, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 10, Documents: share.Documents()})
 		if !share.Is(err, share.InvalidField) {
 			t.Errorf("got %v", err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,8 +22,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-// state asks what became of a request id.
-func (h *house) state(id string) *pb.Upload {
+// state returns the upload of a request id.
+func (h *harness) state(id string) *pb.Upload {
 	h.t.Helper()
 	r, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + id})
 	if err != nil {
@@ -31,8 +32,8 @@ func (h *house) state(id string) *pb.Upload {
 	return r.GetUpload()
 }
 
-// replay sends a spec alone, without closing, and wants the remembered answer.
-func (h *house) replay(token string, s *pb.UploadSpec) *pb.UploadResponse {
+// replay sends only a spec, without half-close, and wants the result of the earlier upload.
+func (h *harness) replay(token string, s *pb.UploadSpec) *pb.UploadResponse {
 	h.t.Helper()
 	stream, err := h.files.Upload(h.as(token))
 	if err != nil {
@@ -50,73 +51,76 @@ func (h *house) replay(token string, s *pb.UploadSpec) *pb.UploadResponse {
 		h.t.Fatal(err)
 	}
 	if got := md.Get(RequestIDHeader); !slices.Equal(got, []string{resp.GetRequestId()}) {
-		h.t.Errorf("the header says %v, want %s", got, resp.GetRequestId())
+		h.t.Errorf("the header has %v, want %s", got, resp.GetRequestId())
 	}
 	if !resp.GetReplayed() {
-		h.t.Error("the answer is not marked as replayed")
+		h.t.Error("the response is not marked as replayed")
 	}
 	return resp
 }
 
-func TestAFinishedUploadIsAnsweredAtItsSpec(t *testing.T) {
+func TestUpload_FinishedIsReplayedAfterItsSpec(t *testing.T) {
 	for what, change := range map[string][]func(*pb.UploadSpec){"published": nil, "stored only": {storeOnly}} {
-		t.Run(what, func(t *testing.T) {
-			h := newHouse(t)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			b := picture(100_000)
 			s := spec(b, change...)
 			was, err := h.upload(h.alice(), whole(s, b, 50_000)...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			before := h.traces()
+			before := h.storedAndPublished()
 			for _, token := range []string{aliceToken, renewedToken} { // a renewed token is the same caller
 				resp := h.replay(token, s)
 				if !proto.Equal(resp.GetFile(), was.GetFile()) {
 					t.Errorf("got %v, want %v", resp, was)
 				}
 			}
-			if after := h.traces(); after != before {
+			if after := h.storedAndPublished(); after != before {
 				t.Errorf("there are %s, want %s", after, before)
 			}
-		})
+		}))
 	}
 }
 
-func TestAnotherCallerIsNotAnswered(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	s := spec(b)
-	if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
-		t.Fatal(err)
-	}
-	_, err := h.files.GetUpload(h.as(bobToken), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
-	refused(t, err, share.UploadNotFound)
-	resp, err := h.upload(h.as(bobToken), whole(s, b, 1000)...)
-	if err != nil || resp.GetReplayed() || len(h.lp.messages()) != 2 {
-		t.Errorf("bob's upload gave %v, %v, and %d messages", resp, err, len(h.lp.messages()))
-	}
-}
-
-func TestServicesThatCallForTheSameConsumerShareNoRequestIDs(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	s := spec(b)
-	orders, billing := h.external(aliceToken, "spiffe://mesh/orders"), h.external(aliceToken, "spiffe://mesh/billing")
-	if _, err := h.upload(orders, whole(s, b, 1000)...); err != nil {
-		t.Fatal(err)
-	}
-	for what, ctx := range map[string]context.Context{"another service": billing, "the consumer herself": h.alice()} {
-		_, err := h.files.GetUpload(ctx, &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
-		if t.Run(what, func(t *testing.T) { refused(t, err, share.UploadNotFound) }); err == nil {
-			t.Errorf("%s sees the upload", what)
+func TestUpload_RequestIDBelongsToOneCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if u, err := h.files.GetUpload(orders, &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()}); err != nil || u.GetUpload() == nil {
-		t.Errorf("the service itself: %v, %v", u, err)
-	}
+		_, err := h.files.GetUpload(h.as(bobToken), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
+		wantError(t, err, share.UploadNotFound)
+		resp, err := h.upload(h.as(bobToken), whole(s, b, 1000)...)
+		if err != nil || resp.GetReplayed() || len(h.lp.messages()) != 2 {
+			t.Errorf("bob's upload returned %v, %v, and there are %d messages", resp, err, len(h.lp.messages()))
+		}
+	})
 }
 
-func TestARequestIDStandsForOneSpec(t *testing.T) {
+func TestUpload_ServicesOfOneConsumerShareNoRequestIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		orders, billing := h.external(aliceToken, "spiffe://mesh/orders"), h.external(aliceToken, "spiffe://mesh/billing")
+		if _, err := h.upload(orders, whole(s, b, 1000)...); err != nil {
+			t.Fatal(err)
+		}
+		for what, ctx := range map[string]context.Context{"another service": billing, "the consumer": h.alice()} {
+			_, err := h.files.GetUpload(ctx, &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
+			t.Log(what)
+			wantError(t, err, share.UploadNotFound)
+		}
+		if u, err := h.files.GetUpload(orders, &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()}); err != nil || u.GetUpload() == nil {
+			t.Errorf("the same service: %v, %v", u, err)
+		}
+	})
+}
+
+func TestUpload_RequestIDBelongsToOneSpec(t *testing.T) {
 	b := picture(1000)
 	id := uuid.NewString()
 	change := func(f func(*pb.UploadSpec)) func(*pb.UploadSpec) { return f }
@@ -124,210 +128,225 @@ func TestARequestIDStandsForOneSpec(t *testing.T) {
 		was, is []func(*pb.UploadSpec)
 		ok      bool
 	}{
-		"the same":             {ok: true},
-		"upper case":           {is: []func(*pb.UploadSpec){withID(strings.ToUpper(id))}, ok: true},
-		"another caption":      {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Caption = "x" })}},
-		"another mode":         {is: []func(*pb.UploadSpec){storeOnly}},
-		"another conversation": {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "other") })}},
-		"another size":         {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(999) })}},
-		"no size now":          {is: []func(*pb.UploadSpec){undeclared}, ok: true},
-		"no size then":         {was: []func(*pb.UploadSpec){undeclared}, ok: true},
-		"sums now":             {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b) })}, ok: true},
-		"sums then":            {was: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b) })}, ok: true},
-		"other sums":           {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b[1:]) })}},
-		"another size than the undeclared one had": {was: []func(*pb.UploadSpec){undeclared}, is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(999) })}},
+		"the same":                          {ok: true},
+		"upper case":                        {is: []func(*pb.UploadSpec){withID(strings.ToUpper(id))}, ok: true},
+		"another caption":                   {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Caption = "x" })}},
+		"another mode":                      {is: []func(*pb.UploadSpec){storeOnly}},
+		"another conversation":              {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "other") })}},
+		"another size":                      {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(999) })}},
+		"undeclared in the retry":           {is: []func(*pb.UploadSpec){undeclared}, ok: true},
+		"undeclared at first":               {was: []func(*pb.UploadSpec){undeclared}, ok: true},
+		"checksums only in the retry":       {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b) })}, ok: true},
+		"checksums only at first":           {was: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b) })}, ok: true},
+		"other checksums":                   {is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.Checksums = sumsOf(b[1:]) })}},
+		"another size, undeclared at first": {was: []func(*pb.UploadSpec){undeclared}, is: []func(*pb.UploadSpec){change(func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(999) })}},
 	} {
-		t.Run(what, func(t *testing.T) {
-			h := newHouse(t)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			h.put(b, append([]func(*pb.UploadSpec){withID(id)}, c.was...)...)
 			again := spec(b, append([]func(*pb.UploadSpec){withID(id)}, c.is...)...)
 			if c.ok {
 				h.replay(aliceToken, again)
 			} else {
 				_, err := h.upload(h.alice(), first(again))
-				refused(t, err, share.RequestIDConflict)
+				wantError(t, err, share.RequestIDConflict)
 			}
-			h.published(b)
-		})
+			h.wantPublished(b)
+		}))
 	}
 }
 
-// What an attempt said that never ended is compared too, where both said it.
-func TestADeclarationCountsBeforeTheFileIsThere(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	s := spec(b)
-	_, err := h.upload(h.alice(), first(s), chunk(0, b[:10]))
-	refused(t, err, share.UploadIncomplete)
-	_, err = h.upload(h.alice(), whole(spec(b[:999], withID(s.GetRequestId())), b[:999], 999)...)
-	refused(t, err, share.RequestIDConflict)
-	if _, err := h.upload(h.alice(), whole(spec(b, withID(s.GetRequestId()), undeclared), b, 1000)...); err != nil {
-		t.Fatal(err)
-	}
-	h.published(b)
-}
-
-func TestTheServerMakesARequestIDWhereNoneIsGiven(t *testing.T) {
-	h := newHouse(t)
-	b := picture(10)
-	resp := h.put(b, withID(""))
-	if _, err := uuid.Parse(resp.GetRequestId()); err != nil {
-		t.Fatalf("%q is no UUID", resp.GetRequestId())
-	}
-	h.replay(aliceToken, spec(b, withID(resp.GetRequestId())))
-	h.published(b)
-}
-
-func TestOfConcurrentAttemptsTheNewestPublishes(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	s := spec(b)
-	older := h.begin(h.alice(), s)
-	if err := older.Send(chunk(0, b)); err != nil {
-		t.Fatal(err)
-	}
-	newer := h.begin(h.as(renewedToken), s)
-	_ = older.Send(finish())
-	_, err := older.CloseAndRecv()
-	refused(t, err, share.UploadTakenOver)
-	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING || st.GetFailure() != nil {
-		t.Errorf("the upload is %v: the older attempt has no say any more", st)
-	}
-	_ = newer.Send(chunk(0, b))
-	_ = newer.Send(finish())
-	if resp, err := newer.CloseAndRecv(); err != nil || resp.GetReplayed() {
-		t.Fatalf("got %v, %v", resp, err)
-	}
-	h.published(b)
-}
-
-// Many attempts at once, in any order: one message, and at least one of them, the newest, is answered.
-func TestOfManyAttemptsAtOnceOneIsPublished(t *testing.T) {
-	h := newHouse(t)
-	b := picture(3000)
-	s := spec(b)
-	for range 10 {
-		s.RequestId = uuid.NewString()
-		before := len(h.lp.messages())
-		var wg sync.WaitGroup
-		var answered atomic.Int32
-		for range 5 {
-			wg.Go(func() {
-				_, err := h.upload(h.alice(), whole(s, b, 100)...)
-				if err == nil {
-					answered.Add(1)
-				} else {
-					refused(t, err, share.UploadTakenOver)
-				}
-			})
+// The declarations of an attempt that did not finish are compared too, if both attempts have them.
+func TestUpload_DeclarationOfUnfinishedAttemptIsCompared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		_, err := h.upload(h.alice(), first(s), chunk(0, b[:10]))
+		wantError(t, err, share.UploadIncomplete)
+		_, err = h.upload(h.alice(), whole(spec(b[:999], withID(s.GetRequestId())), b[:999], 999)...)
+		wantError(t, err, share.RequestIDConflict)
+		if _, err := h.upload(h.alice(), whole(spec(b, withID(s.GetRequestId()), undeclared), b, 1000)...); err != nil {
+			t.Fatal(err)
 		}
-		wg.Wait()
-		if n := len(h.lp.messages()) - before; n != 1 || answered.Load() == 0 {
-			t.Fatalf("%d messages and %d answers", n, answered.Load())
-		}
-	}
+		h.wantPublished(b)
+	})
 }
 
-func TestAnAttemptOfAnotherServerIsTakenOverAtItsNextStep(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	s := spec(b)
-	stream := h.begin(h.alice(), s)
-	key := upload.Key(h.lp.tokens[aliceToken], s.GetRequestId())
-	rec, rev, _ := h.book.Memory.Load(t.Context(), key)
-	rec.Attempt = "elsewhere"
-	if _, err := h.book.Memory.Save(t.Context(), key, rec, rev); err != nil {
-		t.Fatal(err)
-	}
-	_ = stream.Send(chunk(0, b))
-	_ = stream.Send(finish())
-	_, err := stream.CloseAndRecv()
-	refused(t, err, share.UploadTakenOver)
-	if len(h.lp.messages()) != 0 {
-		t.Error("it was published")
-	}
+func TestUpload_ServerGeneratesRequestID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(10)
+		resp := h.put(b, withID(""))
+		if _, err := uuid.Parse(resp.GetRequestId()); err != nil {
+			t.Fatalf("%q is no UUID", resp.GetRequestId())
+		}
+		h.replay(aliceToken, spec(b, withID(resp.GetRequestId())))
+		h.wantPublished(b)
+	})
+}
+
+func TestUpload_NewestOfConcurrentAttemptsPublishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		older := h.begin(h.alice(), s)
+		if err := older.Send(chunk(0, b)); err != nil {
+			t.Fatal(err)
+		}
+		newer := h.begin(h.as(renewedToken), s)
+		_ = older.Send(finish())
+		_, err := older.CloseAndRecv()
+		wantError(t, err, share.UploadTakenOver)
+		if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING || st.GetFailure() != nil {
+			t.Errorf("the upload is %v: the older attempt must not change it any more", st)
+		}
+		_ = newer.Send(chunk(0, b))
+		_ = newer.Send(finish())
+		if resp, err := newer.CloseAndRecv(); err != nil || resp.GetReplayed() {
+			t.Fatalf("got %v, %v", resp, err)
+		}
+		h.wantPublished(b)
+	})
+}
+
+// Concurrent attempts, in any order, publish one message, and at least the newest succeeds.
+func TestUpload_ConcurrentAttemptsPublishOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(3000)
+		s := spec(b)
+		for range 10 {
+			s.RequestId = uuid.NewString()
+			before := len(h.lp.messages())
+			var wg sync.WaitGroup
+			var succeeded atomic.Int32
+			for range 5 {
+				wg.Go(func() {
+					_, err := h.upload(h.alice(), whole(s, b, 100)...)
+					if err == nil {
+						succeeded.Add(1)
+					} else {
+						wantError(t, err, share.UploadTakenOver)
+					}
+				})
+			}
+			wg.Wait()
+			if n := len(h.lp.messages()) - before; n != 1 || succeeded.Load() == 0 {
+				t.Fatalf("%d messages, and %d attempts succeeded", n, succeeded.Load())
+			}
+		}
+	})
+}
+
+func TestUpload_TakenOverByAnotherServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		stream := h.begin(h.alice(), s)
+		key := upload.Key(h.lp.tokens[aliceToken], s.GetRequestId())
+		rec, rev, _ := h.ledger.Memory.Load(t.Context(), key)
+		rec.Attempt = "elsewhere"
+		if _, err := h.ledger.Memory.Save(t.Context(), key, rec, rev); err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.Send(chunk(0, b))
+		_ = stream.Send(finish())
+		_, err := stream.CloseAndRecv()
+		wantError(t, err, share.UploadTakenOver)
+		if len(h.lp.messages()) != 0 {
+			t.Error("the file was published")
+		}
+	})
 }
 
 func unconfirmed(context.Context) error { return kindError(share.LPPublishUnconfirmed) }
 
-func TestALostPublishAnswerIsLookedFor(t *testing.T) {
+func TestUpload_LostPublishAnswerIsLookedUp(t *testing.T) {
 	for what, lost := range map[string]func(context.Context) error{
 		"unconfirmed":           unconfirmed,
 		"no named condition":    func(context.Context) error { return errors.New("connection reset") },
 		"our own deadline":      func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 		"the deadline as cause": func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) },
 	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			h.lp.then("PublishFile", lost)
 			b := picture(1000)
 			resp := h.put(b)
-			e := h.published(b)
+			e := h.wantPublished(b)
 			if resp.GetFile().GetMessageSequence() != e.Sequence || h.lp.count("PublishFile") != 1 {
 				t.Errorf("got %v", resp)
 			}
-		})
+		}))
 	}
 }
 
-func TestAMessageThatNeverAppearsIsSentOnceMore(t *testing.T) {
-	h := newHouse(t)
-	h.lp.fail("PublishFile", kindError(share.LPPublishUnconfirmed))
-	b := picture(1000)
-	began := time.Now()
-	h.put(b)
-	h.published(b)
-	if took := time.Since(began); took < h.server.PublishTimeout+h.server.Settle {
-		t.Errorf("it was sent again after %s, while the first could still appear", took)
-	}
-}
-
-// The message may turn up until the very end of the settle time. The last look comes after it.
-func TestAMessageThatTurnsUpLateIsNotSentAgain(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	var late sync.WaitGroup
-	defer late.Wait()
-	h.lp.on("PublishFile", func(context.Context) error {
-		late.Go(func() {
-			time.Sleep(h.server.PublishTimeout + h.server.Settle - 20*time.Millisecond)
-			h.lp.send(conversation, h.store.tries()[0].path, "alice")
-		})
-		return kindError(share.LPPublishUnconfirmed)
+func TestUpload_MessageThatNeverAppearsIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.fail("PublishFile", kindError(share.LPPublishUnconfirmed))
+		b := picture(1000)
+		began := time.Now()
+		h.put(b)
+		h.wantPublished(b)
+		if took := time.Since(began); took < h.server.PublishTimeout+h.server.Settle {
+			t.Errorf("the message was sent again after %s, while the first could still appear", took)
+		}
 	})
-	h.put(b)
-	h.published(b)
-	if n := h.lp.count("PublishFile"); n != 1 {
-		t.Errorf("it was sent %d times", n)
-	}
 }
 
-// Where LivePerson cannot be asked, nobody knows whether the message is there: it is not sent again.
-func TestAMessageThatCannotBeLookedForIsNotSentAgain(t *testing.T) {
-	h := newHouse(t)
-	h.lp.failAlways("FindFile", kindError(share.LPUnavailable))
-	h.lp.then("PublishFile", unconfirmed)
-	b := picture(1000)
-	s := spec(b)
-	_, err := h.upload(h.alice(), whole(s, b, 1000)...)
-	refused(t, err, share.LPPublishUnconfirmed)
-	h.published(b)
-	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING {
-		t.Errorf("the upload is %v", st)
-	}
-	h.lp.on("FindFile", nil)
-	resp := h.replay(aliceToken, s)
-	if e := h.published(b); resp.GetFile().GetMessageSequence() != e.Sequence {
-		t.Errorf("got %v", resp)
-	}
-	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHED {
-		t.Errorf("the upload is %v", st)
-	}
+// A message can appear until the end of the settle time. The last lookup is after it.
+func TestUpload_LateMessageIsNotSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		var late sync.WaitGroup
+		defer late.Wait()
+		h.lp.on("PublishFile", func(context.Context) error {
+			late.Go(func() {
+				time.Sleep(h.server.PublishTimeout + h.server.Settle - 20*time.Millisecond)
+				h.lp.send(conversation, h.store.recordedPuts()[0].path, "alice")
+			})
+			return kindError(share.LPPublishUnconfirmed)
+		})
+		h.put(b)
+		h.wantPublished(b)
+		if n := h.lp.count("PublishFile"); n != 1 {
+			t.Errorf("the message was sent %d times", n)
+		}
+	})
 }
 
-// publishing leaves a record of an upload whose publisher, on another server, is at it until deadline.
-func (h *house) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (path string) {
+// If the lookup fails, the message may exist: it is not sent again.
+func TestUpload_MessageIsNotSentAgainIfLookupFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.failAlways("FindFile", kindError(share.LPUnavailable))
+		h.lp.then("PublishFile", unconfirmed)
+		b := picture(1000)
+		s := spec(b)
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LPPublishUnconfirmed)
+		h.wantPublished(b)
+		if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING {
+			t.Errorf("the upload is %v", st)
+		}
+		h.lp.on("FindFile", nil)
+		resp := h.replay(aliceToken, s)
+		if e := h.wantPublished(b); resp.GetFile().GetMessageSequence() != e.Sequence {
+			t.Errorf("got %v", resp)
+		}
+		if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHED {
+			t.Errorf("the upload is %v", st)
+		}
+	})
+}
+
+// publishing saves the record of an upload that another server is publishing, until deadline.
+func (h *harness) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (path string) {
 	h.t.Helper()
 	u, err := checkSpec(s, h.server.Settings(account))
 	if err != nil {
@@ -335,7 +354,7 @@ func (h *house) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (
 	}
 	path = "/v1/AUTH_async/" + account + "/alice/elsewhere"
 	h.store.keep(path, b)
-	_, err = h.book.Memory.Save(context.Background(), upload.Key(h.lp.tokens[aliceToken], s.GetRequestId()), share.Record{
+	_, err = h.ledger.Memory.Save(context.Background(), upload.Key(h.lp.tokens[aliceToken], s.GetRequestId()), share.Record{
 		Attempt: "elsewhere", AttemptTime: time.Now(), Expires: time.Now().Add(time.Hour), Fingerprint: u.Fingerprint, State: share.Publishing,
 		PublishDeadline: time.Now().Add(deadline),
 		File: &share.StoredFile{
@@ -348,41 +367,41 @@ func (h *house) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (
 	return path
 }
 
-func TestARetryWaitsForAnAttemptThatIsPublishing(t *testing.T) {
-	t.Run("and is answered when its message appears", func(t *testing.T) {
-		h := newHouse(t)
+func TestUpload_RetryWaitsForPublishingAttempt(t *testing.T) {
+	t.Run("replayed when the message appears", inBubble(func(t *testing.T) {
+		h := newHarness(t)
 		b := picture(1000)
 		s := spec(b)
 		path := h.publishing(b, s, 5*time.Second)
 		time.AfterFunc(100*time.Millisecond, func() { h.lp.send(conversation, path, "alice") })
 		h.replay(aliceToken, s)
-		h.published(b)
+		h.wantPublished(b)
 		if h.lp.count("PublishFile") != 0 {
-			t.Error("it was sent again")
+			t.Error("the message was sent again")
 		}
-	})
-	t.Run("and publishes by itself when it cannot appear any more", func(t *testing.T) {
-		h := newHouse(t)
+	}))
+	t.Run("publishes when the message cannot appear any more", inBubble(func(t *testing.T) {
+		h := newHarness(t)
 		b := picture(1000)
 		s := spec(b)
 		h.publishing(b, s, 50*time.Millisecond)
 		began := time.Now()
 		h.replay(aliceToken, s)
-		h.published(b)
-		if took := time.Since(began); took < 50*time.Millisecond+h.server.Settle-10*time.Millisecond {
-			t.Errorf("it was sent after %s", took)
+		h.wantPublished(b)
+		if took := time.Since(began); took < 50*time.Millisecond+h.server.Settle {
+			t.Errorf("the message was sent after %s", took)
 		}
 		if h.store.count("Put") != 0 || h.lp.count("UploadURL") != 0 {
-			t.Error("it was stored again")
+			t.Error("the file was stored again")
 		}
-	})
-	t.Run("and looks once more at the very end", func(t *testing.T) {
-		h := newHouse(t)
+	}))
+	t.Run("looks once more at the end", inBubble(func(t *testing.T) {
+		h := newHarness(t)
 		b := picture(1000)
 		s := spec(b)
 		path := h.publishing(b, s, 50*time.Millisecond)
 		var once sync.Once
-		h.lp.on("FindFile", func(context.Context) error { // an answer from before the message, told after the settle time
+		h.lp.on("FindFile", func(context.Context) error { // a response from before the message, received after the settle time
 			var err error
 			once.Do(func() {
 				err = kindError(share.FileNotFound)
@@ -393,231 +412,243 @@ func TestARetryWaitsForAnAttemptThatIsPublishing(t *testing.T) {
 			return err
 		})
 		h.replay(aliceToken, s)
-		h.published(b)
-	})
-	t.Run("and is refused when LivePerson cannot be asked", func(t *testing.T) {
-		h := newHouse(t)
+		h.wantPublished(b)
+	}))
+	t.Run("rejected if the lookup fails", inBubble(func(t *testing.T) {
+		h := newHarness(t)
 		b := picture(1000)
 		s := spec(b)
 		h.publishing(b, s, -time.Hour)
 		h.lp.failAlways("FindFile", kindError(share.LPUnavailable))
 		_, err := h.upload(h.alice(), first(s))
-		refused(t, err, share.LPUnavailable)
+		wantError(t, err, share.LPUnavailable)
 		if h.lp.count("PublishFile") != 0 {
-			t.Error("it was sent")
+			t.Error("the message was sent")
+		}
+	}))
+}
+
+func TestUpload_RetryOfStoredFileOnlyPublishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		h.lp.fail("PublishFile", kindError(share.LPRateLimited))
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LPRateLimited)
+		st := h.state(s.GetRequestId())
+		if st.GetState() != pb.UploadState_UPLOAD_STATE_FAILED || st.GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_LP_RATE_LIMITED || st.GetFile() == nil {
+			t.Errorf("the upload is %v, want FAILED, with its file", st)
+		}
+		resp := h.replay(aliceToken, s)
+		e := h.wantPublished(b)
+		if resp.GetFile().GetMessageSequence() != e.Sequence || h.store.count("Put") != 1 {
+			t.Errorf("got %v after %d PUTs", resp, h.store.count("Put"))
 		}
 	})
 }
 
-func TestAStoredFileIsPublishedWithoutItsBytes(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	s := spec(b)
-	h.lp.fail("PublishFile", kindError(share.LPRateLimited))
-	_, err := h.upload(h.alice(), whole(s, b, 1000)...)
-	refused(t, err, share.LPRateLimited)
-	st := h.state(s.GetRequestId())
-	if st.GetState() != pb.UploadState_UPLOAD_STATE_FAILED || st.GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_LP_RATE_LIMITED || st.GetFile() == nil {
-		t.Errorf("the upload is %v, want FAILED, with its file", st)
-	}
-	resp := h.replay(aliceToken, s)
-	e := h.published(b)
-	if resp.GetFile().GetMessageSequence() != e.Sequence || h.store.count("Put") != 1 {
-		t.Errorf("got %v after %d PUTs", resp, h.store.count("Put"))
-	}
-}
-
-func TestWithoutTheLedgerNothingIsUploaded(t *testing.T) {
+func TestUpload_LedgerUnavailable(t *testing.T) {
 	b := picture(1000)
 	down := errors.New("connection refused")
-	t.Run("not even begun", func(t *testing.T) {
-		h := newHouse(t)
-		h.book.failAlways("Save", down)
+	t.Run("before receiving", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.ledger.failAlways("Save", down)
 		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
-		refused(t, err, share.LedgerUnavailable)
-		h.nothingHappened(len(b))
+		wantError(t, err, share.LedgerUnavailable)
+		h.wantNothingStored(len(b))
 		if h.lp.count("UploadURL") != 0 {
-			t.Error("a URL was asked for")
+			t.Error("a URL was requested")
 		}
-	})
-	t.Run("not published", func(t *testing.T) {
-		h := newHouse(t)
-		h.book.failAlways("Save "+string(share.Publishing), down)
+	}))
+	t.Run("before publishing", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.ledger.failAlways("Save "+string(share.Publishing), down)
 		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
-		refused(t, err, share.LedgerUnavailable)
+		wantError(t, err, share.LedgerUnavailable)
 		if len(h.lp.messages()) != 0 {
-			t.Error("it was published")
+			t.Error("the file was published")
 		}
-	})
-	t.Run("but what is published is a success", func(t *testing.T) {
-		h := newHouse(t)
-		h.book.failAlways("Save "+string(share.Published), down)
+	}))
+	t.Run("after publishing it is a success", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.ledger.failAlways("Save "+string(share.Published), down)
 		s := spec(b)
 		if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
 			t.Fatal(err)
 		}
-		h.published(b)
-		h.book.on("Save "+string(share.Published), nil)
+		h.wantPublished(b)
+		h.ledger.on("Save "+string(share.Published), nil)
 		h.replay(aliceToken, s)
-		h.published(b)
-	})
-	t.Run("a step whose answer is lost publishes nothing twice", func(t *testing.T) {
-		h := newHouse(t)
-		h.book.then("Save "+string(share.Publishing), func(context.Context) error { return down })
+		h.wantPublished(b)
+	}))
+	t.Run("lost answer publishes once", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.ledger.then("Save "+string(share.Publishing), func(context.Context) error { return down })
 		s := spec(b)
 		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
-		refused(t, err, share.LedgerUnavailable)
-		h.book.then("Save "+string(share.Publishing), nil)
+		wantError(t, err, share.LedgerUnavailable)
+		h.ledger.then("Save "+string(share.Publishing), nil)
 		h.replay(aliceToken, s)
-		h.published(b)
-	})
+		h.wantPublished(b)
+	}))
 }
 
-// A file that is only stored can be read by its uploader, whatever step of the ledger failed on the way.
-func TestAStoreOnlyFileCanBeReadAfterARetry(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	s := spec(b, storeOnly)
-	saves := 0
-	h.book.on("Save "+string(share.Stored), func(context.Context) error {
-		if saves++; saves == 2 {
-			return errors.New("connection refused")
-		}
-		return nil
-	})
-	_, err := h.upload(h.alice(), whole(s, b, 1000)...)
-	refused(t, err, share.LedgerUnavailable)
-	resp, err := h.upload(h.alice(), whole(s, b, 1000)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, _, _, err := h.download(h.alice(), byName(resp.GetFile().GetName()))
-	if err != nil || len(got) != len(b) {
-		t.Errorf("got %d bytes, %v", len(got), err)
-	}
-}
-
-func TestValidateOnlyLeavesNoTrace(t *testing.T) {
-	h := newHouse(t)
-	dry := func(s *pb.UploadSpec) { s.ValidateOnly = true }
-	b := picture(1000)
-	for range 2 {
-		stream, err := h.files.Upload(h.alice())
+// The uploader can read a file that is only stored, whichever step of the ledger failed in an earlier attempt.
+func TestUpload_StoreOnlyFileIsReadableAfterRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b, storeOnly)
+		saves := 0
+		h.ledger.on("Save "+string(share.Stored), func(context.Context) error {
+			if saves++; saves == 2 {
+				return errors.New("connection refused")
+			}
+			return nil
+		})
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LedgerUnavailable)
+		resp, err := h.upload(h.alice(), whole(s, b, 1000)...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := stream.Send(first(spec(b, dry))); err != nil {
-			t.Fatal(err)
+		got, _, _, err := h.download(h.alice(), byName(resp.GetFile().GetName()))
+		if err != nil || len(got) != len(b) {
+			t.Errorf("got %d bytes, %v", len(got), err)
 		}
-		resp := new(pb.UploadResponse)
-		if err := stream.RecvMsg(resp); err != nil || resp.GetFile() != nil || resp.GetRequestId() == "" {
-			t.Fatalf("got %v, %v", resp, err)
-		}
-	}
-	for kind, change := range map[share.Kind]func(*pb.UploadSpec){
-		share.InvalidField:         func(s *pb.UploadSpec) { s.FileType = 0 },
-		share.FileTooLarge:         func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(1e9) },
-		share.ConversationNotFound: func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-bob") },
-		share.ConversationClosed:   func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-closed") },
-	} {
-		_, err := h.upload(h.alice(), first(spec(b, dry, change)))
-		refused(t, err, kind)
-	}
-	if n := h.book.count("Load", "Save") + h.lp.count("UploadURL", "PublishFile") + h.store.count("Put"); n != 0 {
-		t.Errorf("%d calls left a trace", n)
-	}
-}
-
-func TestGetUploadTellsEachState(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-
-	receiving := spec(b)
-	stream := h.begin(h.alice(), receiving)
-	if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING || st.GetFile() != nil || st.GetAttemptTime() == nil || st.GetExpireTime() == nil {
-		t.Errorf("receiving: %v", st)
-	}
-	_ = stream.Send(chunk(1, b))
-	_, err := stream.CloseAndRecv()
-	refused(t, err, share.OffsetMismatch)
-	if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_FAILED || st.GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_OFFSET_MISMATCH || st.GetFailure().GetMessage() == "" {
-		t.Errorf("failed: %v", st)
-	}
-	if _, err := h.upload(h.alice(), whole(receiving, b, 1000)...); err != nil {
-		t.Fatal(err)
-	}
-	if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHED || st.GetFailure() != nil || st.GetFile().MessageSequence == nil {
-		t.Errorf("published: %v", st)
-	}
-	stored := h.put(b, storeOnly)
-	if st := h.state(stored.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_STORED || !proto.Equal(st.GetFile(), stored.GetFile()) {
-		t.Errorf("stored: %v", st)
-	}
-	publishing := spec(b)
-	h.publishing(b, publishing, time.Hour)
-	if st := h.state(publishing.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING {
-		t.Errorf("publishing: %v", st)
-	}
-	_, err = h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/x"})
-	refused(t, err, share.InvalidField)
-	if got := fields(err); !slices.Equal(got, []string{"name"}) {
-		t.Errorf("it names %v", got)
-	}
-}
-
-func TestARequestIDIsForgottenInTime(t *testing.T) {
-	var ahead atomic.Int64
-	h := newHouse(t, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
-	b := picture(1000)
-	s, kept := spec(b), spec(b, storeOnly)
-	for _, s := range []*pb.UploadSpec{s, kept} {
-		if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	name := h.state(kept.GetRequestId()).GetFile().GetName()
-	ahead.Store(int64(h.server.RequestIDTTL - time.Second))
-	h.replay(aliceToken, s)
-	ahead.Store(int64(h.server.RequestIDTTL + time.Second))
-	_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
-	refused(t, err, share.UploadNotFound)
-	_, _, _, err = h.download(h.alice(), byName(name))
-	refused(t, err, share.FileNotFound)
-	if resp, err := h.upload(h.alice(), whole(spec(b, withID(s.GetRequestId()), func(s *pb.UploadSpec) { s.Caption = "new" }), b, 1000)...); err != nil || resp.GetReplayed() {
-		t.Errorf("got %v, %v, want a new upload", resp, err)
-	}
-}
-
-func TestACallerWhoGoesBeforeTheCommitPointIsNotPublishedFor(t *testing.T) {
-	h := newHouse(t)
-	b := picture(1000)
-	ctx, cancel := context.WithCancel(h.alice())
-	s := spec(b)
-	h.book.then("Save "+string(share.Stored), func(ctx context.Context) error {
-		cancel()
-		<-ctx.Done() // the handler's context has it too now
-		return nil
 	})
-	_, err := h.upload(ctx, whole(s, b, 1000)...)
-	if status.Code(err) != codes.Canceled {
-		t.Errorf("got %v", err)
-	}
-	h.eventually("the handler has ended", func() bool { return h.lp.sessions() == 0 })
-	if h.lp.count("PublishFile") != 0 {
-		t.Error("it was published")
-	}
-	if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_STORED {
-		t.Errorf("the upload is %v", st)
-	}
-	h.book.then("Save "+string(share.Stored), nil)
-	h.replay(aliceToken, s)
-	h.published(b)
 }
 
-func TestACallerWhoGoesAfterTheCommitPointIsPublishedFor(t *testing.T) {
-	for what, lost := range map[string]func(context.Context) error{"and answered": nil, "and the answer is lost": unconfirmed} {
-		t.Run(what, func(t *testing.T) {
-			h := newHouse(t)
+func TestUpload_ValidateOnlyHasNoEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		dry := func(s *pb.UploadSpec) { s.ValidateOnly = true }
+		b := picture(1000)
+		for range 2 {
+			stream, err := h.files.Upload(h.alice())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.Send(first(spec(b, dry))); err != nil {
+				t.Fatal(err)
+			}
+			resp := new(pb.UploadResponse)
+			if err := stream.RecvMsg(resp); err != nil || resp.GetFile() != nil || resp.GetRequestId() == "" {
+				t.Fatalf("got %v, %v", resp, err)
+			}
+		}
+		for kind, change := range map[share.Kind]func(*pb.UploadSpec){
+			share.InvalidField:         func(s *pb.UploadSpec) { s.FileType = 0 },
+			share.FileTooLarge:         func(s *pb.UploadSpec) { s.SizeBytes = proto.Int64(1e9) },
+			share.ConversationNotFound: func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-bob") },
+			share.ConversationClosed:   func(s *pb.UploadSpec) { s.Conversation = conversationName(account, "conv-closed") },
+		} {
+			_, err := h.upload(h.alice(), first(spec(b, dry, change)))
+			wantError(t, err, kind)
+		}
+		if n := h.ledger.count("Load", "Save") + h.lp.count("UploadURL", "PublishFile") + h.store.count("Put"); n != 0 {
+			t.Errorf("%d calls had an effect", n)
+		}
+	})
+}
+
+func TestGetUpload_EachState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+
+		receiving := spec(b)
+		stream := h.begin(h.alice(), receiving)
+		if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_RECEIVING || st.GetFile() != nil || st.GetAttemptTime() == nil || st.GetExpireTime() == nil {
+			t.Errorf("receiving: %v", st)
+		}
+		_ = stream.Send(chunk(1, b))
+		_, err := stream.CloseAndRecv()
+		wantError(t, err, share.OffsetMismatch)
+		if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_FAILED || st.GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_OFFSET_MISMATCH || st.GetFailure().GetMessage() == "" {
+			t.Errorf("failed: %v", st)
+		}
+		if _, err := h.upload(h.alice(), whole(receiving, b, 1000)...); err != nil {
+			t.Fatal(err)
+		}
+		if st := h.state(receiving.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHED || st.GetFailure() != nil || st.GetFile().MessageSequence == nil {
+			t.Errorf("published: %v", st)
+		}
+		stored := h.put(b, storeOnly)
+		if st := h.state(stored.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_STORED || !proto.Equal(st.GetFile(), stored.GetFile()) {
+			t.Errorf("stored: %v", st)
+		}
+		publishing := spec(b)
+		h.publishing(b, publishing, time.Hour)
+		if st := h.state(publishing.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING {
+			t.Errorf("publishing: %v", st)
+		}
+		_, err = h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/x"})
+		wantError(t, err, share.InvalidField)
+		if got := fields(err); !slices.Equal(got, []string{"name"}) {
+			t.Errorf("the violations name %v", got)
+		}
+	})
+}
+
+func TestUpload_RequestIDExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		h := newHarness(t, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
+		b := picture(1000)
+		s, kept := spec(b), spec(b, storeOnly)
+		for _, s := range []*pb.UploadSpec{s, kept} {
+			if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		name := h.state(kept.GetRequestId()).GetFile().GetName()
+		ahead.Store(int64(h.server.RequestIDTTL - time.Second))
+		h.replay(aliceToken, s)
+		ahead.Store(int64(h.server.RequestIDTTL + time.Second))
+		_, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: accountName(account) + "/uploads/" + s.GetRequestId()})
+		wantError(t, err, share.UploadNotFound)
+		_, _, _, err = h.download(h.alice(), byName(name))
+		wantError(t, err, share.FileNotFound)
+		if resp, err := h.upload(h.alice(), whole(spec(b, withID(s.GetRequestId()), func(s *pb.UploadSpec) { s.Caption = "new" }), b, 1000)...); err != nil || resp.GetReplayed() {
+			t.Errorf("got %v, %v, want a new upload", resp, err)
+		}
+	})
+}
+
+func TestUpload_CancelledBeforeCommitPointPublishesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		ctx, cancel := context.WithCancel(h.alice())
+		s := spec(b)
+		h.ledger.then("Save "+string(share.Stored), func(ctx context.Context) error {
+			cancel()
+			<-ctx.Done() // the handler's context has ended too
+			return nil
+		})
+		_, err := h.upload(ctx, whole(s, b, 1000)...)
+		if status.Code(err) != codes.Canceled {
+			t.Errorf("got %v", err)
+		}
+		h.eventually("the handler has ended", func() bool { return h.lp.sessions() == 0 })
+		if h.lp.count("PublishFile") != 0 {
+			t.Error("the file was published")
+		}
+		if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_STORED {
+			t.Errorf("the upload is %v", st)
+		}
+		h.ledger.then("Save "+string(share.Stored), nil)
+		h.replay(aliceToken, s)
+		h.wantPublished(b)
+	})
+}
+
+func TestUpload_CancelledAfterCommitPointPublishes(t *testing.T) {
+	for what, lost := range map[string]func(context.Context) error{"answered": nil, "answer lost": unconfirmed} {
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
 			b := picture(1000)
 			ctx, cancel := context.WithCancel(h.alice())
 			s := spec(b)
@@ -631,40 +662,40 @@ func TestACallerWhoGoesAfterTheCommitPointIsPublishedFor(t *testing.T) {
 			if status.Code(err) != codes.Canceled {
 				t.Errorf("got %v", err)
 			}
-			h.eventually("it is recorded", func() bool {
+			h.eventually("the upload is recorded as published", func() bool {
 				return h.state(s.GetRequestId()).GetState() == pb.UploadState_UPLOAD_STATE_PUBLISHED
 			})
-			h.published(b)
-		})
+			h.wantPublished(b)
+		}))
 	}
 }
 
-func TestTheStoresTroubleIsNotTheCallers(t *testing.T) {
+func TestUpload_RetriesStoreErrors(t *testing.T) {
 	b := picture(150_000)
-	oops := kindError(share.StorageUnavailable)
+	unavailable := kindError(share.StorageUnavailable)
 	for what, c := range map[string]struct {
-		trouble    func(h *house)
+		faults     func(h *harness)
 		puts, urls int
 		paths      int
 	}{
-		"503, then fine":      {func(h *house) { h.store.fail("Put", oops) }, 2, 1, 1},
-		"503 after all bytes": {func(h *house) { h.store.then("Put", inTurn([]error{oops})) }, 2, 1, 1},
-		"broken off in the middle": {func(h *house) {
+		"503, then fine":      {func(h *harness) { h.store.fail("Put", unavailable) }, 2, 1, 1},
+		"503 after all bytes": {func(h *harness) { h.store.then("Put", inSequence([]error{unavailable})) }, 2, 1, 1},
+		"ended in mid-file": {func(h *harness) {
 			h.store.midway = func(put, read int) error {
 				if put == 1 && read > 50_000 {
-					return oops
+					return unavailable
 				}
 				return nil
 			}
 		}, 2, 1, 1},
-		"three times 503": {func(h *house) { h.store.fail("Put", oops, oops, oops) }, 4, 1, 1},
-		"rate limited":    {func(h *house) { h.store.fail("Put", kindError(share.StorageRateLimited)) }, 2, 1, 1},
-		"the URL refused twice": {func(h *house) {
+		"three times 503": {func(h *harness) { h.store.fail("Put", unavailable, unavailable, unavailable) }, 4, 1, 1},
+		"rate limited":    {func(h *harness) { h.store.fail("Put", kindError(share.StorageRateLimited)) }, 2, 1, 1},
+		"URL rejected twice": {func(h *harness) {
 			h.store.fail("Put", kindError(share.StorageURLRejected), kindError(share.StorageURLRejected))
 		}, 3, 3, 1},
-		"a URL about to expire": {func(h *house) { h.lp.urlLife = time.Second; h.store.fail("Put", oops) }, 2, 2, 1},
-		"corrupted once":        {func(h *house) { h.store.then("Put", inTurn([]error{kindError(share.StorageCorrupted)})) }, 2, 1, 1},
-		"a wrong ETag once": {func(h *house) {
+		"a URL about to expire": {func(h *harness) { h.lp.urlLife = time.Second; h.store.fail("Put", unavailable) }, 2, 2, 1},
+		"corrupted once":        {func(h *harness) { h.store.then("Put", inSequence([]error{kindError(share.StorageCorrupted)})) }, 2, 1, 1},
+		"a wrong ETag once": {func(h *harness) {
 			n := 0
 			h.store.answer = func(o *share.StoredObject) {
 				if n++; n == 1 {
@@ -672,89 +703,93 @@ func TestTheStoresTroubleIsNotTheCallers(t *testing.T) {
 				}
 			}
 		}, 2, 1, 1},
-		"202": {func(h *house) {
+		"202": {func(h *harness) {
 			h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, strings.Repeat("0", 32) }
 		}, 1, 1, 1},
-		"no ETag":                     {func(h *house) { h.store.answer = func(o *share.StoredObject) { o.ETag = "" } }, 1, 1, 1},
-		"an ETag in upper case":       {func(h *house) { h.store.answer = func(o *share.StoredObject) { o.ETag = strings.ToUpper(o.ETag) } }, 1, 1, 1},
-		"LivePerson late with a URL":  {func(h *house) { h.lp.fail("UploadURL", kindError(share.LPTimeout), kindError(share.LPUnavailable)) }, 1, 3, 1},
-		"nothing, the size not known": {func(h *house) {}, 1, 1, 1},
+		"no ETag":               {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = "" } }, 1, 1, 1},
+		"an ETag in upper case": {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = strings.ToUpper(o.ETag) } }, 1, 1, 1},
+		"URL request times out": {func(h *harness) { h.lp.fail("UploadURL", kindError(share.LPTimeout), kindError(share.LPUnavailable)) }, 1, 3, 1},
+		"no fault":              {func(h *harness) {}, 1, 1, 1},
 	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
+		t.Run(what, inBubble(func(t *testing.T) {
 			for _, change := range [][]func(*pb.UploadSpec){nil, {undeclared}} {
-				h := newHouse(t)
-				c.trouble(h)
+				h := newHarness(t)
+				c.faults(h)
 				h.put(b, change...)
-				h.published(b)
+				h.wantPublished(b)
 				if p, u := h.store.count("Put"), h.lp.count("UploadURL"); p != c.puts || u != c.urls {
 					t.Errorf("%d PUTs and %d URLs, want %d and %d", p, u, c.puts, c.urls)
 				}
 			}
-		})
+		}))
 	}
 }
 
-func TestTheStoresTroubleIsToldWhenItLasts(t *testing.T) {
+func TestUpload_ReportsPersistentStoreErrors(t *testing.T) {
 	b := picture(1000)
 	for what, c := range map[string]struct {
-		trouble func(h *house)
-		kind    share.Kind
-		puts    int
+		faults func(h *harness)
+		kind   share.Kind
+		puts   int
 	}{
-		"503":       {func(h *house) { h.store.failAlways("Put", kindError(share.StorageUnavailable)) }, share.StorageUnavailable, 4},
-		"every URL": {func(h *house) { h.store.failAlways("Put", kindError(share.StorageURLRejected)) }, share.StorageURLRejected, 3},
-		"corrupted twice": {func(h *house) {
+		"503":                {func(h *harness) { h.store.failAlways("Put", kindError(share.StorageUnavailable)) }, share.StorageUnavailable, 4},
+		"every URL rejected": {func(h *harness) { h.store.failAlways("Put", kindError(share.StorageURLRejected)) }, share.StorageURLRejected, 3},
+		"corrupted twice": {func(h *harness) {
 			h.store.then("Put", func(context.Context) error { return kindError(share.StorageCorrupted) })
 		}, share.StorageCorrupted, 2},
-		"a wrong ETag": {func(h *house) {
+		"a wrong ETag": {func(h *harness) {
 			h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
 		}, share.StorageCorrupted, 2},
-		"denied":               {func(h *house) { h.store.failAlways("Put", kindError(share.StorageDenied)) }, share.StorageDenied, 1},
-		"full":                 {func(h *house) { h.store.failAlways("Put", kindError(share.StorageFull)) }, share.StorageFull, 1},
-		"no named condition":   {func(h *house) { h.store.failAlways("Put", io.ErrUnexpectedEOF) }, share.Internal, 1},
-		"a URL that never was": {func(h *house) { h.lp.failAlways("UploadURL", kindError(share.LPTimeout)) }, share.LPTimeout, 0},
+		"denied":                       {func(h *harness) { h.store.failAlways("Put", kindError(share.StorageDenied)) }, share.StorageDenied, 1},
+		"full":                         {func(h *harness) { h.store.failAlways("Put", kindError(share.StorageFull)) }, share.StorageFull, 1},
+		"no named condition":           {func(h *harness) { h.store.failAlways("Put", io.ErrUnexpectedEOF) }, share.Internal, 1},
+		"URL request always times out": {func(h *harness) { h.lp.failAlways("UploadURL", kindError(share.LPTimeout)) }, share.LPTimeout, 0},
 	} {
-		t.Run(what, func(t *testing.T) {
-			t.Parallel()
-			h := newHouse(t)
-			c.trouble(h)
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
+			c.faults(h)
 			_, err := h.upload(h.alice(), whole(spec(b), b, 100)...)
-			refused(t, err, c.kind)
+			wantError(t, err, c.kind)
 			if n := h.store.count("Put"); n != c.puts {
 				t.Errorf("%d PUTs, want %d", n, c.puts)
 			}
 			if len(h.lp.messages()) != 0 {
-				t.Error("it was published")
+				t.Error("the file was published")
 			}
-		})
+		}))
 	}
 }
 
-func TestAnETagIsComparedOnlyWhereThatIsSet(t *testing.T) {
-	h := newHouse(t, set(func(s *Settings) { s.CheckETag = false }))
-	h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
-	h.put(picture(1000))
+func TestUpload_ETagIsComparedOnlyIfSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, set(func(s *Settings) { s.CheckETag = false }))
+		h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
+		h.put(picture(1000))
+	})
 }
 
-// hasty is a store that confirms a file before it can have it.
-type hasty struct{ *warehouse }
+// An earlyStore acknowledges an upload before it has the file.
+type earlyStore struct{ *fakeStore }
 
-func (s hasty) Put(_ context.Context, _ string, _ share.TempURL, size int64, _ string, body io.ReadCloser) (share.StoredObject, error) {
+func (s earlyStore) Put(_ context.Context, _ string, _ share.TempURL, size int64, _ string, body io.ReadCloser) (share.StoredObject, error) {
 	return share.StoredObject{Size: size}, body.Close()
 }
 
-func TestAStoreThatConfirmsTooEarlyIsNotBelieved(t *testing.T) {
-	h := newHouse(t)
-	h.server.uploads.Store = hasty{h.store}
-	stream := h.begin(h.alice(), spec(picture(1000)))
-	refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.StorageProtocolError)
-	h.nothingHappened(1000)
+func TestUpload_EarlyStoreSuccessIsAProtocolError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.server.uploads.Store = earlyStore{h.store}
+		stream := h.begin(h.alice(), spec(picture(1000)))
+		wantError(t, stream.RecvMsg(new(pb.UploadResponse)), share.StorageProtocolError)
+		h.wantNothingStored(1000)
+	})
 }
 
-func TestTheStoresRefusalEndsAnUploadAtOnce(t *testing.T) {
-	h := newHouse(t)
-	h.lp.failAlways("UploadURL", kindError(share.FileSharingDisabled))
-	stream := h.begin(h.alice(), spec(picture(1000)))
-	refused(t, stream.RecvMsg(new(pb.UploadResponse)), share.FileSharingDisabled) // no byte was sent
+func TestUpload_RefusedURLEndsItBeforeTheFirstByte(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.failAlways("UploadURL", kindError(share.FileSharingDisabled))
+		stream := h.begin(h.alice(), spec(picture(1000)))
+		wantError(t, stream.RecvMsg(new(pb.UploadResponse)), share.FileSharingDisabled) // although the client has sent no byte
+	})
 }

@@ -3,6 +3,8 @@ package upload
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -63,6 +65,29 @@ func TestSpool_BodyFollowsTheWriter(t *testing.T) {
 				t.Error("a discarded spool holds memory")
 			}
 		})
+	}
+}
+
+// A PUT must not see the end of a file whose checks have not passed, even if the file is shorter than declared and has been read.
+func TestSpool_IncompleteFileDoesNotEnd(t *testing.T) {
+	want := pattern(5)
+	s := newSpool(testMemory(), 10)
+	s.append(want)
+	body := s.body(t.Context())
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(body, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	s.seal()
+	if p, end, _ := s.at(5, true); end || len(p) > 0 {
+		t.Error("the body ended before release")
+	}
+	if _, end, _ := s.at(5, false); !end {
+		t.Error("the inspectors do not see the end")
+	}
+	_ = body.Close()
+	if _, err := body.Read(got); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("after Close: %v", err)
 	}
 }
 

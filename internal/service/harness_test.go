@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,6 +27,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
@@ -36,7 +38,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The people and places of the tests.
+// inBubble runs a subtest in a synctest bubble. Every test that has a harness runs in one: time passes only when all goroutines
+// wait, so no test depends on the machine's load, and time.Sleep costs nothing.
+func inBubble(test func(t *testing.T)) func(t *testing.T) {
+	return func(t *testing.T) { synctest.Test(t, test) }
+}
+
+// The account, the conversation and the callers of the tests.
 const (
 	account      = "12345678"
 	conversation = "conv-1"
@@ -47,14 +55,14 @@ const (
 	bobToken     = "bob-" + secret
 )
 
-// A house is the service over a real gRPC server, with doubles behind it.
-type house struct {
-	t     *testing.T
-	lp    *liveperson
-	store *warehouse
-	book  *book
-	look  *looker
-	desk  *office
+// A harness is the service behind a real gRPC server and client, with fakes for LivePerson, the store, the ledger and images.
+type harness struct {
+	t        *testing.T
+	lp       *fakeMessenger
+	store    *fakeStore
+	ledger   *fakeLedger
+	images   *fakeImages
+	accounts *fakeAccounts
 
 	server *Server
 	grpc   *grpc.Server
@@ -84,11 +92,11 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// newHouse builds a house that is checked for leftovers when the test ends.
-func newHouse(t *testing.T, change ...func(*Config)) *house {
+// newHarness starts a harness. When the test ends, it checks that nothing is left running or reserved.
+func newHarness(t *testing.T, change ...func(*Config)) *harness {
 	t.Helper()
-	h := &house{t: t, lp: newLivePerson(), store: newWarehouse(), look: &looker{}, desk: &office{bearers: map[string]bool{"bearer-" + secret: true}}, log: &lockedBuffer{}}
-	h.book = &book{}
+	h := &harness{t: t, lp: newFakeMessenger(), store: newFakeStore(), images: &fakeImages{}, accounts: &fakeAccounts{bearers: map[string]bool{"bearer-" + secret: true}}, log: &lockedBuffer{}}
+	h.ledger = &fakeLedger{}
 	h.lp.tokens[aliceToken] = share.Principal{Account: account, ID: "alice", Role: share.RoleConsumer}
 	h.lp.tokens[renewedToken] = h.lp.tokens[aliceToken]
 	h.lp.tokens[bobToken] = share.Principal{Account: account, ID: "bob", Role: share.RoleConsumer}
@@ -99,7 +107,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	c := Config{
 		Serves:   func(string) bool { return true },
 		Settings: func(string) Settings { return testSettings },
-		Caller: func(ctx context.Context) (string, bool) { // as a certificate would tell
+		Caller: func(ctx context.Context) (string, bool) { // as a client certificate would name it
 			return strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), ""), true
 		},
 		MemoryBudget: 16 * admission.BlockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
@@ -114,14 +122,14 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	for _, f := range change {
 		f(&c)
 	}
-	h.book.Memory = ledgertest.NewMemory(1000, c.Now)
-	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.desk, Store: h.store, Ledger: h.book, Images: h.look})
+	h.ledger.Memory = ledgertest.NewMemory(1000, c.Now)
+	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.accounts, Store: h.store, Ledger: h.ledger, Images: h.images})
 	h.serve(c)
 	t.Cleanup(h.checkLeftovers)
 	return h
 }
 
-// testSettings are those of every account, where a test does not say otherwise: see set.
+// testSettings are the settings of every account, unless a test changes them with set.
 var testSettings = Settings{MaxFileBytes: 300_000, MaxImagePixels: 1000, CheckETag: true}
 
 // set changes the settings of every account.
@@ -134,7 +142,7 @@ func set(change func(*Settings)) func(*Config) {
 }
 
 // serve runs the gRPC server with the options of cmd/server.
-func (h *house) serve(c Config) {
+func (h *harness) serve(c Config) {
 	recovered := recovery.WithRecoveryHandlerContext(Recovered(c.Log))
 	h.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
@@ -146,16 +154,15 @@ func (h *house) serve(c Config) {
 		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestReceived, StreamErrors(c.Log)),
 	)
 	h.server.Register(h.grpc)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	l := bufconn.Listen(1 << 20)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		_ = h.grpc.Serve(l)
 	}()
-	h.conn, err = grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	dial := func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }
+	var err error
+	h.conn, err = grpc.NewClient("passthrough:bufconn", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -169,27 +176,27 @@ func (h *house) serve(c Config) {
 	})
 }
 
-// checkLeftovers: whatever came of the calls, all memory and sessions are given back, and no secret was logged.
-// It is registered last, hence runs first: it waits for handlers that outlive their caller.
-func (h *house) checkLeftovers() {
+// checkLeftovers checks that all memory and sessions were released, whatever the result of the calls, and that no secret was logged.
+// It is registered last, so it runs first: it waits for handlers that outlive their caller.
+func (h *harness) checkLeftovers() {
 	h.t.Helper()
 	h.eventually("all sessions are released", func() bool { return h.lp.sessions() == 0 })
-	h.eventually("the whole budget is free again", func() bool { return h.budgetFree() == h.server.MemoryBudget })
-	h.eventually("no caller is counted any more", func() bool {
+	h.eventually("the whole budget is free", func() bool { return h.budgetFree() == h.server.MemoryBudget })
+	h.eventually("no caller is counted", func() bool {
 		u := h.server.memory.Usage()
 		return u.Callers+u.Queued+h.server.streams.Open() == 0
 	})
-	h.eventually("no attempt is left running", func() bool { return h.server.uploads.Running() == 0 })
+	h.eventually("no attempt runs", func() bool { return h.server.uploads.Running() == 0 })
 	if strings.Contains(h.log.String(), secret) {
 		h.t.Errorf("a secret was logged:\n%s", h.log)
 	}
 }
 
 // budgetFree returns how much of the budget is free.
-func (h *house) budgetFree() int64 { return h.server.memory.Usage().FreeBytes }
+func (h *harness) budgetFree() int64 { return h.server.memory.Usage().FreeBytes }
 
-// fillUp reserves the whole budget for another caller.
-func (h *house) fillUp() *admission.Reservation {
+// reserveAll reserves the whole budget for another caller.
+func (h *harness) reserveAll() *admission.Reservation {
 	h.t.Helper()
 	r, err := h.server.memory.Reserve(context.Background(), admission.Caller{1}, h.server.MemoryBudget, false)
 	if err != nil {
@@ -198,32 +205,33 @@ func (h *house) fillUp() *admission.Reservation {
 	return r
 }
 
-func (h *house) eventually(what string, ok func() bool) {
+// eventually waits for a condition.
+func (h *harness) eventually(what string, ok func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			h.t.Fatalf("not in time: %s", what)
+			h.t.Fatalf("after 30 s it is not true that %s", what)
 		}
 	}
 }
 
-// as is a bounded context of a caller with a token.
-func (h *house) as(token string) context.Context {
+// as returns the context of a caller with a token.
+func (h *harness) as(token string) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	h.t.Cleanup(cancel)
 	return metadata.AppendToOutgoingContext(ctx, string(share.ConsumerToken), token)
 }
 
-func (h *house) alice() context.Context { return h.as(aliceToken) }
+func (h *harness) alice() context.Context { return h.as(aliceToken) }
 
-// external is a bounded context of a service that calls for a consumer by the id that the brand knows.
-func (h *house) external(consumer, service string) context.Context {
+// external returns the context of a service that calls on behalf of a consumer, by the brand's own consumer id.
+func (h *harness) external(consumer, service string) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	h.t.Cleanup(cancel)
 	return metadata.AppendToOutgoingContext(ctx, string(share.ExternalConsumerID), consumer, "test-service", service)
 }
 
-// picture makes a JPEG of n bytes, as far as its first bytes go.
+// picture returns n bytes that begin like a JPEG.
 func picture(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -233,7 +241,7 @@ func picture(n int) []byte {
 	return b
 }
 
-// spec asks for a JPEG of b's size.
+// spec returns the spec of a JPEG of b's size.
 func spec(b []byte, change ...func(*pb.UploadSpec)) *pb.UploadSpec {
 	s := &pb.UploadSpec{
 		Conversation: parent, FileType: pb.FileType_FILE_TYPE_JPEG, SizeBytes: proto.Int64(int64(len(b))), RequestId: uuid.NewString(), WantChecksums: wantSHA256,
@@ -262,7 +270,7 @@ func chunk(offset int, data []byte) *pb.UploadRequest {
 
 func finish() *pb.UploadRequest { return &pb.UploadRequest{Finish: &pb.UploadFinish{}} }
 
-// whole is a file as messages: spec, chunks of so many bytes, finish.
+// whole returns the messages of a file: spec, chunks of size bytes, finish.
 func whole(s *pb.UploadSpec, b []byte, size int) []*pb.UploadRequest {
 	msgs := []*pb.UploadRequest{first(s)}
 	for off := 0; off < len(b); off += size {
@@ -271,8 +279,8 @@ func whole(s *pb.UploadSpec, b []byte, size int) []*pb.UploadRequest {
 	return append(msgs, finish())
 }
 
-// upload sends messages and asks for the answer.
-func (h *house) upload(ctx context.Context, msgs ...*pb.UploadRequest) (*pb.UploadResponse, error) {
+// upload sends messages and returns the response.
+func (h *harness) upload(ctx context.Context, msgs ...*pb.UploadRequest) (*pb.UploadResponse, error) {
 	h.t.Helper()
 	stream, err := h.files.Upload(ctx)
 	if err != nil {
@@ -280,14 +288,14 @@ func (h *house) upload(ctx context.Context, msgs ...*pb.UploadRequest) (*pb.Uplo
 	}
 	for _, m := range msgs {
 		if stream.Send(m) != nil {
-			break // the answer says why
+			break // CloseAndRecv returns the reason
 		}
 	}
 	return stream.CloseAndRecv()
 }
 
-// put uploads b as alice, and wants it done.
-func (h *house) put(b []byte, change ...func(*pb.UploadSpec)) *pb.UploadResponse {
+// put uploads b as alice, which must succeed.
+func (h *harness) put(b []byte, change ...func(*pb.UploadSpec)) *pb.UploadResponse {
 	h.t.Helper()
 	resp, err := h.upload(h.alice(), whole(spec(b, change...), b, 64<<10)...)
 	if err != nil {
@@ -296,8 +304,8 @@ func (h *house) put(b []byte, change ...func(*pb.UploadSpec)) *pb.UploadResponse
 	return resp
 }
 
-// begin opens an upload, and returns once it is accepted.
-func (h *house) begin(ctx context.Context, s *pb.UploadSpec) pb.FileSharingService_UploadClient {
+// begin starts an upload, and returns when it is accepted.
+func (h *harness) begin(ctx context.Context, s *pb.UploadSpec) pb.FileSharingService_UploadClient {
 	h.t.Helper()
 	stream, err := h.files.Upload(ctx)
 	if err != nil {
@@ -317,12 +325,12 @@ func (h *house) begin(ctx context.Context, s *pb.UploadSpec) pb.FileSharingServi
 	return stream
 }
 
-// refused wants a status that is complete, and of that kind.
-func refused(t *testing.T, err error, kind share.Kind) *errdetails.ErrorInfo {
+// wantError wants the complete status of a condition.
+func wantError(t *testing.T, err error, kind share.Kind) *errdetails.ErrorInfo {
 	t.Helper()
 	row, ok := conditions[kind]
 	if !ok {
-		t.Fatalf("%s is no condition", kind)
+		t.Fatalf("%s is not a condition", kind)
 	}
 	s, ok := status.FromError(err)
 	if !ok || s.Code() == codes.OK {
@@ -337,7 +345,7 @@ func refused(t *testing.T, err error, kind share.Kind) *errdetails.ErrorInfo {
 			info = d
 		case *errdetails.RetryInfo:
 			if d.GetRetryDelay().AsDuration() < row.retryAfter {
-				t.Errorf("RetryInfo says %s, want at least %s", d.GetRetryDelay().AsDuration(), row.retryAfter)
+				t.Errorf("RetryInfo has %s, want at least %s", d.GetRetryDelay().AsDuration(), row.retryAfter)
 			}
 		}
 	}
@@ -367,12 +375,12 @@ func refused(t *testing.T, err error, kind share.Kind) *errdetails.ErrorInfo {
 		t.Errorf("the status has %d bytes, want fewer than 3 KiB", n)
 	}
 	if s.Message() == "" || strings.Contains(s.String()+fmt.Sprint(s.Details()), secret) {
-		t.Errorf("the status says too little or too much: %v", s)
+		t.Errorf("the status has no message, or reveals a secret: %v", s)
 	}
 	return info
 }
 
-// fields are the fields that a BadRequest names.
+// fields returns the fields that a BadRequest names.
 func fields(err error) []string {
 	var names []string
 	for _, d := range status.Convert(err).Details() {
@@ -385,15 +393,15 @@ func fields(err error) []string {
 	return names
 }
 
-// traces are what LivePerson and the store have of it all.
-func (h *house) traces() string {
+// storedAndPublished counts the objects of the store and the messages of LivePerson.
+func (h *harness) storedAndPublished() string {
 	return fmt.Sprintf("%d objects, %d messages", h.store.stored(), len(h.lp.messages()))
 }
 
-// heldBack: no PUT of a file of size bytes got its last byte, nor saw the end of its body.
-func (h *house) heldBack(size int) {
+// wantLastByteHeldBack wants that no PUT of a file of size bytes read the last byte or the end of its body.
+func (h *harness) wantLastByteHeldBack(size int) {
 	h.t.Helper()
-	for _, p := range h.store.tries() {
+	for _, p := range h.store.recordedPuts() {
 		if errors.Is(p.end, io.EOF) {
 			h.t.Errorf("the body of a file of %d bytes ended after %d", size, len(p.got))
 		}
@@ -403,29 +411,29 @@ func (h *house) heldBack(size int) {
 	}
 }
 
-// nothingHappened: no object, no message, and every PUT of the size bytes saw its body fail.
-func (h *house) nothingHappened(size int) {
+// wantNothingStored wants no object and no message, and that the body of every PUT of size bytes failed.
+func (h *harness) wantNothingStored(size int) {
 	h.t.Helper()
-	if got := h.traces(); got != "0 objects, 0 messages" {
+	if got := h.storedAndPublished(); got != "0 objects, 0 messages" {
 		h.t.Errorf("there are %s", got)
 	}
-	h.heldBack(size)
-	for _, p := range h.store.tries() {
+	h.wantLastByteHeldBack(size)
+	for _, p := range h.store.recordedPuts() {
 		if p.end == nil {
-			h.t.Error("a PUT was left without its body's failure")
+			h.t.Error("the body of a PUT did not fail")
 		}
 	}
 }
 
-// published wants exactly one message, that shows the file, and the file's bytes in the store.
-func (h *house) published(b []byte) share.FileEvent {
+// wantPublished wants exactly one message, which shows the file, and the bytes of the file in the store.
+func (h *harness) wantPublished(b []byte) share.FileEvent {
 	h.t.Helper()
 	msgs := h.lp.messages()
 	if len(msgs) != 1 {
 		h.t.Fatalf("%d messages were published, want 1", len(msgs))
 	}
 	if !bytes.Equal(h.store.object(msgs[0].File.StoragePath), b) {
-		h.t.Fatal("the store holds other bytes than were sent")
+		h.t.Fatal("the stored bytes differ from the uploaded ones")
 	}
 	return msgs[0]
 }
@@ -435,8 +443,8 @@ func sumsOf(b []byte) *pb.Checksums {
 	return &pb.Checksums{Crc32C: new(crc32.Checksum(b, castagnoli)), Sha256: sum[:]}
 }
 
-// download reads a whole download.
-func (h *house) download(ctx context.Context, req *pb.DownloadRequest) (data []byte, header *pb.DownloadHeader, trailer *pb.DownloadTrailer, err error) {
+// download reads a download to its end.
+func (h *harness) download(ctx context.Context, req *pb.DownloadRequest) (data []byte, header *pb.DownloadHeader, trailer *pb.DownloadTrailer, err error) {
 	h.t.Helper()
 	stream, err := h.files.Download(ctx, req)
 	if err != nil {
@@ -471,8 +479,8 @@ func byName(name string) *pb.DownloadRequest {
 	return &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}, WantChecksums: wantSHA256}
 }
 
-// storedAt puts an object and its message there, and returns the file's name.
-func (h *house) storedAt(path string, b []byte) string {
+// addFile adds an object and its message, and returns the name of the file.
+func (h *harness) addFile(path string, b []byte) string {
 	h.store.keep(path, b)
 	h.lp.send(conversation, path, "bob")
 	return fileName(account, conversation, conversation, path)
@@ -482,7 +490,7 @@ func path(name string) string { return "/v1/AUTH_async/" + account + "/bob/" + n
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// agentToken is an lp-agent-token of the account with that bearer.
+// agentToken returns an lp-agent-token of the account.
 func agentToken(bearer string) string {
 	return newAgentSeal([32]byte{}).close(share.AgentGrant{Account: account, UserID: "1", UserPID: "agent-1", Bearer: bearer}.Token())
 }

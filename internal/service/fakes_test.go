@@ -19,18 +19,19 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// secret stands in everything that must never be logged or told: tokens, signatures, bearers, passwords.
+// secret is part of everything that must never be logged or returned: tokens, signatures, bearers, passwords.
 const secret = "s3cr3t"
 
-// trouble is what a test does to the calls of a double, by the method's name. before may hold a call up or fail it before it
-// has any effect, after may lose its answer.
-type trouble struct {
+// faults are what a test does to the calls of a fake, by method name. before can delay a call or fail it before it has any effect.
+// after can lose its answer. The zero value has no faults.
+type faults struct {
 	mu            sync.Mutex
 	before, after map[string]func(ctx context.Context) error
 	calls         map[string]int
 }
 
-func (f *trouble) on(method string, before func(ctx context.Context) error) {
+// on sets the function that is called before each call of method; nil: none.
+func (f *faults) on(method string, before func(ctx context.Context) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.before == nil {
@@ -39,7 +40,8 @@ func (f *trouble) on(method string, before func(ctx context.Context) error) {
 	f.before[method] = before
 }
 
-func (f *trouble) then(method string, after func(ctx context.Context) error) {
+// then sets the function that is called after each call of method; nil: none.
+func (f *faults) then(method string, after func(ctx context.Context) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.after == nil {
@@ -48,15 +50,15 @@ func (f *trouble) then(method string, after func(ctx context.Context) error) {
 	f.after[method] = after
 }
 
-// fail lets the next calls of method fail, one with each of errs.
-func (f *trouble) fail(method string, errs ...error) { f.on(method, inTurn(errs)) }
+// fail makes the next calls of method fail, one with each of errs.
+func (f *faults) fail(method string, errs ...error) { f.on(method, inSequence(errs)) }
 
-// failAlways lets all calls of method fail.
-func (f *trouble) failAlways(method string, err error) {
+// failAlways makes all calls of method fail.
+func (f *faults) failAlways(method string, err error) {
 	f.on(method, func(context.Context) error { return err })
 }
 
-func inTurn(errs []error) func(context.Context) error {
+func inSequence(errs []error) func(context.Context) error {
 	var mu sync.Mutex
 	return func(context.Context) error {
 		mu.Lock()
@@ -70,7 +72,7 @@ func inTurn(errs []error) func(context.Context) error {
 	}
 }
 
-func (f *trouble) enter(ctx context.Context, method string) error {
+func (f *faults) enter(ctx context.Context, method string) error {
 	f.mu.Lock()
 	if f.calls == nil {
 		f.calls = make(map[string]int)
@@ -87,7 +89,7 @@ func (f *trouble) enter(ctx context.Context, method string) error {
 	return do(ctx)
 }
 
-func (f *trouble) leave(ctx context.Context, method string) error {
+func (f *faults) leave(ctx context.Context, method string) error {
 	f.mu.Lock()
 	do := f.after[method]
 	f.mu.Unlock()
@@ -97,7 +99,7 @@ func (f *trouble) leave(ctx context.Context, method string) error {
 	return do(ctx)
 }
 
-func (f *trouble) count(methods ...string) int {
+func (f *faults) count(methods ...string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := 0
@@ -107,14 +109,14 @@ func (f *trouble) count(methods ...string) int {
 	return n
 }
 
-// liveperson is a Messenger: conversations, their messages, and who may see them.
-type liveperson struct {
-	trouble
+// A fakeMessenger is a Messenger in memory: conversations, their messages, and their participants.
+type fakeMessenger struct {
+	faults
 	state   sync.Mutex
 	tokens  map[string]share.Principal
 	convs   []share.Conversation // oldest first
 	files   []share.FileEvent
-	changed chan struct{} // closed, and made anew, when files are added
+	changed chan struct{} // closed and replaced when files are added
 	open    int           // sessions that were not released
 	paths   int
 	sigs    int
@@ -123,11 +125,11 @@ type liveperson struct {
 	marked  []string
 }
 
-func newLivePerson() *liveperson {
-	return &liveperson{tokens: make(map[string]share.Principal), changed: make(chan struct{}), urlLife: time.Minute}
+func newFakeMessenger() *fakeMessenger {
+	return &fakeMessenger{tokens: make(map[string]share.Principal), changed: make(chan struct{}), urlLife: time.Minute}
 }
 
-func (l *liveperson) Session(ctx context.Context, c share.Credential) (Session, error) {
+func (l *fakeMessenger) Session(ctx context.Context, c share.Credential) (Session, error) {
 	if err := l.enter(ctx, "Session"); err != nil {
 		return nil, err
 	}
@@ -141,18 +143,18 @@ func (l *liveperson) Session(ctx context.Context, c share.Credential) (Session, 
 		p.Caller = c.Caller
 	}
 	l.open++
-	return &lpSession{liveperson: l, p: p}, nil
+	return &fakeSession{fakeMessenger: l, p: p}, nil
 }
 
-func (l *liveperson) End(c share.Credential) { _ = l.enter(context.Background(), "End") }
+func (l *fakeMessenger) End(c share.Credential) { _ = l.enter(context.Background(), "End") }
 
-func (l *liveperson) sessions() int {
+func (l *fakeMessenger) sessions() int {
 	l.state.Lock()
 	defer l.state.Unlock()
 	return l.open
 }
 
-func (l *liveperson) addConversation(id string, open bool, who ...string) {
+func (l *fakeMessenger) addConversation(id string, open bool, who ...string) {
 	l.state.Lock()
 	defer l.state.Unlock()
 	c := share.Conversation{ID: id, Open: open, Start: time.Unix(int64(len(l.convs)), 0), Dialogs: []share.Dialog{{ID: id, Type: "MAIN", Open: open}}}
@@ -162,12 +164,12 @@ func (l *liveperson) addConversation(id string, open bool, who ...string) {
 	l.convs = append(l.convs, c)
 }
 
-// send puts a file into a conversation's main dialog, as somebody else would.
-func (l *liveperson) send(conversation, path, sender string) share.FileEvent {
+// send sends a file to the main dialog of a conversation, as another client.
+func (l *fakeMessenger) send(conversation, path, sender string) share.FileEvent {
 	return l.sendFile(conversation, sender, share.HostedFile{StoragePath: path, FileType: "JPG"})
 }
 
-func (l *liveperson) sendFile(conversation, sender string, f share.HostedFile) share.FileEvent {
+func (l *fakeMessenger) sendFile(conversation, sender string, f share.HostedFile) share.FileEvent {
 	l.state.Lock()
 	defer l.state.Unlock()
 	e := share.FileEvent{Conversation: conversation, Dialog: conversation, SenderID: sender, SenderRole: share.RoleConsumer, Time: time.Now(), File: f}
@@ -182,21 +184,21 @@ func (l *liveperson) sendFile(conversation, sender string, f share.HostedFile) s
 	return e
 }
 
-func (l *liveperson) messages() []share.FileEvent {
+func (l *fakeMessenger) messages() []share.FileEvent {
 	l.state.Lock()
 	defer l.state.Unlock()
 	return slices.Clone(l.files)
 }
 
-type lpSession struct {
-	*liveperson
+type fakeSession struct {
+	*fakeMessenger
 	p        share.Principal
 	released bool
 }
 
-func (s *lpSession) Principal() share.Principal { return s.p }
+func (s *fakeSession) Principal() share.Principal { return s.p }
 
-func (s *lpSession) Release() {
+func (s *fakeSession) Release() {
 	s.state.Lock()
 	defer s.state.Unlock()
 	if s.released {
@@ -206,17 +208,17 @@ func (s *lpSession) Release() {
 	s.open--
 }
 
-func (s *lpSession) enter(ctx context.Context, method string) error {
+func (s *fakeSession) enter(ctx context.Context, method string) error {
 	s.state.Lock()
 	released := s.released
 	s.state.Unlock()
 	if released {
 		panic(method + " on a session that was released")
 	}
-	return s.liveperson.enter(ctx, method)
+	return s.fakeMessenger.enter(ctx, method)
 }
 
-func (s *lpSession) UploadURL(ctx context.Context, size int64, t share.FileType) (share.TempURL, error) {
+func (s *fakeSession) UploadURL(ctx context.Context, size int64, t share.FileType) (share.TempURL, error) {
 	if err := s.enter(ctx, "UploadURL"); err != nil {
 		return share.TempURL{}, err
 	}
@@ -226,12 +228,12 @@ func (s *lpSession) UploadURL(ctx context.Context, size int64, t share.FileType)
 	return s.sign(fmt.Sprintf("/v1/AUTH_async/%s/%s/%d.%s", s.p.Account, s.p.ID, s.paths, t)), nil
 }
 
-func (s *lpSession) sign(path string) share.TempURL {
+func (s *fakeSession) sign(path string) share.TempURL {
 	s.sigs++
 	return share.TempURL{Path: path, Sig: fmt.Sprintf("%s-sig-%d", secret, s.sigs), Expires: "1", ExpireTime: time.Now().Add(s.urlLife)}
 }
 
-func (s *lpSession) DownloadURL(ctx context.Context, path string) (share.TempURL, error) {
+func (s *fakeSession) DownloadURL(ctx context.Context, path string) (share.TempURL, error) {
 	if err := s.enter(ctx, "DownloadURL"); err != nil {
 		return share.TempURL{}, err
 	}
@@ -240,7 +242,7 @@ func (s *lpSession) DownloadURL(ctx context.Context, path string) (share.TempURL
 	return s.sign(path), nil
 }
 
-func (s *lpSession) PublishFile(ctx context.Context, conversation, _ string, f share.HostedFile) (int64, error) {
+func (s *fakeSession) PublishFile(ctx context.Context, conversation, _ string, f share.HostedFile) (int64, error) {
 	if err := s.enter(ctx, "PublishFile"); err != nil {
 		return 0, err
 	}
@@ -248,15 +250,15 @@ func (s *lpSession) PublishFile(ctx context.Context, conversation, _ string, f s
 	return e.Sequence, s.leave(ctx, "PublishFile")
 }
 
-func (s *lpSession) MarkAccessed(ctx context.Context, conversation, _ string, seq int64) error {
+func (s *fakeSession) MarkAccessed(ctx context.Context, conversation, _ string, seq int64) error {
 	return s.mark(ctx, "accessed", conversation, seq)
 }
 
-func (s *lpSession) MarkAccepted(ctx context.Context, conversation, _ string, seq int64) error {
+func (s *fakeSession) MarkAccepted(ctx context.Context, conversation, _ string, seq int64) error {
 	return s.mark(ctx, "accepted", conversation, seq)
 }
 
-func (s *lpSession) mark(ctx context.Context, how, conversation string, seq int64) error {
+func (s *fakeSession) mark(ctx context.Context, how, conversation string, seq int64) error {
 	if err := s.enter(ctx, "Mark"); err != nil {
 		return err
 	}
@@ -266,11 +268,11 @@ func (s *lpSession) mark(ctx context.Context, how, conversation string, seq int6
 	return nil
 }
 
-func (s *lpSession) sees(c share.Conversation) bool {
+func (s *fakeSession) sees(c share.Conversation) bool {
 	return slices.ContainsFunc(c.Participants, func(p share.Participant) bool { return p.ID == s.p.ID })
 }
 
-func (s *lpSession) find(id string) (int, error) {
+func (s *fakeSession) find(id string) (int, error) {
 	for i, c := range s.convs {
 		if c.ID == id && s.sees(c) {
 			return i, nil
@@ -279,7 +281,7 @@ func (s *lpSession) find(id string) (int, error) {
 	return 0, share.Errorf(share.ConversationNotFound, "there is no such conversation", nil)
 }
 
-func (s *lpSession) CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error) {
+func (s *fakeSession) CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error) {
 	if err := s.enter(ctx, "CreateConversation"); err != nil {
 		return share.Conversation{}, err
 	}
@@ -294,7 +296,7 @@ func (s *lpSession) CreateConversation(ctx context.Context, n share.NewConversat
 	return c, nil
 }
 
-func (s *lpSession) Conversation(ctx context.Context, id string) (share.Conversation, error) {
+func (s *fakeSession) Conversation(ctx context.Context, id string) (share.Conversation, error) {
 	if err := s.enter(ctx, "Conversation"); err != nil {
 		return share.Conversation{}, err
 	}
@@ -307,7 +309,7 @@ func (s *lpSession) Conversation(ctx context.Context, id string) (share.Conversa
 	return s.convs[i], nil
 }
 
-func (s *lpSession) ListConversations(ctx context.Context) ([]share.Conversation, error) {
+func (s *fakeSession) ListConversations(ctx context.Context) ([]share.Conversation, error) {
 	if err := s.enter(ctx, "ListConversations"); err != nil {
 		return nil, err
 	}
@@ -323,7 +325,7 @@ func (s *lpSession) ListConversations(ctx context.Context) ([]share.Conversation
 	return mine, nil
 }
 
-func (s *lpSession) CloseConversation(ctx context.Context, id string) (share.Conversation, error) {
+func (s *fakeSession) CloseConversation(ctx context.Context, id string) (share.Conversation, error) {
 	if err := s.enter(ctx, "CloseConversation"); err != nil {
 		return share.Conversation{}, err
 	}
@@ -344,14 +346,14 @@ func (s *lpSession) CloseConversation(ctx context.Context, id string) (share.Con
 	return *c, nil
 }
 
-// Sight is what the test says.
-func (s *lpSession) Sight() share.Sight {
+// Sight returns the sight that the test has set.
+func (s *fakeSession) Sight() share.Sight {
 	s.state.Lock()
 	defer s.state.Unlock()
 	return s.sight
 }
 
-func (s *lpSession) FindFile(ctx context.Context, conversation, dialog, path string) (share.FileEvent, error) {
+func (s *fakeSession) FindFile(ctx context.Context, conversation, dialog, path string) (share.FileEvent, error) {
 	if err := s.enter(ctx, "FindFile"); err != nil {
 		return share.FileEvent{}, err
 	}
@@ -368,8 +370,8 @@ func (s *lpSession) FindFile(ctx context.Context, conversation, dialog, path str
 	return share.FileEvent{}, share.Errorf(share.FileNotFound, "there is no such file", nil)
 }
 
-// visible are the files of a conversation (""; of all), in the order of ListFiles, with the dialogs that there are.
-func (s *lpSession) visible(conversation string) (files []share.FileEvent, dialogs []string, err error) {
+// visible returns the files of a conversation ("": of all), in the order of ListFiles, and the dialogs.
+func (s *fakeSession) visible(conversation string) (files []share.FileEvent, dialogs []string, err error) {
 	if conversation != "" {
 		if _, err := s.find(conversation); err != nil {
 			return nil, nil, err
@@ -388,7 +390,7 @@ func (s *lpSession) visible(conversation string) (files []share.FileEvent, dialo
 	return files, dialogs, nil
 }
 
-func (s *lpSession) ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error) {
+func (s *fakeSession) ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error) {
 	if err := s.enter(ctx, "ListFiles"); err != nil {
 		return nil, nil, err
 	}
@@ -408,7 +410,7 @@ func (s *lpSession) ListFiles(ctx context.Context, conversation string) ([]share
 	return files, at, nil
 }
 
-func (s *lpSession) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (FileWatch, error) {
+func (s *fakeSession) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (FileWatch, error) {
 	if err := s.enter(ctx, "WatchFiles"); err != nil {
 		return nil, err
 	}
@@ -423,16 +425,16 @@ func (s *lpSession) WatchFiles(ctx context.Context, conversation string, after s
 	if at == nil {
 		at = make(share.Cursor)
 	}
-	return &lpWatch{s: s, conversation: conversation, at: at}, nil
+	return &fakeWatch{s: s, conversation: conversation, at: at}, nil
 }
 
-type lpWatch struct {
-	s            *lpSession
+type fakeWatch struct {
+	s            *fakeSession
 	conversation string
 	at           share.Cursor
 }
 
-func (w *lpWatch) Next(ctx context.Context) (share.FileEvent, error) {
+func (w *fakeWatch) Next(ctx context.Context) (share.FileEvent, error) {
 	for {
 		if err := w.s.enter(ctx, "Next"); err != nil {
 			return share.FileEvent{}, err
@@ -455,42 +457,42 @@ func (w *lpWatch) Next(ctx context.Context) (share.FileEvent, error) {
 	}
 }
 
-func (w *lpWatch) Cursor() share.Cursor { return maps.Clone(w.at) }
-func (w *lpWatch) Close()               {}
+func (w *fakeWatch) Cursor() share.Cursor { return maps.Clone(w.at) }
+func (w *fakeWatch) Close()               {}
 
-// warehouse is a Store. Each PUT is kept with what it got, also those that fail.
-type warehouse struct {
-	trouble
+// A fakeStore is a Store in memory. It records each PUT, including those that fail.
+type fakeStore struct {
+	faults
 	state   sync.Mutex
 	objects map[string][]byte
-	puts    []*onePut
-	// midway is asked while a PUT has read so many bytes: an error breaks it off.
+	puts    []*recordedPut
+	// midway is called during a PUT with the bytes read so far. An error ends the PUT.
 	midway func(put, read int) error
-	// answer changes what the store says of an object that it has committed.
+	// answer changes the answer to a PUT that was committed.
 	answer func(*share.StoredObject)
-	// breaks are the bytes after which the next GETs break off; a negative one is no break.
+	// breaks has, for each of the next GETs, the bytes after which it ends early; negative: it does not.
 	breaks []int
 	gets   []string
 }
 
-// onePut is what a PUT got of its body, and how the body ended: io.EOF, or why not.
-type onePut struct {
+// A recordedPut is what a PUT read of its body, and the error that ended the body: io.EOF if it was complete.
+type recordedPut struct {
 	path string
 	size int64
 	got  []byte
 	end  error
 }
 
-func newWarehouse() *warehouse { return &warehouse{objects: make(map[string][]byte)} }
+func newFakeStore() *fakeStore { return &fakeStore{objects: make(map[string][]byte)} }
 
-func (w *warehouse) Put(ctx context.Context, _ string, u share.TempURL, size int64, _ string, body io.ReadCloser) (share.StoredObject, error) {
+func (w *fakeStore) Put(ctx context.Context, _ string, u share.TempURL, size int64, _ string, body io.ReadCloser) (share.StoredObject, error) {
 	defer body.Close()
 	defer context.AfterFunc(ctx, func() { body.Close() })()
 	if err := w.enter(ctx, "Put"); err != nil {
 		return share.StoredObject{}, err
 	}
 	w.state.Lock()
-	p := &onePut{path: u.Path, size: size}
+	p := &recordedPut{path: u.Path, size: size}
 	w.puts = append(w.puts, p)
 	number, midway := len(w.puts), w.midway
 	w.state.Unlock()
@@ -514,7 +516,7 @@ func (w *warehouse) Put(ctx context.Context, _ string, u share.TempURL, size int
 		}
 	}
 	if int64(len(p.got)) != size {
-		return share.StoredObject{}, errors.New("the body has another length than was said")
+		return share.StoredObject{}, errors.New("the body does not have the declared length")
 	}
 	if err := w.leave(ctx, "Put"); err != nil {
 		return share.StoredObject{}, err
@@ -532,36 +534,36 @@ func describe(b []byte) share.StoredObject {
 	return share.StoredObject{Size: int64(len(b)), ETag: hex.EncodeToString(sum[:])}
 }
 
-func (w *warehouse) keep(path string, b []byte) {
+func (w *fakeStore) keep(path string, b []byte) {
 	w.state.Lock()
 	defer w.state.Unlock()
 	w.objects[path] = bytes.Clone(b)
 }
 
-func (w *warehouse) object(path string) []byte {
+func (w *fakeStore) object(path string) []byte {
 	w.state.Lock()
 	defer w.state.Unlock()
 	return w.objects[path]
 }
 
-func (w *warehouse) stored() int {
+func (w *fakeStore) stored() int {
 	w.state.Lock()
 	defer w.state.Unlock()
 	return len(w.objects)
 }
 
-// tries are the PUTs so far.
-func (w *warehouse) tries() []onePut {
+// recordedPuts returns the PUTs so far.
+func (w *fakeStore) recordedPuts() []recordedPut {
 	w.state.Lock()
 	defer w.state.Unlock()
-	var all []onePut
+	var all []recordedPut
 	for _, p := range w.puts {
-		all = append(all, onePut{p.path, p.size, bytes.Clone(p.got), p.end})
+		all = append(all, recordedPut{p.path, p.size, bytes.Clone(p.got), p.end})
 	}
 	return all
 }
 
-func (w *warehouse) Get(ctx context.Context, _ string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
+func (w *fakeStore) Get(ctx context.Context, _ string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
 	if err := w.enter(ctx, "Get"); err != nil {
 		return nil, err
 	}
@@ -597,7 +599,7 @@ func (w *warehouse) Get(ctx context.Context, _ string, u share.TempURL, start, l
 	return o, nil
 }
 
-func (w *warehouse) Head(ctx context.Context, _ string, u share.TempURL) (share.StoredObject, error) {
+func (w *fakeStore) Head(ctx context.Context, _ string, u share.TempURL) (share.StoredObject, error) {
 	if err := w.enter(ctx, "Head"); err != nil {
 		return share.StoredObject{}, err
 	}
@@ -608,37 +610,58 @@ func (w *warehouse) Head(ctx context.Context, _ string, u share.TempURL) (share.
 	return describe(b), nil
 }
 
-// book is a Ledger with trouble.
-type book struct {
-	trouble
+// A fakeLedger is the ledger in memory, with faults.
+type fakeLedger struct {
+	faults
 	*ledgertest.Memory
 }
 
-func (b *book) Load(ctx context.Context, key string) (share.Record, uint64, error) {
-	if err := b.enter(ctx, "Load"); err != nil {
+func (l *fakeLedger) Load(ctx context.Context, key string) (share.Record, uint64, error) {
+	if err := l.enter(ctx, "Load"); err != nil {
 		return share.Record{}, 0, err
 	}
-	return b.Memory.Load(ctx, key)
+	return l.Memory.Load(ctx, key)
 }
 
-func (b *book) Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error) {
-	if err := b.enter(ctx, "Save"); err != nil {
+func (l *fakeLedger) Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error) {
+	if err := l.enter(ctx, "Save"); err != nil {
 		return 0, err
 	}
-	if err := b.enter(ctx, "Save "+string(r.State)); err != nil {
+	if err := l.enter(ctx, "Save "+string(r.State)); err != nil {
 		return 0, err
 	}
-	n, err := b.Memory.Save(ctx, key, r, rev)
+	n, err := l.Memory.Save(ctx, key, r, rev)
 	if err != nil {
 		return 0, err
 	}
-	return n, b.leave(ctx, "Save "+string(r.State))
+	return n, l.leave(ctx, "Save "+string(r.State))
 }
 
-// looker is Images. What it fits becomes half as long, and a PNG a JPEG.
-type looker struct{ trouble }
+func (l *fakeLedger) LoadCreation(ctx context.Context, key string) (share.CreationRecord, uint64, error) {
+	if err := l.enter(ctx, "Load"); err != nil {
+		return share.CreationRecord{}, 0, err
+	}
+	return l.Memory.LoadCreation(ctx, key)
+}
 
-func (l *looker) Fit(ctx context.Context, job share.ImageJob) (*share.FittedImage, error) {
+func (l *fakeLedger) SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
+	if err := l.enter(ctx, "Save"); err != nil {
+		return 0, err
+	}
+	if err := l.enter(ctx, "Save "+string(r.State)); err != nil {
+		return 0, err
+	}
+	n, err := l.Memory.SaveCreation(ctx, key, r, rev)
+	if err != nil {
+		return 0, err
+	}
+	return n, l.leave(ctx, "Save "+string(r.State))
+}
+
+// A fakeImages is an Images. A fitted image has half the bytes, and is a JPEG.
+type fakeImages struct{ faults }
+
+func (l *fakeImages) Fit(ctx context.Context, job share.ImageJob) (*share.FittedImage, error) {
 	if err := l.enter(ctx, "Fit"); err != nil {
 		return nil, err
 	}
@@ -649,7 +672,7 @@ func (l *looker) Fit(ctx context.Context, job share.ImageJob) (*share.FittedImag
 	if bytes.HasSuffix(b, []byte("clean")) && job.Size <= job.MaxBytes {
 		return nil, nil
 	}
-	if _, err := job.Create().Write(bytes.Repeat([]byte("a void try"), 3000)); err != nil {
+	if _, err := job.Create().Write(bytes.Repeat([]byte("discarded "), 3000)); err != nil {
 		return nil, err
 	}
 	if _, err := job.Create().Write(b[:len(b)/2]); err != nil {
@@ -669,14 +692,14 @@ const fittedPreview = "data:image/jpeg;base64,Zml0dGVk"
 
 const madePreview = "data:image/jpeg;base64,bWFkZQ=="
 
-func (l *looker) Inspect(_ share.FileType, image io.Reader) (share.ImageInfo, error) {
+func (l *fakeImages) Inspect(_ share.FileType, image io.Reader) (share.ImageInfo, error) {
 	if _, err := io.Copy(io.Discard, image); err != nil {
 		return share.ImageInfo{}, err
 	}
 	return share.ImageInfo{Width: 1, Height: 1}, l.enter(context.Background(), "Inspect")
 }
 
-func (l *looker) Preview(ctx context.Context, _ share.FileType, image io.Reader, _ int) (string, error) {
+func (l *fakeImages) Preview(ctx context.Context, _ share.FileType, image io.Reader, _ int) (string, error) {
 	if err := l.enter(ctx, "Preview"); err != nil {
 		return "", err
 	}
@@ -686,51 +709,53 @@ func (l *looker) Preview(ctx context.Context, _ share.FileType, image io.Reader,
 	return madePreview, nil
 }
 
-// office is LivePerson's Accounts.
-type office struct {
-	trouble
+// A fakeAccounts is an Accounts in memory.
+type fakeAccounts struct {
+	faults
 	state   sync.Mutex
 	bearers map[string]bool
 	on      bool
 }
 
-func (o *office) signIn(ctx context.Context, secrets ...string) (share.SignIn, error) {
+func (o *fakeAccounts) signIn(ctx context.Context, secrets ...string) (share.SignIn, error) {
 	if err := o.enter(ctx, "SignIn"); err != nil {
 		return share.SignIn{}, err
 	}
 	for _, s := range secrets {
 		if !strings.Contains(s, secret) {
-			return share.SignIn{}, share.Errorf(share.LPCredentialsRejected, "LivePerson refuses the credentials", nil)
+			return share.SignIn{}, share.Errorf(share.LPCredentialsRejected, "LivePerson rejects the credentials", nil)
 		}
 	}
-	return share.SignIn{Token: "token-" + secret, RenewalSecret: "renewal-" + secret, Expires: time.Unix(5e9, 0), ID: "somebody"}, nil
+	return share.SignIn{Token: "token-" + secret, RenewalSecret: "renewal-" + secret, Expires: time.Unix(5e9, 0), ID: "alice"}, nil
 }
 
-func (o *office) SignUp(ctx context.Context, _ string) (share.SignIn, error) { return o.signIn(ctx) }
-func (o *office) SignInAnonymous(ctx context.Context, _, connector string) (share.SignIn, error) {
+func (o *fakeAccounts) SignUp(ctx context.Context, _ string) (share.SignIn, error) {
+	return o.signIn(ctx)
+}
+func (o *fakeAccounts) SignInAnonymous(ctx context.Context, _, connector string) (share.SignIn, error) {
 	return o.signIn(ctx, connector)
 }
-func (o *office) Authenticate(ctx context.Context, _, code string) (share.SignIn, error) {
+func (o *fakeAccounts) Authenticate(ctx context.Context, _, code string) (share.SignIn, error) {
 	return o.signIn(ctx, code)
 }
-func (o *office) Renew(ctx context.Context, _, renewal string) (share.SignIn, error) {
+func (o *fakeAccounts) Renew(ctx context.Context, _, renewal string) (share.SignIn, error) {
 	return o.signIn(ctx, renewal)
 }
-func (o *office) SignInAgent(ctx context.Context, _, _, password string) (share.SignIn, error) {
+func (o *fakeAccounts) SignInAgent(ctx context.Context, _, _, password string) (share.SignIn, error) {
 	return o.signIn(ctx, password)
 }
-func (o *office) SignInBot(ctx context.Context, _ string, k share.BotKeys) (share.SignIn, error) {
+func (o *fakeAccounts) SignInBot(ctx context.Context, _ string, k share.BotKeys) (share.SignIn, error) {
 	return o.signIn(ctx, k.AppKey, k.Secret, k.AccessToken, k.AccessTokenSecret)
 }
 
-func (o *office) SignOutAgent(ctx context.Context, g share.AgentGrant) error {
+func (o *fakeAccounts) SignOutAgent(ctx context.Context, g share.AgentGrant) error {
 	if g.Bearer == "" || g.Account != account {
 		return kindError(share.Internal)
 	}
 	return o.enter(ctx, "SignOutAgent")
 }
 
-func (o *office) FileSharing(ctx context.Context, g share.AgentGrant) (bool, error) {
+func (o *fakeAccounts) FileSharing(ctx context.Context, g share.AgentGrant) (bool, error) {
 	if err := o.enter(ctx, "FileSharing"); err != nil {
 		return false, err
 	}
@@ -742,7 +767,7 @@ func (o *office) FileSharing(ctx context.Context, g share.AgentGrant) (bool, err
 	return o.on, nil
 }
 
-func (o *office) SetFileSharing(ctx context.Context, g share.AgentGrant, on bool) error {
+func (o *fakeAccounts) SetFileSharing(ctx context.Context, g share.AgentGrant, on bool) error {
 	if _, err := o.FileSharing(ctx, g); err != nil {
 		return err
 	}

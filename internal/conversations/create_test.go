@@ -1,0 +1,232 @@
+package conversations
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+const requestID = "6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b"
+
+// A fakeSession is LivePerson as one consumer sees it.
+type fakeSession struct {
+	mu       sync.Mutex
+	convs    []share.Conversation // newest first
+	created  int
+	sight    share.Sight
+	onCreate func(ctx context.Context, c share.Conversation) error // nil: the conversation is created and confirmed
+}
+
+func (s *fakeSession) Principal() share.Principal {
+	return share.Principal{Account: "1", ID: "alice", Role: share.RoleConsumer}
+}
+
+func (s *fakeSession) Sight() share.Sight { return s.sight }
+
+func (s *fakeSession) CreateConversation(ctx context.Context, _ share.NewConversation) (share.Conversation, error) {
+	s.mu.Lock()
+	s.created++
+	s.mu.Unlock()
+	c := share.Conversation{ID: "created", Start: time.Now()}
+	if s.onCreate != nil {
+		if err := s.onCreate(ctx, c); err != nil {
+			return share.Conversation{}, err
+		}
+		return c, nil
+	}
+	s.add(c)
+	return c, nil
+}
+
+func (s *fakeSession) add(c share.Conversation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.convs = append([]share.Conversation{c}, s.convs...)
+}
+
+func (s *fakeSession) ListConversations(context.Context) ([]share.Conversation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]share.Conversation(nil), s.convs...), nil
+}
+
+func (s *fakeSession) Conversation(_ context.Context, id string) (share.Conversation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.convs {
+		if c.ID == id {
+			return c, nil
+		}
+	}
+	return share.Conversation{}, share.Reject(share.ConversationNotFound, "there is no such conversation")
+}
+
+// A fakeLedger has one record.
+type fakeLedger struct {
+	mu  sync.Mutex
+	rec share.CreationRecord
+	rev uint64
+	// onSave is called before each save; an error fails it.
+	onSave func(ctx context.Context) error
+}
+
+func (l *fakeLedger) LoadCreation(context.Context, string) (share.CreationRecord, uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rec, l.rev, nil
+}
+
+func (l *fakeLedger) SaveCreation(ctx context.Context, _ string, r share.CreationRecord, rev uint64) (uint64, error) {
+	if l.onSave != nil {
+		if err := l.onSave(ctx); err != nil {
+			return 0, err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if rev != l.rev {
+		return 0, share.ErrStale
+	}
+	l.rec, l.rev = r, l.rev+1
+	return l.rev, nil
+}
+
+func newCreator(l *fakeLedger) *Creator {
+	return &Creator{
+		Ledger: l, CallTimeout: 10 * time.Second, Settle: 5 * time.Second, RequestIDTTL: time.Hour, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+func request() Request { return Request{RequestID: requestID, Fingerprint: []byte("f")} }
+
+// lose loses the answers to CreateConversation, and adds convs after a delay.
+func (s *fakeSession) lose(after time.Duration, convs ...share.Conversation) {
+	s.onCreate = func(context.Context, share.Conversation) error {
+		time.AfterFunc(after, func() {
+			for _, c := range convs {
+				s.add(c)
+			}
+		})
+		return share.Errorf(share.LPPublishUnconfirmed, "lost", nil)
+	}
+}
+
+func TestCreate_LostAnswerFindsTheNewConversation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		s := &fakeSession{}
+		s.add(share.Conversation{ID: "before", Start: now.Add(-time.Hour)})
+		s.lose(2*time.Second, share.Conversation{ID: "appeared", Start: now}, share.Conversation{ID: "much later", Start: now.Add(time.Hour)})
+		l := &fakeLedger{}
+		found, replayed, err := newCreator(l).Create(t.Context(), s, request())
+		if err != nil || replayed || found.ID != "appeared" {
+			t.Errorf("got %s, %t, %v", found.ID, replayed, err)
+		}
+		found, replayed, err = newCreator(l).Create(t.Context(), s, request())
+		if err != nil || !replayed || found.ID != "appeared" || s.created != 1 {
+			t.Errorf("retry: %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+	})
+}
+
+// If the session sees all, a conversation that has not appeared by the end of the settle time does not exist: a retry creates it.
+func TestCreate_LostRequestIsRepeatedByARetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeSession{}
+		s.lose(0)
+		l := &fakeLedger{}
+		c := newCreator(l)
+		begun := time.Now()
+		_, _, err := c.Create(t.Context(), s, request())
+		if !share.Is(err, share.LPPublishUnconfirmed) || time.Since(begun) < c.Settle {
+			t.Errorf("got %v after %s", err, time.Since(begun))
+		}
+		s.onCreate, begun = nil, time.Now()
+		found, replayed, err := c.Create(t.Context(), s, request())
+		if err != nil || replayed || found.ID != "created" || s.created != 2 {
+			t.Errorf("retry: %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+		if waited := time.Since(begun); waited > 0 {
+			t.Errorf("the retry waited %s, although the first call has ended", waited)
+		}
+	})
+}
+
+// A call that has ended does not leave its conversation unrecorded: the retry returns it.
+func TestCreate_RecordsTheResultOfACancelledCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, &fakeLedger{}
+		l.onSave = func(ctx context.Context) error { return ctx.Err() }
+		ctx, cancel := context.WithCancel(t.Context())
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			s.add(c)
+			cancel()
+			return nil
+		}
+		if _, _, err := newCreator(l).Create(ctx, s, request()); err != nil {
+			t.Errorf("got %v", err)
+		}
+		found, replayed, err := newCreator(l).Create(t.Context(), s, request())
+		if err != nil || !replayed || found.ID != "created" || s.created != 1 {
+			t.Errorf("retry: %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+	})
+}
+
+func TestCreate_WaitsForAnotherCallUntilItsConversationCannotAppear(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeSession{}
+		deadline := time.Now().Add(3 * time.Second)
+		l := &fakeLedger{rev: 1, rec: share.CreationRecord{Fingerprint: []byte("f"), Expires: time.Now().Add(time.Hour), Deadline: deadline}}
+		c := newCreator(l)
+		if _, _, err := c.Create(t.Context(), s, request()); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().Before(deadline.Add(c.Settle)) {
+			t.Errorf("the conversation was created %s before the end of the settle time", time.Until(deadline.Add(c.Settle)))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		l.rec.ConversationID, l.rec.Deadline = "", time.Now().Add(time.Hour)
+		if _, _, err := c.Create(ctx, s, request()); !errors.Is(err, context.DeadlineExceeded) || s.created != 1 {
+			t.Errorf("got %v, %d requests", err, s.created)
+		}
+	})
+}
+
+func TestCreate_ExpiredRequestIDIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, &fakeLedger{}
+		c := newCreator(l)
+		for want := 1; want <= 2; want++ {
+			if _, replayed, err := c.Create(t.Context(), s, request()); err != nil || replayed || s.created != want {
+				t.Errorf("got %t, %v, %d requests", replayed, err, s.created)
+			}
+			time.Sleep(c.RequestIDTTL)
+		}
+	})
+}
+
+// A call whose claim fails because another call claimed the id first, returns the conversation of that call.
+func TestCreate_LostClaimReturnsTheOtherCallsConversation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, &fakeLedger{}
+		s.add(share.Conversation{ID: "other", Start: time.Now()})
+		l.onSave = func(context.Context) error {
+			l.onSave = nil
+			l.rev++
+			l.rec = share.CreationRecord{Fingerprint: []byte("f"), Expires: time.Now().Add(time.Hour), ConversationID: "other"}
+			return nil
+		}
+		found, replayed, err := newCreator(l).Create(t.Context(), s, request())
+		if err != nil || !replayed || found.ID != "other" || s.created != 0 {
+			t.Errorf("got %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+	})
+}
