@@ -427,7 +427,7 @@ func TestEvents_ReadWithoutBatches(t *testing.T) {
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.>"}},
 		}}}
 	})
-	c := config(t, "", p.url())
+	c := impatient(config(t, "", p.url()), 4*time.Second) // a batch fails after half of that
 	c.User, c.Password = "u", "p"
 	e := events(t, open(t, c))
 	for seq := range int64(3 * singles) {

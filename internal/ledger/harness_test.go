@@ -53,11 +53,12 @@ func (c *clock) pass(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// config returns a configuration for tests. Without servers it is for an embedded one.
+// config returns a configuration for tests. Without servers it is for an embedded one. Its timeouts are long, so that only a test that
+// shortens them can meet one, however busy the machine is.
 func config(t testing.TB, dir string, servers ...string) Config {
 	t.Helper()
 	return Config{
-		Servers: servers, Dir: dir, TTL: 24 * time.Hour, MaxBytes: 64 << 20, Timeout: 2 * time.Second, StartTimeout: time.Minute,
+		Servers: servers, Dir: dir, TTL: 24 * time.Hour, MaxBytes: 64 << 20, Timeout: time.Minute, StartTimeout: 2 * time.Minute,
 		Now: time.Now, Log: slog.New(slog.NewTextHandler(logTo{t}, nil)),
 	}
 }
@@ -68,6 +69,12 @@ type logTo struct{ t testing.TB }
 func (l logTo) Write(p []byte) (int, error) {
 	l.t.Logf("%s", p)
 	return len(p), nil
+}
+
+// impatient returns a configuration whose calls end after d.
+func impatient(c Config, d time.Duration) Config {
+	c.Timeout = d
+	return c
 }
 
 func open(t testing.TB, c Config) *KV {
@@ -154,7 +161,27 @@ func newCluster(t testing.TB) []*peer {
 			p.stop()
 		}
 	})
+	// A request before the leader is elected gets no answer. NATS has no event for it.
+	for limit := time.After(2 * time.Minute); !ready(peers); {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-limit:
+			t.Fatal("the NATS cluster elected no leader")
+		}
+	}
 	return peers
+}
+
+// ready reports whether the peers have elected a leader that can place three replicas.
+func ready(peers []*peer) bool {
+	led := false
+	for _, p := range peers {
+		if !p.s.JetStreamIsCurrent() {
+			return false
+		}
+		led = led || p.s.JetStreamIsLeader() && len(p.s.JetStreamClusterPeers()) == len(peers)
+	}
+	return led
 }
 
 func urls(peers []*peer) []string {

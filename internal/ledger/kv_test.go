@@ -179,7 +179,7 @@ func TestKV_ProcessKilled(t *testing.T) {
 func TestKV_ServerStops(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
-	l := open(t, config(t, "", p.url()))
+	l := open(t, impatient(config(t, "", p.url()), 2*time.Second))
 	reports := make(chan bool, 100)
 	l.Watch(func(usable bool) { reports <- usable })
 	want := func(usable bool) {
@@ -236,8 +236,8 @@ func TestKV_ServerStops(t *testing.T) {
 func TestKV_ClusterLosesLeader(t *testing.T) {
 	t.Parallel()
 	peers := newCluster(t)
-	l := open(t, config(t, "", urls(peers)...))
-	other := open(t, config(t, "", urls(peers)...)) // as a second lpfileshare server
+	l := open(t, impatient(config(t, "", urls(peers)...), 5*time.Second))
+	other := open(t, impatient(config(t, "", urls(peers)...), 5*time.Second)) // as a second lpfileshare server
 	info, err := l.stream.Info(t.Context())
 	if err != nil || info.Config.Replicas != 3 {
 		t.Fatalf("%d replicas, %v; want 3", info.Config.Replicas, err)
@@ -277,7 +277,7 @@ func TestKV_LostAnswer(t *testing.T) {
 	setup := func(t *testing.T) (p *lossyProxy, l, direct *KV) {
 		server := newPeer(t)
 		p = newLossyProxy(t, server.addr())
-		return p, open(t, config(t, "", p.url())), open(t, config(t, "", server.url()))
+		return p, open(t, impatient(config(t, "", p.url()), 6*time.Second)), open(t, config(t, "", server.url()))
 	}
 	// arrived waits until the server has the record of an attempt, and returns its revision.
 	arrived := func(t *testing.T, direct *KV, attempt string) uint64 {
