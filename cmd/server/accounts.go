@@ -18,25 +18,23 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// account is what the flags say of each account.
+// account returns the settings that the flags have for every account.
 func (f *flags) account() accounts.Account {
-	return accounts.Account{
+	l := &f.Limits
+	a := accounts.Account{
 		Messenger: accounts.Messaging,
-		Domains:   f.Domain, DomainSuffixes: f.DomainSuffix,
-		MaxFileBytes: int64(f.MaxFileBytes), MaxImagePixels: f.MaxImagePixels, Documents: f.documents(),
-		FitImages: f.FitImages, MaxImageInputBytes: int64(f.MaxImageInput), StripImages: f.StripImages,
-		CheckETag: f.CheckETag, AcceptReceipts: f.AcceptReceipts, AccessReceipts: f.AccessReceipts,
+		Domains:   f.LivePerson.Domain, DomainSuffixes: f.LivePerson.DomainSuffix,
+		MaxFileBytes: int64(l.MaxFileBytes), MaxImagePixels: l.MaxImagePixels,
+		FitImages: l.FitImages, MaxImageInputBytes: int64(l.MaxImageInput), StripImages: l.StripImages,
+		CheckETag: f.Behaviour.CheckETag, AcceptReceipts: f.LivePerson.AcceptReceipts, AccessReceipts: f.LivePerson.AccessReceipts,
 	}
+	if l.Documents {
+		a.Documents = documentTypes()
+	}
+	return a
 }
 
-// documents are the types that are allowed beside images.
-func (f *flags) documents() []string {
-	if !f.Documents {
-		return nil
-	}
-	return documentTypes()
-}
-
+// documentTypes returns all allowed types other than images.
 func documentTypes() []string {
 	var types []string
 	for _, t := range share.Documents() {
@@ -45,56 +43,41 @@ func documentTypes() []string {
 	return types
 }
 
-// checkRoom says what an account's limits take that the memory budget has no room for: an image that is stripped or made to fit is
-// held twice, as it came and as it is stored.
-func (f *flags) checkRoom(a accounts.Account) error {
-	const block = int64(oneBlock)
-	if need := 2 * (a.MaxFileBytes + block); int64(f.MemoryBudget) < need {
-		return fmt.Errorf("--memory-budget %d has no room for one file of %d bytes, and for it stripped: that takes %d", f.MemoryBudget, a.MaxFileBytes, need)
-	}
-	if !a.FitImages {
-		return nil
-	}
-	if a.MaxImageInputBytes <= a.MaxFileBytes {
-		return fmt.Errorf("images of up to %d bytes are to be made to fit, and files of %d bytes fit as they are; raise the one or lower the other", a.MaxImageInputBytes, a.MaxFileBytes)
-	}
-	if need := a.MaxImageInputBytes + a.MaxFileBytes + 2*block; int64(f.MemoryBudget) < need {
-		return fmt.Errorf("--memory-budget %d has no room for one image of %d bytes and what is made of it; that takes %d", f.MemoryBudget, a.MaxImageInputBytes, need)
-	}
-	return nil
-}
-
-// accounts is what the flags say, the same of every account, or what the accounts file says.
+// accounts returns the accounts of the accounts file, or without one those of the flags, which then have equal settings.
 func (f *flags) accounts() (*accounts.Set, error) {
 	each := f.account()
-	if f.Accounts != "" {
-		s, err := accounts.Read(f.Accounts, accounts.Rules{
+	if file := f.LivePerson.Accounts; file != "" {
+		s, err := accounts.Read(file, accounts.Rules{
 			Flags: each, Services: services,
 			CheckDomain: func(host string) error { return lprest.CheckHost(host, f.plainHTTP()) },
 			CheckSuffix: lprest.CheckSuffix,
-			MaxBytes:    int64(f.MemoryBudget - oneBlock),
+			MaxBytes:    int64(f.Limits.MemoryBudget - oneBlock),
 			Documents:   documentTypes(),
-			CheckMemory: f.checkRoom,
+			CheckMemory: f.Limits.checkMemory,
 		})
 		if err != nil {
 			return nil, err
 		}
-		return s, f.mayHold(s)
+		return s, f.checkCallersKnown(s)
 	}
-	if len(f.Account) == 0 {
-		return &accounts.Set{Others: &each}, nil
+	if len(f.LivePerson.Account) == 0 {
+		return &accounts.Set{Others: &each, Flags: each}, nil
 	}
-	s := &accounts.Set{Named: map[string]accounts.Account{}}
-	for _, id := range f.Account {
+	s := &accounts.Set{Named: map[string]accounts.Account{}, Flags: each}
+	for _, id := range f.LivePerson.Account {
 		each.ID = id
 		s.Named[id] = each
 	}
 	return s, nil
 }
 
-// mayHold refuses credentials that callers could use without saying who they are. It is asked at the start and at each reload.
-func (f *flags) mayHold(s *accounts.Set) error {
-	if f.listensOnLoopback() || f.TLSClientCA != "" {
+// plainHTTP reports whether LivePerson is reached without TLS.
+func (f *flags) plainHTTP() bool { return f.LivePerson.PlainHTTP || f.Sandbox.On }
+
+// checkCallersKnown rejects accounts with credentials if the server cannot authenticate the callers that would use them. It is
+// called at the start and at each reload.
+func (f *flags) checkCallersKnown(s *accounts.Set) error {
+	if f.Server.listensOnLoopback() || f.Server.TLS.ClientCA != "" {
 		return nil
 	}
 	var ids []string
@@ -106,45 +89,46 @@ func (f *flags) mayHold(s *accounts.Set) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	return accounts.Faults{{File: f.Accounts, Text: fmt.Sprintf("the server would hold credentials of %s, and on --listen %s it could not tell who uses them; "+
-		"demand client certificates with --tls-client-ca (and --tls-cert, --tls-key), listen on 127.0.0.1, or take identity and app out of those accounts",
-		strings.Join(ids, ", "), f.Listen)}}
+	return accounts.Faults{{File: f.LivePerson.Accounts, Text: fmt.Sprintf("accounts %s have credentials, and callers of --listen %s cannot be authenticated; "+
+		"require client certificates with --tls-client-ca (and --tls-cert, --tls-key), listen on 127.0.0.1, or remove identity and app from those accounts",
+		strings.Join(ids, ", "), f.Server.Listen)}}
 }
 
-// checkAccounts says whether the accounts file can be used, and returns the exit code.
+// checkAccounts reports whether the accounts file is valid, and returns the exit code.
 func checkAccounts(f *flags, stdout, stderr io.Writer) int {
 	s, err := f.accounts()
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
-	others := "all others are refused"
+	others := "all others are rejected"
 	if s.Others != nil {
 		others = "all others are served too"
 	}
-	fmt.Fprintf(stdout, "%s can be used: it names %d accounts, and %s\n", f.Accounts, len(s.Named), others)
+	fmt.Fprintf(stdout, "%s is valid: it names %d accounts, and %s\n", f.LivePerson.Accounts, len(s.Named), others)
 	return 0
 }
 
-// reloadAccounts reads the accounts file again. Calls that run keep what they began with. A file that cannot be used changes
-// nothing; then, as when it can, there is one line in the log that says so.
+// reloadAccounts reads the accounts file again. Running calls keep their settings. An invalid file has no effect. Both results are
+// logged in one line.
 func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) {
+	file := f.LivePerson.Accounts
 	next, err := f.accounts()
 	if err != nil {
 		reason := err.Error()
 		if faults, ok := errors.AsType[accounts.Faults](err); ok {
 			reason = faults.OneLine()
 		}
-		log.Error("the accounts file cannot be used, and what held before still does; mend it and send SIGHUP again", "file", f.Accounts, "faults", reason)
+		log.Error("accounts file is invalid, the previous settings stay in use; correct it and send SIGHUP again", "file", file, "faults", reason)
 		return
 	}
 	change := next.Since(r.Set())
 	r.Replace(next)
-	log.Info("the accounts file was read again", "file", f.Accounts, "accounts", len(next.Named),
+	log.Info("accounts file reloaded", "file", file, "accounts", len(next.Named),
 		"added", someOf(change.Added), "removed", someOf(change.Removed), "changed", someOf(change.Changed), "others_changed", change.Others)
 }
 
-// someOf lists ids for a line of the log, which has an end.
+// someOf joins ids for a log line of limited length.
 func someOf(ids []string) string {
 	const shown = 50
 	if len(ids) > shown {
@@ -153,60 +137,57 @@ func someOf(ids []string) string {
 	return strings.Join(ids, " ")
 }
 
-// reach is which hosts serve an account. One that is not served any more has those of the flags, for the calls that still run.
-func reach(r *accounts.Registry, flags accounts.Account) func(string) lprest.Reach {
+// reach returns which hosts serve an account.
+func reach(r *accounts.Registry) func(string) lprest.Reach {
 	return func(id string) lprest.Reach {
-		a, ok := r.Account(id)
-		if !ok {
-			a = flags
-		}
+		a := r.Settings(id)
 		return lprest.Reach{Overrides: a.Domains, Suffixes: a.DomainSuffixes}
 	}
 }
 
-// under names the settings that an account's sessions depend on. It is asked with each call and of each idle session, so the names
-// are made once for each Set.
-func under(r *accounts.Registry, flags accounts.Account) func(string) string {
-	type names struct {
+// settingsKey identifies the settings that an account's sessions depend on. It is called for each call and each idle session, so the
+// keys are computed once per Set.
+func settingsKey(r *accounts.Registry) func(string) string {
+	type keys struct {
 		of     *accounts.Set
 		named  map[string]string
-		others string // of those that are not served too
+		others string // of accounts that are not named
 	}
-	var last atomic.Pointer[names]
+	var last atomic.Pointer[keys]
 	return func(id string) string {
 		set := r.Set()
-		n := last.Load()
-		if n == nil || n.of != set {
-			n = &names{of: set, named: make(map[string]string, len(set.Named)), others: sessionSettings(flags)}
+		k := last.Load()
+		if k == nil || k.of != set {
+			k = &keys{of: set, named: make(map[string]string, len(set.Named)), others: sessionKey(set.Flags)}
 			if set.Others != nil {
-				n.others = sessionSettings(*set.Others)
+				k.others = sessionKey(*set.Others)
 			}
 			for id, a := range set.Named {
-				n.named[id] = sessionSettings(a)
+				k.named[id] = sessionKey(a)
 			}
-			last.Store(n)
+			last.Store(k)
 		}
-		if name, ok := n.named[id]; ok {
-			return name
+		if key, ok := k.named[id]; ok {
+			return key
 		}
-		return n.others
+		return k.others
 	}
 }
 
-// sessionSettings is all of an account that a session is opened with, in a word.
-func sessionSettings(a accounts.Account) string {
-	name := fmt.Sprint(a.Domains, a.DomainSuffixes) // maps print in the order of their keys
+// sessionKey is a hash of everything in an account that a session is opened with.
+func sessionKey(a accounts.Account) string {
+	text := fmt.Sprint(a.Domains, a.DomainSuffixes) // maps are printed in the order of their keys
 	if a.Issuer != nil {
-		name += issuerOf(a).Fingerprint()
+		text += issuerOf(a).Fingerprint()
 	}
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
 }
 
 func issuerOf(a accounts.Account) lprest.Issuer {
 	return lprest.Issuer{Name: a.Issuer.Name, KeyID: a.Issuer.KeyID, Key: a.Issuer.Key, Lifetime: a.Issuer.Lifetime}
 }
 
-// issuer is who vouches for an account's customers, if this server may.
+// issuer returns the issuer that signs in an account's consumers; false if the account has none.
 func issuer(r *accounts.Registry) func(string) (lprest.Issuer, bool) {
 	return func(id string) (lprest.Issuer, bool) {
 		a, ok := r.Account(id)
@@ -217,35 +198,35 @@ func issuer(r *accounts.Registry) func(string) (lprest.Issuer, bool) {
 	}
 }
 
-// connectorApp is the app install of an account that uses the Connector API.
+// connectorApp returns the app install of an account; false if the account does not use the Connector API.
 func connectorApp(r *accounts.Registry) func(string) (connector.App, bool) {
 	return func(id string) (connector.App, bool) {
 		a, ok := r.Account(id)
-		if !ok || a.Messenger != accounts.Connector || a.App == nil {
+		if !ok || !usesConnector(a) {
 			return connector.App{}, false
 		}
 		return connector.App{ID: a.App.ID, Secret: a.App.Secret, Webhooks: a.App.Webhooks}, true
 	}
 }
 
-// usesConnector tells whether any account does, and whether any is told of by webhook.
-func usesConnector(s *accounts.Set) (any, told bool) {
+func usesConnector(a accounts.Account) bool { return a.Messenger == accounts.Connector && a.App != nil }
+
+func receivesWebhooks(a accounts.Account) bool { return usesConnector(a) && a.App.Webhooks }
+
+// anyAccount reports whether a named account has a property. Only named accounts can use the Connector API.
+func anyAccount(s *accounts.Set, has func(accounts.Account) bool) bool {
 	for _, a := range s.Named {
-		if a.Messenger == accounts.Connector && a.App != nil {
-			any, told = true, told || a.App.Webhooks
+		if has(a) {
+			return true
 		}
 	}
-	return any, told
+	return false
 }
 
-// settings is what the service needs to know of an account. One that is not served has those of the flags: its calls end where
-// their session would begin, and not before with talk of a limit.
-func settings(r *accounts.Registry, flags accounts.Account) func(string) service.Settings {
+// settings returns what the service needs of an account's settings.
+func settings(r *accounts.Registry) func(string) service.Settings {
 	return func(id string) service.Settings {
-		a, ok := r.Account(id)
-		if !ok {
-			a = flags
-		}
+		a := r.Settings(id)
 		set := service.Settings{
 			MaxFileBytes: a.MaxFileBytes, MaxImagePixels: a.MaxImagePixels, StripImages: a.StripImages,
 			CheckETag: a.CheckETag, AcceptReceipts: a.AcceptReceipts, AccessReceipts: a.AccessReceipts,

@@ -11,7 +11,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 )
 
-// TestAccountsFile_DocumentedExampleWorks reads the example of docs/accounts.md as it stands.
+// TestAccountsFile_DocumentedExampleWorks reads the example in docs/accounts.md unchanged.
 func TestAccountsFile_DocumentedExampleWorks(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/accounts.md")
 	if err != nil {
@@ -49,7 +49,7 @@ func TestAccountsFile_DocumentedExampleWorks(t *testing.T) {
 		t.Errorf("%+v", connector)
 	}
 
-	// Every key that the reader knows is documented: it names them all where it is asked for one that is not there.
+	// Every key that the reader knows is documented. The error for an unknown key lists them.
 	known := regexp.MustCompile(`the keys are (.*)`)
 	for _, text := range []string{
 		"xxxxxxxxxx: 1", "accounts: {1: {xxxxxxxxxx: 1}}", "accounts: {1: {limits: {xxxxxxxxxx: 1}}}", "accounts: {1: {images: {xxxxxxxxxx: 1}}}",
@@ -78,8 +78,8 @@ func TestAccountsFile_RejectsLimitsBeyondMemory(t *testing.T) {
 	var out, wrong bytes.Buffer
 	code := run(t.Context(), []string{"--accounts=" + file, "--check-accounts", "--memory-budget=20MB"}, &out, &wrong)
 	want := []string{
-		file + ":3: account 2: --memory-budget 20000000 has no room for one image of 25000000 bytes and what is made of it",
-		file + ":4: account 3: --memory-budget 20000000 has no room for one file of 15000000 bytes, and for it stripped",
+		file + ":3: account 2: --memory-budget is 20000000, which is too small for one image of 25000000 bytes and its reduced copy",
+		file + ":4: account 3: --memory-budget is 20000000, which is too small for one file of 15000000 bytes and its stripped copy",
 	}
 	lines := strings.Split(strings.TrimSpace(wrong.String()), "\n")
 	if code != 1 || len(lines) != len(want) || !strings.HasPrefix(lines[0], want[0]) || !strings.HasPrefix(lines[1], want[1]) {

@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -16,13 +15,12 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
-	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/swift"
 )
 
-// What the adapters promise to the service.
+// The interfaces that the adapters implement.
 var (
 	_ service.Accounts   = (*lprest.Client)(nil)
 	_ service.Ledger     = (*ledger.KV)(nil)
@@ -30,205 +28,183 @@ var (
 	_ service.Images     = (*images.Processor)(nil)
 )
 
-// house is the server's parts, in the order in which they are closed.
-type house struct {
-	service   *service.Server
-	accounts  *accounts.Registry
-	sandbox   *sandbox.Sandbox // nil without --sandbox
-	ledger    *ledger.KV
-	connector *connector.Messenger
-	kept      string         // where the ledger has its records
-	debug     string         // address of the debug server, "" for none
-	webhooks  *webhookServer // nil without --webhook-listen
-	closers   []func()
+// parts are the parts of the server that outlive build.
+type parts struct {
+	accounts    *accounts.Registry
+	sandbox     *localSandbox // nil without --sandbox
+	ledger      *ledger.KV
+	ledgerPlace string // where the ledger stores its records
+	connector   *connector.Messenger
+	webhooks    *webhookServer // nil without --webhook-listen
+	service     *service.Server
+	closers     []func() // in the order of construction
 }
 
-func (h *house) close() {
-	for _, c := range h.closers {
+// close closes the parts in reverse order of construction, so that each part can use the earlier ones until it is closed.
+func (p *parts) close() {
+	for _, c := range slices.Backward(p.closers) {
 		c()
 	}
 }
 
-// build puts the parts together. Nothing is connected to yet but the ledger.
-func build(ctx context.Context, f *flags, log *slog.Logger) (_ *house, err error) {
-	h := &house{}
+// build constructs the parts: first it reads all files that the flags name, then the parts follow in the order of their
+// dependencies. It connects to nothing but the ledger. The caller closes the parts.
+func build(ctx context.Context, f *flags, log *slog.Logger) (_ *parts, err error) {
+	p := &parts{}
 	defer func() {
 		if err != nil {
-			h.close()
+			p.close()
 		}
 	}()
-	closeLast := func(c func()) { h.closers = slices.Insert(h.closers, 0, c) }
+	onClose := func(c func()) { p.closers = append(p.closers, c) }
 
 	served, err := f.accounts()
 	if err != nil {
-		return nil, fmt.Errorf("--accounts: this file cannot be used:\n%w", err)
+		return nil, fmt.Errorf("--accounts: the file is invalid:\n%w", err)
 	}
-	h.accounts = accounts.NewRegistry(served)
-	trust, err := f.trust()
+	p.accounts = accounts.NewRegistry(served)
+	trust, err := f.LivePerson.trust()
 	if err != nil {
 		return nil, err
 	}
-	at := lprest.Config{
-		DomainAPI: f.DomainAPI, Overrides: f.Domain, Suffixes: f.DomainSuffix, Reach: reach(h.accounts, f.account()), PlainHTTP: f.plainHTTP(),
-		TLS: trust, Timeout: f.LPTimeout, Logger: log,
-	}
-	if f.Sandbox {
-		var onFrame func(sandbox.Frame)
-		if f.SandboxFrames != "" {
-			frames, err := openFrameLog(f.SandboxFrames)
-			if err != nil {
-				return nil, fmt.Errorf("--sandbox-frames: %w", err)
-			}
-			closeLast(func() {
-				if err := frames.close(); err != nil {
-					log.Error("frames of the sandbox were lost", "error", err)
-				}
-			})
-			onFrame = frames.add
-		}
-		h.sandbox, err = sandbox.Start(sandbox.Options{
-			Accounts: sandboxAccounts(served), Brands: sandboxBrands(served), Listen: f.SandboxListen, TLSListen: f.SandboxTLSListen, CAFile: f.SandboxCA,
-			AutoAssign: true, AdminUser: f.SandboxUser, Password: f.SandboxPassword, OnFrame: onFrame, Logger: log,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("--sandbox: %w", err)
-		}
-		closeLast(func() { h.sandbox.Close() })
-		for _, text := range f.SandboxFault {
-			fault, err := sandbox.ParseFault([]byte(text))
-			if err != nil {
-				return nil, fmt.Errorf("--sandbox-fault %s: %w", text, err)
-			}
-			h.sandbox.Inject(fault)
-		}
-		if f.SandboxWebhook != "" {
-			if err := h.sandbox.SetWebhooks("", "", sandbox.Webhooks{Endpoints: sandbox.AllEvents(f.SandboxWebhook), Retention: 24 * time.Hour}); err != nil {
-				return nil, fmt.Errorf("--sandbox-webhook: %w", err)
-			}
-		}
-		at.DomainAPI = h.sandbox.URL()
-	}
-	api, err := lprest.New(at)
+	key, err := f.Behaviour.agentTokenKey()
 	if err != nil {
 		return nil, err
 	}
-	closeLast(api.Close)
-	issued, err := lprest.NewIssuedTokens(api, issuer(h.accounts))
-	if err != nil {
+	if p.webhooks, err = newWebhookServer(&f.Connector, f.Limits.MaxConnections); err != nil {
 		return nil, err
-	}
-	objects := swift.New(swift.Config{
-		BaseURL: api.SwiftURL, TLS: trust, Proxy: http.ProxyFromEnvironment, StallTimeout: f.StoreStall, ResponseHeaderTimeout: f.StoreStall,
-	})
-	closeLast(func() { objects.Close() })
-	pool := lpws.New(lpws.Config{
-		SocketURL: func(ctx context.Context, account string, scheme share.Scheme) (string, error) {
-			return api.SocketURL(ctx, account, scheme)
-		},
-		SettingsKey: under(h.accounts, f.account()),
-		Token: func(ctx context.Context, c share.Credential, instead string) (share.SignIn, error) {
-			return issued.Token(ctx, c.Account, c.Secret, instead)
-		},
-		Unreachable: api.ForgetSocket, RefreshAgent: api.RefreshAgent, RefreshEvery: f.AgentRefresh,
-		TLS: trust, Logger: log, CallTimeout: f.LPTimeout, IdleClose: f.SessionIdle, MaxSessions: f.MaxSessions,
-	})
-	closeLast(func() { pool.Close() })
-
-	key, err := f.agentTokenKey()
-	if err != nil {
-		return nil, err
-	}
-	if h.webhooks, err = newWebhookServer(f); err != nil {
-		return nil, err
-	}
-	if h.webhooks != nil {
-		closeLast(h.webhooks.close) // where it does not come to serving; later it is closed before what it writes into
 	}
 	records, err := f.ledgerConfig(log)
 	if err != nil {
 		return nil, err
 	}
-	records.Grown = func(heap int64) { boundMemory(f, heap) }
-	h.kept = whereLedger(records)
-	if h.ledger, err = ledger.Open(ctx, records); err != nil {
-		return nil, err
-	}
-	closeLast(func() {
-		if err := h.ledger.Close(); err != nil {
-			log.Warn("closing the ledger", "error", err)
-		}
-	})
+	p.ledgerPlace = ledgerPlace(records)
 
-	events := h.ledger.Events(ledger.EventsConfig{TTL: f.EventTTL, MaxBytes: int64(f.EventBytes)})
-	closeLast(events.Close)
-	connects, told := usesConnector(served)
-	if connects { // else it is opened when a reload has brought an account that needs it
-		if err := events.Open(ctx); err != nil {
+	domainAPI := f.LivePerson.DomainAPI
+	if f.Sandbox.On {
+		if p.sandbox, err = startSandbox(&f.Sandbox, served, log); err != nil {
 			return nil, err
 		}
+		onClose(p.sandbox.close)
+		domainAPI = p.sandbox.URL()
 	}
-	if told && f.WebhookListen == "" {
-		log.Warn("the accounts file says that LivePerson delivers events to this server, and without --webhook-listen another one must take them")
-	}
-	h.connector, err = connector.New(connector.Config{
-		Client: api, App: connectorApp(h.accounts), Log: events, GapWait: f.EventGap, KeepFor: f.EventTTL, MaxConsumers: f.MaxSessions,
-	})
+	rest, err := newREST(f, p.accounts, domainAPI, trust, log)
 	if err != nil {
 		return nil, err
 	}
-	if h.webhooks != nil {
-		h.webhooks.serve(h.connector.Webhook(), log)
-		closeLast(h.webhooks.close)
+	onClose(rest.Close)
+	objects := newStore(f, rest, trust)
+	onClose(func() { objects.Close() })
+	sessions, err := newSessions(f, p.accounts, rest, trust, log)
+	if err != nil {
+		return nil, err
 	}
-
-	h.service = service.New(service.Config{
-		Caller:       f.caller,
-		Serves:       func(id string) bool { _, ok := h.accounts.Account(id); return ok },
-		Settings:     settings(h.accounts, f.account()),
-		MemoryBudget: int64(f.MemoryBudget), QueueLength: f.QueueLength, QueueWait: f.QueueTime,
-		MaxUploadsPerCaller: f.MaxUploadsPerCaller, MaxStreamsPerCaller: f.MaxStreamsPerCaller,
-		IdleTimeout: f.UploadIdleTimeout, MinUploadRate: int64(f.MinUploadRate), UploadTimeout: f.UploadTimeout, UnaryTimeout: 3 * f.LPTimeout,
-		RequestIDTTL:   f.RequestIDTTL,
-		PublishTimeout: f.LPTimeout, Settle: f.Settle, Heartbeat: f.HeartbeatInterval, ReadStall: f.ReadStall,
-		AgentTokenKey: key, Version: version(), Now: time.Now, Log: log,
-	}, service.Ports{
-		Messenger: messenger{pool, h.connector, h.accounts},
-		Accounts:  api,
-		Store:     store{objects, api},
-		Ledger:    h.ledger,
-		Images:    images.New(images.Config{MaxPixels: f.MaxImagePixels, MaxMemory: int64(f.PreviewMemory)}),
-	})
-	closeLast(h.service.Close)
-	return h, nil
-}
-
-// sandboxAccounts are those that the sandbox plays: its usual one, and what the accounts file names.
-func sandboxAccounts(s *accounts.Set) []string {
-	ids := slices.Collect(maps.Keys(s.Named))
-	if !slices.Contains(ids, sandboxAccount) {
-		ids = append(ids, sandboxAccount)
+	onClose(sessions.Close)
+	if p.ledger, err = ledger.Open(ctx, records); err != nil {
+		return nil, err
 	}
-	return ids
-}
-
-// sandboxBrands are the issuers of the accounts file, as their accounts would know them.
-func sandboxBrands(s *accounts.Set) map[string]sandbox.Brand {
-	brands := map[string]sandbox.Brand{}
-	for id, a := range s.Named {
-		if a.Issuer != nil {
-			brands[id] = sandbox.Brand{Issuer: a.Issuer.Name, Key: a.Issuer.Key.Public()}
+	onClose(func() { closeLedger(p.ledger, log) })
+	events, err := newEvents(ctx, f, p.ledger, served)
+	if err != nil {
+		return nil, err
+	}
+	onClose(events.Close)
+	if p.connector, err = newConnector(f, p.accounts, rest, events); err != nil {
+		return nil, err
+	}
+	if p.webhooks != nil {
+		if err := p.webhooks.start(p.connector.Webhook(), log); err != nil {
+			return nil, err
 		}
+		onClose(p.webhooks.close)
+	} else if anyAccount(served, receivesWebhooks) {
+		log.Warn("the accounts file has app.webhooks, but this server receives none; set --webhook-listen here or on another replica")
 	}
-	return brands
+
+	p.service = newService(f, p.accounts, key, log, service.Ports{
+		Messenger: messenger{sessions, p.connector, p.accounts},
+		Accounts:  rest,
+		Store:     objects,
+		Ledger:    p.ledger,
+		Images:    images.New(images.Config{MaxPixels: f.Limits.MaxImagePixels, MaxMemory: int64(f.Limits.PreviewMemory)}),
+	})
+	onClose(p.service.Close)
+	return p, nil
 }
 
-const sandboxAccount = "12345678"
+// newREST returns the client of LivePerson's REST services.
+func newREST(f *flags, r *accounts.Registry, domainAPI string, trust *tls.Config, log *slog.Logger) (*lprest.Client, error) {
+	lp := &f.LivePerson
+	return lprest.New(lprest.Config{
+		DomainAPI: domainAPI, Overrides: lp.Domain, Suffixes: lp.DomainSuffix, Reach: reach(r), PlainHTTP: f.plainHTTP(),
+		TLS: trust, Timeout: lp.Timeout, Logger: log,
+	})
+}
 
-// newLogger logs to w. Nothing that is logged anywhere in this program has a token, a signature or a socket's URL in it.
-func newLogger(f *flags, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: f.LogLevel}
-	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
+// newStore returns the client of LivePerson's file store.
+func newStore(f *flags, rest *lprest.Client, trust *tls.Config) store {
+	stall := f.Behaviour.StoreStall
+	return store{swift.New(swift.Config{
+		BaseURL: rest.SwiftURL, TLS: trust, Proxy: http.ProxyFromEnvironment, StallTimeout: stall, ResponseHeaderTimeout: stall,
+	}), rest}
+}
+
+// newSessions returns the pool of messaging sessions.
+func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, trust *tls.Config, log *slog.Logger) (*lpws.Pool, error) {
+	issued, err := lprest.NewIssuedTokens(rest, issuer(r))
+	if err != nil {
+		return nil, err
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	lp := &f.LivePerson
+	return lpws.New(lpws.Config{
+		SocketURL: rest.SocketURL, Unreachable: rest.ForgetSocket, SettingsKey: settingsKey(r),
+		Token: func(ctx context.Context, c share.Credential, instead string) (share.SignIn, error) {
+			return issued.Token(ctx, c.Account, c.Secret, instead)
+		},
+		RefreshAgent: rest.RefreshAgent, RefreshEvery: lp.AgentRefresh,
+		TLS: trust, Logger: log, CallTimeout: lp.Timeout, IdleClose: lp.SessionIdle, MaxSessions: lp.MaxSessions,
+	}), nil
+}
+
+func closeLedger(l *ledger.KV, log *slog.Logger) {
+	if err := l.Close(); err != nil {
+		log.Warn("closing the ledger failed", "error", err)
+	}
+}
+
+// newEvents returns the log of the Connector API's events. It is opened if an account needs it now, else when a reload adds one.
+func newEvents(ctx context.Context, f *flags, l *ledger.KV, served *accounts.Set) (*ledger.Events, error) {
+	events := l.Events(ledger.EventsConfig{TTL: f.Connector.EventTTL, MaxBytes: int64(f.Connector.EventBytes)})
+	if !anyAccount(served, usesConnector) {
+		return events, nil
+	}
+	if err := events.Open(ctx); err != nil {
+		events.Close()
+		return nil, err
+	}
+	return events, nil
+}
+
+// newConnector returns the messenger for accounts that use the Connector API.
+func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, events *ledger.Events) (*connector.Messenger, error) {
+	return connector.New(connector.Config{
+		Client: rest, App: connectorApp(r), Log: events,
+		GapWait: f.Connector.EventGap, KeepFor: f.Connector.EventTTL, MaxConsumers: f.LivePerson.MaxSessions,
+	})
+}
+
+// newService returns the gRPC service.
+func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, log *slog.Logger, ports service.Ports) *service.Server {
+	l, b, lp := &f.Limits, &f.Behaviour, &f.LivePerson
+	return service.New(service.Config{
+		Caller:       f.Server.caller,
+		Serves:       func(id string) bool { _, ok := r.Account(id); return ok },
+		Settings:     settings(r),
+		MemoryBudget: int64(l.MemoryBudget), QueueLength: l.QueueLength, QueueWait: l.QueueTime,
+		MaxUploadsPerCaller: l.MaxUploadsPerCaller, MaxStreamsPerCaller: l.MaxStreamsPerCaller,
+		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
+		RequestIDTTL:   b.RequestIDTTL,
+		PublishTimeout: lp.Timeout, Settle: lp.Settle, Heartbeat: b.HeartbeatInterval, ReadStall: l.ReadStall,
+		AgentTokenKey: agentTokenKey, Version: version(), Now: time.Now, Log: log,
+	}, ports)
 }

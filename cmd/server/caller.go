@@ -6,13 +6,11 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
-
-	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
-// caller tells which service calls, and whether its connection proves that it may use credentials that the server holds: by a
-// client certificate that has a name, or because it comes over loopback to a server that listens nowhere else.
-func (f *flags) caller(ctx context.Context) (name string, trusted bool) {
+// caller returns the name of the calling service, and whether its connection proves that it may use the server's own credentials:
+// by a client certificate that has a name, or because it is a loopback connection to a server that listens on loopback only.
+func (f *serverFlags) caller(ctx context.Context) (name string, trusted bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return "", false
@@ -22,11 +20,6 @@ func (f *flags) caller(ctx context.Context) (name string, trusted bool) {
 		return name, name != ""
 	}
 	return "", f.listensOnLoopback() && onLoopback(p.Addr) && onLoopback(p.LocalAddr)
-}
-
-func (f *flags) listensOnLoopback() bool {
-	host, _, err := net.SplitHostPort(f.Listen)
-	return err == nil && netrules.IsLoopback(host)
 }
 
 func onLoopback(a net.Addr) bool {

@@ -389,7 +389,7 @@ func TestReload_ChangesMessengerAndSecret(t *testing.T) {
 	wantReason(t, create(external), pb.ErrorReason_ERROR_REASON_LP_CREDENTIALS_REJECTED)
 	wantReason(t, create(signedUp.Client), pb.ErrorReason_ERROR_REASON_NOT_ALLOWED)
 
-	const read = "the accounts file was read again"
+	const read = "accounts file reloaded"
 	file.write(connector(sandbox.DefaultAppSecret))
 	w.hangUp(read)
 	if err := create(external); err != nil {
@@ -438,6 +438,6 @@ func TestConnectorWebhooks_ReloadTLSCertificate(t *testing.T) {
 	}
 	before := serial()
 	a.server("one") // another one in its place
-	w.hangUp("the accounts file was read again")
+	w.hangUp("accounts file reloaded")
 	harness.Eventually(t, "the new certificate is shown", func() bool { return serial() != before })
 }

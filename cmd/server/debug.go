@@ -15,7 +15,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/connector"
 )
 
-// debugServer serves Go's profiles and counters on loopback. They hold no tokens, but a heap dump does: hence loopback alone.
+// debugServer serves Go's profiles and counters, on loopback only, because a heap dump contains tokens.
 type debugServer struct {
 	listener net.Listener
 	http     *http.Server
@@ -32,10 +32,10 @@ func startDebug(addr string, messenger *connector.Messenger, log *slog.Logger) (
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.Handle("/debug/vars", expvar.Handler())
-	mux.HandleFunc("/debug/webhooks", func(w http.ResponseWriter, _ *http.Request) { // what has come by webhook
+	mux.HandleFunc("/debug/webhooks", func(w http.ResponseWriter, _ *http.Request) { // numbers of received webhooks
 		_ = json.NewEncoder(w).Encode(messenger.Counts())
 	})
-	mux.HandleFunc("/debug/gc", func(w http.ResponseWriter, _ *http.Request) { // so that what is measured is in use
+	mux.HandleFunc("/debug/gc", func(w http.ResponseWriter, _ *http.Request) { // so that a measurement counts live memory only
 		runtime.GC()
 		fmt.Fprintln(w, runtime.NumGoroutine())
 	})
@@ -43,7 +43,7 @@ func startDebug(addr string, messenger *connector.Messenger, log *slog.Logger) (
 	go func() {
 		defer close(d.ended)
 		if err := d.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the debug server ended", "error", err)
+			log.Error("debug server failed", "error", err)
 		}
 	}()
 	return d, nil

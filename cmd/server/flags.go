@@ -2,17 +2,12 @@ package main
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,86 +16,69 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/service"
-	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// flags are the settings of the server. Each can also be set by an environment variable: LPFILESHARE_ and the name of the flag. The
-// client has flags too: a name that both have must mean the same (see TestFlags_Names in cmd/client).
+// flags are the settings of the server, in the groups of its help. Each group validates itself. Each flag can also be set by an
+// environment variable: LPFILESHARE_ and the name of the flag. A flag that the client has too must mean the same (see
+// TestFlags_Names in cmd/client).
 type flags struct {
-	Listen         string `default:"127.0.0.1:50051" placeholder:"ADDR" help:"Address to serve gRPC on (${default}). Port 0 takes a free one; the ready line tells which."`
-	AllowPlaintext bool   `help:"Serve without TLS on an address that is not loopback. Only behind something that adds TLS: tokens pass here."`
-
-	tlsFlags
-
-	Sandbox          bool     `group:"Sandbox:" help:"Play LivePerson and its store in this process, on loopback: account 12345678, user admin, password sandbox."`
-	SandboxListen    string   `group:"Sandbox:" default:"127.0.0.1:0" placeholder:"ADDR" help:"Address of the sandbox."`
-	SandboxTLSListen string   `group:"Sandbox:" name:"sandbox-tls-listen" placeholder:"ADDR" help:"Serve the sandbox by TLS too, for LivePerson's own clients."`
-	SandboxCA        string   `group:"Sandbox:" name:"sandbox-ca" placeholder:"FILE" help:"Where to write the certificate of the sandbox's CA."`
-	SandboxUser      string   `group:"Sandbox:" default:"admin" placeholder:"NAME" help:"The sandbox's administrator."`
-	SandboxFault     []string `group:"Sandbox:" sep:"none" placeholder:"JSON" help:"Trouble to make, for example {\"on\":\"store:PUT\",\"status\":503,\"count\":2}; may be given again. More of it, and the journal, by POST and GET under /_sandbox/."`
-	SandboxWebhook   string   `group:"Sandbox:" placeholder:"URL" help:"Where on loopback the sandbox posts the webhooks of its app install, sandbox-app with the secret sandbox-secret: http://127.0.0.1:PORT/PATH. Later, and in detail, by PUT to /_sandbox/webhooks."`
-	SandboxFrames    string   `group:"Sandbox:" placeholder:"FOLDER" help:"Write what goes over the sandbox's sockets to a file in this folder, a frame on each line."`
-	SandboxPassword  string   `group:"Sandbox:" default:"sandbox" placeholder:"WORD" help:"The password of everybody in the sandbox. Not a secret."`
-
-	Account        []string          `group:"LivePerson:" name:"serve-account" placeholder:"ID" help:"Accounts to serve. Default: every account that a caller has a token of."`
-	Accounts       string            `group:"LivePerson:" placeholder:"FILE" help:"YAML file of the accounts to serve and what holds for each, instead of --serve-account; see docs/accounts.md. SIGHUP reads it again."`
-	CheckAccounts  bool              `group:"LivePerson:" env:"-" help:"Check --accounts FILE and the secrets that it names, and exit: 0 if it can be used, 1 if not."`
-	DomainAPI      string            `group:"LivePerson:" name:"domain-api" default:"https://api.liveperson.net" placeholder:"URL" help:"Where LivePerson's hosts are looked up."`
-	Domain         map[string]string `group:"LivePerson:" placeholder:"SERVICE=HOST" help:"Host of a LivePerson service, instead of looking it up: agentVep, asyncMessagingEnt, facadeMsg, idp, sentinel, swift, accountConfigReadWrite."`
-	DomainSuffix   []string          `group:"LivePerson:" placeholder:".SUFFIX" default:".liveperson.net,.lpsnmedia.net,.liveperson.com" help:"Looked-up hosts must end in one of these."`
-	LPPlainHTTP    bool              `group:"LivePerson:" name:"lp-plain-http" help:"Speak http and ws instead of https and wss, with loopback only: for a sandbox in another process."`
-	LPCA           string            `group:"LivePerson:" name:"lp-ca" placeholder:"FILE" help:"Certificates to trust for LivePerson, in PEM, besides the system's."`
-	LPTimeout      time.Duration     `group:"LivePerson:" name:"lp-timeout" default:"10s" help:"How long LivePerson may take to answer a request."`
-	Settle         time.Duration     `group:"LivePerson:" default:"10s" help:"How long after --lp-timeout a message whose answer was lost may still turn up; then it is sent again."`
-	MaxSessions    int               `group:"LivePerson:" default:"10000" help:"Most LivePerson sessions at once."`
-	SessionIdle    time.Duration     `group:"LivePerson:" default:"5m" help:"Close a LivePerson session that nobody used for so long."`
-	AgentRefresh   time.Duration     `group:"LivePerson:" default:"10m" help:"How often the logins of agents with an open session are refreshed."`
-	AcceptReceipts bool              `group:"LivePerson:" default:"true" negatable:"" help:"Tell senders when a file was delivered to a watcher (ACCEPT)."`
-	AccessReceipts bool              `group:"LivePerson:" default:"true" negatable:"" help:"Tell senders when a file was downloaded (ACCESS)."`
-
-	MaxFileBytes      byteSize      `group:"Limits:" default:"3000000" placeholder:"SIZE" help:"Largest file (${default}). LivePerson says 3 MB for the Messaging Window, 5 MB elsewhere."`
-	Documents         bool          `group:"Limits:" help:"Allow documents (${documents}) besides images."`
-	MaxImagePixels    int64         `group:"Limits:" default:"50000000" placeholder:"N" help:"Largest image, in pixels (${default})."`
-	FitImages         bool          `group:"Limits:" help:"Let callers have images that are over --max-file-bytes made to fit."`
-	MaxImageInput     byteSize      `group:"Limits:" default:"25000000" placeholder:"SIZE" help:"Largest image that is made to fit (${default})."`
-	StripImages       bool          `group:"Limits:" help:"Remove metadata (EXIF with the place, XMP, comments) and trailing bytes from every image. Callers may ask for it without this."`
-	MemoryBudget      byteSize      `group:"Limits:" default:"256MiB" placeholder:"SIZE" help:"Memory for files on their way up, all together (${default})."`
-	PreviewMemory     byteSize      `group:"Limits:" default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, all together (${default}): for previews, and to make images fit. An image that would take more has no preview, and is not made to fit."`
-	ReceiveMemory     byteSize      `group:"Limits:" default:"48MiB" placeholder:"SIZE" help:"Memory for gRPC messages that are still arriving, all connections together (${default})."`
-	QueueLength       int           `group:"Limits:" default:"1024" help:"How many uploads may wait for memory."`
-	QueueTime         time.Duration `group:"Limits:" default:"5s" help:"How long an upload may wait for memory."`
-	UploadIdleTimeout time.Duration `group:"Limits:" default:"30s" help:"End an upload from which no byte comes for so long, and any other call whose request does not come."`
-	MinUploadRate     byteSize      `group:"Limits:" default:"1KiB" placeholder:"SIZE" help:"End an upload that brings less a second (${default}), on average over --upload-idle-timeout. 0: any."`
-	UploadTimeout     time.Duration `group:"Limits:" default:"10m" help:"Longest upload."`
-	ReadStall         time.Duration `group:"Limits:" default:"60s" help:"End a download or watch whose reader takes nothing for so long."`
-
-	MaxUploadsPerCaller int `group:"Limits:" default:"64" placeholder:"N" help:"Most uploads of one caller at once (${default}), within half of --memory-budget; as many again may wait."`
-	MaxStreamsPerCaller int `group:"Limits:" default:"256" placeholder:"N" help:"Most downloads and watches of one caller at once (${default})."`
-	MaxConnections      int `group:"Limits:" default:"4096" placeholder:"N" help:"Most connections at once (${default}); more wait to be taken."`
-
-	AgentTokenKey     string        `group:"Behaviour:" placeholder:"FILE" help:"File with the key that seals agent tokens: 64 hex digits. Servers that answer for each other need the same. Default: a random one, so that agents sign in anew after a restart."`
-	RequestIDTTL      time.Duration `group:"Behaviour:" name:"request-id-ttl" default:"24h" help:"How long a request_id is kept."`
-	CheckETag         bool          `group:"Behaviour:" name:"check-etag" default:"true" negatable:"" help:"Compare the store's ETag with the MD5 of what was sent, and of what a whole download gave."`
-	StoreStall        time.Duration `group:"Behaviour:" default:"30s" help:"Give up on a store that takes or gives no byte for so long."`
-	HeartbeatInterval time.Duration `group:"Behaviour:" default:"25s" help:"How often a watch says that it is alive."`
-	DrainTime         time.Duration `group:"Behaviour:" default:"30s" help:"How long running calls may go on after SIGTERM."`
-	DrainNotice       time.Duration `group:"Behaviour:" default:"1s" help:"How long of --drain-time connections are still taken, and new calls refused with SERVER_DRAINING: until load balancers see that the server goes."`
-
-	ledgerFlags
-	connectorFlags
-
-	DebugListen string `group:"Log:" placeholder:"ADDR" help:"Serve Go's profiles and counters (pprof, expvar) here. Loopback only."`
-
-	LogLevel  slog.Level `group:"Log:" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error."`
-	LogFormat string     `group:"Log:" enum:"text,json" default:"text" help:"text or json, on stderr."`
+	Server     serverFlags     `embed:""`
+	Sandbox    sandboxFlags    `embed:"" group:"Sandbox:"`
+	LivePerson livePersonFlags `embed:"" group:"LivePerson:"`
+	Limits     limitFlags      `embed:"" group:"Limits:"`
+	Behaviour  behaviourFlags  `embed:"" group:"Behaviour:"`
+	Ledger     ledgerFlags     `embed:"" group:"Ledger:"`
+	Connector  connectorFlags  `embed:"" group:"Connector API:"`
+	Log        logFlags        `embed:"" group:"Log:"`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+}
+
+// serverFlags say where and how gRPC is served.
+type serverFlags struct {
+	Listen         string   `default:"127.0.0.1:50051" placeholder:"ADDR" help:"Address to serve gRPC on (${default}). Port 0 picks a free port, which the ready line shows."`
+	AllowPlaintext bool     `help:"Serve without TLS on an address that is not loopback. Requires a proxy in front that adds TLS, because calls carry tokens."`
+	TLS            tlsFlags `embed:"" group:"TLS:"`
+}
+
+// limitFlags limit what callers may send and how much of the server they may use.
+type limitFlags struct {
+	MaxFileBytes      byteSize      `default:"3000000" placeholder:"SIZE" help:"Maximum size of a file (${default}). LivePerson documents 3 MB for the Messaging Window and 5 MB elsewhere."`
+	Documents         bool          `help:"Allow documents (${documents}) as well as images."`
+	MaxImagePixels    int64         `default:"50000000" placeholder:"N" help:"Maximum number of pixels of an image (${default})."`
+	FitImages         bool          `help:"Allow callers to have images larger than --max-file-bytes reduced to it."`
+	MaxImageInput     byteSize      `default:"25000000" placeholder:"SIZE" help:"Maximum size of an image that is to be reduced (${default})."`
+	StripImages       bool          `help:"Remove metadata (EXIF including the location, XMP, comments) and trailing bytes from every image. Callers can also request it for one upload."`
+	MemoryBudget      byteSize      `default:"256MiB" placeholder:"SIZE" help:"Memory for the files of all uploads (${default})."`
+	PreviewMemory     byteSize      `default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, for previews and for reducing them (${default}). Images that need more get no preview and are not reduced."`
+	ReceiveMemory     byteSize      `default:"48MiB" placeholder:"SIZE" help:"Memory for gRPC messages that are being received, over all connections (${default})."`
+	QueueLength       int           `default:"1024" help:"Maximum number of uploads that wait for memory (${default})."`
+	QueueTime         time.Duration `default:"5s" help:"Maximum time that an upload waits for memory (${default})."`
+	UploadIdleTimeout time.Duration `default:"30s" help:"Time after which an upload that sends no byte is ended, and any other call whose request has not arrived (${default})."`
+	MinUploadRate     byteSize      `default:"1KiB" placeholder:"SIZE" help:"Minimum average upload rate per second, measured over --upload-idle-timeout (${default}; 0 disables the check)."`
+	UploadTimeout     time.Duration `default:"10m" help:"Maximum duration of an upload (${default})."`
+	ReadStall         time.Duration `default:"60s" help:"Maximum time that the client of a download or watch may read nothing (${default})."`
+
+	MaxUploadsPerCaller int `default:"64" placeholder:"N" help:"Maximum concurrent uploads of one caller, within half of --memory-budget; as many again may wait (${default})."`
+	MaxStreamsPerCaller int `default:"256" placeholder:"N" help:"Maximum concurrent downloads and watches of one caller (${default})."`
+	MaxConnections      int `default:"4096" placeholder:"N" help:"Maximum concurrent connections; further connections wait to be accepted (${default})."`
+}
+
+// behaviourFlags are the remaining settings of the service.
+type behaviourFlags struct {
+	AgentTokenKey     string        `placeholder:"FILE" help:"File with the key that seals agent tokens: 64 hex digits. Replicas need the same key. Default: a random key, so that agents must sign in again after a restart."`
+	RequestIDTTL      time.Duration `name:"request-id-ttl" default:"24h" help:"How long a request_id is kept (${default})."`
+	CheckETag         bool          `name:"check-etag" default:"true" negatable:"" help:"Compare the store's ETag with the MD5 of each upload and of each complete download (${default})."`
+	StoreStall        time.Duration `default:"30s" help:"Maximum time that the store may neither send nor receive a byte of a transfer (${default})."`
+	HeartbeatInterval time.Duration `default:"25s" help:"Interval between the heartbeats of a watch (${default})."`
+	DrainTime         time.Duration `default:"30s" help:"Maximum time that running calls may take to end after SIGTERM (${default})."`
+	DrainNotice       time.Duration `default:"1s" help:"Part of --drain-time in which the server still accepts connections and rejects new calls with SERVER_DRAINING, so that load balancers notice (${default})."`
 }
 
 const description = "Serves lpfileshare.v1 over gRPC: files in LivePerson conversations, stored and published exactly once.\n\n" +
 	"To try it without LivePerson: lpfileshare-server --sandbox"
 
-// parse reads the flags. done tells that there is nothing left to do: help or version was printed, or an error.
+// parse reads the flags. done reports that the process is to exit with code: help or version was printed, or a flag is wrong.
 func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bool) {
 	f = &flags{}
 	exited := -1
@@ -120,9 +98,6 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	if exited >= 0 {
 		return nil, exited, true
 	}
-	if err == nil {
-		err = f.check()
-	}
 	if err != nil {
 		fmt.Fprintf(stderr, "lpfileshare-server: %v\n(see lpfileshare-server --help)\n", err)
 		return nil, 2, true
@@ -130,111 +105,98 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	return f, 0, false
 }
 
-// oneBlock is what rounding adds to a file in memory, at most.
-const oneBlock byteSize = 1 << 16
+// Validate is called by kong, which would stop at the first group with an error. Here the errors of all groups are reported at once.
+func (f *flags) Validate() error {
+	return errors.Join(
+		f.Server.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Behaviour.Validate(),
+		f.Ledger.Validate(), f.Connector.Validate(), f.Log.Validate(), f.validateTogether(),
+	)
+}
 
-const defaultDomainAPI = "https://api.liveperson.net"
-
-// services are those of LivePerson's that this server asks for.
-var services = []string{"agentVep", "asyncMessagingEnt", "facadeMsg", "idp", "sentinel", "swift", "accountConfigReadWrite", "accountConfigReadOnly"}
-
-// A byteSize is a number of bytes: plain, or with KB, MB, GB (thousands) or KiB, MiB, GiB (1024s) behind it.
-type byteSize int64
-
-// UnmarshalText reads a flag's value.
-func (b *byteSize) UnmarshalText(text []byte) error {
-	n, err := accounts.ParseSize(string(text))
-	if err != nil {
-		return err
+// validateTogether checks flags against those of other groups.
+func (f *flags) validateTogether() error {
+	var errs []error
+	if f.Sandbox.On && f.LivePerson.choosesHosts() {
+		errs = append(errs, errors.New("--sandbox replaces LivePerson; leave out --serve-account, --domain, --domain-api, --lp-plain-http and --lp-ca, or "+
+			"start the sandbox as a server of its own"))
 	}
-	*b = byteSize(n)
+	// If an id expired while its message was on the way, a repeated upload would publish a second message.
+	if least := f.Limits.UploadTimeout + 4*f.LivePerson.Timeout + 3*f.LivePerson.Settle; f.Behaviour.RequestIDTTL < least {
+		errs = append(errs, fmt.Errorf("--request-id-ttl is %s, which is shorter than an upload and its publication may take; set it to at least %s "+
+			"(--upload-timeout + 4 * --lp-timeout + 3 * --settle)", f.Behaviour.RequestIDTTL, least))
+	}
+	return errors.Join(append(errs, f.Limits.checkMemory(f.account()))...)
+}
+
+// Validate checks the addresses and the TLS flags.
+func (f *serverFlags) Validate() error {
+	var errs []error
+	if host, _, err := net.SplitHostPort(f.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen %q is not an address; give HOST:PORT, for example 127.0.0.1:50051", f.Listen))
+	} else if !netrules.IsLoopback(host) && !f.AllowPlaintext && f.TLS.Cert == "" {
+		errs = append(errs, fmt.Errorf("--listen %s is not loopback, so tokens would be sent unencrypted; set --tls-cert and --tls-key, listen on 127.0.0.1, or set "+
+			"--allow-plaintext if a proxy in front adds TLS", f.Listen))
+	}
+	if f.TLS.Cert != "" && f.AllowPlaintext {
+		errs = append(errs, errors.New("--allow-plaintext and --tls-cert exclude each other; leave one out"))
+	}
+	return errors.Join(append(errs, f.TLS.Validate())...)
+}
+
+// listensOnLoopback reports whether only programs on this machine can connect.
+func (f *serverFlags) listensOnLoopback() bool {
+	host, _, err := net.SplitHostPort(f.Listen)
+	return err == nil && netrules.IsLoopback(host)
+}
+
+// Validate checks each limit.
+func (f *limitFlags) Validate() error {
+	var receive error
+	if least := byteSize(4 * service.MaxRecvMessageBytes); f.ReceiveMemory < least {
+		receive = fmt.Errorf("--receive-memory is %d, which is too small for four messages of the maximum size; set it to at least %d", f.ReceiveMemory, least)
+	}
+	return errors.Join(
+		positive("max-file-bytes", f.MaxFileBytes), positive("max-image-pixels", f.MaxImagePixels), positive("max-image-input", f.MaxImageInput),
+		positive("memory-budget", f.MemoryBudget), positive("preview-memory", f.PreviewMemory), receive,
+		notNegative("queue-length", f.QueueLength), notNegative("queue-time", f.QueueTime),
+		positive("upload-idle-timeout", f.UploadIdleTimeout), positive("upload-timeout", f.UploadTimeout), positive("read-stall", f.ReadStall),
+		positive("max-uploads-per-caller", f.MaxUploadsPerCaller), positive("max-streams-per-caller", f.MaxStreamsPerCaller),
+		positive("max-connections", f.MaxConnections),
+	)
+}
+
+// checkMemory reports whether the memory budget is too small for an account's limits: an image that is stripped or reduced is in
+// memory twice, as received and as stored.
+func (f *limitFlags) checkMemory(a accounts.Account) error {
+	const block = int64(oneBlock)
+	if need := 2 * (a.MaxFileBytes + block); int64(f.MemoryBudget) < need {
+		return fmt.Errorf("--memory-budget is %d, which is too small for one file of %d bytes and its stripped copy; set it to at least %d",
+			f.MemoryBudget, a.MaxFileBytes, need)
+	}
+	if !a.FitImages {
+		return nil
+	}
+	if a.MaxImageInputBytes <= a.MaxFileBytes {
+		return fmt.Errorf("images of up to %d bytes are to be reduced, but files of %d bytes need no reduction; raise the first limit or lower the second",
+			a.MaxImageInputBytes, a.MaxFileBytes)
+	}
+	if need := a.MaxImageInputBytes + a.MaxFileBytes + 2*block; int64(f.MemoryBudget) < need {
+		return fmt.Errorf("--memory-budget is %d, which is too small for one image of %d bytes and its reduced copy; set it to at least %d",
+			f.MemoryBudget, a.MaxImageInputBytes, need)
+	}
 	return nil
 }
 
-// check refuses settings that cannot work, all at once, and says what to do.
-func (f *flags) check() error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
-	if host, _, err := net.SplitHostPort(f.Listen); err != nil {
-		bad("--listen %q is no address; give HOST:PORT, for example 127.0.0.1:50051", f.Listen)
-	} else if !netrules.IsLoopback(host) && !f.AllowPlaintext && f.TLSCert == "" {
-		bad("--listen %s is not loopback, and tokens would pass in the clear; serve by TLS with --tls-cert and --tls-key, listen on 127.0.0.1, or say "+
-			"--allow-plaintext if something in front adds TLS", f.Listen)
-	}
-	f.tlsFlags.check(f.AllowPlaintext, bad)
-	if f.DebugListen != "" {
-		if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !netrules.IsLoopback(host) {
-			bad("--debug-listen %s is not an address on loopback; a heap profile is nobody else's business", f.DebugListen)
-		}
-	}
-	if f.Sandbox {
-		if len(f.Account) > 0 || len(f.Domain) > 0 || f.LPPlainHTTP || f.LPCA != "" || f.DomainAPI != defaultDomainAPI {
-			bad("--sandbox plays LivePerson itself; leave --serve-account, --domain, --domain-api, --lp-plain-http and --lp-ca out, or run the sandbox in a server of its own")
-		}
-	} else {
-		if f.SandboxTLSListen != "" || f.SandboxCA != "" || f.SandboxFrames != "" || len(f.SandboxFault) > 0 || f.SandboxWebhook != "" || f.SandboxUser != "admin" || f.SandboxPassword != "sandbox" {
-			bad("the flags of the sandbox want --sandbox")
-		}
-		if u, err := url.Parse(f.DomainAPI); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			bad("--domain-api %q is no URL; give https://HOST", f.DomainAPI)
-		}
-		if f.LPPlainHTTP && f.DomainAPI == defaultDomainAPI {
-			bad("--lp-plain-http reaches loopback only; say with --domain-api=http://127.0.0.1:PORT where the sandbox is")
-		}
-		for _, a := range f.Account {
-			if !share.ValidAccountID(a) {
-				bad("--serve-account %q is not an account id; use %s", a, share.AccountIDRule)
-			}
-		}
-	}
-	if f.Accounts != "" && len(f.Account) > 0 {
-		bad("--serve-account and --accounts exclude each other; put the ids of --serve-account into %s, or leave --accounts out", f.Accounts)
-	}
-	if f.CheckAccounts && f.Accounts == "" {
-		bad("--check-accounts checks a file; say which by --accounts FILE")
-	}
-	for name := range f.Domain {
-		if !slices.Contains(services, name) {
-			bad("--domain %s=...: there is no such service; there are %s", name, strings.Join(services, ", "))
-		}
-	}
-	for name, v := range map[string]int64{
-		"max-file-bytes": int64(f.MaxFileBytes), "max-image-pixels": f.MaxImagePixels, "memory-budget": int64(f.MemoryBudget),
-		"preview-memory": int64(f.PreviewMemory), "max-image-input": int64(f.MaxImageInput),
-		"max-sessions": int64(f.MaxSessions), "max-connections": int64(f.MaxConnections),
-		"max-uploads-per-caller": int64(f.MaxUploadsPerCaller), "max-streams-per-caller": int64(f.MaxStreamsPerCaller),
-		"lp-timeout": int64(f.LPTimeout), "upload-idle-timeout": int64(f.UploadIdleTimeout), "upload-timeout": int64(f.UploadTimeout),
-		"read-stall": int64(f.ReadStall), "request-id-ttl": int64(f.RequestIDTTL), "heartbeat-interval": int64(f.HeartbeatInterval),
-		"store-stall": int64(f.StoreStall), "session-idle": int64(f.SessionIdle), "agent-refresh": int64(f.AgentRefresh),
-	} {
-		if v <= 0 {
-			bad("--%s must be more than 0", name)
-		}
-	}
-	if least := byteSize(4 * service.MaxRecvMessageBytes); f.ReceiveMemory < least {
-		bad("--receive-memory %d is too small for large messages; it must be at least %d", f.ReceiveMemory, least)
-	}
-	if f.QueueLength < 0 || f.QueueTime < 0 || f.DrainTime < 0 || f.DrainNotice < 0 || f.Settle < 0 {
-		bad("--queue-length, --queue-time, --drain-time, --drain-notice and --settle must not be negative")
-	}
-	// An id that is forgotten while its message is on the way would let a repeat publish a second one.
-	if least := f.UploadTimeout + 4*f.LPTimeout + 3*f.Settle; f.RequestIDTTL < least {
-		bad("--request-id-ttl %s is shorter than an upload and its publication may take: it must be at least --upload-timeout, 4 times --lp-timeout and 3 times --settle, together %s", f.RequestIDTTL, least)
-	}
-	if err := f.checkRoom(f.account()); err != nil {
-		bad("%w", err)
-	}
-	f.ledgerFlags.check(bad)
-	f.checkConnector(bad)
-	return errors.Join(errs...)
+// Validate checks the times. The key file is checked when it is read.
+func (f *behaviourFlags) Validate() error {
+	return errors.Join(
+		positive("request-id-ttl", f.RequestIDTTL), positive("store-stall", f.StoreStall), positive("heartbeat-interval", f.HeartbeatInterval),
+		notNegative("drain-time", f.DrainTime), notNegative("drain-notice", f.DrainNotice),
+	)
 }
 
-// plainHTTP tells that LivePerson is spoken to without TLS.
-func (f *flags) plainHTTP() bool { return f.LPPlainHTTP || f.Sandbox }
-
-// agentTokenKey reads --agent-token-key, or makes a key up.
-func (f *flags) agentTokenKey() (key [32]byte, err error) {
+// agentTokenKey reads --agent-token-key, or generates a random key.
+func (f *behaviourFlags) agentTokenKey() (key [32]byte, err error) {
 	if f.AgentTokenKey == "" {
 		return service.NewAgentTokenKey(), nil
 	}
@@ -243,30 +205,41 @@ func (f *flags) agentTokenKey() (key [32]byte, err error) {
 		return key, fmt.Errorf("--agent-token-key: %w", err)
 	}
 	text = bytes.TrimSpace(text)
-	if len(text) != hex.EncodedLen(len(key)) {
-		return key, fmt.Errorf("--agent-token-key: %s must hold 64 hex digits, as `openssl rand -hex 32` gives", f.AgentTokenKey)
+	if len(text) == hex.EncodedLen(len(key)) {
+		_, err = hex.Decode(key[:], text)
 	}
-	if _, err := hex.Decode(key[:], text); err != nil {
-		return key, fmt.Errorf("--agent-token-key: %s must hold 64 hex digits, as `openssl rand -hex 32` gives", f.AgentTokenKey)
+	if err != nil || len(text) != hex.EncodedLen(len(key)) {
+		return key, fmt.Errorf("--agent-token-key: %s does not contain 64 hex digits; write it with `openssl rand -hex 32`", f.AgentTokenKey)
 	}
 	return key, nil
 }
 
-// trust makes the TLS settings for LivePerson and its store; nil means the system's.
-func (f *flags) trust() (*tls.Config, error) {
-	if f.LPCA == "" {
-		return nil, nil
+func positive[T ~int | ~int64](flag string, v T) error {
+	if v > 0 {
+		return nil
 	}
-	pem, err := os.ReadFile(f.LPCA)
+	return fmt.Errorf("--%s is %v; it must be more than 0", flag, v)
+}
+
+func notNegative[T ~int | ~int64](flag string, v T) error {
+	if v >= 0 {
+		return nil
+	}
+	return fmt.Errorf("--%s is %v; it must not be negative", flag, v)
+}
+
+// oneBlock is the maximum that rounding adds to the memory of a file.
+const oneBlock byteSize = 1 << 16
+
+// A byteSize is a number of bytes, optionally with a unit: KB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024).
+type byteSize int64
+
+// UnmarshalText parses the value of a flag.
+func (b *byteSize) UnmarshalText(text []byte) error {
+	n, err := accounts.ParseSize(string(text))
 	if err != nil {
-		return nil, fmt.Errorf("--lp-ca: %w", err)
+		return err
 	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--lp-ca: %s has no certificate in PEM", f.LPCA)
-	}
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
+	*b = byteSize(n)
+	return nil
 }

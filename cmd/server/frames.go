@@ -11,15 +11,15 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
 
-// A frameLog writes what goes over the sandbox's sockets to a file: one JSON object on each line, as test/wire reads them. What
-// it writes holds tokens and signatures, which are worth nothing outside the sandbox.
+// A frameLog writes the frames of the sandbox's sockets to a file: one JSON object per line, as test/wire reads them. The frames
+// contain tokens and signatures, which are valid in the sandbox only.
 type frameLog struct {
 	mu   sync.Mutex
 	file *os.File
 	err  error
 }
 
-// openFrameLog makes this process's file in a folder, which is made if need be. The caller closes it, after the sandbox.
+// openFrameLog creates this process's file in a folder, and the folder if it does not exist. The caller closes it, after the sandbox.
 func openFrameLog(dir string) (*frameLog, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -31,12 +31,12 @@ func openFrameLog(dir string) (*frameLog, error) {
 	return &frameLog{file: file}, nil
 }
 
-// add appends a frame, in one write. What goes wrong is told by close.
+// add appends a frame, in one write. close returns the first error.
 func (l *frameLog) add(f sandbox.Frame) {
 	line, err := json.Marshal(struct {
 		FromClient bool   `json:"fromClient"`
 		Dialect    string `json:"dialect"`
-		Data       string `json:"data"` // a string, for a frame may be no JSON
+		Data       string `json:"data"` // a string, because a frame need not be JSON
 	}{f.FromClient, f.Dialect, string(f.Data)})
 	l.mu.Lock()
 	defer l.mu.Unlock()

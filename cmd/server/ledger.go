@@ -18,136 +18,167 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
-// ledgerFlags say where request ids are remembered; docs/ledger.md says what to choose.
+// ledgerFlags say where request_ids are stored; docs/ledger.md says what to choose.
 type ledgerFlags struct {
-	Ledger             string   `group:"Ledger:" default:"embedded" placeholder:"WHERE" help:"Where request_ids are remembered: embedded (files of this server's own), memory (forgotten with the process), or the NATS servers that several replicas share: nats://HOST:4222,... (tls:// to demand TLS)."`
-	DataDir            string   `group:"Ledger:" placeholder:"DIR" help:"Directory for the files of an embedded ledger. Default: $STATE_DIRECTORY, or lpfileshare in the user's directory for state; with --sandbox none, and the ledger is in memory."`
-	LedgerSync         bool     `group:"Ledger:" help:"Wait for the disk at every write of an embedded ledger, so that an answer survives a power cut too."`
-	LedgerBytes        byteSize `group:"Ledger:" default:"1GiB" placeholder:"SIZE" help:"Room for request_ids, about 1 KB each (${default}). A full ledger refuses new uploads until old ids expire."`
-	LedgerReplicas     int      `group:"Ledger:" placeholder:"N" help:"How many NATS servers hold each request_id, 1 to 5. Default: as it is; at first 3 in a cluster and 1 elsewhere."`
-	LedgerCreds        string   `group:"Ledger:" placeholder:"FILE" help:"NATS credentials file."`
-	LedgerUser         string   `group:"Ledger:" placeholder:"NAME" help:"NATS user, where there is no credentials file."`
-	LedgerPasswordFile string   `group:"Ledger:" placeholder:"FILE" help:"File with the password of --ledger-user."`
-	LedgerCA           string   `group:"Ledger:" name:"ledger-ca" placeholder:"FILE" help:"Certificates to trust for the NATS servers, in PEM, instead of the system's. Demands TLS."`
-	LedgerCert         string   `group:"Ledger:" placeholder:"FILE" help:"Certificate to show to the NATS servers, in PEM. Demands TLS."`
-	LedgerKey          string   `group:"Ledger:" placeholder:"FILE" help:"Private key of --ledger-cert."`
+	Where        string   `name:"ledger" default:"embedded" placeholder:"WHERE" help:"Where request_ids are stored (${default}): embedded, in this server's files; memory, until the process ends; or the NATS servers that several replicas share, nats://HOST:4222,... (tls:// to require TLS)."`
+	DataDir      string   `placeholder:"DIR" help:"Directory for the files of an embedded ledger. Default: $STATE_DIRECTORY, or lpfileshare in the user's state directory; with --sandbox none, and the ledger is in memory."`
+	Sync         bool     `name:"ledger-sync" help:"Wait for the disk at every write of an embedded ledger, so that results also survive a power failure."`
+	Bytes        byteSize `name:"ledger-bytes" default:"1GiB" placeholder:"SIZE" help:"Maximum size of all request_ids, about 1 KB each (${default}). If it is reached, new uploads are rejected until old ids expire."`
+	Replicas     int      `name:"ledger-replicas" placeholder:"N" help:"Number of NATS servers that store each request_id, 1 to 5. Default: the existing number; for a new ledger 3 in a cluster and 1 elsewhere."`
+	Creds        string   `name:"ledger-creds" placeholder:"FILE" help:"NATS credentials file. Default: none."`
+	User         string   `name:"ledger-user" placeholder:"NAME" help:"NATS user, instead of a credentials file. Default: none."`
+	PasswordFile string   `name:"ledger-password-file" placeholder:"FILE" help:"File with the password of --ledger-user."`
+	CA           string   `name:"ledger-ca" placeholder:"FILE" help:"PEM file of certificates to trust for the NATS servers, instead of the system's. Requires TLS. Default: none."`
+	Cert         string   `name:"ledger-cert" placeholder:"FILE" help:"PEM file of the certificate to present to the NATS servers. Requires TLS. Default: none."`
+	Key          string   `name:"ledger-key" placeholder:"FILE" help:"PEM file of the private key of --ledger-cert."`
 }
 
-// The words of --ledger that are no URL.
+// The values of --ledger that are not URLs.
 const (
 	ledgerEmbedded = "embedded"
 	ledgerMemory   = "memory"
 )
 
 const (
-	// ledgerTimeout bounds one use of the ledger; a little less than the service waits for a step.
+	// ledgerTimeout is the maximum time of one operation; a little less than the service waits for a step.
 	ledgerTimeout = 4 * time.Second
-	// ledgerStart is how long NATS may take to be there when the server starts.
+	// ledgerStart is the maximum time until NATS is available when the server starts.
 	ledgerStart = 10 * time.Second
-	// ledgerHealth is the name under which the health service tells whether the ledger can be used.
+	// ledgerHealth is the name under which the health service reports whether the ledger is available.
 	ledgerHealth = "lpfileshare.ledger"
 )
 
-func (f *ledgerFlags) check(bad func(format string, args ...any)) {
-	if f.LedgerBytes < 1<<20 {
-		bad("--ledger-bytes %d is less than 1 MiB; a request_id takes about 1 KB for as long as it is kept", f.LedgerBytes)
+// Validate checks which flags are set for which kind of ledger. The files are checked when they are read.
+func (f *ledgerFlags) Validate() error {
+	var errs []error
+	if f.Bytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("--ledger-bytes is %d, and each request_id takes about 1 KB; set it to at least 1MiB", f.Bytes))
 	}
-	if f.Ledger == ledgerEmbedded || f.Ledger == ledgerMemory {
-		for name, set := range map[string]bool{
-			"replicas": f.LedgerReplicas != 0, "creds": f.LedgerCreds != "", "user": f.LedgerUser != "", "password-file": f.LedgerPasswordFile != "",
-			"ca": f.LedgerCA != "", "cert": f.LedgerCert != "", "key": f.LedgerKey != "",
-		} {
-			if set {
-				bad("--ledger-%s is about NATS servers; give these with --ledger nats://HOST:4222,...", name)
-			}
+	switch f.Where {
+	case ledgerEmbedded:
+		return errors.Join(append(errs, f.validateWithoutNATS())...)
+	case ledgerMemory:
+		if f.Sync {
+			errs = append(errs, errors.New("--ledger-sync applies to an embedded ledger, and --ledger is memory; leave one out"))
 		}
-		if f.LedgerSync && f.Ledger == ledgerMemory {
-			bad("--ledger-sync is about files, and --ledger memory has none")
-		}
-		return
+		return errors.Join(append(errs, f.validateWithoutNATS())...)
 	}
-	servers, err := ledger.ParseServers(f.Ledger)
-	if err != nil {
-		bad("--ledger must be embedded, memory, or NATS servers: %w", err)
-	}
-	if f.LedgerSync {
-		bad("--ledger-sync is about an embedded ledger; set sync_interval: always in the JetStream settings of the NATS servers")
-	}
-	if f.LedgerReplicas < 0 || f.LedgerReplicas > 5 {
-		bad("--ledger-replicas must be 1 to 5")
-	}
-	if (f.LedgerUser == "") != (f.LedgerPasswordFile == "") {
-		bad("--ledger-user and --ledger-password-file belong together")
-	}
-	if f.LedgerUser != "" && f.LedgerCreds != "" {
-		bad("--ledger-user and --ledger-creds are two ways to log in; give one")
-	}
-	if (f.LedgerCert == "") != (f.LedgerKey == "") {
-		bad("--ledger-cert and --ledger-key belong together")
-	}
-	for _, s := range servers {
-		if u, err := url.Parse(s); f.LedgerUser != "" && f.LedgerCA == "" && f.LedgerCert == "" && err == nil && u.Scheme != "tls" && !netrules.IsLoopback(u.Hostname()) {
-			bad("--ledger-user would send its password to %s in the clear; say tls:// instead of nats://", u.Host)
-		}
-	}
+	return errors.Join(append(errs, f.validateNATS())...)
 }
 
-// ledgerConfig is what the flags say of the ledger, with the files that they name.
-func (f *flags) ledgerConfig(log *slog.Logger) (ledger.Config, error) {
-	c := ledger.Config{
-		Sync: f.LedgerSync, Replicas: f.LedgerReplicas, CredsFile: f.LedgerCreds, User: f.LedgerUser,
-		TTL: f.RequestIDTTL, MaxBytes: int64(f.LedgerBytes), Timeout: ledgerTimeout, StartTimeout: ledgerStart, Now: time.Now, Log: log,
+// validateWithoutNATS rejects the flags that apply to NATS servers only.
+func (f *ledgerFlags) validateWithoutNATS() error {
+	var errs []error
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{
+		{"replicas", f.Replicas != 0}, {"creds", f.Creds != ""}, {"user", f.User != ""}, {"password-file", f.PasswordFile != ""},
+		{"ca", f.CA != ""}, {"cert", f.Cert != ""}, {"key", f.Key != ""},
+	} {
+		if flag.set {
+			errs = append(errs, fmt.Errorf("--ledger-%s applies to NATS servers, and --ledger is %s; set --ledger to nats://HOST:4222, or leave the flag out", flag.name, f.Where))
+		}
 	}
+	return errors.Join(errs...)
+}
+
+// validateNATS checks a ledger in NATS and the credentials for it.
+func (f *ledgerFlags) validateNATS() error {
+	var errs []error
+	servers, err := ledger.ParseServers(f.Where)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("--ledger must be embedded, memory, or NATS servers: %w", err))
+	}
+	if f.Sync {
+		errs = append(errs, errors.New("--ledger-sync applies to an embedded ledger; set sync_interval: always in the JetStream settings of the NATS servers"))
+	}
+	if f.Replicas < 0 || f.Replicas > 5 {
+		errs = append(errs, fmt.Errorf("--ledger-replicas is %d; set it to 1 to 5", f.Replicas))
+	}
+	if (f.User == "") != (f.PasswordFile == "") {
+		errs = append(errs, errors.New("--ledger-user and --ledger-password-file belong together; give both or neither"))
+	}
+	if f.User != "" && f.Creds != "" {
+		errs = append(errs, errors.New("--ledger-user and --ledger-creds are two ways to authenticate; give one"))
+	}
+	if (f.Cert == "") != (f.Key == "") {
+		errs = append(errs, errors.New("--ledger-cert and --ledger-key belong together; give both or neither"))
+	}
+	if f.User == "" || f.CA != "" || f.Cert != "" {
+		return errors.Join(errs...)
+	}
+	for _, s := range servers {
+		if u, err := url.Parse(s); err == nil && u.Scheme != "tls" && !netrules.IsLoopback(u.Hostname()) {
+			errs = append(errs, fmt.Errorf("the password of --ledger-user would be sent to %s unencrypted; use tls:// instead of nats://", u.Host))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ledgerConfig returns the ledger's configuration, including the contents of the files that the flags name.
+func (f *flags) ledgerConfig(log *slog.Logger) (ledger.Config, error) {
+	l := &f.Ledger
+	c := ledger.Config{
+		Sync: l.Sync, Replicas: l.Replicas, CredsFile: l.Creds, User: l.User,
+		TTL: f.Behaviour.RequestIDTTL, MaxBytes: int64(l.Bytes), Timeout: ledgerTimeout, StartTimeout: ledgerStart, Now: time.Now, Log: log,
+		Grown: func(heap int64) { limitMemory(f, heap) },
+	}
+	var err error
 	switch {
-	case f.Ledger == ledgerMemory, f.Ledger == ledgerEmbedded && f.Sandbox && f.DataDir == "":
+	case l.Where == ledgerMemory, l.Where == ledgerEmbedded && f.Sandbox.On && l.DataDir == "":
 		return c, nil
-	case f.Ledger == ledgerEmbedded:
-		dir := f.DataDir
+	case l.Where == ledgerEmbedded:
+		dir := l.DataDir
 		if dir == "" {
-			var err error
 			if dir, err = stateDir(); err != nil {
-				return c, fmt.Errorf("%w; say with --data-dir where the ledger's files are to be, or --ledger memory to do without", err)
+				return c, fmt.Errorf("%w; set --data-dir to a directory for the ledger's files, or --ledger memory to store nothing", err)
 			}
 		}
 		c.Dir = filepath.Join(dir, "ledger")
 		return c, nil
 	}
-	var err error
-	if c.Servers, err = ledger.ParseServers(f.Ledger); err != nil {
+	if c.Servers, err = ledger.ParseServers(l.Where); err != nil {
 		return c, err
 	}
-	if f.LedgerPasswordFile != "" {
-		password, err := os.ReadFile(f.LedgerPasswordFile)
+	if l.PasswordFile != "" {
+		password, err := os.ReadFile(l.PasswordFile)
 		if err != nil {
 			return c, fmt.Errorf("--ledger-password-file: %w", err)
 		}
 		c.Password = string(bytes.TrimRight(password, "\r\n"))
 	}
-	if f.LedgerCA == "" && f.LedgerCert == "" {
-		return c, nil // tls:// alone: the system's certificates
+	c.TLS, err = l.tls()
+	return c, err
+}
+
+// tls returns the TLS configuration for the NATS servers. nil means that a tls:// URL is checked against the system's certificates.
+func (f *ledgerFlags) tls() (*tls.Config, error) {
+	if f.CA == "" && f.Cert == "" {
+		return nil, nil
 	}
-	c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.LedgerCA != "" {
-		pem, err := os.ReadFile(f.LedgerCA)
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.CA != "" {
+		pem, err := os.ReadFile(f.CA)
 		if err != nil {
-			return c, fmt.Errorf("--ledger-ca: %w", err)
+			return nil, fmt.Errorf("--ledger-ca: %w", err)
 		}
-		c.TLS.RootCAs = x509.NewCertPool()
-		if !c.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return c, fmt.Errorf("--ledger-ca: %s has no certificate in PEM", f.LedgerCA)
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--ledger-ca: %s has no certificate in PEM", f.CA)
 		}
 	}
-	if f.LedgerCert != "" {
-		cert, err := tls.LoadX509KeyPair(f.LedgerCert, f.LedgerKey)
+	if f.Cert != "" {
+		cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 		if err != nil {
-			return c, fmt.Errorf("--ledger-cert: %w", err)
+			return nil, fmt.Errorf("--ledger-cert: %w", err)
 		}
-		c.TLS.Certificates = []tls.Certificate{cert}
+		c.Certificates = []tls.Certificate{cert}
 	}
 	return c, nil
 }
 
-// stateDir is where a program of this user keeps what must outlive it.
+// stateDir returns the directory for data that a program of this user keeps between runs.
 func stateDir() (string, error) {
 	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" { // from systemd's StateDirectory=
 		return dir, nil
@@ -156,7 +187,7 @@ func stateDir() (string, error) {
 	case "windows", "darwin":
 		dir, err := os.UserConfigDir()
 		if runtime.GOOS == "windows" {
-			dir, err = os.UserCacheDir() // %LocalAppData%: it does not travel from machine to machine
+			dir, err = os.UserCacheDir() // %LocalAppData%, which is not copied to other machines
 		}
 		return filepath.Join(dir, "lpfileshare"), err
 	}
@@ -165,13 +196,13 @@ func stateDir() (string, error) {
 	}
 	home := os.Getenv("HOME")
 	if !filepath.IsAbs(home) {
-		return "", errors.New("the environment names no directory for state")
+		return "", errors.New("the environment names no state directory")
 	}
 	return filepath.Join(home, ".local", "state", "lpfileshare"), nil
 }
 
-// whereLedger tells people where the records are.
-func whereLedger(c ledger.Config) string {
+// ledgerPlace says where the records are, for the log.
+func ledgerPlace(c ledger.Config) string {
 	switch {
 	case len(c.Servers) > 0:
 		return strings.Join(c.Servers, ",")

@@ -73,14 +73,14 @@ func TestFlags_RejectLedgerSettings(t *testing.T) {
 	for args, want := range map[string]string{
 		"--ledger=etcd://a":                                               "nats://HOST:4222",
 		"--ledger=nats://somebody:Hunter2@a":                              "--ledger-creds",
-		"--ledger-creds=f":                                                "--ledger nats://",
-		"--ledger-bytes=1000":                                             "1 MiB",
+		"--ledger-creds=f":                                                "--ledger to nats://",
+		"--ledger-bytes=1000":                                             "at least 1MiB",
 		"--ledger=nats://a --ledger-sync":                                 "sync_interval",
-		"--ledger=memory --ledger-sync":                                   "has none",
-		"--ledger=nats://a --ledger-replicas=6":                           "1 to 5",
+		"--ledger=memory --ledger-sync":                                   "--ledger is memory",
+		"--ledger=nats://a --ledger-replicas=6":                           "is 6; set it to 1 to 5",
 		"--ledger=nats://a --ledger-user=x":                               "belong together",
 		"--ledger=nats://a --ledger-cert=x":                               "belong together",
-		"--ledger=nats://a --ledger-user=x --ledger-password-file=f":      "in the clear",
+		"--ledger=nats://a --ledger-user=x --ledger-password-file=f":      "unencrypted",
 		"--ledger=tls://a,nats://b --ledger-user=x --ledger-creds=f":      "give one",
 		"--ledger=tls://a --ledger-user=x --ledger-password-file=/no/one": "--ledger-password-file",
 		"--ledger=nats://a --ledger-ca=/no/one":                           "--ledger-ca",
@@ -89,7 +89,7 @@ func TestFlags_RejectLedgerSettings(t *testing.T) {
 		var logs bytes.Buffer
 		code := run(t.Context(), append([]string{"--listen=127.0.0.1:0", "--sandbox"}, strings.Fields(args)...), &logs, &logs)
 		if code == 0 || !strings.Contains(logs.String(), want) || strings.Contains(logs.String(), "Hunter2") {
-			t.Errorf("%s: code %d, %s; want something about %s", args, code, logs.String(), want)
+			t.Errorf("%s: code %d, %s; want %q in the error", args, code, logs.String(), want)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 // Command lpfileshare-server serves lpfileshare.v1: files in LivePerson conversations, over gRPC.
 //
-// It is wiring only: flags.go says how it can be set, build.go puts the parts together, run.go runs and stops them.
+// It is wiring only: flags.go has the settings, build.go constructs the parts, run.go runs and stops them.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	// net/http prints through the standard logger what a peer sent out of turn, and that could hold anything.
+	// net/http prints unexpected data from a peer through the standard logger, and that data can contain secrets.
 	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

@@ -10,8 +10,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// messenger is the way into LivePerson that an account's callers take. It lets lpws and connector be a service.Messenger: Go wants the
-// interfaces' own types in the results, which they must not know.
+// messenger selects the LivePerson API for an account's callers. It adapts lpws and connector to service.Messenger: their methods
+// return types of their own, because they must not import package service.
 type messenger struct {
 	pool      *lpws.Pool
 	connector *connector.Messenger
@@ -26,7 +26,7 @@ func (m messenger) Session(ctx context.Context, c share.Credential) (service.Ses
 	case !ok:
 		return nil, share.Errorf(share.NotAllowed, "this server does not serve account "+c.Account, nil)
 	case account.Messenger == accounts.Connector && c.Scheme == share.ConsumerToken:
-		return nil, share.Errorf(share.NotAllowed, "account "+c.Account+" uses the Connector API, which knows consumers by the brand's own ids; call with "+
+		return nil, share.Errorf(share.NotAllowed, "account "+c.Account+" uses the Connector API, which identifies consumers by the brand's own ids; call with "+
 			"lp-external-consumer-id", nil)
 	case account.Messenger == accounts.Connector && c.Scheme == share.ExternalConsumerID:
 		s, err := m.connector.Session(ctx, c)
@@ -35,8 +35,8 @@ func (m messenger) Session(ctx context.Context, c share.Credential) (service.Ses
 		}
 		return connectorSession{s}, nil
 	case c.Scheme == share.ExternalConsumerID && account.Issuer == nil:
-		return nil, share.Errorf(share.IdentityNotConfigured, "this server holds no credentials for account "+c.Account+
-			"; call with lp-consumer-token, or the operator gives the account an identity in the accounts file", nil)
+		return nil, share.Errorf(share.IdentityNotConfigured, "this server has no credentials for account "+c.Account+
+			"; call with lp-consumer-token, or have the operator add identity to the account in the accounts file", nil)
 	}
 	s, err := m.pool.Session(ctx, c)
 	if err != nil {
@@ -54,6 +54,7 @@ func (s connectorSession) WatchFiles(ctx context.Context, conversation string, a
 	}
 	return w, nil
 }
+
 func (m messenger) End(c share.Credential) { m.pool.End(c) }
 
 type session struct{ *lpws.Session }

@@ -62,8 +62,8 @@ func (w *world) hangUp(mark string) {
 }
 
 const (
-	readAgain = "the accounts file was read again"
-	notUsable = "the accounts file cannot be used"
+	readAgain = "accounts file reloaded"
+	notUsable = "accounts file is invalid"
 )
 
 // A load is callers who upload and download for as long as it runs, and never repeat a call themselves.

@@ -34,16 +34,16 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
 
-// run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for wrong flags.
+// run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f, code, done := parse(args, stdout, stderr)
 	if done {
 		return code
 	}
-	if f.CheckAccounts {
+	if f.LivePerson.CheckAccounts {
 		return checkAccounts(f, stdout, stderr)
 	}
-	log := newLogger(f, stderr)
+	log := newLogger(&f.Log, stderr)
 	if err := serve(ctx, f, log); err != nil {
 		fmt.Fprintf(stderr, "lpfileshare-server: %v\n", err)
 		return 1
@@ -52,44 +52,45 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func serve(ctx context.Context, f *flags, log *slog.Logger) error {
-	boundMemory(f, 0)
+	limitMemory(f, 0)
 	hangups := make(chan os.Signal, 1)
-	if f.Accounts != "" || f.TLSCert != "" || f.WebhookCert != "" { // otherwise SIGHUP ends the server, as when its terminal is closed
+	if f.LivePerson.Accounts != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" { // otherwise SIGHUP keeps its default and ends the server when its terminal is closed
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.Listen)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.Server.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
-	secure, err := newServerTLS(&f.tlsFlags)
+	secure, err := newServerTLS(&f.Server.TLS)
 	if err != nil {
 		return err
 	}
-	listener = netutil.LimitListener(listener, f.MaxConnections)
-	h, err := build(ctx, f, log)
+	listener = netutil.LimitListener(listener, f.Limits.MaxConnections)
+	p, err := build(ctx, f, log)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	if f.DebugListen != "" {
-		debug, err := startDebug(f.DebugListen, h.connector, log)
+	defer p.close()
+	debugAddress := ""
+	if f.Log.DebugListen != "" {
+		debug, err := startDebug(f.Log.DebugListen, p.connector, log)
 		if err != nil {
 			return err
 		}
 		defer debug.close()
-		h.debug = debug.listener.Addr().String()
+		debugAddress = debug.listener.Addr().String()
 	}
 
-	draining, watchersGo := context.WithCancel(context.Background())
-	defer watchersGo()
-	messages := recvlimit.New(int64(f.ReceiveMemory), log)
+	draining, endWatches := context.WithCancel(context.Background())
+	defer endWatches()
+	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
 	server := newGRPCServer(f, messages.Credentials(secure.credentials()), log, draining)
-	h.service.Register(server)
+	p.service.Register(server)
 	serving := health.NewServer()
 	serving.SetServingStatus(lpfilesharev1.FileSharingService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	h.ledger.Watch(func(usable bool) {
+	p.ledger.Watch(func(usable bool) {
 		status := healthpb.HealthCheckResponse_SERVING
 		if !usable {
 			status = healthpb.HealthCheckResponse_NOT_SERVING
@@ -100,74 +101,77 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	reflection.Register(server)
 
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }() // ends with server.Stop, which drain and the return below see to
-	logReady(f, h, listener, log)
+	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
+	logReady(f, p, listener.Addr(), debugAddress, log)
 	for running := true; running; {
 		select {
 		case err := <-ended:
 			return fmt.Errorf("serving gRPC: %w", err)
 		case <-hangups:
-			if f.Accounts != "" {
-				reloadAccounts(f, h.accounts, log)
+			if f.LivePerson.Accounts != "" {
+				reloadAccounts(f, p.accounts, log)
 			}
 			if secure != nil {
 				secure.reload(log)
 			}
-			if f.WebhookCert != "" {
-				h.webhooks.reload(log)
+			if f.Connector.WebhookCert != "" {
+				p.webhooks.reload(log)
 			}
 		case <-ctx.Done():
 			running = false
 		}
 	}
-	drain(f, h, server, serving, watchersGo, log)
+	drain(f, p.service, server, serving, endWatches, log)
 	<-ended
 	return nil
 }
 
-// logReady writes the one line that says what is bound where, whatever the level: whoever started the server waits for it. Port 0 in the flags is the real one here.
-func logReady(f *flags, h *house, listener net.Listener, log *slog.Logger) {
-	attrs := []slog.Attr{slog.String("grpc", listener.Addr().String()), slog.String("tls", f.tlsKind())}
-	if h.debug != "" {
-		attrs = append(attrs, slog.String("debug", h.debug))
+// logReady logs the addresses of the server, with the real port in place of port 0. It logs at any level, because programs that start
+// the server wait for this line.
+func logReady(f *flags, p *parts, grpcAddress net.Addr, debugAddress string, log *slog.Logger) {
+	attrs := []slog.Attr{slog.String("grpc", grpcAddress.String()), slog.String("tls", f.Server.TLS.kind())}
+	if debugAddress != "" {
+		attrs = append(attrs, slog.String("debug", debugAddress))
 	}
-	if h.webhooks != nil {
-		attrs = append(attrs, slog.String("webhooks", h.webhooks.listener.Addr().String()))
+	if p.webhooks != nil {
+		attrs = append(attrs, slog.String("webhooks", p.webhooks.listener.Addr().String()))
 	}
-	if h.sandbox != nil {
-		attrs = append(attrs, slog.String("sandbox", h.sandbox.URL()))
-		if h.sandbox.TLSURL() != "" {
-			attrs = append(attrs, slog.String("sandbox_tls", h.sandbox.TLSURL()))
+	if p.sandbox != nil {
+		attrs = append(attrs, slog.String("sandbox", p.sandbox.URL()))
+		if p.sandbox.TLSURL() != "" {
+			attrs = append(attrs, slog.String("sandbox_tls", p.sandbox.TLSURL()))
 		}
-		attrs = append(attrs, slog.String("sandbox_account", sandboxAccount), slog.String("sandbox_user", f.SandboxUser), slog.String("sandbox_password", f.SandboxPassword),
+		attrs = append(attrs, slog.String("sandbox_account", sandboxAccount), slog.String("sandbox_user", f.Sandbox.User), slog.String("sandbox_password", f.Sandbox.Password),
 			slog.String("sandbox_app", sandbox.DefaultAppID), slog.String("sandbox_app_secret", sandbox.DefaultAppSecret))
 	}
-	attrs = append(attrs, slog.String("ledger", h.kept))
-	log.LogAttrs(context.Background(), max(slog.LevelInfo, f.LogLevel), "ready", attrs...)
+	attrs = append(attrs, slog.String("ledger", p.ledgerPlace))
+	log.LogAttrs(context.Background(), max(slog.LevelInfo, f.Log.Level), "ready", attrs...)
 }
 
-// drain lets running calls end, within bounds. First the health service says that this server goes, and what is new is refused
-// with SERVER_DRAINING, over new connections too; then connections are told to go, and no more are taken; then what still runs is
-// told to end; then it is cut.
-func drain(f *flags, h *house, server *grpc.Server, serving *health.Server, watchersGo func(), log *slog.Logger) {
-	log.Info("draining", "for_at_most", f.DrainTime.String())
+// drain shuts down in four steps:
+//  1. The health service reports that this server is not serving, and new calls are rejected with SERVER_DRAINING.
+//  2. After DrainNotice the server closes its listener, and clients receive GOAWAY.
+//  3. After DrainTime the service ends the calls that still run.
+//  4. What is being published may take as long as LivePerson may; then the connections are closed.
+func drain(f *flags, svc *service.Server, server *grpc.Server, serving *health.Server, endWatches func(), log *slog.Logger) {
+	b := &f.Behaviour
+	log.Info("draining", "for_at_most", b.DrainTime.String())
 	serving.Shutdown()
-	watchersGo()
-	h.service.Drain()
-	notice := min(f.DrainNotice, f.DrainTime)
+	endWatches()
+	svc.Drain()
+	notice := min(b.DrainNotice, b.DrainTime)
 	time.Sleep(notice)
 	graceful := make(chan struct{})
 	go func() {
-		server.GracefulStop() // ends when all calls have, or with Stop below
+		server.GracefulStop() // ends when all calls have ended, or with Stop below
 		close(graceful)
 	}()
 	for _, step := range []struct {
 		wait time.Duration
 		then func()
 	}{
-		{f.DrainTime - notice, h.service.Stop},
-		// What is being published goes on for as long as LivePerson may take.
-		{f.LPTimeout + time.Second, server.Stop},
+		{b.DrainTime - notice, svc.Stop},
+		{f.LivePerson.Timeout + time.Second, server.Stop},
 	} {
 		timer := time.NewTimer(step.wait)
 		select {
@@ -180,13 +184,13 @@ func drain(f *flags, h *house, server *grpc.Server, serving *health.Server, watc
 		}
 	}
 	<-graceful
-	log.Warn("stopped, and calls were cut off")
+	log.Warn("stopped before all calls had ended")
 }
 
 func newGRPCServer(f *flags, creds credentials.TransportCredentials, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	opts := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(callLevel)}
-	ours := selector.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool { // probes come every few seconds
+	ours := selector.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool { // health probes arrive every few seconds
 		return strings.HasPrefix(c.Service, "lpfileshare.v1.")
 	})
 	return grpc.NewServer(
@@ -195,21 +199,21 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, log *slog.L
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20*time.Second),
 		grpc.MaxHeaderListSize(16<<10),
-		grpc.InTapHandle(service.RequestTimeout(f.UploadIdleTimeout)),
+		grpc.InTapHandle(service.RequestTimeout(f.Limits.UploadIdleTimeout)),
 		grpc.WaitForHandlers(true),
-		// Both set, and generously: bounded memory for each stream, and as cheap as windows that grow (docs/adr/0005).
+		// Fixed large windows limit the memory of each stream and are as fast as windows that grow (docs/adr/0005).
 		grpc.InitialWindowSize(1<<20),
 		grpc.InitialConnWindowSize(4<<20),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: 5 * time.Minute,
-			MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: f.UploadTimeout + time.Minute,
+			MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: f.Limits.UploadTimeout + time.Minute,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: service.MinPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
 			recovery.UnaryServerInterceptor(recovered),
 			service.UnaryRequestReceived,
 			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(callLogger(log), opts...), ours),
-			service.UnaryErrors(log, 3*f.LPTimeout),
+			service.UnaryErrors(log, 3*f.LivePerson.Timeout),
 		),
 		grpc.ChainStreamInterceptor(
 			recovery.StreamServerInterceptor(recovered),
@@ -221,14 +225,14 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, log *slog.L
 	)
 }
 
-// callLogger lets the middleware log with slog; the levels have the same numbers. It logs calls, never messages.
+// callLogger adapts slog to the middleware, whose levels have the same numbers. Calls are logged, their messages are not.
 func callLogger(log *slog.Logger) logging.Logger {
 	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
 		log.Log(ctx, slog.Level(level), msg, fields...)
 	})
 }
 
-// callLevel says how loud the end of a call is: a caller's mistake is no trouble of ours.
+// callLevel returns the level at which the end of a call is logged. Mistakes of callers are not errors of the server.
 func callLevel(code codes.Code) logging.Level {
 	switch code {
 	case codes.Internal, codes.DataLoss, codes.Unknown:
@@ -239,10 +243,10 @@ func callLevel(code codes.Code) logging.Level {
 	return logging.LevelInfo
 }
 
-// endHealthWatches ends the watches of the health service when the server drains, once they have been told: they would hold the
-// drain up to its end.
+// endHealthWatches ends the watches of the health service when the server drains, after they have sent the new status. Otherwise they
+// would keep the drain from ending before DrainTime.
 func endHealthWatches(draining context.Context) grpc.StreamServerInterceptor {
-	const telling = 100 * time.Millisecond
+	const sendStatus = 100 * time.Millisecond
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if info.FullMethod != healthpb.Health_Watch_FullMethodName {
 			return handler(srv, stream)
@@ -250,7 +254,7 @@ func endHealthWatches(draining context.Context) grpc.StreamServerInterceptor {
 		ctx, cancel := context.WithCancel(stream.Context())
 		defer cancel()
 		stop := context.AfterFunc(draining, func() {
-			timer := time.NewTimer(telling)
+			timer := time.NewTimer(sendStatus)
 			defer timer.Stop()
 			select {
 			case <-timer.C:
@@ -263,17 +267,17 @@ func endHealthWatches(draining context.Context) grpc.StreamServerInterceptor {
 		wrapped.WrappedContext = ctx
 		err := handler(srv, wrapped)
 		if draining.Err() != nil && stream.Context().Err() == nil {
-			return status.Error(codes.Unavailable, "the server is going down")
+			return status.Error(codes.Unavailable, "the server is shutting down")
 		}
 		return err
 	}
 }
 
-// boundMemory makes the garbage collector keep the process near what it may hold: by the flags files, messages that are arriving,
-// sessions and the rest, and what the ledger has now. The sandbox keeps files of its own, so there it is left alone.
-func boundMemory(f *flags, ledger int64) {
+// limitMemory sets the memory limit of the garbage collector: the budgets of the flags, the sessions, the ledger's current memory and
+// a fixed amount for the rest. With --sandbox there is no limit, because the sandbox keeps its files in memory.
+func limitMemory(f *flags, ledger int64) {
 	const rest, session = 48 << 20, 16 << 10
-	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox {
-		debug.SetMemoryLimit(int64(f.MemoryBudget+f.PreviewMemory+f.ReceiveMemory) + rest + int64(f.MaxSessions)*session + ledger)
+	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox.On {
+		debug.SetMemoryLimit(int64(f.Limits.MemoryBudget+f.Limits.PreviewMemory+f.Limits.ReceiveMemory) + rest + int64(f.LivePerson.MaxSessions)*session + ledger)
 	}
 }

@@ -15,85 +15,85 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// tlsFlags say how gRPC is served by TLS.
+// tlsFlags are the files for serving gRPC with TLS.
 type tlsFlags struct {
-	TLSCert     string `group:"TLS:" name:"tls-cert" placeholder:"FILE" help:"Serve by TLS with the certificate in this PEM file, the chain behind it. SIGHUP reads all three files again."`
-	TLSKey      string `group:"TLS:" name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert, in PEM."`
-	TLSClientCA string `group:"TLS:" name:"tls-client-ca" placeholder:"FILE" help:"Demand of every caller a certificate that one of the authorities in this PEM file has signed. Its name is then who calls: the first URI (SPIFFE), else the first DNS name, else the common name."`
+	Cert     string `name:"tls-cert" placeholder:"FILE" help:"PEM file of the certificate to serve with, followed by its chain. SIGHUP reloads all three files. Default: none, no TLS."`
+	Key      string `name:"tls-key" placeholder:"FILE" help:"PEM file of the key of --tls-cert."`
+	ClientCA string `name:"tls-client-ca" placeholder:"FILE" help:"PEM file of the authorities that sign client certificates, which are then required. The caller's name is the certificate's first URI (SPIFFE), else its first DNS name, else its common name. Default: none."`
 }
 
-func (f *tlsFlags) check(plaintext bool, bad func(format string, args ...any)) {
-	if (f.TLSCert == "") != (f.TLSKey == "") {
-		bad("--tls-cert and --tls-key go together; give both, or neither")
+// Validate checks which of the flags are set. The files are checked when they are read.
+func (f *tlsFlags) Validate() error {
+	var errs []error
+	if (f.Cert == "") != (f.Key == "") {
+		errs = append(errs, errors.New("--tls-cert and --tls-key belong together; give both or neither"))
 	}
-	if f.TLSCert != "" && plaintext {
-		bad("--allow-plaintext and --tls-cert exclude each other; with TLS there is no plaintext")
+	if f.ClientCA != "" && f.Cert == "" {
+		errs = append(errs, errors.New("--tls-client-ca requires TLS; add --tls-cert and --tls-key"))
 	}
-	if f.TLSClientCA != "" && f.TLSCert == "" {
-		bad("--tls-client-ca wants TLS; give --tls-cert and --tls-key too")
-	}
+	return errors.Join(errs...)
 }
 
-// tlsKind says in a word how callers connect.
-func (f *tlsFlags) tlsKind() string {
+// kind names the authentication of connections, for the log.
+func (f *tlsFlags) kind() string {
 	switch {
-	case f.TLSCert == "":
+	case f.Cert == "":
 		return "off"
-	case f.TLSClientCA == "":
+	case f.ClientCA == "":
 		return "server"
 	}
 	return "mutual"
 }
 
-// serverTLS is what gRPC is served by. Handshakes that begin after a load see what it brought; connections that are open stay.
+// serverTLS has the TLS configuration for gRPC. A load affects later handshakes; open connections stay open.
 type serverTLS struct {
 	flags *tlsFlags
 	now   atomic.Pointer[tls.Config]
 }
 
-// newServerTLS loads the files; nil if there are none.
+// newServerTLS loads the files. It returns nil without --tls-cert.
 func newServerTLS(f *tlsFlags) (*serverTLS, error) {
-	if f.TLSCert == "" {
+	if f.Cert == "" {
 		return nil, nil
 	}
 	s := &serverTLS{flags: f}
 	return s, s.load()
 }
 
-// load reads the files. On an error what was read before holds.
+// load reads the files. If it fails, the previous configuration stays in use.
 func (s *serverTLS) load() error {
-	pair, err := tls.LoadX509KeyPair(s.flags.TLSCert, s.flags.TLSKey)
+	pair, err := tls.LoadX509KeyPair(s.flags.Cert, s.flags.Key)
 	if err != nil {
-		return fmt.Errorf("--tls-cert %s and --tls-key %s cannot be used: %w", s.flags.TLSCert, s.flags.TLSKey, err)
+		return fmt.Errorf("--tls-cert %s and --tls-key %s: %w", s.flags.Cert, s.flags.Key, err)
 	}
 	config := &tls.Config{
 		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
-		SessionTicketsDisabled: true, // a resumed session would not be held against authorities that were changed since
+		SessionTicketsDisabled: true, // a resumed session would not be checked against authorities that have changed since
 	}
-	if s.flags.TLSClientCA != "" {
-		pem, err := os.ReadFile(s.flags.TLSClientCA)
+	if s.flags.ClientCA != "" {
+		pem, err := os.ReadFile(s.flags.ClientCA)
 		if err != nil {
 			return fmt.Errorf("--tls-client-ca: %w", err)
 		}
 		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
 		if !config.ClientCAs.AppendCertsFromPEM(pem) {
-			return errors.New("--tls-client-ca: " + s.flags.TLSClientCA + " has no certificate in PEM")
+			return errors.New("--tls-client-ca: " + s.flags.ClientCA + " has no certificate in PEM")
 		}
 	}
 	s.now.Store(config)
 	return nil
 }
 
-// reload is load with a line in the log, whatever comes of it.
+// reload calls load and logs the result.
 func (s *serverTLS) reload(log *slog.Logger) {
 	if err := s.load(); err != nil {
-		log.Error("the TLS files cannot be used, and what held before still does; mend them and send SIGHUP again", "error", err)
+		log.Error("TLS files are invalid, the previous ones stay in use; correct them and send SIGHUP again", "error", err)
 		return
 	}
-	log.Info("the TLS files were read again")
+	log.Info("TLS files reloaded")
 }
 
-// credentials returns what gRPC is served with: TLS, or nothing if there are no files.
+// credentials returns the credentials of the gRPC server: plaintext if s is nil.
 func (s *serverTLS) credentials() credentials.TransportCredentials {
 	if s == nil {
 		return insecure.NewCredentials()
@@ -104,9 +104,9 @@ func (s *serverTLS) credentials() credentials.TransportCredentials {
 	})
 }
 
-// certificateName is who a client certificate says its holder is; "" if it does not say.
+// certificateName returns the name in a client certificate; "" if it has none.
 func certificateName(c *x509.Certificate) string {
-	// A workload's SPIFFE id goes before other URIs.
+	// A workload's SPIFFE id has priority over other URIs.
 	spiffe := slices.IndexFunc(c.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" })
 	switch {
 	case spiffe >= 0:

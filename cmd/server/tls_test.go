@@ -223,7 +223,7 @@ func TestTLS_ReloadsFiles(t *testing.T) {
 	alive()
 	before := serial()
 	ours.server("server")
-	w.hangUp("the TLS files were read again")
+	w.hangUp("TLS files reloaded")
 	after := serial()
 	if after == before {
 		t.Error("the certificate of before is still shown")
@@ -233,11 +233,11 @@ func TestTLS_ReloadsFiles(t *testing.T) {
 	if err := os.WriteFile(ours.file("server.key"), []byte("no key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.hangUp("the TLS files cannot be used")
+	w.hangUp("TLS files are invalid")
 	if serial() != after {
 		t.Error("a file that cannot be used had an effect")
 	}
-	lineWith(t, w, "the TLS files cannot be used", 1)
+	lineWith(t, w, "TLS files are invalid", 1)
 	alive()
 
 	// Another authority for the callers.
@@ -249,7 +249,7 @@ func TestTLS_ReloadsFiles(t *testing.T) {
 	if err := os.WriteFile(ours.ca(), pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.hangUp("the TLS files were read again")
+	w.hangUp("TLS files reloaded")
 	c := theirs.config("billing")
 	c.RootCAs = ours.config("").RootCAs
 	if err := w.dialTLS(c).Connect(t.Context()); err != nil {

@@ -2,7 +2,7 @@ package main
 
 import "runtime/debug"
 
-// version is the module's, as Go stamps it into the binary; "devel" for a build without one.
+// version returns the version of the module that Go recorded in the binary; "devel" if it recorded none.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {

@@ -16,68 +16,70 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
-// connectorFlags say how the accounts that use the Connector API are told of; docs/connector.md has the rest.
+// connectorFlags are the settings for accounts that use the Connector API; docs/connector.md describes it.
 type connectorFlags struct {
-	WebhookListen    string        `group:"Connector API:" placeholder:"ADDR" help:"Take LivePerson's webhooks here: POST /webhooks. By TLS with --webhook-cert; else on loopback, or behind something that adds TLS (--webhook-plaintext)."`
-	WebhookCert      string        `group:"Connector API:" name:"webhook-cert" placeholder:"FILE" help:"Certificate for --webhook-listen, in PEM, the chain behind it. SIGHUP reads it again."`
-	WebhookKey       string        `group:"Connector API:" name:"webhook-key" placeholder:"FILE" help:"The key of --webhook-cert, in PEM."`
-	WebhookPlaintext bool          `group:"Connector API:" help:"Take webhooks without TLS on an address that is not loopback: only behind something that adds it."`
-	EventGap         time.Duration `group:"Connector API:" default:"10s" help:"How long a watch waits for an event that is missing between others, before it goes on without."`
-	EventTTL         time.Duration `group:"Connector API:" name:"event-ttl" default:"720h" help:"How long events, and conversations of which nothing is heard, are kept in the ledger's NATS."`
-	EventBytes       byteSize      `group:"Connector API:" default:"256MiB" placeholder:"SIZE" help:"Room for them (${default}); when it is full the oldest go."`
+	WebhookListen    string        `placeholder:"ADDR" help:"Address to receive LivePerson's webhooks on, as POST /webhooks: with --webhook-cert, on loopback, or behind a proxy that adds TLS (--webhook-plaintext). Default: none."`
+	WebhookCert      string        `name:"webhook-cert" placeholder:"FILE" help:"PEM file of the certificate for --webhook-listen, followed by its chain. SIGHUP reloads it. Default: none, no TLS."`
+	WebhookKey       string        `name:"webhook-key" placeholder:"FILE" help:"PEM file of the key of --webhook-cert."`
+	WebhookPlaintext bool          `help:"Receive webhooks without TLS on an address that is not loopback. Requires a proxy in front that adds TLS."`
+	EventGap         time.Duration `default:"10s" help:"Maximum time that a watch waits for a missing event before it continues without it (${default})."`
+	EventTTL         time.Duration `name:"event-ttl" default:"720h" help:"How long events, and conversations without events, are kept in the ledger (${default})."`
+	EventBytes       byteSize      `default:"256MiB" placeholder:"SIZE" help:"Maximum size of all stored events; beyond it the oldest are deleted (${default})."`
 }
 
-func (f *flags) checkConnector(bad func(format string, args ...any)) {
+// Validate checks the address, the TLS flags and the limits. The files are checked when they are read.
+func (f *connectorFlags) Validate() error {
+	errs := []error{positive("event-gap", f.EventGap), positive("event-ttl", f.EventTTL)}
 	if (f.WebhookCert == "") != (f.WebhookKey == "") {
-		bad("--webhook-cert and --webhook-key go together; give both, or neither")
+		errs = append(errs, errors.New("--webhook-cert and --webhook-key belong together; give both or neither"))
 	}
 	if f.WebhookListen == "" {
 		if f.WebhookCert != "" {
-			bad("--webhook-cert is for --webhook-listen; say where webhooks are to be taken")
+			errs = append(errs, errors.New("--webhook-cert is set, but no webhooks are received; add --webhook-listen"))
 		}
 	} else if host, _, err := net.SplitHostPort(f.WebhookListen); err != nil {
-		bad("--webhook-listen %q is no address; give HOST:PORT", f.WebhookListen)
+		errs = append(errs, fmt.Errorf("--webhook-listen %q is not an address; give HOST:PORT, for example 0.0.0.0:8443", f.WebhookListen))
 	} else if !netrules.IsLoopback(host) && f.WebhookCert == "" && !f.WebhookPlaintext {
-		bad("--webhook-listen %s is not loopback, and LivePerson delivers by TLS alone; give --webhook-cert and --webhook-key, or say --webhook-plaintext if "+
-			"something in front adds TLS", f.WebhookListen)
-	}
-	if f.EventGap <= 0 || f.EventTTL <= 0 {
-		bad("--event-gap and --event-ttl must be more than 0")
+		errs = append(errs, fmt.Errorf("--webhook-listen %s is not loopback, and LivePerson delivers with TLS only; set --webhook-cert and --webhook-key, or "+
+			"--webhook-plaintext if a proxy in front adds TLS", f.WebhookListen))
 	}
 	if f.EventBytes < 4<<20 {
-		bad("--event-bytes %d is less than 4 MiB; an event has up to 50 KB", f.EventBytes)
+		errs = append(errs, fmt.Errorf("--event-bytes is %d, and an event has up to 50 KB; set it to at least 4MiB", f.EventBytes))
 	}
+	return errors.Join(errs...)
 }
 
-// A webhookServer takes LivePerson's deliveries.
+// A webhookServer receives LivePerson's webhooks.
 type webhookServer struct {
-	flags    *connectorFlags
-	cert     atomic.Pointer[tls.Certificate]
-	listener net.Listener
-	http     *http.Server
-	ended    chan struct{}
+	flags          *connectorFlags
+	maxConnections int
+	cert           atomic.Pointer[tls.Certificate]
+	listener       net.Listener
+	http           *http.Server
+	ended          chan struct{}
 }
 
-// newWebhookServer listens; serve answers. nil without --webhook-listen.
-func newWebhookServer(f *flags) (*webhookServer, error) {
+// newWebhookServer loads the certificate; it returns nil without --webhook-listen. start limits the connections to maxConnections.
+func newWebhookServer(f *connectorFlags, maxConnections int) (*webhookServer, error) {
 	if f.WebhookListen == "" {
 		return nil, nil
 	}
-	s := &webhookServer{flags: &f.connectorFlags}
+	s := &webhookServer{flags: f, maxConnections: maxConnections, ended: make(chan struct{})}
 	if f.WebhookCert != "" {
 		if err := s.loadCert(); err != nil {
 			return nil, err
 		}
 	}
-	listener, err := net.Listen("tcp", f.WebhookListen)
-	if err != nil {
-		return nil, fmt.Errorf("--webhook-listen: %w", err)
-	}
-	s.listener = netutil.LimitListener(listener, f.MaxConnections)
 	return s, nil
 }
 
-func (s *webhookServer) serve(handler http.Handler, log *slog.Logger) {
+// start listens, and serves with handler until close.
+func (s *webhookServer) start(handler http.Handler, log *slog.Logger) error {
+	listener, err := net.Listen("tcp", s.flags.WebhookListen)
+	if err != nil {
+		return fmt.Errorf("--webhook-listen: %w", err)
+	}
+	s.listener = netutil.LimitListener(listener, s.maxConnections)
 	s.http = &http.Server{
 		Handler: handler, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
@@ -90,13 +92,13 @@ func (s *webhookServer) serve(handler http.Handler, log *slog.Logger) {
 		}
 		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
-	s.ended = make(chan struct{})
 	go func() {
 		defer close(s.ended)
 		if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the webhook server ended", "error", err)
+			log.Error("webhook server failed", "error", err)
 		}
 	}()
+	return nil
 }
 
 func (s *webhookServer) loadCert() error {
@@ -108,19 +110,15 @@ func (s *webhookServer) loadCert() error {
 	return nil
 }
 
-// reload reads the certificate again; one that cannot be used changes nothing.
+// reload loads the certificate again. If that fails, the previous one stays in use.
 func (s *webhookServer) reload(log *slog.Logger) {
 	if err := s.loadCert(); err != nil {
-		log.Error("the webhooks' certificate cannot be used, and the one from before still is", "error", err)
+		log.Error("webhook certificate is invalid, the previous one stays in use; correct it and send SIGHUP again", "error", err)
 	}
 }
 
-// close lets the deliveries that run end, each of which has its own bound. What comes later LivePerson delivers elsewhere, or again.
+// close ends a started server. It waits up to 5 s for running deliveries. LivePerson delivers later events to another server, or again.
 func (s *webhookServer) close() {
-	if s.http == nil { // it never came to serving
-		s.listener.Close()
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {

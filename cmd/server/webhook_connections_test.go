@@ -13,13 +13,13 @@ import (
 
 // Callers of the webhook listener are unknown until a delivery is complete, so it has the same limit as gRPC.
 func TestConnections_ForWebhooksAreLimited(t *testing.T) {
-	f := &flags{MaxConnections: 1}
-	f.WebhookListen = "127.0.0.1:0"
-	s, err := newWebhookServer(f)
+	s, err := newWebhookServer(&connectorFlags{WebhookListen: "127.0.0.1:0"}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.serve(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	if err := s.start(http.NotFoundHandler(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(s.close)
 	ask := func() net.Conn {
 		conn, err := net.Dial("tcp", s.listener.Addr().String())

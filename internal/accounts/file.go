@@ -123,7 +123,7 @@ func (r *reader) set(body ast.Node) *Set {
 		known["identity"], known["app"] = own, own
 		r.mapping(defaults, "defaults", known)
 	}
-	s := &Set{Named: map[string]Account{}}
+	s := &Set{Named: map[string]Account{}, Flags: r.rules.Flags}
 	if allowOthers {
 		at := body
 		if defaults != nil {

@@ -12,6 +12,8 @@ type Set struct {
 	Named map[string]Account
 	// Others has the settings of every other account, without its ID; nil means that the server handles no others.
 	Others *Account
+	// Flags has the settings for accounts that the server does not handle: see Registry.Settings.
+	Flags Account
 }
 
 // NewRegistry returns a Registry with a Set.
@@ -39,4 +41,13 @@ func (r *Registry) Account(id string) (Account, bool) {
 	a := *s.Others
 	a.ID = id
 	return a, true
+}
+
+// Settings returns the settings of an account. If the server does not handle it, they are those of the flags: calls that were
+// running when a reload removed the account still need some, and new calls are rejected when they ask for a session.
+func (r *Registry) Settings(id string) Account {
+	if a, ok := r.Account(id); ok {
+		return a
+	}
+	return r.Set().Flags
 }
