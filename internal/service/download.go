@@ -5,10 +5,8 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"hash/crc32"
-	"log/slog"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -59,7 +57,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 		File:         found.file,
 		ContentRange: &lpfilesharev1.ContentRange{StartBytes: object.Start, EndBytes: object.End, TotalBytes: object.Stored.Size},
 	}
-	if err := s.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Header{Header: header}}); err != nil {
+	if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Header{Header: header}}); err != nil {
 		return err
 	}
 	sums, err := s.sendChunks(ctx, req, stream, object, s.Settings(ref.account).CheckETag)
@@ -67,10 +65,12 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 		return err
 	}
 	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sums)}
-	if err := s.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Trailer{Trailer: trailer}}); err != nil {
+	if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Trailer{Trailer: trailer}}); err != nil {
 		return err
 	}
-	s.reportAccessed(ctx, ref.account, session, found)
+	if found.event != nil {
+		s.receipts.accessed(ctx, ref.account, session, *found.event)
+	}
 	return nil
 }
 
@@ -91,7 +91,7 @@ func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequ
 		}
 		_, _ = sums.Write(buf)
 		chunk := &lpfilesharev1.DataChunk{Offset: at, Data: buf, Crc32C: new(crc32.Checksum(buf, castagnoli))}
-		if err := s.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Chunk{Chunk: chunk}}); err != nil {
+		if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Chunk{Chunk: chunk}}); err != nil {
 			return share.Checksums{}, err
 		}
 	}
@@ -195,60 +195,9 @@ func (s *Server) find(ctx context.Context, session Session, ref fileRef) (foundF
 	return foundFile{file: storedFileToProto(ref.account, own)}, nil
 }
 
-// reportAccessed reports to the sender that the caller has opened the file. Best effort.
-func (s *Server) reportAccessed(ctx context.Context, account string, session Session, f foundFile) {
-	if e := f.event; e != nil && s.Settings(account).AccessReceipts && e.SenderID != session.Principal().ID {
-		s.sendReceipt(ctx, account, func(ctx context.Context, session Session) error {
-			return session.MarkAccessed(ctx, e.Conversation, e.Dialog, e.Sequence)
-		})
-	}
-}
-
-// sendReceipt sends a receipt in the background. Best effort: errors are logged, and receipts beyond maxReceipts are dropped.
-func (s *Server) sendReceipt(ctx context.Context, account string, send func(context.Context, Session) error) {
-	select {
-	case s.receipts <- struct{}{}:
-	default:
-		return
-	}
-	s.drain.Go(func() {
-		defer func() { <-s.receipts }()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.PublishTimeout)
-		defer cancel()
-		session, err := s.session(ctx, account)
-		if err == nil {
-			defer session.Release()
-			err = send(ctx, session)
-		}
-		if err != nil {
-			s.Log.LogAttrs(ctx, slog.LevelInfo, "a receipt could not be sent", slog.Any("error", err))
-		}
-	})
-}
-
-// maxReceipts is the maximum number of receipts in flight.
-const maxReceipts = 256
-
 func knownSize(o share.StoredObject) *int64 {
 	if o.Size < 0 {
 		return nil
 	}
 	return &o.Size
-}
-
-// send sends a message. It fails if the client reads nothing for ReadStall, which frees the store's connection. The goroutine is
-// needed: gRPC's SendMsg can be interrupted only by the end of the handler, and a cancelled stream could not report why it ended.
-func (s *Server) send(ctx context.Context, stream grpc.ServerStream, m any) error {
-	done := make(chan error, 1)
-	s.drain.Go(func() { done <- stream.SendMsg(m) }) // ends with the handler at the latest
-	stall := time.NewTimer(s.ReadStall)
-	defer stall.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-stall.C:
-		return share.Reject(share.WatchTooSlow, "the client read nothing for %s; continue after the last message", s.ReadStall)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -102,7 +102,8 @@ type Server struct {
 	uploads       *upload.Engine
 	conversations *conversations.Creator
 
-	receipts chan struct{} // one for each receipt in flight
+	receipts *receipts
+	sender   sender
 	seal     agentSeal
 }
 
@@ -115,12 +116,15 @@ func New(c Config, p Ports) *Server {
 		memory: admission.NewMemory(admission.Limits{
 			Budget: c.MemoryBudget, UploadsPerCaller: c.MaxUploadsPerCaller, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
 		}),
-		streams:  admission.NewStreams(c.MaxStreamsPerCaller),
-		receipts: make(chan struct{}, maxReceipts),
-		seal:     newAgentSeal(c.AgentTokenKey),
+		streams: admission.NewStreams(c.MaxStreamsPerCaller),
+		seal:    newAgentSeal(c.AgentTokenKey),
 		conversations: &conversations.Creator{
 			Ledger: p.Ledger, CallTimeout: c.UnaryTimeout, Settle: c.Settle, RequestIDTTL: c.RequestIDTTL, Now: c.Now, Log: c.Log,
 		},
+	}
+	s.sender = sender{stall: c.ReadStall, drain: s.drain}
+	s.receipts = &receipts{
+		settings: c.Settings, session: s.session, timeout: c.PublishTimeout, inFlight: make(chan struct{}, maxReceipts), drain: s.drain, log: c.Log,
 	}
 	s.uploads = upload.New(upload.Config{
 		OpenSession: func(ctx context.Context, credential share.Credential) (upload.Session, error) {

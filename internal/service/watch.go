@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -61,7 +62,7 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	for {
 		event, err := share.FileEvent{}, error(errHeartbeat)
 		if begun {
-			event, err = s.nextWithin(ctx, watch)
+			event, err = nextWithin(ctx, watch, s.Heartbeat)
 		}
 		begun = true
 		resp := &lpfilesharev1.WatchFilesResponse{}
@@ -76,11 +77,11 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 			resp.Event = &lpfilesharev1.WatchFilesResponse_File{File: eventToProto(account, event)}
 		}
 		resp.ResumeToken = token{Cursor: watch.Cursor()}.write(placeOfWatch, req.GetParent())
-		if err := s.send(ctx, stream, resp); err != nil {
+		if err := s.sender.send(ctx, stream, resp); err != nil {
 			return err
 		}
 		if resp.GetFile() != nil {
-			s.reportDelivered(ctx, account, session, event)
+			s.receipts.delivered(ctx, account, session, event)
 		}
 	}
 }
@@ -118,21 +119,12 @@ func knows(ctx context.Context, session Session, conversation string, after shar
 var errHeartbeat = errors.New("time for a heartbeat")
 
 // nextWithin waits for the next file, or returns errHeartbeat when it is time for a heartbeat.
-func (s *Server) nextWithin(ctx context.Context, watch FileWatch) (share.FileEvent, error) {
-	next, cancel := context.WithTimeout(ctx, s.Heartbeat)
+func nextWithin(ctx context.Context, watch FileWatch, heartbeat time.Duration) (share.FileEvent, error) {
+	next, cancel := context.WithTimeout(ctx, heartbeat)
 	defer cancel()
 	event, err := watch.Next(next)
 	if err != nil && ctx.Err() == nil && next.Err() != nil {
 		return share.FileEvent{}, errHeartbeat
 	}
 	return event, err
-}
-
-// reportDelivered reports to the sender that the file has reached the caller. Best effort.
-func (s *Server) reportDelivered(ctx context.Context, account string, session Session, e share.FileEvent) {
-	if s.Settings(account).AcceptReceipts && e.SenderID != session.Principal().ID {
-		s.sendReceipt(ctx, account, func(ctx context.Context, session Session) error {
-			return session.MarkAccepted(ctx, e.Conversation, e.Dialog, e.Sequence)
-		})
-	}
 }
