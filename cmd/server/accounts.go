@@ -14,7 +14,6 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
-	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -24,23 +23,16 @@ func (f *flags) account() accounts.Account {
 	a := accounts.Account{
 		Messenger: accounts.Messaging,
 		Domains:   f.LivePerson.Domain, DomainSuffixes: f.LivePerson.DomainSuffix,
-		MaxFileBytes: int64(l.MaxFileBytes), MaxImagePixels: l.MaxImagePixels,
-		FitImages: l.FitImages, MaxImageInputBytes: int64(l.MaxImageInput), StripImages: l.StripImages,
-		CheckETag: f.Behaviour.CheckETag, AcceptReceipts: f.LivePerson.AcceptReceipts, AccessReceipts: f.LivePerson.AccessReceipts,
+		Settings: share.Settings{
+			MaxFileBytes: int64(l.MaxFileBytes), MaxImagePixels: l.MaxImagePixels, MaxImageInputBytes: int64(l.MaxImageInput), StripImages: l.StripImages,
+			CheckETag: f.Behaviour.CheckETag, AcceptReceipts: f.LivePerson.AcceptReceipts, AccessReceipts: f.LivePerson.AccessReceipts,
+		},
+		FitImages: l.FitImages,
 	}
 	if l.Documents {
-		a.Documents = documentTypes()
+		a.Documents = share.Documents()
 	}
 	return a
-}
-
-// documentTypes returns all allowed types other than images.
-func documentTypes() []string {
-	var types []string
-	for _, t := range share.Documents() {
-		types = append(types, string(t))
-	}
-	return types
 }
 
 // accounts returns the accounts of the accounts file, or without one those of the flags, which then have equal settings.
@@ -52,7 +44,6 @@ func (f *flags) accounts() (*accounts.Set, error) {
 			CheckDomain: func(host string) error { return lprest.CheckHost(host, f.plainHTTP()) },
 			CheckSuffix: lprest.CheckSuffix,
 			MaxBytes:    int64(f.Limits.MemoryBudget - oneBlock),
-			Documents:   documentTypes(),
 			CheckMemory: f.Limits.checkMemory,
 		})
 		if err != nil {
@@ -140,7 +131,7 @@ func someOf(ids []string) string {
 // reach returns which hosts serve an account.
 func reach(r *accounts.Registry) func(string) lprest.Reach {
 	return func(id string) lprest.Reach {
-		a := r.Settings(id)
+		a := r.AccountOrFlags(id)
 		return lprest.Reach{Overrides: a.Domains, Suffixes: a.DomainSuffixes}
 	}
 }
@@ -221,22 +212,4 @@ func anyAccount(s *accounts.Set, has func(accounts.Account) bool) bool {
 		}
 	}
 	return false
-}
-
-// settings returns what the service needs of an account's settings.
-func settings(r *accounts.Registry) func(string) service.Settings {
-	return func(id string) service.Settings {
-		a := r.Settings(id)
-		set := service.Settings{
-			MaxFileBytes: a.MaxFileBytes, MaxImagePixels: a.MaxImagePixels, StripImages: a.StripImages,
-			CheckETag: a.CheckETag, AcceptReceipts: a.AcceptReceipts, AccessReceipts: a.AccessReceipts,
-		}
-		for _, t := range a.Documents {
-			set.Documents = append(set.Documents, share.FileType(t))
-		}
-		if a.FitImages {
-			set.MaxImageInputBytes = a.MaxImageInputBytes
-		}
-		return set
-	}
 }

@@ -199,7 +199,7 @@ func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, log *slo
 	return service.New(service.Config{
 		Caller:       f.Server.caller,
 		Serves:       func(id string) bool { _, ok := r.Account(id); return ok },
-		Settings:     settings(r),
+		Settings:     r.Settings,
 		MemoryBudget: int64(l.MemoryBudget), QueueLength: l.QueueLength, QueueWait: l.QueueTime,
 		MaxUploadsPerCaller: l.MaxUploadsPerCaller, MaxStreamsPerCaller: l.MaxStreamsPerCaller,
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,

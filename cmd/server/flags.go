@@ -16,6 +16,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/service"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // flags are the settings of the server, in the groups of its help. Each group validates itself. Each flag can also be set by an
@@ -85,7 +86,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	k, err := kong.New(f,
 		kong.Name("lpfileshare-server"),
 		kong.Description(description),
-		kong.Vars{"version": version(), "documents": strings.Join(documentTypes(), ", ")},
+		kong.Vars{"version": version(), "documents": strings.Trim(fmt.Sprint(share.Documents()), "[]")},
 		kong.Writers(stdout, stderr),
 		kong.DefaultEnvars("LPFILESHARE"),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),

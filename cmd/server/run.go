@@ -54,7 +54,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	limitMemory(f, 0)
 	hangups := make(chan os.Signal, 1)
-	if f.LivePerson.Accounts != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" { // otherwise SIGHUP keeps its default and ends the server when its terminal is closed
+	// Without files to reload SIGHUP ends the server, as when its terminal is closed.
+	if f.LivePerson.Accounts != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" {
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
 	}

@@ -6,6 +6,8 @@ import (
 	"crypto"
 	"log/slog"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // A Messenger is one of LivePerson's messaging APIs.
@@ -35,21 +37,10 @@ type Account struct {
 	// App is the app install for the Connector API; nil for Messaging.
 	App *App
 
-	// MaxFileBytes is the size of the largest file that LivePerson accepts.
-	MaxFileBytes int64
-	// MaxImagePixels is the number of pixels of the largest image.
-	MaxImagePixels int64
-	// Documents are the allowed types other than images, in LivePerson's spelling: see share.Documents.
-	Documents []string
-	// CheckETag compares the store's ETag with the MD5 of the uploaded bytes.
-	CheckETag bool
-	// AcceptReceipts and AccessReceipts notify senders when a file was delivered to a watcher, and when it was downloaded.
-	AcceptReceipts, AccessReceipts bool
+	// Settings apply to the calls of its clients. MaxImageInputBytes counts only with FitImages: see Registry.Settings.
+	share.Settings
 	// FitImages allows callers to have images reduced to MaxFileBytes, if they send at most MaxImageInputBytes.
-	FitImages          bool
-	MaxImageInputBytes int64
-	// StripImages removes metadata from every image.
-	StripImages bool
+	FitImages bool
 }
 
 // HoldsCredentials reports whether the server itself can act for consumers of the account.

@@ -27,8 +27,6 @@ type Rules struct {
 	Services []string
 	// CheckDomain checks a host in domains, CheckSuffix a suffix in domain_suffixes.
 	CheckDomain, CheckSuffix func(string) error
-	// Documents are all types that documents may list.
-	Documents []string
 	// MaxBytes is the size of the largest file that the memory budget allows; 0 means no limit.
 	MaxBytes int64
 	// CheckMemory checks an account's limits against the memory budgets. nil means no check.
@@ -201,10 +199,14 @@ func (r *reader) accountKeys(where string, a *Account) keys {
 }
 
 // documents reads the allowed types other than images: true for all, false for none, or a list.
-func (r *reader) documents(where string, to *[]string) func(ast.Node) {
+func (r *reader) documents(where string, to *[]share.FileType) func(ast.Node) {
+	var allowed []string
+	for _, t := range share.Documents() {
+		allowed = append(allowed, string(t))
+	}
 	known := func(t string) error {
-		if !slices.Contains(r.rules.Documents, t) {
-			return fmt.Errorf("there is no document type %.64q; there are %s", t, strings.Join(r.rules.Documents, ", "))
+		if !slices.Contains(allowed, t) {
+			return fmt.Errorf("there is no document type %.64q; there are %s", t, strings.Join(allowed, ", "))
 		}
 		return nil
 	}
@@ -212,7 +214,7 @@ func (r *reader) documents(where string, to *[]string) func(ast.Node) {
 		if all, ok := n.(*ast.BoolNode); ok {
 			*to = nil
 			if all.Value {
-				*to = r.rules.Documents
+				*to = share.Documents()
 			}
 			return
 		}
@@ -220,7 +222,15 @@ func (r *reader) documents(where string, to *[]string) func(ast.Node) {
 			r.wrongType(n, where, "true, false, or a list of types, for example [PDF, DOCX]")
 			return
 		}
-		r.list(where, known, to)(n)
+		var names []string
+		r.list(where, known, &names)(n)
+		if len(names) == 0 { // a fault was reported
+			return
+		}
+		*to = nil
+		for _, name := range names {
+			*to = append(*to, share.FileType(name))
+		}
 	}
 }
 

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // theSecret must not appear outside of an App.
@@ -97,10 +99,9 @@ func testRules() Rules {
 	return Rules{
 		Flags: Account{
 			Messenger: Messaging, Domains: map[string]string{"idp": "idp.example.com"}, DomainSuffixes: []string{".liveperson.net"},
-			MaxFileBytes: 3_000_000, MaxImagePixels: 50_000_000, CheckETag: true, AcceptReceipts: true, AccessReceipts: true,
+			Settings: share.Settings{MaxFileBytes: 3_000_000, MaxImagePixels: 50_000_000, CheckETag: true, AcceptReceipts: true, AccessReceipts: true},
 		},
-		Services:  []string{"agentVep", "idp", "swift"},
-		Documents: []string{"PDF", "TXT", "DOCX"},
+		Services: []string{"agentVep", "idp", "swift"},
 		CheckDomain: func(s string) error {
 			if strings.Contains(s, "/") {
 				return errors.New("not a host name")
@@ -161,7 +162,7 @@ defaults: # in any place
 	first, second, third := base, base, base
 	first.ID, first.Messenger, first.Domains = "12345678", Connector, map[string]string{"idp": "idp.example.com", "agentVep": "login.example.com", "swift": "objects.example.com"}
 	first.App = &App{ID: "install-1", Secret: theSecret, Webhooks: true}
-	first.MaxFileBytes, first.Documents, first.FitImages, first.MaxImageInputBytes, first.StripImages = 5_000_000, []string{"PDF", "DOCX"}, true, 25_000_000, true
+	first.MaxFileBytes, first.Documents, first.FitImages, first.MaxImageInputBytes, first.StripImages = 5_000_000, []share.FileType{share.PDF, share.DOCX}, true, 25_000_000, true
 	second.ID, second.DomainSuffixes = "le87654321", []string{".example.com", "other.example.net"}
 	second.CheckETag, second.AccessReceipts, second.FitImages, second.MaxImageInputBytes = true, false, true, 10<<20
 	third.ID = "0099"
@@ -190,7 +191,7 @@ func TestRead_Others(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, ok := NewRegistry(s).Account("1")
-	if !ok || a.ID != "1" || len(a.Documents) != 3 {
+	if !ok || a.ID != "1" || len(a.Documents) != len(share.Documents()) {
 		t.Errorf("another account is %+v, %v", a, ok)
 	}
 	if s, err = f.read("others: refuse\naccounts: {12345678: }\n"); err != nil {
@@ -234,7 +235,7 @@ func TestRead_Faults(t *testing.T) {
 				"3 account 12345678: domains.swift: not a host name", `3 account 12345678: domains has no key "Swift"; did you mean swift?`,
 				"4 account 12345678: domain_suffixes: neither", "5 account 12345678: limits.max_file_bytes must be more than 0",
 				"5 account 12345678: limits.max_image_pixels: 50000001 pixels exceed",
-				`5 account 12345678: limits.documents: there is no document type "JPEG"; there are PDF, TXT, DOCX`,
+				`5 account 12345678: limits.documents: there is no document type "JPEG"; there are PDF, TXT, DOCX, XLSX, PPTX`,
 				"6 account 12345678: images.max_input_bytes: 1000000000 bytes exceed the server's --memory-budget",
 			},
 		},
@@ -374,5 +375,26 @@ accounts:
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("a secret is shown:\n%.2000s", out.String())
 		}
+	}
+}
+
+func TestRegistry_SettingsOfEachAccount(t *testing.T) {
+	f := newFolder(t)
+	s, err := f.read("accounts: {1: {images: {max_input_bytes: 8MB}}, 2: {images: {fit: true, max_input_bytes: 8MB}, limits: {max_file_bytes: 5MB}}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRegistry(s)
+	if got := r.Settings("1"); got.MaxImageInputBytes != 0 || got.MaxFileBytes != 3_000_000 {
+		t.Errorf("without fit: %+v", got)
+	}
+	if got := r.Settings("2"); got.MaxImageInputBytes != 8_000_000 || got.MaxFileBytes != 5_000_000 {
+		t.Errorf("with fit: %+v", got)
+	}
+	if got := r.Settings("3"); got.MaxFileBytes != 3_000_000 || !got.CheckETag {
+		t.Errorf("an account that is not handled: %+v", got)
+	}
+	if got := r.AccountOrFlags("3"); got.Domains["idp"] != "idp.example.com" {
+		t.Errorf("an account that is not handled: %+v", got)
 	}
 }

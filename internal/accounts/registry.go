@@ -1,6 +1,10 @@
 package accounts
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
 
 // A Registry has the current settings of all accounts. It is safe for concurrent use. Replace takes effect for calls that begin
 // afterwards.
@@ -12,7 +16,7 @@ type Set struct {
 	Named map[string]Account
 	// Others has the settings of every other account, without its ID; nil means that the server handles no others.
 	Others *Account
-	// Flags has the settings for accounts that the server does not handle: see Registry.Settings.
+	// Flags has the settings for accounts that the server does not handle: see Registry.AccountOrFlags.
 	Flags Account
 }
 
@@ -43,11 +47,20 @@ func (r *Registry) Account(id string) (Account, bool) {
 	return a, true
 }
 
-// Settings returns the settings of an account. If the server does not handle it, they are those of the flags: calls that were
+// AccountOrFlags returns the settings of an account. If the server does not handle it, they are those of the flags: calls that were
 // running when a reload removed the account still need some, and new calls are rejected when they ask for a session.
-func (r *Registry) Settings(id string) Account {
+func (r *Registry) AccountOrFlags(id string) Account {
 	if a, ok := r.Account(id); ok {
 		return a
 	}
 	return r.Set().Flags
+}
+
+// Settings returns the settings for calls of an account's clients, as AccountOrFlags does. MaxImageInputBytes is 0 without FitImages.
+func (r *Registry) Settings(id string) share.Settings {
+	a := r.AccountOrFlags(id)
+	if !a.FitImages {
+		a.MaxImageInputBytes = 0
+	}
+	return a.Settings
 }

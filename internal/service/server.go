@@ -16,22 +16,7 @@ import (
 )
 
 // Settings are the limits and rules of one account. A call reads them once, when it begins: they may change while the server runs.
-type Settings struct {
-	// MaxFileBytes is the maximum size of a file.
-	MaxFileBytes int64
-	// MaxImagePixels is the maximum number of pixels of an image. Images has a limit for all accounts, which is no smaller.
-	MaxImagePixels int64
-	// Documents are the types that are allowed in addition to images: some of share.Documents.
-	Documents []share.FileType
-	// MaxImageInputBytes is the maximum size of an image that is fitted to MaxFileBytes if the caller asks for it; 0: none is.
-	MaxImageInputBytes int64
-	// StripImages strips every image, whether the caller asks for it or not.
-	StripImages bool
-	// CheckETag compares the store's ETag with the MD5 of what was sent.
-	CheckETag bool
-	// AcceptReceipts and AccessReceipts report to the sender that a file was delivered to a watcher, and that it was downloaded.
-	AcceptReceipts, AccessReceipts bool
-}
+type Settings = share.Settings
 
 // Config is the behaviour of the service. Every field is required. cmd/server has the defaults.
 type Config struct {
