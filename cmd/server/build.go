@@ -126,7 +126,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *parts, err error
 		Accounts:  rest,
 		Store:     objects,
 		Ledger:    p.ledger,
-		Images:    images.New(images.Config{MaxPixels: f.Limits.MaxImagePixels, MaxMemory: int64(f.Limits.PreviewMemory)}),
+		Images:    images.New(images.Config{MaxPixels: f.Limits.MaxImagePixels, MaxMemory: int64(f.Limits.PreviewMemory), Log: log}),
 	})
 	onClose(p.service.Close)
 	return p, nil

@@ -159,13 +159,6 @@ func hexMD5(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func wantHeader(t *testing.T, resp *http.Response, name, want string) {
-	t.Helper()
-	if got := resp.Header.Get(name); got != want {
-		t.Errorf("%s: %q, want %q", name, got, want)
-	}
-}
-
 // TestSigner_Sign compares with signatures from another implementation.
 func TestSigner_Sign(t *testing.T) {
 	st := Signer{Key: "example-key", Digest: "sha1"}
