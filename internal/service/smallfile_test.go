@@ -150,6 +150,16 @@ func TestUploadSmallFile_ValidateOnly(t *testing.T) {
 	})
 }
 
+func TestUpload_ValidateOnlyNeedsNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		defer h.reserveAll().Release()
+		if _, err := h.small(h.alice(), spec(picture(1000), func(s *pb.UploadSpec) { s.ValidateOnly = true }), nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestPublishUpload_PublishesAStoredFileOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)

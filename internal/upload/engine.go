@@ -109,6 +109,10 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 	timeout := time.AfterFunc(e.Timeout, func() { cancel(e.errTimeout()) })
 	defer timeout.Stop()
 
+	if spec.ValidateOnly {
+		return Result{}, drain.Cause(ctx, e.validate(ctx, credential, &spec))
+	}
+
 	// Memory comes first: an upload that is rejected costs LivePerson, the store and the ledger nothing.
 	memory, err := e.reserve(ctx, credential, &spec, src)
 	if err != nil {
@@ -120,9 +124,6 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 		return Result{}, drain.Cause(ctx, err)
 	}
 	defer session.Release()
-	if spec.ValidateOnly {
-		return Result{}, drain.Cause(ctx, checkOpen(ctx, session, spec.Conversation, spec.Dialog))
-	}
 	if err := memory.Prove(session.Principal()); err != nil {
 		return Result{}, err
 	}
@@ -151,15 +152,21 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 	return Result{File: a.rec.File, Replayed: replayed}, nil
 }
 
+// validate checks what can be checked without the file. It needs no memory.
+func (e *Engine) validate(ctx context.Context, credential share.Credential, spec *Spec) error {
+	session, err := e.OpenSession(ctx, credential)
+	if err != nil {
+		return err
+	}
+	defer session.Release()
+	return checkOpen(ctx, session, spec.Conversation, spec.Dialog)
+}
+
 // reserve reserves memory for the file. Draining ends the wait for it, so that clients retry on another server.
 func (e *Engine) reserve(ctx context.Context, credential share.Credential, spec *Spec, src Source) (*admission.Reservation, error) {
-	need := spec.memory()
-	if spec.ValidateOnly {
-		need = 0
-	}
 	queued, cancel := e.Drain.UntilDraining(ctx)
 	defer cancel(nil)
-	memory, err := e.Memory.Reserve(queued, admission.ByCredential(credential), need, src.QueuedBytes() <= admission.BlockBytes)
+	memory, err := e.Memory.Reserve(queued, admission.ByCredential(credential), spec.memory(), src.QueuedBytes() <= admission.BlockBytes)
 	if err != nil {
 		return nil, err
 	}
