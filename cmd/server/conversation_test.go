@@ -22,7 +22,7 @@ func TestCreateConversation_LostAnswerCreatesOne(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, sandbox.Options{}, "--lp-timeout=4s", "--settle=10s")
+			w := newWorld(t, sandbox.Options{}, "--lp-timeout=4s", "--settle=5s")
 			c := w.consumer()
 			w.conversation(c.Client)
 			w.sb.Inject(test.fault)
