@@ -61,7 +61,7 @@ func TestUpload_SocketKilledAtAnyPoint(t *testing.T) {
 					killed = true
 					dropped(t, w)
 				}
-			}, ChunkBytes: max(1, min(c.at, 16<<10))}
+			}, ChunkBytes: 16 << 10}
 			if c.at == 1 {
 				o.ChunkBytes = 4 << 10
 			}
