@@ -63,7 +63,7 @@ func text(n int) []byte { return bytes.Repeat([]byte("0123456789abcde\n"), n/16+
 
 func TestMemory_200UploadsStayWithinTheBudget(t *testing.T) {
 	const budget, uploads = 128 * mib, 200
-	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--max-uploads-per-caller=200")
+	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB", "--max-uploads-per-caller=200")
 	s.sb.Inject(sandbox.Fault{On: "store:PUT", BytesPerSecond: 6_000_000})
 	clients, conv := s.Clients(t, 8)
 	others, otherConv := s.Clients(t, 8) // one caller alone has half of the budget
@@ -92,7 +92,7 @@ func TestMemory_200UploadsStayWithinTheBudget(t *testing.T) {
 
 func TestMemory_1ByteChunksStayWithinTheBudget(t *testing.T) {
 	const budget = 128 * mib
-	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--max-sessions=100", "--preview-memory=16MiB")
+	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB")
 	clients, conv := s.Clients(t, 1)
 	_, err := clients[0].Upload(t.Context(), lpfileshare.UploadOptions{
 		Conversation: conv, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, RetryFor: -1, ChunkBytes: 1,
@@ -103,10 +103,13 @@ func TestMemory_1ByteChunksStayWithinTheBudget(t *testing.T) {
 	checkPeak(t, s.Memory(t, "VmHWM"), budget)
 }
 
+// checkPeak compares the peak with what the flags allow: the budget, 16 MiB for previews, 20 MiB for unfinished messages, and 80 MiB for
+// the rest. The garbage collector uses what it may (docs/limits.md), so all of it counts although the test uses only the budget.
 func checkPeak(t *testing.T, peak, budget int64) {
 	t.Helper()
-	fmt.Printf("%s: peak %d MiB, budget %d MiB, bound %d MiB\n", t.Name(), peak/mib, budget/mib, budget/mib+96)
-	if peak == 0 || peak > budget+96*mib {
+	bound := budget + (16+20+80)*mib
+	fmt.Printf("%s: peak %d MiB, budget %d MiB, bound %d MiB\n", t.Name(), peak/mib, budget/mib, bound/mib)
+	if peak == 0 || peak > bound {
 		t.Errorf("the server had %d MiB resident", peak/mib)
 	}
 }
