@@ -26,6 +26,9 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
+// repeatedPUT is in the server's log if a PUT was repeated.
+const repeatedPUT = `msg="an attempt failed and is repeated" operation=PUT`
+
 func TestUpload_EveryType(t *testing.T) {
 	office := append([]byte("PK\x03\x04"), bytes.Repeat([]byte("office"), 1000)...)
 	for _, digest := range []string{"sha1", "sha256"} {
@@ -336,7 +339,7 @@ func TestUpload_SlowerThanSwiftTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.same(c, resp.GetFile(), data)
-	if !strings.Contains(w.server.Logs.String(), "a PUT is repeated from the spool") {
+	if !strings.Contains(w.server.Logs.String(), repeatedPUT) {
 		t.Error("no PUT was repeated, so Swift has waited")
 	}
 	// Connections that were kept for later are closed by Swift after the same time.
@@ -387,7 +390,7 @@ func TestObjectServer_DiesDuringTransfer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(w.server.Logs.String(), "a PUT is repeated from the spool") {
+		if !strings.Contains(w.server.Logs.String(), repeatedPUT) {
 			t.Error("no PUT was repeated, so none was under way as the object server died")
 		}
 		// Half of it has been taken by the caller when the object server is killed.
