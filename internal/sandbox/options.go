@@ -59,7 +59,7 @@ type Options struct {
 	CAFile string
 	// Accounts are the ids of the accounts. Default: "12345678".
 	Accounts []string
-	// AdminUser and Password log in an administrator, who is also an agent. Any other user name with the same password logs in an
+	// AdminUser and Password log in an administrator that is also an agent. Any other user name with the same password logs in an
 	// agent without an administrator's rights. Defaults: "admin" and "sandbox".
 	AdminUser, Password string
 	// URLLifetime is how long a signed URL is valid. Default: 60 s, as LivePerson's.

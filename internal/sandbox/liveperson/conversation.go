@@ -86,7 +86,7 @@ func (s *Service) begin(acct *account, consumer *person) *conversation {
 // touch updates the time of the last change.
 func (conv *conversation) touch(now int64) { conv.changed = max(now, conv.changed+1) }
 
-// participant returns the participant who is that person, or nil.
+// participant returns the participant with that identity, or nil.
 func (conv *conversation) participant(who *person) *participant {
 	for i := range conv.participants {
 		if conv.participants[i].who.id == who.id {

@@ -69,7 +69,7 @@ type caller struct {
 	account *account
 	dialect dialect
 
-	// Guarded by Service.mu. who is nil until the caller has an identity, and does not change afterwards.
+	// Guarded by Service.mu. The field who stays nil until the caller has an identity, and does not change afterwards.
 	who        *person
 	properties json.RawMessage // client properties
 }
