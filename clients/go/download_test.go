@@ -274,7 +274,7 @@ func TestDownloadFile_CompleteOrNothing(t *testing.T) {
 		{"replaced", sending{}, true, false, testContext(t), true},
 		{"not replaced", sending{}, true, true, testContext(t), false},
 		{"failed", sending{breakAt: 2000, failure: failure(codes.DataLoss, pb.ErrorReason_ERROR_REASON_STORAGE_CORRUPTED)}, true, false, testContext(t), false},
-		{"cancelled", sending{before: func(at int64) {
+		{"cancelled", sending{waitAt: 2000, before: func(at int64) {
 			if at == 2000 {
 				cancel()
 			}
@@ -436,11 +436,7 @@ func TestOpenDownload(t *testing.T) {
 		ended := make(chan struct{})
 		c := start(t, &fake{download: func(_ int, r *pb.DownloadRequest, s downloadStream) error {
 			defer close(ended)
-			return sending{data: picture(5000), etag: "e", before: func(at int64) {
-				if at == 2000 {
-					<-s.Context().Done()
-				}
-			}}.send(r, s)
+			return sending{data: picture(5000), etag: "e", waitAt: 2000}.send(r, s)
 		}})
 		r, err := c.OpenDownload(testContext(t), byName)
 		if err != nil {

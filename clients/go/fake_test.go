@@ -314,6 +314,7 @@ type sending struct {
 	change  func(m *pb.DownloadResponse)      // changes a message before it is sent
 	skip    func(m *pb.DownloadResponse) bool // omits a message
 	before  func(at int64)                    // called before each chunk
+	waitAt  int64                             // wait before this byte until the call has ended; 0: do not
 }
 
 func (d sending) send(r *pb.DownloadRequest, s downloadStream) error {
@@ -354,6 +355,10 @@ func (d sending) send(r *pb.DownloadRequest, s downloadStream) error {
 	for at := begin; at < end; {
 		if d.before != nil {
 			d.before(at)
+		}
+		if d.waitAt > 0 && at >= d.waitAt {
+			<-s.Context().Done()
+			return s.Context().Err()
 		}
 		if d.breakAt > 0 && at >= d.breakAt {
 			return d.failure
