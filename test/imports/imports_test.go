@@ -40,6 +40,7 @@ var table = map[string]rule{
 	"internal/netrules":      {stdlibOnly: true},
 	"internal/retry":         {ours: rules, stdlibOnly: true},
 	"internal/drain":         {ours: []string{"internal/share"}, stdlibOnly: true},
+	"internal/rejections":    {stdlibOnly: true},
 	"internal/admission":     {ours: []string{"internal/share"}, stdlibOnly: true},
 	"internal/upload":        {ours: append([]string{"internal/admission", "internal/drain"}, rules...), never: transports},
 	"internal/download":      {ours: append([]string{"internal/drain"}, rules...), never: transports},
