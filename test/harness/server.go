@@ -54,9 +54,14 @@ func Main(m *testing.M, frames *wire.Suite, built *Program) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	*built = Binary(file)
+	*built, builtFile = Binary(file), file
 	return frames.Exit(m.Run())
 }
+
+var builtFile string
+
+// File returns the file of the server that Main has built, for tests that start it in a way of their own.
+func File() string { return builtFile }
 
 // A Server is a running server.
 type Server struct {
