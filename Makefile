@@ -43,13 +43,17 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 .PHONY: test
 test: ## Run all tests, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
-	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift -e /test/newtype)
+	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift -e /test/newtype -e /test/abuse)
 	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the others require a real Swift: make test-swift
 	$(GO) test -timeout 20m ./test/load ./test/images/...
 
 .PHONY: test-swift
 test-swift: build ## Run the tests of the store over a real OpenStack Swift; requires Debian 12 and root
 	test/swift/run
+
+.PHONY: test-abuse
+test-abuse: ## Attack a server beside an honest caller, and break its ledger; prints a table
+	$(GO) test -v -count=1 -timeout 15m ./test/abuse
 
 .PHONY: test-protoc
 test-protoc: ## Generate code for nine languages with plain protoc; needs Maven (mvn)

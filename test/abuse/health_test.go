@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -131,17 +132,51 @@ func fullDisk(t *testing.T, f *fault) []string {
 	return []string{"--data-dir=" + dir, "--ledger-bytes=2MiB"}
 }
 
+// readOnlyDisk has the kernel take a file system for damaged, which makes it read-only. The repair is what an operator does: unmount,
+// check, mount.
 func readOnlyDisk(t *testing.T, f *fault) []string {
-	dir := tmpfs(t, "32m")
-	remount := func(flags uintptr) func(t *testing.T) {
-		return func(t *testing.T) {
-			if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
-				t.Skipf("the file system cannot be made read-only while files are open here: %v", err)
-			}
+	dir := t.TempDir()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 64*mib); err != nil {
+		t.Fatal(err)
+	}
+	command := func(name string, args ...string) (string, error) {
+		out, err := exec.Command(name, args...).CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	}
+	if out, err := command("mkfs.ext4", "-q", image); err != nil {
+		t.Skipf("no file system can be made here: %v %s", err, out)
+	}
+	device, err := command("losetup", "--find", "--show", image)
+	if err != nil {
+		t.Skipf("an image cannot be mounted here (requires root): %v %s", err, device)
+	}
+	t.Cleanup(func() { _, _ = command("losetup", "--detach", device) })
+	mount := func(t *testing.T) {
+		if out, err := command("mount", "-o", "errors=remount-ro", device, dir); err != nil {
+			t.Skipf("an image cannot be mounted here (requires root): %v %s", err, out)
 		}
 	}
-	f.breaks, f.repairs = remount(syscall.MS_RDONLY), remount(0)
-	return []string{"--data-dir=" + dir, "--ledger-bytes=2MiB"}
+	mount(t)
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error")
+	if _, err := os.Stat(trigger); err != nil {
+		t.Skipf("the kernel cannot be made to find an error here: %v", err)
+	}
+	f.breaks = func(t *testing.T) {
+		if err := os.WriteFile(trigger, []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.repairs = func(t *testing.T) {
+		harness.Eventually(t, "the server has closed its files", func() bool { return syscall.Unmount(dir, 0) == nil })
+		_, _ = command("e2fsck", "-fy", image) // its exit status says what it corrected
+		mount(t)
+	}
+	return []string{"--data-dir=" + filepath.Join(dir, "ledger"), "--ledger-bytes=2MiB"}
 }
 
 // nats starts a NATS server or a cluster. stop and start are of one node.
