@@ -89,6 +89,7 @@ func shownBy(conversation string, seq int) map[string]any {
 
 // A thousand events come in any order, twice each, at any of three servers. Each server's watches give each once, in order.
 func TestConnectorWebhooks_ThousandEventsOnThreeReplicas(t *testing.T) {
+	t.Parallel()
 	const events = 1000
 	// The sandbox knows nothing of these events, and would give receipts the same sequences.
 	flags := []string{sharedNATS(t), "--event-gap=2m", "--no-accept-receipts"}
@@ -144,6 +145,7 @@ func TestConnectorWebhooks_ThousandEventsOnThreeReplicas(t *testing.T) {
 }
 
 func TestConnectorWebhooks_RejectsWrongSignature(t *testing.T) {
+	t.Parallel()
 	w := newConnectorWorld(t, sandbox.Options{}, true)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -175,6 +177,7 @@ func TestConnectorWebhooks_RejectsWrongSignature(t *testing.T) {
 }
 
 func TestConnectorWithoutWebhooks_ListsOwnFiles(t *testing.T) {
+	t.Parallel()
 	w := newConnectorWorld(t, sandbox.Options{AutoAssign: true}, false)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -205,6 +208,7 @@ func TestConnectorWithoutWebhooks_ListsOwnFiles(t *testing.T) {
 
 // A message whose answer was lost is confirmed by its echo, or by nothing; it is never sent again.
 func TestConnectorUpload_LostAnswerIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	for _, webhooks := range []bool{true, false} {
 		t.Run(fmt.Sprintf("webhooks %t", webhooks), func(t *testing.T) {
 			t.Parallel()
@@ -241,6 +245,7 @@ func TestConnectorUpload_LostAnswerIsNotSentAgain(t *testing.T) {
 }
 
 func TestConnectorWatch_LateFileResetsTheWatch(t *testing.T) {
+	t.Parallel()
 	w := newConnectorWorld(t, sandbox.Options{}, true, "--event-gap=200ms", "--debug-listen=127.0.0.1:0", "--no-accept-receipts")
 	if err := w.sb.SetWebhooks("", "", sandbox.Webhooks{}); err != nil {
 		t.Fatal(err)
@@ -289,6 +294,7 @@ func TestConnectorWatch_LateFileResetsTheWatch(t *testing.T) {
 
 // A reduced fault table of what only the Connector API has. Faults strike once; the caller repeats under its request id.
 func TestConnectorFaults(t *testing.T) {
+	t.Parallel()
 	endpoints := []string{"http:token", "http:consumer", "http:conversation", "http:send", "ms.PublishEvent", "webhook:ContentEvent"}
 	faults := []struct {
 		name  string
