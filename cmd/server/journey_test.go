@@ -318,7 +318,7 @@ func TestToken_ProvesNothingUntilLivePersonAcceptsIt(t *testing.T) {
 	head, claims, _ := strings.Cut(c.token, ".")
 	claims, sig, _ := strings.Cut(claims, ".")
 	forged := head + "." + claims + "." + flip(sig)
-	foreign := sandboxToken(t, sandbox.Options{}) // of another LivePerson: well signed, and by the wrong key
+	foreign := sandboxToken(t, sandbox.Options{OwnKey: true}) // validly signed, by another LivePerson
 	for name, token := range map[string]string{
 		"the same sub, wrong signature": forged,
 		"the same sub, no signature":    head + "." + claims + ".",
@@ -378,7 +378,7 @@ func flip(sig string) string {
 	return "A" + sig[1:]
 }
 
-// sandboxToken signs up at a LivePerson of its own.
+// sandboxToken signs up at another sandbox.
 func sandboxToken(t *testing.T, opts sandbox.Options) string {
 	t.Helper()
 	sb, err := sandbox.Start(opts)
