@@ -40,12 +40,29 @@ FILE ?=
 demo: build ## Show a whole upload and download once; FILE=path sends your own file
 	@$(BIN)/lpfileshare demo --server $(BIN)/lpfileshare-server $(if $(FILE),"$(FILE)")
 
+# The packages whose tests run with the race detector: the product. Those that work on pixels take ten times as long with it, so
+# only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
+RACED := ./clients/... ./cmd/... ./internal/...
+# Suites with a target of their own, which .ci/run calls.
+HEAVY := /test/(load|images|faults|crash|newtype|abuse)$$
+
+# make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors.
+TEST  := $(GO) test -vet=off -timeout 20m -p 3 -parallel 8
+
 .PHONY: test
-test: ## Run all tests, with the race detector where there is a C compiler
+test: ## Run all tests except the heavy suites, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
-	$(GO) test $(RACE) -parallel 4 -timeout 20m $$($(GO) list ./... | grep -v -e /test/load -e /test/images -e /test/crash -e /test/swift -e /test/newtype -e /test/abuse)
-	$(GO) test $(RACE) -timeout 20m -run TestContract/sandbox ./test/swift  # the others require a real Swift: make test-swift
-	$(GO) test -timeout 20m ./test/load ./test/images/...
+	$(TEST) $(RACE) $$($(GO) list $(RACED) | grep -v /internal/images$$)
+	$(TEST) $(RACE) -run 'Concurrency|Budgets' ./internal/images
+	$(TEST) ./internal/images $$($(GO) list ./test/... | grep -vE '$(HEAVY)')
+
+.PHONY: test-load
+test-load: ## Attack and overload a server, and measure its memory
+	$(GO) test -timeout 20m ./test/load
+
+.PHONY: test-images
+test-images: ## Send photographs and hostile files through a server, and measure its memory
+	$(GO) test -timeout 20m ./test/images
 
 .PHONY: test-swift
 test-swift: build ## Run the tests of the store over a real OpenStack Swift; requires Debian 12 and root

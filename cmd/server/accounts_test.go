@@ -70,6 +70,7 @@ func TestAccountsFile_DocumentedExampleWorks(t *testing.T) {
 }
 
 func TestAccountsFile_RejectsLimitsBeyondMemory(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "accounts.yaml")
 	text := "accounts:\n  \"1\": {}\n  \"2\": {images: {fit: true}}\n  \"3\": {limits: {max_file_bytes: 15MB}}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -27,6 +27,7 @@ func (c *clock) set(after time.Duration) { c.after.Store(int64(after)) }
 
 // The server refreshes a login three times in its lifetime, by its own clock. LivePerson's clock decides when a login ends.
 func TestAgentLogin_IsRefreshedWhileItsSessionIsOpen(t *testing.T) {
+	t.Parallel()
 	const lifetime = 3 * time.Second
 	for _, test := range []struct {
 		name  string

@@ -19,6 +19,7 @@ import (
 // TestCompression_Refused sends gzip messages by HTTP/2 alone: a gRPC client that can compress registers gzip for the whole process,
 // and so for the server of this test.
 func TestCompression_Refused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
 	client := plaintextHTTP2(t)
 	for name, test := range map[string]struct {

@@ -76,7 +76,19 @@ func (w *world) deliver(n map[string]any, secret string) int {
 	return resp.StatusCode
 }
 
-// shownBy is the news of a file of an agent's.
+// deliverUntilStored repeats a delivery that gets 503, as LivePerson does: on a busy machine a server may not store an event in time.
+func deliverUntilStored(t *testing.T, w *world, n map[string]any) {
+	harness.Eventually(t, "the event is stored", func() bool {
+		got := w.deliver(n, sandbox.DefaultAppSecret)
+		if got != http.StatusOK && got != http.StatusServiceUnavailable {
+			t.Errorf("a delivery was answered with %d", got)
+			return true
+		}
+		return got == http.StatusOK
+	})
+}
+
+// shownBy returns the webhook notification of a file that an agent has sent.
 func shownBy(conversation string, seq int) map[string]any {
 	return map[string]any{"kind": "notification", "type": "ms.MessagingEventNotification", "body": map[string]any{"changes": []any{map[string]any{
 		"sequence": seq, "originatorId": "agent", "originatorMetadata": map[string]any{"id": "agent", "role": "ASSIGNED_AGENT"},
@@ -87,11 +99,14 @@ func shownBy(conversation string, seq int) map[string]any {
 	}}}}
 }
 
-// A thousand events come in any order, twice each, at any of three servers. Each server's watches give each once, in order.
-func TestConnectorWebhooks_ThousandEventsOnThreeReplicas(t *testing.T) {
-	const events = 1000
-	// The sandbox knows nothing of these events, and would give receipts the same sequences.
-	flags := []string{sharedNATS(t), "--event-gap=2m", "--no-accept-receipts"}
+// LivePerson delivers each event twice, in random order, to any of three servers. Each watch on each server returns each event once and
+// in order.
+func TestConnectorWebhooks_ThreeReplicas(t *testing.T) {
+	t.Parallel()
+	const events = 250
+	// The sandbox does not have these events and would give receipts the same sequences. The gap is longer than any machine needs for
+	// the deliveries, because a watch does not wait longer than that for a missing event.
+	flags := []string{sharedNATS(t), "--event-gap=30m", "--no-accept-receipts"}
 	first := newConnectorWorld(t, sandbox.Options{}, true, flags...)
 	replicas := []*world{first, first.replica(flags...), first.replica(flags...)}
 	if err := first.sb.SetWebhooks("", "", sandbox.Webhooks{}); err != nil { // the test delivers
@@ -114,9 +129,7 @@ func TestConnectorWebhooks_ThousandEventsOnThreeReplicas(t *testing.T) {
 	for lane := range 12 {
 		wg.Go(func() {
 			for i := lane; i < len(order); i += 12 {
-				if got := replicas[rand.IntN(len(replicas))].deliver(shownBy(path.Base(conv), order[i]/2), sandbox.DefaultAppSecret); got != http.StatusOK {
-					t.Errorf("a delivery was answered with %d", got)
-				}
+				deliverUntilStored(t, replicas[rand.IntN(len(replicas))], shownBy(path.Base(conv), order[i]/2))
 			}
 		})
 	}
@@ -130,9 +143,7 @@ func TestConnectorWebhooks_ThousandEventsOnThreeReplicas(t *testing.T) {
 		}
 	}
 	// Whatever arrived in error would arrive before one more event.
-	if got := first.deliver(shownBy(path.Base(conv), events), sandbox.DefaultAppSecret); got != http.StatusOK {
-		t.Errorf("a delivery was answered with %d", got)
-	}
+	deliverUntilStored(t, first, shownBy(path.Base(conv), events))
 	for i, from := range came {
 		if f := next(t, from); f.GetMessageSequence() != events {
 			t.Errorf("watch %d gave %d again", i, f.GetMessageSequence())
@@ -144,6 +155,7 @@ func TestConnectorWebhooks_ThousandEventsOnThreeReplicas(t *testing.T) {
 }
 
 func TestConnectorWebhooks_RejectsWrongSignature(t *testing.T) {
+	t.Parallel()
 	w := newConnectorWorld(t, sandbox.Options{}, true)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -175,6 +187,7 @@ func TestConnectorWebhooks_RejectsWrongSignature(t *testing.T) {
 }
 
 func TestConnectorWithoutWebhooks_ListsOwnFiles(t *testing.T) {
+	t.Parallel()
 	w := newConnectorWorld(t, sandbox.Options{AutoAssign: true}, false)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -205,6 +218,7 @@ func TestConnectorWithoutWebhooks_ListsOwnFiles(t *testing.T) {
 
 // A message whose answer was lost is confirmed by its echo, or by nothing; it is never sent again.
 func TestConnectorUpload_LostAnswerIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	for _, webhooks := range []bool{true, false} {
 		t.Run(fmt.Sprintf("webhooks %t", webhooks), func(t *testing.T) {
 			t.Parallel()
@@ -241,6 +255,7 @@ func TestConnectorUpload_LostAnswerIsNotSentAgain(t *testing.T) {
 }
 
 func TestConnectorWatch_LateFileResetsTheWatch(t *testing.T) {
+	t.Parallel()
 	w := newConnectorWorld(t, sandbox.Options{}, true, "--event-gap=200ms", "--debug-listen=127.0.0.1:0", "--no-accept-receipts")
 	if err := w.sb.SetWebhooks("", "", sandbox.Webhooks{}); err != nil {
 		t.Fatal(err)
@@ -287,15 +302,16 @@ func TestConnectorWatch_LateFileResetsTheWatch(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// A reduced fault table of what only the Connector API has. Faults strike once; the caller repeats under its request id.
+// Each fault strikes one request once. The caller repeats the upload under its request id. test/faults has the whole table, with the
+// server as a process.
 func TestConnectorFaults(t *testing.T) {
+	t.Parallel()
 	endpoints := []string{"http:token", "http:consumer", "http:conversation", "http:send", "ms.PublishEvent", "webhook:ContentEvent"}
 	faults := []struct {
 		name  string
 		fault sandbox.Fault
 	}{
-		{"401", sandbox.Fault{Status: 401}}, {"429", sandbox.Fault{Status: 429}}, {"500", sandbox.Fault{Status: 500}},
-		{"503", sandbox.Fault{Status: 503}}, {"slow", sandbox.Fault{Delay: 700 * time.Millisecond}}, {"cut", sandbox.Fault{Drop: true}},
+		{"401", sandbox.Fault{Status: 401}}, {"503", sandbox.Fault{Status: 503}},
 		{"answer lost", sandbox.Fault{DropAfter: true}}, {"garbage", sandbox.Fault{Garbage: true}},
 	}
 	outcome := make(map[string]string)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestCreateConversation_LostAnswerCreatesOne(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		fault sandbox.Fault

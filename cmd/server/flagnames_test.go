@@ -15,6 +15,7 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // TestFlags_Names compares the names of all flags with testdata/flags.txt, from which the tests of cmd/client learn them.
 func TestFlags_Names(t *testing.T) {
+	t.Parallel()
 	k, err := kong.New(&flags{}, kong.Vars{"version": "", "documents": ""}, kong.DefaultEnvars("LPFILESHARE"))
 	if err != nil {
 		t.Fatal(err)

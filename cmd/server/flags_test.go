@@ -8,6 +8,7 @@ import (
 )
 
 func TestFlags_RejectWrongSettings(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		args []string
@@ -83,6 +84,7 @@ func TestFlags_RejectWrongSettings(t *testing.T) {
 
 // TestFlags_ReportsAllErrors has one error in each group of flags, and one between groups.
 func TestFlags_ReportsAllErrors(t *testing.T) {
+	t.Parallel()
 	var out, errs bytes.Buffer
 	_, code, done := parse([]string{
 		"--listen=50051", "--tls-key=x", "--sandbox-ca=x", "--settle=-1s", "--max-connections=0", "--drain-time=-1s", "--request-id-ttl=1s",
@@ -102,6 +104,7 @@ func TestFlags_ReportsAllErrors(t *testing.T) {
 }
 
 func TestFlags_HelpAndVersion(t *testing.T) {
+	t.Parallel()
 	for _, arg := range []string{"--help", "--version"} {
 		var out, errs bytes.Buffer
 		if code := run(t.Context(), []string{arg}, &out, &errs); code != 0 || out.Len() == 0 || errs.Len() != 0 {
@@ -111,6 +114,7 @@ func TestFlags_HelpAndVersion(t *testing.T) {
 }
 
 func TestFlags_SizesHaveUnits(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]byteSize{"3000000": 3_000_000, "3MB": 3_000_000, "256MiB": 256 << 20, "1 GiB": 1 << 30, "64KiB": 64 << 10} {
 		var got byteSize
 		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestSandboxFlag_WritesFrames(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "made")
 	w := &world{t: t}
 	w.run("--listen=127.0.0.1:0", "--sandbox", "--sandbox-frames="+dir, "--log-level=debug", "--drain-time=2s")

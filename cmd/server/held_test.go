@@ -58,6 +58,7 @@ func accountsWithIssuer(t *testing.T) (accountsFile, sandbox.Options) {
 }
 
 func TestExternalConsumer_OutlivesItsToken(t *testing.T) {
+	t.Parallel()
 	file, opts := accountsWithIssuer(t)
 	opts.TokenLifetime = 4 * time.Second
 	w := newWorld(t, opts, "--accounts="+file.path)
@@ -141,6 +142,7 @@ func TestExternalConsumer_OutlivesItsToken(t *testing.T) {
 }
 
 func TestExternalConsumer_EndedTokenIsReplacedOnce(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		fault sandbox.Fault
 		want  pb.ErrorReason
@@ -174,6 +176,7 @@ func TestExternalConsumer_EndedTokenIsReplacedOnce(t *testing.T) {
 }
 
 func TestExternalConsumer_RequiresAuthenticatedCaller(t *testing.T) {
+	t.Parallel()
 	file, opts := accountsWithIssuer(t)
 	id := lpfileshare.ExternalConsumerID("c-1")
 	ask := func(c *lpfileshare.Client, account string) error {

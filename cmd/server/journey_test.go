@@ -24,6 +24,7 @@ import (
 )
 
 func TestUpload_DownloadReturnsTheFile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{}, "--documents")
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -67,6 +68,7 @@ func TestUpload_DownloadReturnsTheFile(t *testing.T) {
 }
 
 func TestWatch_AgentSeesAFileAndSendsOne(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{AutoAssign: true})
 	agent := w.agent("ann")
 	seen := make(chan *pb.File, 10)
@@ -148,6 +150,7 @@ func next(t *testing.T, from <-chan *pb.File) *pb.File {
 }
 
 func TestDownload_RejectsOtherConsumersFiles(t *testing.T) {
+	t.Parallel()
 	// Signing any path is what LivePerson might do: that the gateway asks only for what the caller may see has to be enough.
 	w := newWorld(t, sandbox.Options{SignAnyPath: true})
 	alice, bob := w.consumer(), w.consumer()
@@ -198,6 +201,7 @@ func TestDownload_RejectsOtherConsumersFiles(t *testing.T) {
 }
 
 func TestListFiles_SeparatesConversations(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{SignAnyPath: true})
 	c, other := w.consumer(), w.consumer()
 	one, two := w.conversation(c.Client), w.conversation(c.Client)
@@ -300,6 +304,7 @@ func identified(conv, file string) map[string]func(context.Context, *lpfileshare
 const replayedID = "0d1f6c1e-51b5-4a41-8a3a-0a1f6a0f5d11"
 
 func TestToken_ProvesNothingUntilLivePersonAcceptsIt(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -313,7 +318,7 @@ func TestToken_ProvesNothingUntilLivePersonAcceptsIt(t *testing.T) {
 	head, claims, _ := strings.Cut(c.token, ".")
 	claims, sig, _ := strings.Cut(claims, ".")
 	forged := head + "." + claims + "." + flip(sig)
-	foreign := sandboxToken(t, sandbox.Options{}) // of another LivePerson: well signed, and by the wrong key
+	foreign := sandboxToken(t, sandbox.Options{OwnKey: true}) // validly signed, by another LivePerson
 	for name, token := range map[string]string{
 		"the same sub, wrong signature": forged,
 		"the same sub, no signature":    head + "." + claims + ".",
@@ -373,7 +378,7 @@ func flip(sig string) string {
 	return "A" + sig[1:]
 }
 
-// sandboxToken signs up at a LivePerson of its own.
+// sandboxToken signs up at another sandbox.
 func sandboxToken(t *testing.T, opts sandbox.Options) string {
 	t.Helper()
 	sb, err := sandbox.Start(opts)
@@ -395,6 +400,7 @@ func sandboxToken(t *testing.T, opts sandbox.Options) string {
 }
 
 func TestToken_ExpiredIsRejectedThoughItsSessionIsOpen(t *testing.T) {
+	t.Parallel()
 	var c consumer
 	var conv, file string
 	var expires time.Time
@@ -427,6 +433,7 @@ func TestToken_ExpiredIsRejectedThoughItsSessionIsOpen(t *testing.T) {
 }
 
 func TestToken_OfAnotherAccountIsNotAllowed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{Accounts: []string{account, "87654321"}})
 	c := w.consumer()
 	_, err := c.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: "accounts/87654321"})
@@ -437,6 +444,7 @@ func TestToken_OfAnotherAccountIsNotAllowed(t *testing.T) {
 }
 
 func TestLog_HasNoSecret(t *testing.T) {
+	t.Parallel()
 	const password, appSecret, code = "pass-word-4711", "app-secret-0815", "auth-code-1234567890"
 	w := newWorld(t, sandbox.Options{Password: password})
 	c := w.consumer()
@@ -516,6 +524,7 @@ func TestLog_HasNoSecret(t *testing.T) {
 }
 
 func TestAgentToken_IsTheServersOwn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{AutoAssign: true})
 	in, err := w.dial().Raw().Identity.SignInAgent(t.Context(), &pb.SignInAgentRequest{
 		Account:     accountPath,

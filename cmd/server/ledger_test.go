@@ -19,6 +19,7 @@ import (
 )
 
 func TestLedger_RemembersRequestIDAcrossRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	w := newWorld(t, sandbox.Options{}, "--ledger=embedded", "--data-dir="+dir)
 	who := w.consumer()
@@ -47,6 +48,7 @@ func TestLedger_RemembersRequestIDAcrossRestart(t *testing.T) {
 }
 
 func TestHealth_ReportsLedger(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
 	conn, err := grpc.NewClient(w.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -60,6 +62,7 @@ func TestHealth_ReportsLedger(t *testing.T) {
 }
 
 func TestLedger_RequiredAtStart(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // SIGTERM ends the wait
 	defer cancel()
 	var logs bytes.Buffer
@@ -70,6 +73,7 @@ func TestLedger_RequiredAtStart(t *testing.T) {
 }
 
 func TestFlags_RejectLedgerSettings(t *testing.T) {
+	t.Parallel()
 	for args, want := range map[string]string{
 		"--ledger=etcd://a":                                               "nats://HOST:4222",
 		"--ledger=nats://somebody:Hunter2@a":                              "--ledger-creds",

@@ -45,6 +45,7 @@ var suites = []struct {
 // TestSuitesOverConnector runs them again, in a process of their own, and prints what was run over which messenger. Over the
 // messaging socket they run as tests of this package.
 func TestSuitesOverConnector(t *testing.T) {
+	t.Parallel()
 	if os.Getenv(overConnector) != "" {
 		return // this is that process
 	}
@@ -56,7 +57,7 @@ func TestSuitesOverConnector(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^("+strings.Join(all, "|")+")$", "-test.v", "-test.timeout=8m")
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^("+strings.Join(all, "|")+")$", "-test.v", "-test.parallel=8", "-test.timeout=8m")
 	cmd.Env = append(os.Environ(), overConnector+"=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -35,6 +35,7 @@ func begin(ctx context.Context, c *lpfileshare.Client, conversation, requestID s
 // Admission control rejects an upload at its first message, before it reaches LivePerson, the store or the ledger. No socket is opened
 // for the token.
 func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
+	t.Parallel()
 	for limit, queue := range map[string]string{"budget": "--queue-length=10", "queue": "--queue-length=0"} {
 		t.Run(limit, func(t *testing.T) {
 			w := newWorld(t, sandbox.Options{}, "--memory-budget=6200000", "--queue-time=50ms", queue)
@@ -74,6 +75,7 @@ func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 
 // A connection above the limit waits until another has ended.
 func TestConnections_AreLimited(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{}, "--max-connections=2")
 	alive := func(c *lpfileshare.Client, within time.Duration) error {
 		ctx, cancel := context.WithTimeout(t.Context(), within)

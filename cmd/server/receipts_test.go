@@ -10,6 +10,7 @@ import (
 )
 
 func TestReceipts_AreSentUnlessDisabled(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		flags          []string
 		accept, access int

@@ -253,6 +253,7 @@ func TestReload_TakesEffectForTheNextCall(t *testing.T) {
 }
 
 func TestAccountsFile_IsCheckedWithoutServing(t *testing.T) {
+	t.Parallel()
 	good := newAccountsFile(t, "accounts: {1: , 2: }\n")
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"--check-accounts", "--accounts=" + good.path}, &out, &errs); code != 0 || !strings.Contains(out.String(), "names 2 accounts") || errs.Len() != 0 {

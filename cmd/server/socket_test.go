@@ -39,6 +39,7 @@ func cutsOfAnUpload(size int) []cut {
 }
 
 func TestUpload_SocketKilledAtAnyPoint(t *testing.T) {
+	t.Parallel()
 	const size = 200_000
 	for i, c := range cutsOfAnUpload(size) {
 		t.Run(c.point, func(t *testing.T) {
@@ -93,6 +94,7 @@ func dropped(t *testing.T, w *world) {
 }
 
 func TestAgent_SocketKilledAtAnyPoint(t *testing.T) {
+	t.Parallel()
 	for i, on := range []string{"", "ms.GenerateURLForUploadFile", "ms.PublishEvent", "ms.QueryMessages", "aam.SubscribeExConversations"} {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s after=%v", on, after), func(t *testing.T) {
@@ -131,6 +133,7 @@ func TestAgent_SocketKilledAtAnyPoint(t *testing.T) {
 }
 
 func TestWatch_SocketKilledAtAnyPoint(t *testing.T) {
+	t.Parallel()
 	const files = 6
 	var cuts []cut
 	for _, on := range []string{"ws:upgrade", "cqm.SubscribeExConversations", "ms.SubscribeMessagingEvents", "GetClock"} {

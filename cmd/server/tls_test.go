@@ -122,6 +122,7 @@ func (w *world) dialTLS(c *tls.Config) *lpfileshare.Client {
 }
 
 func TestTLS_ClientCertificateIsTheCaller(t *testing.T) {
+	t.Parallel()
 	uri := func(s string) *url.URL {
 		u, err := url.Parse(s)
 		if err != nil {
@@ -146,6 +147,7 @@ func TestTLS_ClientCertificateIsTheCaller(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	server := ours.server("server")
 	w := newWorld(t, sandbox.Options{}, append(server, "--tls-client-ca="+ours.ca(), "--listen=127.0.0.1:0")...)
@@ -271,6 +273,7 @@ func buildClient(t *testing.T) string {
 }
 
 func TestTLS_ClientProgram(t *testing.T) {
+	t.Parallel()
 	ours := newAuthority(t, "ours")
 	ours.client("orders", "spiffe://mesh/orders")
 	file, opts := accountsWithIssuer(t)

@@ -15,6 +15,7 @@ import (
 
 // These troubles the server deals with by itself: the caller, who does not repeat anything, notices nothing.
 func TestUpload_TransientFaultsAreHidden(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		fault sandbox.Fault
@@ -77,6 +78,7 @@ func TestUpload_TransientFaultsAreHidden(t *testing.T) {
 }
 
 func TestUpload_ReportsRejectionsByReason(t *testing.T) {
+	t.Parallel()
 	const forever = 0
 	for _, test := range []struct {
 		name  string
@@ -129,6 +131,7 @@ func TestUpload_ReportsRejectionsByReason(t *testing.T) {
 }
 
 func TestSetFileSharing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{FileSharingOff: true})
 	admin, ann := w.agent("admin"), w.agent("ann")
 	c := w.consumer()
@@ -156,6 +159,7 @@ func TestSetFileSharing(t *testing.T) {
 }
 
 func TestUpload_RejectsClosedConversation(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -178,6 +182,7 @@ func TestUpload_RejectsClosedConversation(t *testing.T) {
 }
 
 func TestDrain_RunningUploadsEnd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{}, "--drain-time=10s")
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -204,6 +209,7 @@ func TestDrain_RunningUploadsEnd(t *testing.T) {
 }
 
 func TestDrain_CutUploadsSucceedElsewhere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, sandbox.Options{}, "--drain-time=200ms")
 	c := w.consumer()
 	conv := w.conversation(c.Client)

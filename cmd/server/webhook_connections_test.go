@@ -13,6 +13,7 @@ import (
 
 // Callers of the webhook listener are unknown until a delivery is complete, so it has the same limit as gRPC.
 func TestConnections_ForWebhooksAreLimited(t *testing.T) {
+	t.Parallel()
 	s, err := newWebhookServer(&connectorFlags{WebhookListen: "127.0.0.1:0"}, 1)
 	if err != nil {
 		t.Fatal(err)

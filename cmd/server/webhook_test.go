@@ -15,6 +15,7 @@ import (
 
 // TestSandboxFlag_ServesConnectorAPI has the server play LivePerson, and post webhooks to another process.
 func TestSandboxFlag_ServesConnectorAPI(t *testing.T) {
+	t.Parallel()
 	webhooks := make(chan *http.Request, 10)
 	gateway := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { webhooks <- r }))
 	defer gateway.Close()

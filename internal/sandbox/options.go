@@ -66,6 +66,9 @@ type Options struct {
 	URLLifetime time.Duration
 	// TokenLifetime is how long a consumer token is valid. Default: 24 h.
 	TokenLifetime time.Duration
+	// OwnKey signs tokens with a key of this sandbox's own. Otherwise all sandboxes of a process share a key, because to generate one
+	// takes more CPU than the rest of a start.
+	OwnKey bool
 	// AppInstalls are the connectors that may use the Connector API. Default: one in every account, with DefaultAppID and
 	// DefaultAppSecret, without webhooks.
 	AppInstalls []AppInstall

@@ -64,12 +64,19 @@ func Start(opts Options) (*Sandbox, error) {
 	return s, nil
 }
 
+// sharedSigner is the signer of all sandboxes without a key of their own.
+var sharedSigner = sync.OnceValues(liveperson.NewSigner)
+
 // start starts the parts of the sandbox.
 func (s *Sandbox) start() error {
 	opts := s.opts
 	// The key is generated at the start because that can take longer than a client waits for a sign-up.
 	var err error
-	if s.signer, err = liveperson.NewSigner(); err != nil {
+	newSigner := sharedSigner
+	if opts.OwnKey {
+		newSigner = liveperson.NewSigner
+	}
+	if s.signer, err = newSigner(); err != nil {
 		return err
 	}
 	store, err := s.openStore()

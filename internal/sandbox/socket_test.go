@@ -23,7 +23,7 @@ func TestConsumer_Upgrade(t *testing.T) {
 	s := start(t, Options{Now: c.Now, TokenLifetime: time.Minute, Accounts: []string{acct, "87654321"}})
 	token := signUp(t, s)
 	_, foreign := ask(t, "POST", s.URL()+"/api/account/87654321/signup", "")
-	other := start(t, Options{})
+	other := start(t, Options{OwnKey: true})
 	parts := strings.Split(token, ".")
 	unsigned := "eyJhbGciOiJub25lIn0." + parts[1] + "."
 	for _, scheme := range []string{"jwt ", "JWT ", "Jwt  "} {

@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/jpeg"
 	"math/rand/v2"
+	"sync"
 	"testing"
 )
 
@@ -19,8 +20,23 @@ func Text(seed uint64, n int) []byte {
 	return b.Bytes()[:n]
 }
 
-// Photo returns a JPEG of noise of exactly n bytes, which cannot be compressed. Files of different seeds differ.
+// photos has the files that Photo has made, by seed and size. To encode noise is slow, above all with the race detector.
+var photos sync.Map
+
+// Photo returns a JPEG of noise of exactly n bytes, which cannot be compressed. Files of different seeds differ. The caller may change
+// the bytes.
 func Photo(tb testing.TB, seed uint64, n int) []byte {
+	tb.Helper()
+	key := [2]uint64{seed, uint64(n)}
+	made, ok := photos.Load(key)
+	if !ok {
+		made = newPhoto(tb, seed, n)
+		photos.Store(key, made)
+	}
+	return bytes.Clone(made.([]byte))
+}
+
+func newPhoto(tb testing.TB, seed uint64, n int) []byte {
 	tb.Helper()
 	rng := rand.New(rand.NewPCG(seed, uint64(n)))
 	side := 8

@@ -166,9 +166,10 @@ func TestPhotograph_ArrivesUprightSmallAndClean(t *testing.T) {
 	}
 }
 
-// TestMemory_64PhotographsStayWithinTheBudget sends them all at once. They wait for memory and for their turn to be decoded.
-func TestMemory_64PhotographsStayWithinTheBudget(t *testing.T) {
-	const uploads, files, decoding = 64, 128 * mib, 192 * mib
+// TestMemory_PhotographsStayWithinTheBudget sends photographs at once that need three times the memory for files. They wait for it, and
+// then for memory to be decoded in.
+func TestMemory_PhotographsStayWithinTheBudget(t *testing.T) {
+	const uploads, files, decoding = 12, 32 * mib, 192 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
 	clients, conv := s.Clients(t, 8)
@@ -207,7 +208,7 @@ func TestMemory_64PhotographsStayWithinTheBudget(t *testing.T) {
 // TestMemory_ProgressiveJPEGsStayWithinTheBudget sends JPEGs whose decoder keeps every coefficient until the end. With 12 megapixels that is
 // 180 MB, so that only one at a time fits.
 func TestMemory_ProgressiveJPEGsStayWithinTheBudget(t *testing.T) {
-	const uploads, files, decoding = 6, 64 * mib, 240 * mib
+	const uploads, files, decoding = 3, 64 * mib, 240 * mib
 	b := craft.FlatJPEG(0xc2, 4000, 3000, 100, 64, -64)
 	s := startServer(t, "--fit-images", "--max-file-bytes=100000", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding))
 	clients, conv := s.Clients(t, 2)

@@ -75,6 +75,7 @@ func halfOpens(tb testing.TB, token, conversation string) []halfOpen {
 // It does so twice. After the first time there is more in use than before: what Go keeps of goroutines for others to come, and the
 // ledger's records of request ids, of which 2,000 were named. The second time shows that nothing else is left.
 func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
+	t.Parallel()
 	const connections, each, idle = 40, 250, 8 * time.Second
 	s := startServer(t, "--documents", "--upload-idle-timeout="+idle.String(), "--lp-timeout=1m", "--max-uploads-per-caller=10000", "--queue-length=10000")
 	consumer := s.Consumer(t)
@@ -207,6 +208,7 @@ func upload(ctx context.Context, c *lpfileshare.Client, conversation string, dat
 // TestHostile_SilentConnectionsEnd opens 10,000 connections (or as many as this process may) that never speak HTTP/2. The server
 // ends them after 20 s, and serves others meanwhile.
 func TestHostile_SilentConnectionsEnd(t *testing.T) {
+	t.Parallel()
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
@@ -247,6 +249,7 @@ func TestHostile_SilentConnectionsEnd(t *testing.T) {
 
 // TestHostile_FrameFloods sends what gRPC itself must withstand: it does, in memory that stays bounded, and serves others meanwhile.
 func TestHostile_FrameFloods(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, "--documents")
 	consumer := s.Consumer(t)
 	conversation, client := consumer.Conversation, consumer.Client
@@ -367,6 +370,7 @@ func TestHostile_FrameFloods(t *testing.T) {
 // TestHostile_StalledReaders opens 250 downloads whose reader gives no window: the server lets them go after --read-stall. What
 // gRPC has queued for them, a message of up to 1 MiB for each, it keeps until the stream is reset or the connection ends.
 func TestHostile_StalledReaders(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, "--documents", "--read-stall=3s")
 	consumer := s.Consumer(t)
 	token, conversation, client := consumer.Token, consumer.Conversation, consumer.Client

@@ -61,9 +61,9 @@ func startServerBefore(tb testing.TB, sb *sandbox.Sandbox, args ...string) *serv
 // text is a file of n bytes that any check takes for plain text.
 func text(n int) []byte { return bytes.Repeat([]byte("0123456789abcde\n"), n/16+1)[:n] }
 
-func TestMemory_200UploadsStayWithinTheBudget(t *testing.T) {
-	const budget, uploads = 128 * mib, 200
-	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB", "--max-uploads-per-caller=200")
+func TestMemory_UploadsStayWithinTheBudget(t *testing.T) {
+	const budget, uploads = 64 * mib, 100
+	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB", "--max-uploads-per-caller=100")
 	s.sb.Inject(sandbox.Fault{On: "store:PUT", BytesPerSecond: 6_000_000})
 	clients, conv := s.Clients(t, 8)
 	others, otherConv := s.Clients(t, 8) // one caller alone has half of the budget
@@ -91,12 +91,12 @@ func TestMemory_200UploadsStayWithinTheBudget(t *testing.T) {
 }
 
 func TestMemory_1ByteChunksStayWithinTheBudget(t *testing.T) {
-	const budget = 128 * mib
+	const budget, size = 16 * mib, 1_500_000
 	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB")
 	clients, conv := s.Clients(t, 1)
 	_, err := clients[0].Upload(t.Context(), lpfileshare.UploadOptions{
 		Conversation: conv, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, RetryFor: -1, ChunkBytes: 1,
-	}, bytes.NewReader(text(fileBytes)))
+	}, bytes.NewReader(text(size)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,17 +29,18 @@ var unfinishedAttacks = []unfinishedAttack{
 	{"Health/Check, cut within a frame", "/grpc.health.v1.Health/Check", 16 << 10, true},
 }
 
+var attackFor = flag.Duration("attack", 2*time.Second, "how long each attack of TestUnfinishedMessages lasts")
+
 // TestUnfinishedMessages has 250 streams on each of 4 connections send messages of 5 MiB that never end, without an identity, and
 // begin another when the server ends one. The server's memory stays bounded, and honest uploads succeed meanwhile. An attack lasts
-// at most attackFor.
+// at most as long as -attack says.
 func TestUnfinishedMessages(t *testing.T) {
 	const (
 		connections, streams = 4, 250
-		attackFor            = 5 * time.Second
 		maxPeak              = 400 * mib
 	)
 	fmt.Printf("%s: %d connections with %d streams each, for %s; uploads of 3 MB beside them: number, median and slowest in ms\n%-34s %9s %9s %9s %9s %22s %22s\n",
-		t.Name(), connections, streams, attackFor, "messages on", "peak MiB", "sent MiB", "ended", "closed", "Upload", "UploadSmallFile")
+		t.Name(), connections, streams, *attackFor, "messages on", "peak MiB", "sent MiB", "ended", "closed", "Upload", "UploadSmallFile")
 	for _, attack := range unfinishedAttacks {
 		t.Run(attack.name, func(t *testing.T) {
 			s := startServer(t, "--documents")
@@ -47,7 +49,7 @@ func TestUnfinishedMessages(t *testing.T) {
 			if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
 				t.Fatal(err)
 			}
-			end := time.Now().Add(attackFor)
+			end := time.Now().Add(*attackFor)
 			attackers := make([]*attacker, connections)
 			var running sync.WaitGroup
 			for i := range attackers {
