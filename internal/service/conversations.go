@@ -36,6 +36,7 @@ func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.Crea
 		}
 		return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c)}, nil
 	}
+	factsOf(ctx).request(req.GetRequestId())
 	bare := proto.CloneOf(req)
 	bare.RequestId = ""
 	c, replayed, err := s.conversations.Create(ctx, session, conversations.Request{

@@ -46,5 +46,6 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 		}
 		c.Secret = grant
 	}
+	factsOf(ctx).claim(c)
 	return c, nil
 }

@@ -33,6 +33,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -122,6 +123,8 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 	for _, f := range change {
 		f(&c)
 	}
+	c.Rejections = rejections.New(c.Log)
+	t.Cleanup(c.Rejections.Close)
 	h.ledger.Memory = ledgertest.NewMemory(1000, c.Now)
 	h.server = New(c, Ports{Messenger: h.lp, Accounts: h.accounts, Store: h.store, Ledger: h.ledger, Images: h.images})
 	h.serve(c)
@@ -144,14 +147,15 @@ func set(change func(*Settings)) func(*Config) {
 // serve runs the gRPC server with the options of cmd/server.
 func (h *harness) serve(c Config) {
 	recovered := recovery.WithRecoveryHandlerContext(Recovered(c.Log))
+	calls := &Calls{UnaryTimeout: c.UnaryTimeout, Rejections: c.Rejections, Log: c.Log}
 	h.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
 		grpc.WaitForHandlers(true),
 		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
 		grpc.InitialWindowSize(1<<20),
 		grpc.InitialConnWindowSize(4<<20),
-		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestReceived, UnaryErrors(c.Log, c.UnaryTimeout)),
-		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestReceived, StreamErrors(c.Log)),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestReceived, calls.Unary),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestReceived, calls.Stream),
 	)
 	h.server.Register(h.grpc)
 	l := bufconn.Listen(1 << 20)

@@ -8,59 +8,125 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// UnaryErrors turns errors of handlers into the contract's statuses, and logs their causes, which the client does not see. It must
-// be the innermost interceptor, so that the others see the final status. It also bounds the call, except an UploadSmallFile, which has
-// the time limit of an Upload. A timeout of the server is reported as such, not as the caller's deadline.
-func UnaryErrors(log *slog.Logger, timeout time.Duration) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		if !ours(info.FullMethod) {
-			return handler(ctx, req)
-		}
-		bounded, cancel := ctx, context.CancelFunc(func() {})
-		if info.FullMethod != lpfilesharev1.FileSharingService_UploadSmallFile_FullMethodName {
-			bounded, cancel = context.WithTimeout(ctx, timeout)
-		}
-		defer cancel()
-		resp, err := handler(bounded, req)
-		if err != nil {
-			return nil, mapError(ctx, log, info.FullMethod, err)
-		}
-		return resp, nil
-	}
+// Calls has the interceptors of the contract's calls, which must be the innermost. They turn errors of handlers into the contract's
+// statuses, log one line for each call when it has ended, with the cause of an error, which the client does not see, and count calls
+// that a limit rejected. Calls of other services, such as health probes, are not logged and have statuses of their own.
+type Calls struct {
+	// UnaryTimeout limits a unary call, except an UploadSmallFile, which has the time limit of an Upload.
+	UnaryTimeout time.Duration
+	// Rejections counts the calls that a limit of the server rejected.
+	Rejections *rejections.Tally
+	Log        *slog.Logger
 }
 
-// StreamErrors is UnaryErrors for streams, which have time limits of their own.
-func StreamErrors(log *slog.Logger) grpc.StreamServerInterceptor {
-	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		if !ours(info.FullMethod) {
-			return handler(srv, stream)
-		}
-		if err := handler(srv, stream); err != nil {
-			return mapError(stream.Context(), log, info.FullMethod, err)
-		}
-		return nil
+// Unary is the interceptor of unary calls. A timeout of the server is reported as such, not as the caller's deadline.
+func (c *Calls) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if !ours(info.FullMethod) {
+		return handler(ctx, req)
 	}
+	call := c.begin(ctx, info.FullMethod)
+	bounded, cancel := call.context(ctx), context.CancelFunc(func() {})
+	if info.FullMethod != lpfilesharev1.FileSharingService_UploadSmallFile_FullMethodName {
+		bounded, cancel = context.WithTimeout(bounded, c.UnaryTimeout)
+	}
+	defer cancel()
+	resp, err := handler(bounded, req)
+	if err = call.end(ctx, err); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
-// ours reports whether a method belongs to the contract. Health checks and reflection have statuses of their own.
-func ours(method string) bool { return strings.HasPrefix(method, "/lpfileshare.v1.") }
+// Stream is Unary for streams, which have time limits of their own.
+func (c *Calls) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if !ours(info.FullMethod) {
+		return handler(srv, stream)
+	}
+	call := c.begin(stream.Context(), info.FullMethod)
+	err := handler(srv, &callStream{stream, call.context(stream.Context())})
+	return call.end(stream.Context(), err)
+}
 
-func mapError(ctx context.Context, log *slog.Logger, method string, err error) error {
-	s, cause := statusOf(ctx, err)
-	level := slog.LevelDebug
-	switch s.Code() {
+// ours reports whether a method belongs to the contract.
+func ours(method string) bool { return strings.HasPrefix(method, contractPrefix) }
+
+const contractPrefix = "/lpfileshare.v1."
+
+// callStream is a stream with another context.
+type callStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *callStream) Context() context.Context { return s.ctx }
+
+// An ongoingCall is a call of the contract that has not ended.
+type ongoingCall struct {
+	*Calls
+	method string // "FileSharingService/Upload"
+	peer   string
+	begun  time.Time
+	facts  callFacts
+}
+
+func (c *Calls) begin(ctx context.Context, method string) *ongoingCall {
+	call := &ongoingCall{Calls: c, method: strings.TrimPrefix(method, contractPrefix), begun: time.Now()}
+	if p, ok := peer.FromContext(ctx); ok {
+		call.peer = p.Addr.String()
+	}
+	return call
+}
+
+// context returns ctx with the facts of the call, to which handlers add.
+func (c *ongoingCall) context(ctx context.Context) context.Context {
+	return context.WithValue(ctx, callFactsKey{}, &c.facts)
+}
+
+// maxLoggedError is the length of an error in the log, in bytes.
+const maxLoggedError = 500
+
+// end logs and counts the call, and returns its status. ctx is the client's.
+func (c *ongoingCall) end(ctx context.Context, err error) error {
+	attrs := []slog.Attr{slog.String("method", c.method), slog.String("code", codes.OK.String())}
+	level := slog.LevelInfo
+	facts := c.facts.attrs()
+	if err != nil {
+		s, cause := statusOf(ctx, err)
+		level = levelOf(s.Code())
+		attrs[1] = slog.String("code", s.Code().String())
+		if reason := reasonOf(s); reason != "" {
+			attrs = append(attrs, slog.String("reason", reason))
+		}
+		if limit := limitOf(s, cause); limit != "" {
+			c.Rejections.Add(limit, append(facts, slog.String("method", c.method), slog.String("peer", c.peer))...)
+		}
+		facts = append(facts, slog.String("error", share.Clip(cause.Error(), maxLoggedError)))
+		err = s.Err()
+	}
+	attrs = append(attrs, slog.String("peer", c.peer), slog.Int64("ms", time.Since(c.begun).Milliseconds()))
+	c.Log.LogAttrs(ctx, level, FinishedCall, append(attrs, facts...)...)
+	return err
+}
+
+// FinishedCall is the message of the line that is logged for each call.
+const FinishedCall = "finished call"
+
+// levelOf returns the level at which the end of a call is logged. Mistakes of callers are not errors of the server.
+func levelOf(code codes.Code) slog.Level {
+	switch code {
 	case codes.Internal, codes.DataLoss, codes.Unknown:
-		level = slog.LevelError
-	case codes.Unavailable:
-		level = slog.LevelWarn
+		return slog.LevelError
+	case codes.Unavailable, codes.ResourceExhausted:
+		return slog.LevelWarn
 	}
-	log.LogAttrs(ctx, level, "call failed", slog.String("method", method), slog.String("code", s.Code().String()), slog.Any("error", cause))
-	return s.Err()
+	return slog.LevelInfo
 }
 
 // Recovered returns the status of a handler that panicked. The client learns nothing of the panic.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/drain"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -15,12 +16,13 @@ const maxReceipts = 256
 // receipts report to the sender of a file what the caller did with it, in the background. Best effort: errors are logged, and
 // receipts beyond maxReceipts are dropped.
 type receipts struct {
-	settings func(account string) Settings
-	session  func(ctx context.Context, account string) (Session, error)
-	timeout  time.Duration
-	inFlight chan struct{} // one for each receipt
-	drain    *drain.Drain
-	log      *slog.Logger
+	settings   func(account string) Settings
+	session    func(ctx context.Context, account string) (Session, error)
+	timeout    time.Duration
+	inFlight   chan struct{} // one for each receipt
+	drain      *drain.Drain
+	rejections *rejections.Tally
+	log        *slog.Logger
 }
 
 // accessed reports that the caller has opened a file.
@@ -45,6 +47,7 @@ func (r *receipts) send(ctx context.Context, account string, send func(context.C
 	select {
 	case r.inFlight <- struct{}{}:
 	default:
+		r.rejections.Add("RECEIPTS", slog.String("account", account))
 		return
 	}
 	r.drain.Go(func() {

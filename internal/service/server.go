@@ -11,6 +11,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/conversations"
 	"github.com/lpfileshare/lpfileshare/internal/drain"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
@@ -57,7 +58,9 @@ type Config struct {
 	Version string
 	// Now is the clock.
 	Now func() time.Time
-	Log *slog.Logger
+	// Rejections counts what the limits of the service reject.
+	Rejections *rejections.Tally
+	Log        *slog.Logger
 }
 
 // MinPingInterval is the shortest time between two HTTP/2 pings of a client: the gRPC server's enforcement policy must have it.
@@ -109,7 +112,8 @@ func New(c Config, p Ports) *Server {
 	}
 	s.sender = sender{stall: c.ReadStall, drain: s.drain}
 	s.receipts = &receipts{
-		settings: c.Settings, session: s.session, timeout: c.PublishTimeout, inFlight: make(chan struct{}, maxReceipts), drain: s.drain, log: c.Log,
+		settings: c.Settings, session: s.session, timeout: c.PublishTimeout, inFlight: make(chan struct{}, maxReceipts), drain: s.drain,
+		rejections: c.Rejections, log: c.Log,
 	}
 	s.uploads = upload.New(upload.Config{
 		OpenSession: func(ctx context.Context, credential share.Credential) (upload.Session, error) {
@@ -160,6 +164,7 @@ func (s *Server) openSession(ctx context.Context, c share.Credential) (Session, 
 		session.Release()
 		return nil, errOtherAccount()
 	}
+	factsOf(ctx).prove(session.Principal())
 	return session, nil
 }
 

@@ -170,6 +170,38 @@ func statusOfKind(e *share.Error) *status.Status {
 	return s
 }
 
+// reasonOf returns the reason of a status of the contract, or "" if it has none.
+func reasonOf(s *status.Status) string {
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+// limitOf returns the name of the server's limit that ended a call with a status and its cause: the reason, and after a slash the limit
+// that the metadata names. It returns "" if no limit did, or one of LivePerson.
+func limitOf(s *status.Status, cause error) string {
+	e, ok := errors.AsType[*share.Error](cause)
+	if !ok || reasonOf(s) != string(e.Kind) { // such as a call that the client cancelled
+		return ""
+	}
+	switch e.Kind {
+	case share.LPRateLimited, share.StorageRateLimited, share.StorageFull:
+		return ""
+	case share.UploadIdle, share.LedgerUnavailable:
+	default:
+		if s.Code() != codes.ResourceExhausted {
+			return ""
+		}
+	}
+	if limit := e.Metadata["limit"]; limit != "" {
+		return string(e.Kind) + "/" + limit
+	}
+	return string(e.Kind)
+}
+
 // Limits of a status. It is sent in a header, with its message twice, and peers stop at 8 KiB. Within these it stays under 3 KiB.
 const (
 	maxMessage    = 400

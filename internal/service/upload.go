@@ -75,6 +75,7 @@ func (s *Server) upload(ctx context.Context, req *lpfilesharev1.UploadSpec, sour
 		return nil, err
 	}
 	requestID = spec.RequestID
+	factsOf(ctx).request(requestID)
 	if err := source.begin(spec); err != nil {
 		return nil, err
 	}
@@ -162,6 +163,7 @@ func (s *Server) uploadSession(ctx context.Context, name string) (account, reque
 	if err := v.err(); err != nil {
 		return "", "", nil, err
 	}
+	factsOf(ctx).request(requestID)
 	session, err = s.session(ctx, account)
 	return account, requestID, session, err
 }

@@ -192,7 +192,7 @@ func stopped(ctx context.Context, u *held) error {
 	// When the stopped server's call has ended, it does nothing more for the upload.
 	ctx, cancel := context.WithTimeout(ctx, caseTimeout/2)
 	defer cancel()
-	if err := p.Logs.Wait(ctx, 1, "finished call", "grpc.method=Upload"); err != nil {
+	if err := p.Logs.Wait(ctx, 1, "finished call", "method=FileSharingService/Upload"); err != nil {
 		return fmt.Errorf("the stopped server's call does not end: %w\n%s", err, p.Logs.Tail())
 	}
 	return nil

@@ -41,12 +41,13 @@ var table = map[string]rule{
 	"internal/retry":         {ours: rules, stdlibOnly: true},
 	"internal/drain":         {ours: []string{"internal/share"}, stdlibOnly: true},
 	"internal/rejections":    {stdlibOnly: true},
+	"internal/boundedlog":    {stdlibOnly: true},
 	"internal/admission":     {ours: []string{"internal/share"}, stdlibOnly: true},
 	"internal/upload":        {ours: append([]string{"internal/admission", "internal/drain"}, rules...), never: transports},
 	"internal/download":      {ours: append([]string{"internal/drain"}, rules...), never: transports},
 	"internal/conversations": {ours: append([]string{"internal/admission"}, rules...), never: transports},
 	"internal/service": {
-		ours:  append([]string{"gen/go/...", "internal/admission", "internal/drain", "internal/upload", "internal/download", "internal/conversations"}, rules...),
+		ours:  append([]string{"gen/go/...", "internal/admission", "internal/drain", "internal/rejections", "internal/upload", "internal/download", "internal/conversations"}, rules...),
 		never: []string{"net/http", "github.com/gorilla/websocket"},
 	},
 	"internal/lpwire":            {ours: rules},
@@ -56,7 +57,7 @@ var table = map[string]rule{
 	"internal/ledger":            {ours: rules},
 	"internal/ledger/ledgertest": {ours: []string{"internal/share"}},
 	"internal/lprest":            {ours: append([]string{"internal/lpwire"}, rules...)},
-	"internal/connector":         {ours: append([]string{"internal/lprest", "internal/lpwire"}, rules...)},
+	"internal/connector":         {ours: append([]string{"internal/lprest", "internal/lpwire", "internal/rejections"}, rules...)},
 	"internal/sandbox":           {},
 	"internal/recvlimit":         {},
 	// The sandbox's parts know each other as little as possible.
