@@ -15,6 +15,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/swift"
@@ -49,7 +50,7 @@ func (p *parts) close() {
 
 // build constructs the parts: first it reads all files that the flags name, then the parts follow in the order of their
 // dependencies. It connects to nothing but the ledger. The caller closes the parts.
-func build(ctx context.Context, f *flags, log *slog.Logger) (_ *parts, err error) {
+func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.Logger) (_ *parts, err error) {
 	p := &parts{}
 	defer func() {
 		if err != nil {
@@ -109,7 +110,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *parts, err error
 		return nil, err
 	}
 	onClose(events.Close)
-	if p.connector, err = newConnector(f, p.accounts, rest, events); err != nil {
+	if p.connector, err = newConnector(f, p.accounts, rest, events, rejected); err != nil {
 		return nil, err
 	}
 	if p.webhooks != nil {
@@ -121,7 +122,7 @@ func build(ctx context.Context, f *flags, log *slog.Logger) (_ *parts, err error
 		log.Warn("the accounts file has app.webhooks, but this server receives none; set --webhook-listen here or on another replica")
 	}
 
-	p.service = newService(f, p.accounts, key, log, service.Ports{
+	p.service = newService(f, p.accounts, key, rejected, log, service.Ports{
 		Messenger: messenger{sessions, p.connector, p.accounts},
 		Accounts:  rest,
 		Store:     objects,
@@ -186,15 +187,16 @@ func newEvents(ctx context.Context, f *flags, l *ledger.KV, served *accounts.Set
 }
 
 // newConnector returns the messenger for accounts that use the Connector API.
-func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, events *ledger.Events) (*connector.Messenger, error) {
+func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, events *ledger.Events, rejected *rejections.Tally) (*connector.Messenger, error) {
 	return connector.New(connector.Config{
 		Client: rest, App: connectorApp(r), Log: events,
 		GapWait: f.Connector.EventGap, KeepFor: f.Connector.EventTTL, MaxConsumers: f.LivePerson.MaxSessions,
+		Rejections: rejected,
 	})
 }
 
 // newService returns the gRPC service.
-func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, log *slog.Logger, ports service.Ports) *service.Server {
+func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, rejected *rejections.Tally, log *slog.Logger, ports service.Ports) *service.Server {
 	l, b, lp := &f.Limits, &f.Behaviour, &f.LivePerson
 	return service.New(service.Config{
 		Caller:       f.Server.caller,
@@ -205,6 +207,7 @@ func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, log *slo
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
 		RequestIDTTL:   b.RequestIDTTL,
 		PublishTimeout: lp.Timeout, Settle: lp.Settle, Heartbeat: b.HeartbeatInterval, ReadStall: l.ReadStall,
-		AgentTokenKey: agentTokenKey, Version: version(), Now: time.Now, Log: log,
+		AgentTokenKey: agentTokenKey, Version: version(), Now: time.Now,
+		Rejections: rejected, Log: log,
 	}, ports)
 }

@@ -9,11 +9,30 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"runtime"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/connector"
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
+	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 )
+
+// counters are what /debug/vars shows besides Go's own variables; docs/limits.md describes them.
+type counters struct {
+	rejected *rejections.Tally
+	messages *recvlimit.Limiter
+	webhooks *connector.Messenger
+	log      *serverLog
+}
+
+// vars returns the counters by name.
+func (c *counters) vars() map[string]any {
+	rejected := c.rejected.Counts()
+	rejected["RECEIVE_MEMORY"] = c.messages.Ended()
+	return map[string]any{"rejections": rejected, "webhooks": c.webhooks.Counts(), "log_lines": c.log.counts()}
+}
 
 // debugServer serves Go's profiles and counters, on loopback only, because a heap dump contains tokens.
 type debugServer struct {
@@ -22,7 +41,7 @@ type debugServer struct {
 	ended    chan struct{}
 }
 
-func startDebug(addr string, messenger *connector.Messenger, log *slog.Logger) (*debugServer, error) {
+func startDebug(addr string, c *counters, log *slog.Logger) (*debugServer, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("--debug-listen: %w", err)
@@ -31,15 +50,20 @@ func startDebug(addr string, messenger *connector.Messenger, log *slog.Logger) (
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	mux.Handle("/debug/vars", expvar.Handler())
-	mux.HandleFunc("/debug/webhooks", func(w http.ResponseWriter, _ *http.Request) { // numbers of received webhooks
-		_ = json.NewEncoder(w).Encode(messenger.Counts())
+	mux.HandleFunc("/debug/vars", func(w http.ResponseWriter, _ *http.Request) {
+		vars := c.vars()
+		expvar.Do(func(v expvar.KeyValue) { vars[v.Key] = json.RawMessage(v.Value.String()) })
+		writeJSON(w, vars)
 	})
+	mux.HandleFunc("/debug/webhooks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.webhooks.Counts()) })
 	mux.HandleFunc("/debug/gc", func(w http.ResponseWriter, _ *http.Request) { // so that a measurement counts live memory only
 		runtime.GC()
 		fmt.Fprintln(w, runtime.NumGoroutine())
 	})
-	d := &debugServer{listener: listener, http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, ended: make(chan struct{})}
+	d := &debugServer{
+		listener: listener, ended: make(chan struct{}),
+		http: &http.Server{Handler: localOnly(mux), ReadHeaderTimeout: 10 * time.Second},
+	}
 	go func() {
 		defer close(d.ended)
 		if err := d.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -47,6 +71,27 @@ func startDebug(addr string, messenger *connector.Messenger, log *slog.Logger) (
 		}
 	}()
 	return d, nil
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// localOnly rejects requests of web pages of other origins, which a browser on this machine would send: those whose Host is not
+// loopback, because its name can resolve to loopback (DNS rebinding), and those whose Origin or Sec-Fetch-Site names another origin.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+		switch {
+		case !netrules.IsLoopback((&url.URL{Host: r.Host}).Hostname()):
+			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusForbidden)
+		case origin != "" && origin != "http://"+r.Host, site != "" && site != "same-origin" && site != "none":
+			http.Error(w, "requests of other origins are rejected", http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
 }
 
 func (d *debugServer) close() {

@@ -15,6 +15,8 @@ import (
 func main() {
 	// net/http prints unexpected data from a peer through the standard logger, and that data can contain secrets.
 	log.SetOutput(io.Discard)
+	// A write to a stdout or stderr without a reader must fail, not end the process.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

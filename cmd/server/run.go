@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,15 +10,11 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -30,6 +27,7 @@ import (
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
@@ -43,19 +41,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if f.LivePerson.CheckAccounts {
 		return checkAccounts(f, stdout, stderr)
 	}
-	log := newLogger(&f.Log, stderr)
+	log := openLog(&f.Log, stderr)
+	defer log.close()
 	if err := serve(ctx, f, log); err != nil {
-		fmt.Fprintf(stderr, "lpfileshare-server: %v\n", err)
+		fmt.Fprintf(log.out, "lpfileshare-server: %v\n", err)
 		return 1
 	}
 	return 0
 }
 
-func serve(ctx context.Context, f *flags, log *slog.Logger) error {
+func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	limitMemory(f, 0)
+	log := lines.Logger
+	rejected := rejections.New(log)
+	defer rejected.Close()
 	hangups := make(chan os.Signal, 1)
-	// Without files to reload SIGHUP ends the server, as when its terminal is closed.
-	if f.LivePerson.Accounts != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" {
+	// Without files to reload SIGHUP ends the server, as when its terminal is closed, unless it was started with nohup.
+	reloads := f.LivePerson.Accounts != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
+	if reloads || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
 	}
@@ -69,25 +72,24 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 		return err
 	}
 	listener = netutil.LimitListener(listener, f.Limits.MaxConnections)
-	p, err := build(ctx, f, log)
+	p, err := build(ctx, f, rejected, log)
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	draining, endWatches := context.WithCancel(context.Background())
+	defer endWatches()
+	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
 	debugAddress := ""
 	if f.Log.DebugListen != "" {
-		debug, err := startDebug(f.Log.DebugListen, p.connector, log)
+		debug, err := startDebug(f.Log.DebugListen, &counters{rejected, messages, p.connector, lines}, log)
 		if err != nil {
 			return err
 		}
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-
-	draining, endWatches := context.WithCancel(context.Background())
-	defer endWatches()
-	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
-	server := newGRPCServer(f, messages.Credentials(secure.credentials()), log, draining)
+	server := newGRPCServer(f, messages.Credentials(secure.credentials()), rejected, log, draining)
 	p.service.Register(server)
 	serving := health.NewServer()
 	serving.SetServingStatus(lpfilesharev1.FileSharingService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
@@ -104,11 +106,15 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
 	logReady(f, p, listener.Addr(), debugAddress, log)
-	for running := true; running; {
+	var cause error
+	for cause == nil {
 		select {
 		case err := <-ended:
 			return fmt.Errorf("serving gRPC: %w", err)
 		case <-hangups:
+			if !reloads {
+				cause = errors.New("hangup signal received")
+			}
 			if f.LivePerson.Accounts != "" {
 				reloadAccounts(f, p.accounts, log)
 			}
@@ -119,9 +125,11 @@ func serve(ctx context.Context, f *flags, log *slog.Logger) error {
 				p.webhooks.reload(log)
 			}
 		case <-ctx.Done():
-			running = false
+			cause = context.Cause(ctx)
 		}
 	}
+	// At any level: the log must say why the server ended.
+	log.Log(context.Background(), max(slog.LevelInfo, f.Log.Level), "draining", "cause", cause.Error(), "for_at_most", f.Behaviour.DrainTime.String())
 	drain(f, p.service, server, serving, endWatches, log)
 	<-ended
 	return nil
@@ -156,7 +164,6 @@ func logReady(f *flags, p *parts, grpcAddress net.Addr, debugAddress string, log
 //  4. What is being published may take as long as LivePerson may; then the connections are closed.
 func drain(f *flags, svc *service.Server, server *grpc.Server, serving *health.Server, endWatches func(), log *slog.Logger) {
 	b := &f.Behaviour
-	log.Info("draining", "for_at_most", b.DrainTime.String())
 	serving.Shutdown()
 	endWatches()
 	svc.Drain()
@@ -188,12 +195,9 @@ func drain(f *flags, svc *service.Server, server *grpc.Server, serving *health.S
 	log.Warn("stopped before all calls had ended")
 }
 
-func newGRPCServer(f *flags, creds credentials.TransportCredentials, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, creds credentials.TransportCredentials, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
-	opts := []logging.Option{logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(callLevel)}
-	ours := selector.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool { // health probes arrive every few seconds
-		return strings.HasPrefix(c.Service, "lpfileshare.v1.")
-	})
+	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
 	return grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
@@ -213,35 +217,15 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, log *slog.L
 		grpc.ChainUnaryInterceptor(
 			recovery.UnaryServerInterceptor(recovered),
 			service.UnaryRequestReceived,
-			selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(callLogger(log), opts...), ours),
-			service.UnaryErrors(log, 3*f.LivePerson.Timeout),
+			calls.Unary,
 		),
 		grpc.ChainStreamInterceptor(
 			recovery.StreamServerInterceptor(recovered),
 			service.StreamRequestReceived,
 			endHealthWatches(draining),
-			selector.StreamServerInterceptor(logging.StreamServerInterceptor(callLogger(log), opts...), ours),
-			service.StreamErrors(log),
+			calls.Stream,
 		),
 	)
-}
-
-// callLogger adapts slog to the middleware, whose levels have the same numbers. Calls are logged, their messages are not.
-func callLogger(log *slog.Logger) logging.Logger {
-	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		log.Log(ctx, slog.Level(level), msg, fields...)
-	})
-}
-
-// callLevel returns the level at which the end of a call is logged. Mistakes of callers are not errors of the server.
-func callLevel(code codes.Code) logging.Level {
-	switch code {
-	case codes.Internal, codes.DataLoss, codes.Unknown:
-		return logging.LevelError
-	case codes.Unavailable, codes.ResourceExhausted:
-		return logging.LevelWarn
-	}
-	return logging.LevelInfo
 }
 
 // endHealthWatches ends the watches of the health service when the server drains, after they have sent the new status. Otherwise they

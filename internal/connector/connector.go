@@ -14,13 +14,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -67,7 +67,7 @@ type EventLog interface {
 	Follow(ctx context.Context, event func(account, conversation string, position uint64), conversation func(account, consumer string)) (uint64, error)
 }
 
-// Config configures a Messenger. Client, App, Log, GapWait and KeepFor are required.
+// Config configures a Messenger. Every field but MaxConsumers is required.
 type Config struct {
 	// Client calls LivePerson. Its timeout, clock and log are the Messenger's too.
 	Client *lprest.Client
@@ -80,6 +80,8 @@ type Config struct {
 	// KeepFor is how long the log keeps events. Events that are delivered later are dropped, since it is not known whether the log
 	// had them before.
 	KeepFor time.Duration
+	// Rejections counts the webhooks that a limit rejects.
+	Rejections *rejections.Tally
 	// MaxConsumers is the number of consumers whose tokens are cached. Default 10,000.
 	MaxConsumers int
 }
@@ -111,7 +113,7 @@ type Messenger struct {
 	apps      *lru.Cache[appKey, appToken]
 	consumers *lru.Cache[consumerKey, consumerToken]
 	hub       hub
-	bodies    atomic.Int64  // bytes of deliveries that are not verified yet
+	bodies    unverified
 	keeping   chan struct{} // one element per verified delivery that is being put into the log
 	counts    counts
 }
@@ -133,8 +135,8 @@ type consumerToken struct{ jws, id string }
 
 // New returns a Messenger. It opens no connection and does not have to be closed: its shared operations end with the Client.
 func New(cfg Config) (*Messenger, error) {
-	if cfg.Client == nil || cfg.App == nil || cfg.Log == nil || cfg.GapWait <= 0 || cfg.KeepFor <= 0 {
-		return nil, errors.New("connector: Client, App, Log, GapWait and KeepFor are required")
+	if cfg.Client == nil || cfg.App == nil || cfg.Log == nil || cfg.Rejections == nil || cfg.GapWait <= 0 || cfg.KeepFor <= 0 {
+		return nil, errors.New("connector: Client, App, Log, Rejections, GapWait and KeepFor are required")
 	}
 	cfg.MaxConsumers = cmp.Or(cfg.MaxConsumers, defaultConsumers)
 	m := &Messenger{

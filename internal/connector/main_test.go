@@ -15,6 +15,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/test/lpfake"
@@ -118,8 +119,11 @@ func newEnv(t *testing.T, opts sandbox.Options, webhooks bool, change ...func(*C
 
 func (h *env) messenger(client *lprest.Client, change ...func(*Config)) *Messenger {
 	h.t.Helper()
+	rejected := rejections.New(client.Logger())
+	h.t.Cleanup(rejected.Close)
 	cfg := Config{
-		Client: client, Log: h.log, GapWait: 300 * time.Millisecond, KeepFor: time.Hour,
+		Rejections: rejected,
+		Client:     client, Log: h.log, GapWait: 300 * time.Millisecond, KeepFor: time.Hour,
 		App: func(account string) (App, bool) {
 			h.mu.Lock()
 			defer h.mu.Unlock()

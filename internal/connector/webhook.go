@@ -10,9 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"hash"
-	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -27,9 +27,6 @@ const (
 	maxDelivery = 1 << 20
 	// maxKeeping is the number of verified deliveries that are put into the log at once.
 	maxKeeping = 256
-	// maxBodyMemory limits the memory for bodies that are not verified yet. It is shared out as it is filled, not reserved, so that
-	// slow bodies, of which little has arrived, do not keep LivePerson's deliveries out.
-	maxBodyMemory = 64 << 20
 	// deliveryTimeout limits the handling of a delivery. LivePerson waits for 5 s, and repeats a delivery without a response.
 	deliveryTimeout = 4 * time.Second
 )
@@ -69,11 +66,18 @@ type delivery struct {
 	body    []byte
 }
 
-// A rejection says why a delivery is not handled. reason is for the log, status for the sender.
+// A rejection says why a delivery is not handled. reason is for the log, status for the sender. limit is the name of the limit that
+// was reached, if one was.
 type rejection struct {
-	status int
-	reason string
+	status        int
+	reason, limit string
 }
+
+// Limits of webhooks, by their names in the counters.
+const (
+	limitBodies     = "WEBHOOK_BODIES"     // memory for bodies that are not verified yet
+	limitDeliveries = "WEBHOOK_DELIVERIES" // verified deliveries at once
+)
 
 func (m *Messenger) handleDelivery(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), deliveryTimeout)
@@ -81,7 +85,7 @@ func (m *Messenger) handleDelivery(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(deliveryTimeout)) // ctx does not end a Read
 	d, rejected := m.verify(w, r)
 	if rejected != nil {
-		m.reject(ctx, w, rejected)
+		m.reject(w, r, rejected)
 		return
 	}
 	// Only now: an unverified delivery must not keep LivePerson's own out.
@@ -89,13 +93,14 @@ func (m *Messenger) handleDelivery(w http.ResponseWriter, r *http.Request) {
 	case m.keeping <- struct{}{}:
 		defer func() { <-m.keeping }()
 	default:
+		m.cfg.Rejections.Add(limitDeliveries, slog.String("account", d.account), slog.String("peer", r.RemoteAddr))
 		m.fail(w, "too many deliveries")
 		return
 	}
 	rejected, err := m.keep(ctx, d)
 	switch {
 	case rejected != nil:
-		m.reject(ctx, w, rejected)
+		m.reject(w, r, rejected)
 	case err != nil:
 		m.log.LogAttrs(ctx, slog.LevelWarn, "a delivery could not be kept; LivePerson will repeat it", slog.String("account", d.account), slog.Any("error", err))
 		m.fail(w, "retry later")
@@ -110,58 +115,46 @@ func (m *Messenger) fail(w http.ResponseWriter, text string) {
 	http.Error(w, text, http.StatusServiceUnavailable)
 }
 
-func (m *Messenger) reject(ctx context.Context, w http.ResponseWriter, r *rejection) {
+func (m *Messenger) reject(w http.ResponseWriter, r *http.Request, why *rejection) {
 	m.counts.rejected.Add(1)
-	m.log.LogAttrs(ctx, slog.LevelDebug, "a delivery was rejected", slog.String("reason", r.reason))
-	http.Error(w, http.StatusText(r.status), r.status)
+	if why.limit != "" {
+		m.cfg.Rejections.Add(why.limit, slog.String("peer", r.RemoteAddr))
+	} else {
+		m.log.LogAttrs(r.Context(), slog.LevelWarn, "a delivery was rejected", slog.String("reason", why.reason), slog.String("peer", r.RemoteAddr))
+	}
+	http.Error(w, http.StatusText(why.status), why.status)
 }
 
 // verify reads a delivery and checks its signature. Until then its memory is limited by maxBodyMemory.
 func (m *Messenger) verify(w http.ResponseWriter, r *http.Request) (delivery, *rejection) {
 	account, app, ok := m.receiver(r)
 	if !ok {
-		return delivery{}, &rejection{http.StatusUnauthorized, "the account does not use webhooks on this server"}
+		return delivery{}, &rejection{status: http.StatusUnauthorized, reason: "the account does not use webhooks on this server"}
 	}
 	sum, newHash, ok := readSignature(r.Header.Get("X-Liveperson-Signature"))
 	if !ok {
-		return delivery{}, &rejection{http.StatusUnauthorized, "the signature is missing or malformed"}
+		return delivery{}, &rejection{status: http.StatusUnauthorized, reason: "the signature is missing or malformed"}
 	}
-	body := countedReader{r: http.MaxBytesReader(w, r.Body, maxDelivery), total: &m.bodies}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	body := m.bodies.begin(from.Addr(), func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })
 	defer body.release()
-	data, err := io.ReadAll(&body)
+	data, err := body.readAll(http.MaxBytesReader(w, r.Body, maxDelivery))
+	_, tooLong := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case errors.Is(err, errBodyMemory):
-		return delivery{}, &rejection{http.StatusServiceUnavailable, err.Error()}
+		return delivery{}, &rejection{status: http.StatusServiceUnavailable, limit: limitBodies}
+	case tooLong:
+		return delivery{}, &rejection{status: http.StatusRequestEntityTooLarge, reason: "the body is too long"}
 	case err != nil:
-		return delivery{}, &rejection{http.StatusRequestEntityTooLarge, "the body is too long or incomplete"}
+		return delivery{}, &rejection{status: http.StatusRequestEntityTooLarge, reason: "the body is incomplete"}
 	}
 	mac := hmac.New(newHash, []byte(app.Secret))
 	mac.Write(data)
 	if !hmac.Equal(mac.Sum(nil), sum) {
-		return delivery{}, &rejection{http.StatusUnauthorized, "the signature is wrong"}
+		return delivery{}, &rejection{status: http.StatusUnauthorized, reason: "the signature is wrong"}
 	}
 	return delivery{account, data}, nil
 }
-
-var errBodyMemory = errors.New("too many unverified bodies in memory")
-
-// A countedReader counts what it read in total, which other readers share, and fails when total exceeds maxBodyMemory.
-type countedReader struct {
-	r     io.Reader
-	total *atomic.Int64
-	n     int64
-}
-
-func (c *countedReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	if c.total.Add(int64(n)) > maxBodyMemory {
-		return n, errBodyMemory
-	}
-	return n, err
-}
-
-func (c *countedReader) release() { c.total.Add(-c.n) }
 
 // receiver returns the account that a delivery is for. The headers are not signed: they must agree with the path and with the
 // configuration.
@@ -198,7 +191,7 @@ func (m *Messenger) keep(ctx context.Context, d delivery) (*rejection, error) {
 		Body json.RawMessage `json:"body"`
 	}
 	if json.Unmarshal(d.body, &n) != nil {
-		return &rejection{http.StatusBadRequest, "the body is not JSON"}, nil
+		return &rejection{status: http.StatusBadRequest, reason: "the body is not JSON"}, nil
 	}
 	name := string(n.Type)
 	switch name[strings.LastIndexByte(name, '.')+1:] {

@@ -264,20 +264,20 @@ func TestWebhook_Limits(t *testing.T) {
 			t.Errorf("answered with %d, want %d", got, want)
 		}
 	}
-	h.m.bodies.Add(maxBodyMemory - int64(len(body)) + 1)
-	deliver(http.StatusServiceUnavailable)
-	h.m.bodies.Add(-1)
 	for range maxKeeping {
 		h.m.keeping <- struct{}{}
 	}
 	deliver(http.StatusServiceUnavailable)
 	<-h.m.keeping
 	deliver(http.StatusOK)
-	if n := h.m.bodies.Load(); n != maxBodyMemory-int64(len(body)) {
-		t.Errorf("%d bytes are still counted", n-(maxBodyMemory-int64(len(body))))
+	if held, peers := h.m.bodies.held, len(h.m.bodies.peers); held != 0 || peers != 0 {
+		t.Errorf("%d bytes of %d peers are still counted", held, peers)
 	}
-	if n := h.m.Counts(); n.Failed != 1 || n.Rejected != 1 {
+	if n := h.m.Counts(); n.Failed != 1 || n.Rejected != 0 {
 		t.Errorf("counted %+v", n)
+	}
+	if n := h.m.cfg.Rejections.Counts(); n[limitDeliveries] != 1 {
+		t.Errorf("counted %v", n)
 	}
 }
 
