@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/test/harness"
+	"github.com/lpfileshare/lpfileshare/test/process"
+)
+
+// TestStderr runs the server as a process whose log nobody reads.
+func TestStderr(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "lpfileshare-server")
+	if err := process.Build(binary, "github.com/lpfileshare/lpfileshare/cmd/server"); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("closed after 200 bytes", func(t *testing.T) {
+		testUnreadLog(t, binary, 20, func(stderr *os.File) {
+			if err := stderr.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.CopyN(io.Discard, stderr, 200); err != nil {
+				t.Fatal(err)
+			}
+			stderr.Close()
+		})
+	})
+	t.Run("never read", func(t *testing.T) {
+		// More than fits in the pipe and in the server's buffers.
+		testUnreadLog(t, binary, 4000, func(*os.File) {})
+	})
+	t.Run("a hangup is logged", func(t *testing.T) {
+		p, _, err := process.Start(regexp.MustCompile("msg=ready"), binary, "--sandbox", "--listen=127.0.0.1:0", "--drain-time=0s", "--log-level=error")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Signal(syscall.SIGHUP)
+		if err := p.Wait(); err != nil || p.Logs.Count("msg=draining", `cause="hangup signal received"`) != 1 {
+			t.Errorf("the server ended with %v\n%s", err, p.Logs)
+		}
+	})
+}
+
+// testUnreadLog starts a server, makes calls, and stops it. use gets the end of the pipe to read stderr from. That of stdout is closed.
+func testUnreadLog(t *testing.T, binary string, calls int, use func(stderr *os.File)) {
+	ports, err := process.FreePorts(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, stderrWriter, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	stdout, stdoutWriter, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout.Close()
+	cmd := exec.Command(binary, "--sandbox", "--log-level=debug", "--drain-time=0s",
+		fmt.Sprintf("--listen=127.0.0.1:%d", ports[0]), fmt.Sprintf("--debug-listen=127.0.0.1:%d", ports[1]))
+	cmd.Stdout, cmd.Stderr = stdoutWriter, stderrWriter
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stdoutWriter.Close()
+	stderrWriter.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	use(stderr)
+
+	c, err := lpfileshare.Dial(fmt.Sprintf("127.0.0.1:%d", ports[0]), lpfileshare.WithDialOptions(grpc.WithDefaultCallOptions(grpc.WaitForReady(true))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range calls {
+		if _, err := c.Raw().Files.StatFile(ctx, &pb.StatFileRequest{}); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_INVALID_FIELD {
+			t.Fatalf("a call: %v", err)
+		}
+	}
+	if _, err := harness.SignUpAndTalk(ctx, c, account); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/debug/vars", ports[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	defer resp.Body.Close()
+	var vars struct {
+		Lines struct{ Dropped int64 } `json:"log_lines"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&vars); err != nil || vars.Lines.Dropped == 0 {
+		t.Errorf("dropped lines are counted as %d, %v", vars.Lines.Dropped, err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the server does not end")
+	}
+}
