@@ -186,7 +186,7 @@ func loopback(addr string) error {
 	if err != nil {
 		return err
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !isLoopback(host) {
 		return fmt.Errorf("%s is not a loopback address; the sandbox listens on loopback only, because anyone can log in", addr)
 	}
 	return nil
