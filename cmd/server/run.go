@@ -106,33 +106,47 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
 	logReady(f, p, listener.Addr(), debugAddress, log)
-	var cause error
-	for cause == nil {
-		select {
-		case err := <-ended:
-			return fmt.Errorf("serving gRPC: %w", err)
-		case <-hangups:
-			if !reloads {
-				cause = errors.New("hangup signal received")
-			}
-			if f.LivePerson.Accounts != "" {
-				reloadAccounts(f, p.accounts, log)
-			}
-			if secure != nil {
-				secure.reload(log)
-			}
-			if f.Connector.WebhookCert != "" {
-				p.webhooks.reload(log)
-			}
-		case <-ctx.Done():
-			cause = context.Cause(ctx)
+	reload := func() {
+		if f.LivePerson.Accounts != "" {
+			reloadAccounts(f, p.accounts, log)
 		}
+		if secure != nil {
+			secure.reload(log)
+		}
+		if f.Connector.WebhookCert != "" {
+			p.webhooks.reload(log)
+		}
+	}
+	if !reloads {
+		reload = nil
+	}
+	cause, err := waitForEnd(ctx, ended, hangups, reload)
+	if err != nil {
+		return err
 	}
 	// At any level: the log must say why the server ended.
 	log.Log(context.Background(), max(slog.LevelInfo, f.Log.Level), "draining", "cause", cause.Error(), "for_at_most", f.Behaviour.DrainTime.String())
 	drain(f, p.service, server, serving, endWatches, log)
 	<-ended
 	return nil
+}
+
+// waitForEnd returns why the server is to drain, or an error if it has stopped serving by itself. Until then it calls reload, if not
+// nil, at each hangup.
+func waitForEnd(ctx context.Context, ended <-chan error, hangups <-chan os.Signal, reload func()) (cause, err error) {
+	for {
+		select {
+		case err := <-ended:
+			return nil, fmt.Errorf("serving gRPC: %w", err)
+		case <-hangups:
+			if reload == nil {
+				return errors.New("hangup signal received"), nil
+			}
+			reload()
+		case <-ctx.Done():
+			return context.Cause(ctx), nil
+		}
+	}
 }
 
 // logReady logs the addresses of the server, with the real port in place of port 0. It logs at any level, because programs that start
