@@ -15,6 +15,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
+	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -202,7 +203,8 @@ func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, rejected
 		Caller:       f.Server.caller,
 		Serves:       func(id string) bool { _, ok := r.Account(id); return ok },
 		Settings:     r.Settings,
-		MemoryBudget: int64(l.MemoryBudget), QueueLength: l.QueueLength, QueueWait: l.QueueTime,
+		Connection:   recvlimit.Connection,
+		MemoryBudget: int64(l.MemoryBudget), DownloadMemory: int64(l.DownloadMemory), QueueLength: l.QueueLength, QueueWait: l.QueueTime,
 		MaxUploadsPerCaller: l.MaxUploadsPerCaller, MaxStreamsPerCaller: l.MaxStreamsPerCaller,
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
 		RequestIDTTL:   b.RequestIDTTL,

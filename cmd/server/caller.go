@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 )
 
 // caller returns the name of the calling service, and whether its connection proves that it may use the server's own credentials:
@@ -15,7 +17,7 @@ func (f *serverFlags) caller(ctx context.Context) (name string, trusted bool) {
 	if !ok {
 		return "", false
 	}
-	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
+	if info, ok := recvlimit.AuthInfo(p).(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
 		name = certificateName(info.State.VerifiedChains[0][0])
 		return name, name != ""
 	}

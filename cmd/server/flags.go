@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -51,10 +52,11 @@ type limitFlags struct {
 	MaxImageInput     byteSize      `default:"25000000" placeholder:"SIZE" help:"Maximum size of an image that is to be reduced (${default})."`
 	StripImages       bool          `help:"Remove metadata (EXIF including the location, XMP, comments) and trailing bytes from every image. Callers can also request it for one upload."`
 	MemoryBudget      byteSize      `default:"256MiB" placeholder:"SIZE" help:"Memory for the files of all uploads (${default})."`
+	DownloadMemory    byteSize      `default:"96MiB" placeholder:"SIZE" help:"Memory for all downloads (${default}). While many run, their chunks are smaller."`
 	PreviewMemory     byteSize      `default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, for previews and for reducing them (${default}). Images that need more get no preview and are not reduced."`
 	ReceiveMemory     byteSize      `default:"48MiB" placeholder:"SIZE" help:"Memory for gRPC messages that are being received, over all connections (${default})."`
-	QueueLength       int           `default:"1024" help:"Maximum number of uploads that wait for memory (${default})."`
-	QueueTime         time.Duration `default:"5s" help:"Maximum time that an upload waits for memory (${default})."`
+	QueueLength       int           `default:"1024" help:"Maximum number of uploads that wait for memory, and of downloads (${default})."`
+	QueueTime         time.Duration `default:"5s" help:"Maximum time that an upload or download waits for memory (${default})."`
 	UploadIdleTimeout time.Duration `default:"30s" help:"Time after which an upload that sends no byte is ended, and any other call whose request has not arrived (${default})."`
 	MinUploadRate     byteSize      `default:"1KiB" placeholder:"SIZE" help:"Minimum average upload rate per second, measured over --upload-idle-timeout (${default}; 0 disables the check)."`
 	UploadTimeout     time.Duration `default:"10m" help:"Maximum duration of an upload (${default})."`
@@ -156,9 +158,13 @@ func (f *limitFlags) Validate() error {
 	if least := byteSize(4 * service.MaxRecvMessageBytes); f.ReceiveMemory < least {
 		receive = fmt.Errorf("--receive-memory is %d, which is too small for four messages of the maximum size; set it to at least %d", f.ReceiveMemory, least)
 	}
+	var download error
+	if least := byteSize(4 * admission.MinDownloadBytes); f.DownloadMemory < least {
+		download = fmt.Errorf("--download-memory is %d, which is too small for four downloads; set it to at least %d", f.DownloadMemory, least)
+	}
 	return errors.Join(
 		positive("max-file-bytes", f.MaxFileBytes), positive("max-image-pixels", f.MaxImagePixels), positive("max-image-input", f.MaxImageInput),
-		positive("memory-budget", f.MemoryBudget), positive("preview-memory", f.PreviewMemory), receive,
+		positive("memory-budget", f.MemoryBudget), positive("preview-memory", f.PreviewMemory), receive, download,
 		notNegative("queue-length", f.QueueLength), notNegative("queue-time", f.QueueTime),
 		positive("upload-idle-timeout", f.UploadIdleTimeout), positive("upload-timeout", f.UploadTimeout), positive("read-stall", f.ReadStall),
 		positive("max-uploads-per-caller", f.MaxUploadsPerCaller), positive("max-streams-per-caller", f.MaxStreamsPerCaller),

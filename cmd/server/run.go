@@ -215,6 +215,7 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, rejected *r
 	return grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
+		grpc.ForceServerCodecV2(service.Codec()),
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20*time.Second),
 		grpc.MaxHeaderListSize(16<<10),
@@ -277,6 +278,6 @@ func endHealthWatches(draining context.Context) grpc.StreamServerInterceptor {
 func limitMemory(f *flags, ledger int64) {
 	const rest, session = 48 << 20, 16 << 10
 	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox.On {
-		debug.SetMemoryLimit(int64(f.Limits.MemoryBudget+f.Limits.PreviewMemory+f.Limits.ReceiveMemory) + rest + int64(f.LivePerson.MaxSessions)*session + ledger)
+		debug.SetMemoryLimit(int64(f.Limits.MemoryBudget+f.Limits.DownloadMemory+f.Limits.PreviewMemory+f.Limits.ReceiveMemory) + rest + int64(f.LivePerson.MaxSessions)*session + ledger)
 	}
 }

@@ -116,6 +116,9 @@ func (r *Reader) get(ctx context.Context, start, limit int64) (*share.ObjectRead
 	return r.object.Store.Get(ctx, r.object.Account, url, start, limit, r.ifMatch)
 }
 
+// Account returns the account whose object it is.
+func (r *Reader) Account() string { return r.object.Account }
+
 // Offset returns the position of the next byte in the object.
 func (r *Reader) Offset() int64 { return r.at }
 

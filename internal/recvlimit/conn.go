@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 )
 
 const (
@@ -32,6 +33,9 @@ type conn struct {
 	net.Conn
 	limiter *Limiter
 
+	open context.Context // ends when the connection is closed
+	end  context.CancelFunc
+
 	held    atomic.Int64 // what the account says; part of Limiter.held
 	pending atomic.Int64 // of held: what streams in resets had when they were chosen; part of Limiter.pending
 	since   atomic.Int64 // when resets stopped being empty
@@ -51,6 +55,7 @@ type conn struct {
 
 func (l *Limiter) newConn(inner net.Conn) *conn {
 	c := &conn{Conn: inner, limiter: l, account: newAccount()}
+	c.open, c.end = context.WithCancel(context.Background())
 	c.ended = c.serverEnded
 	return c
 }
@@ -129,6 +134,7 @@ func (c *conn) Close() error {
 		}
 	}
 	c.mu.Unlock()
+	c.end()
 	return c.Conn.Close()
 }
 
@@ -257,7 +263,33 @@ func (c *counting) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	if err != nil {
 		return nil, nil, err
 	}
-	return ready(c.limiter.newConn(inner)), info, nil
+	conn := c.limiter.newConn(inner)
+	return ready(conn), authInfo{info, conn.open}, nil
+}
+
+// authInfo is what the inner credentials found out about the client, with the connection.
+type authInfo struct {
+	credentials.AuthInfo
+	open context.Context
+}
+
+// AuthInfo returns what the inner credentials found out about the client of a call.
+func AuthInfo(p *peer.Peer) credentials.AuthInfo {
+	if info, ok := p.AuthInfo.(authInfo); ok {
+		return info.AuthInfo
+	}
+	return p.AuthInfo
+}
+
+// Connection returns a context that ends when the connection of a call is closed. For a call without a counted connection it is the
+// call's own.
+func Connection(ctx context.Context) context.Context {
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(authInfo); ok {
+			return info.open
+		}
+	}
+	return ctx
 }
 
 // ClientHandshake implements credentials.TransportCredentials.

@@ -4,20 +4,20 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
-	"hash/crc32"
 	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/download"
 	"github.com/lpfileshare/lpfileshare/internal/drain"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
-// Chunk sizes of a download.
+// Limits of the chunks of a download. Chunks are smaller while many downloads share the memory.
 const (
 	defaultDownloadChunk = 256 << 10
 	minDownloadChunk     = 1 << 10
@@ -47,6 +47,11 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err != nil {
 		return err
 	}
+	memory, err := s.downloads.Reserve(ctx, admission.ByPrincipal(session.Principal()))
+	if err != nil {
+		return err
+	}
+	defer memory.Release(s.Connection(ctx))
 	object, err := s.object(session, ref).Open(ctx, req.GetReadOffset(), req.GetReadLimit(), req.GetIfMatchEtag())
 	if err != nil {
 		return err
@@ -60,7 +65,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Header{Header: header}}); err != nil {
 		return err
 	}
-	sums, err := s.sendChunks(ctx, req, stream, object, s.Settings(ref.account).CheckETag)
+	sums, err := s.sendChunks(ctx, req, stream, object, memory)
 	if err != nil {
 		return err
 	}
@@ -74,24 +79,17 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	return nil
 }
 
-// sendChunks sends the bytes of an object and returns their checksums. checkETag compares those of a whole plain object with its
-// ETag. The bytes of a part cannot be verified.
-func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequest, stream grpc.ServerStream, object *download.Reader, checkETag bool) (share.Checksums, error) {
+// sendChunks sends the bytes of an object and returns their checksums. It compares those of a whole plain object with its ETag if
+// the settings say so. The bytes of a part cannot be verified.
+func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequest, stream grpc.ServerStream, object *download.Reader, memory *admission.Download) (share.Checksums, error) {
 	whole := object.Start == 0 && object.End == object.Stored.Size && !object.Stored.Large && isMD5(object.Stored.ETag)
 	sums := upload.NewSums(upload.SumKinds{
-		MD5:    checkETag && whole,
+		MD5:    whole && s.Settings(object.Account()).CheckETag,
 		SHA256: slices.Contains(req.GetWantChecksums(), lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256),
 	})
-	size := chunkSize(req.GetMaxChunkBytes())
-	for !object.Done() {
-		at := object.Offset()
-		buf := make([]byte, min(size, object.End-at)) // a new one for each chunk, because gRPC may use a message after Send has returned
-		if err := object.Read(ctx, buf); err != nil {
-			return share.Checksums{}, err
-		}
-		_, _ = sums.Write(buf)
-		chunk := &lpfilesharev1.DataChunk{Offset: at, Data: buf, Crc32C: new(crc32.Checksum(buf, castagnoli))}
-		if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Chunk{Chunk: chunk}}); err != nil {
+	c := chunks{s.sender, stream, object, memory, sums}
+	for size := chunkSize(req.GetMaxChunkBytes()); !object.Done(); {
+		if err := c.sendNext(ctx, size); err != nil {
 			return share.Checksums{}, err
 		}
 	}

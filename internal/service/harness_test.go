@@ -111,7 +111,8 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 		Caller: func(ctx context.Context) (string, bool) { // as a client certificate would name it
 			return strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), ""), true
 		},
-		MemoryBudget: 16 * admission.BlockBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
+		Connection:   func(context.Context) context.Context { return context.Background() },
+		MemoryBudget: 16 * admission.BlockBytes, DownloadMemory: 16 * admission.MinDownloadBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,
@@ -150,6 +151,7 @@ func (h *harness) serve(c Config) {
 	calls := &Calls{UnaryTimeout: c.UnaryTimeout, Rejections: c.Rejections, Log: c.Log}
 	h.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
+		grpc.ForceServerCodecV2(Codec()),
 		grpc.WaitForHandlers(true),
 		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
 		grpc.InitialWindowSize(1<<20),

@@ -19,13 +19,25 @@ type sender struct {
 // send sends a message. It fails if the client reads nothing for the stall time, which frees the store's connection. The goroutine is
 // needed: gRPC's SendMsg can be interrupted only by the end of the handler, and a cancelled stream could not report why it ended.
 func (s sender) send(ctx context.Context, stream grpc.ServerStream, m any) error {
-	done := make(chan error, 1)
-	s.drain.Go(func() { done <- stream.SendMsg(m) }) // ends with the handler at the latest
+	done := make(chan struct{}, 1)
+	var err error
+	s.drain.Go(func() { // ends with the handler at the latest
+		err = stream.SendMsg(m)
+		done <- struct{}{}
+	})
+	if stalled := s.wait(ctx, done); stalled != nil {
+		return stalled
+	}
+	return err
+}
+
+// wait waits until the client has read something: for progress. It fails as send does.
+func (s sender) wait(ctx context.Context, progress <-chan struct{}) error {
 	stall := time.NewTimer(s.stall)
 	defer stall.Stop()
 	select {
-	case err := <-done:
-		return err
+	case <-progress:
+		return nil
 	case <-stall.C:
 		return share.Reject(share.WatchTooSlow, "the client read nothing for %s; continue after the last message", s.stall)
 	case <-ctx.Done():

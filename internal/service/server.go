@@ -28,9 +28,11 @@ type Config struct {
 	// Caller returns the name of the calling service if its connection proves it (else ""), and whether that connection may use
 	// credentials that the server has: see share.Credential.Caller.
 	Caller func(ctx context.Context) (name string, trusted bool)
-	// MemoryBudget is the memory for the files of all uploads, in bytes.
-	MemoryBudget int64
-	// QueueLength is the maximum number of uploads that wait for memory, QueueWait how long each may wait.
+	// Connection returns a context that ends when the connection of a call does. It may outlive the call.
+	Connection func(ctx context.Context) context.Context
+	// MemoryBudget is the memory for the files of all uploads, DownloadMemory that for all downloads, in bytes.
+	MemoryBudget, DownloadMemory int64
+	// QueueLength is the maximum number of uploads that wait for memory, and that of downloads; QueueWait is how long each may wait.
 	QueueLength int
 	QueueWait   time.Duration
 	// MaxUploadsPerCaller is the maximum number of uploads of one caller at once, which may use half of the budget; as many again may
@@ -87,6 +89,7 @@ type Server struct {
 	drain         *drain.Drain
 	memory        *admission.Memory
 	streams       *admission.Streams
+	downloads     *admission.Downloads
 	uploads       *upload.Engine
 	conversations *conversations.Creator
 
@@ -105,7 +108,10 @@ func New(c Config, p Ports) *Server {
 			Budget: c.MemoryBudget, UploadsPerCaller: c.MaxUploadsPerCaller, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
 		}),
 		streams: admission.NewStreams(c.MaxStreamsPerCaller),
-		seal:    newAgentSeal(c.AgentTokenKey),
+		downloads: admission.NewDownloads(admission.DownloadLimits{
+			Budget: c.DownloadMemory, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
+		}),
+		seal: newAgentSeal(c.AgentTokenKey),
 		conversations: &conversations.Creator{
 			Ledger: p.Ledger, CallTimeout: c.UnaryTimeout, Settle: c.Settle, RequestIDTTL: c.RequestIDTTL, Now: c.Now, Log: c.Log,
 		},
