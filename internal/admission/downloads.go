@@ -94,6 +94,11 @@ func (m *Downloads) Reserve(ctx context.Context, c Caller) (*Download, error) {
 		return nil, err
 	}
 	d := &Download{from: m, of: of, returned: make(chan struct{}, 1)}
+	select {
+	case <-admitted: // mostly at once
+		return d, nil
+	default:
+	}
 	timeout := time.NewTimer(m.QueueTimeout)
 	defer timeout.Stop()
 	select {
