@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
@@ -209,6 +210,13 @@ func drain(f *flags, svc *service.Server, server *grpc.Server, serving *health.S
 	log.Warn("stopped before all calls had ended")
 }
 
+// Limits of health watches and reflection streams, which need no identity: those of one connection, and those of all connections in
+// addition to the first of each.
+const (
+	probesPerConnection = 16
+	moreProbes          = 256
+)
+
 func newGRPCServer(f *flags, creds credentials.TransportCredentials, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
@@ -237,6 +245,7 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, rejected *r
 		grpc.ChainStreamInterceptor(
 			recovery.StreamServerInterceptor(recovered),
 			service.StreamRequestReceived,
+			service.LimitProbes(admission.NewProbes(probesPerConnection, moreProbes), rejected),
 			endHealthWatches(draining),
 			calls.Stream,
 		),

@@ -89,7 +89,6 @@ func New(c Config) *Client {
 			Protocols:          protocols,
 			// The write buffer keeps net/http's small default: the first bytes of a PUT are sent early, so that a rejection
 			// arrives early. Larger writes bypass the buffer.
-			ReadBufferSize: 32 << 10,
 		},
 	}
 }

@@ -25,8 +25,9 @@ import (
 
 // The statuses that half-open streams are to end with.
 const (
-	deadlineExceeded = "4"
-	aborted          = "10"
+	deadlineExceeded  = "4"
+	resourceExhausted = "8"
+	aborted           = "10"
 )
 
 // A halfOpen is a way to open a stream and leave it.
@@ -34,6 +35,8 @@ type halfOpen struct {
 	name string
 	open func(c *rawConn) error
 	want string // grpc-status
+	// limited ways may be rejected at once: the server limits the streams that need no identity.
+	limited bool
 }
 
 // halfOpens are the ways, for a consumer with that token and conversation.
@@ -56,16 +59,16 @@ func halfOpens(tb testing.TB, token, conversation string) []halfOpen {
 		}
 	}
 	return []halfOpen{
-		{"upload, silent", leave(pb.FileSharingService_Upload_FullMethodName, nil), aborted},
-		{"upload, half a message", leave(pb.FileSharingService_Upload_FullMethodName, half), aborted},
-		{"upload, its spec alone", leave(pb.FileSharingService_Upload_FullMethodName, spec), aborted},
-		{"upload, finished and not closed", leave(pb.FileSharingService_Upload_FullMethodName, whole), aborted},
-		{"unary, silent", leave(pb.FileSharingService_ListFiles_FullMethodName, nil), deadlineExceeded},
-		{"unary, half a message", leave(pb.IdentityService_SignInConsumer_FullMethodName, half), deadlineExceeded},
-		{"download, silent", leave(pb.FileSharingService_Download_FullMethodName, nil), deadlineExceeded},
-		{"watch, half a message", leave(pb.FileSharingService_WatchFiles_FullMethodName, half), deadlineExceeded},
-		{"health, silent", leave("/grpc.health.v1.Health/Watch", nil), deadlineExceeded},
-		{"reflection, silent", leave("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", nil), deadlineExceeded},
+		{"upload, silent", leave(pb.FileSharingService_Upload_FullMethodName, nil), aborted, false},
+		{"upload, half a message", leave(pb.FileSharingService_Upload_FullMethodName, half), aborted, false},
+		{"upload, its spec alone", leave(pb.FileSharingService_Upload_FullMethodName, spec), aborted, false},
+		{"upload, finished and not closed", leave(pb.FileSharingService_Upload_FullMethodName, whole), aborted, false},
+		{"unary, silent", leave(pb.FileSharingService_ListFiles_FullMethodName, nil), deadlineExceeded, false},
+		{"unary, half a message", leave(pb.IdentityService_SignInConsumer_FullMethodName, half), deadlineExceeded, false},
+		{"download, silent", leave(pb.FileSharingService_Download_FullMethodName, nil), deadlineExceeded, false},
+		{"watch, half a message", leave(pb.FileSharingService_WatchFiles_FullMethodName, half), deadlineExceeded, false},
+		{"health, silent", leave("/grpc.health.v1.Health/Watch", nil), deadlineExceeded, true},
+		{"reflection, silent", leave("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", nil), deadlineExceeded, true},
 	}
 }
 
@@ -101,8 +104,9 @@ func TestHostile_HalfOpenStreamsEnd(t *testing.T) {
 					eventually(t, "the ledger keeps up", func() bool { return ledgerAnswers(t.Context(), client) })
 				}
 			}
-			eventually(t, "all are open, or the first have ended", func() bool {
-				return s.inUse().goroutines >= connections*each || ended(conns...) > 0
+			// Those that are not limited have several goroutines each.
+			eventually(t, "all are open, or the first have ended by a timeout", func() bool {
+				return s.inUse().goroutines >= connections*each || ended(conns...) > connections*each/5
 			})
 			during := s.inUse()
 			if err := upload(t.Context(), client, conversation, text(fileBytes)); err != nil {
@@ -153,7 +157,7 @@ func checkEndings(t *testing.T, conns []*rawConn, ways []halfOpen) {
 	for _, c := range conns {
 		c.mu.Lock()
 		for stream, got := range c.ended {
-			if way := ways[int(stream-1)/2%len(ways)]; got != way.want {
+			if way := ways[int(stream-1)/2%len(ways)]; got != way.want && !(way.limited && got == resourceExhausted) {
 				wrong[way.name+" ended with status "+got+", want "+way.want]++
 			}
 		}
