@@ -205,7 +205,7 @@ func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, rejected
 		Settings:     r.Settings,
 		Connection:   recvlimit.Connection,
 		MemoryBudget: int64(l.MemoryBudget), DownloadMemory: int64(l.DownloadMemory), QueueLength: l.QueueLength, QueueWait: l.QueueTime,
-		MaxUploadsPerCaller: l.MaxUploadsPerCaller, MaxStreamsPerCaller: l.MaxStreamsPerCaller,
+		MaxUploadsPerCaller: l.MaxUploadsPerCaller, MaxStreamsPerCaller: l.MaxStreamsPerCaller, MaxWatches: l.MaxWatches,
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
 		RequestIDTTL:   b.RequestIDTTL,
 		PublishTimeout: lp.Timeout, Settle: lp.Settle, Heartbeat: b.HeartbeatInterval, ReadStall: l.ReadStall,

@@ -64,6 +64,7 @@ type limitFlags struct {
 
 	MaxUploadsPerCaller int `default:"64" placeholder:"N" help:"Maximum concurrent uploads of one caller, within half of --memory-budget; as many again may wait (${default})."`
 	MaxStreamsPerCaller int `default:"256" placeholder:"N" help:"Maximum concurrent downloads and watches of one caller (${default})."`
+	MaxWatches          int `default:"4096" placeholder:"N" help:"Maximum concurrent watches of all callers (${default})."`
 	MaxConnections      int `default:"4096" placeholder:"N" help:"Maximum concurrent connections; further connections wait to be accepted (${default})."`
 }
 
@@ -168,6 +169,7 @@ func (f *limitFlags) Validate() error {
 		notNegative("queue-length", f.QueueLength), notNegative("queue-time", f.QueueTime),
 		positive("upload-idle-timeout", f.UploadIdleTimeout), positive("upload-timeout", f.UploadTimeout), positive("read-stall", f.ReadStall),
 		positive("max-uploads-per-caller", f.MaxUploadsPerCaller), positive("max-streams-per-caller", f.MaxStreamsPerCaller),
+		positive("max-watches", f.MaxWatches),
 		positive("max-connections", f.MaxConnections),
 	)
 }

@@ -5,8 +5,6 @@ import (
 	"hash/crc32"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // registers the codec below
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -119,20 +117,6 @@ func (c *dataChunk) encode() mem.BufferSlice {
 	head = protowire.AppendTag(head, fieldResponseChunk, protowire.BytesType)
 	head = protowire.AppendVarint(head, uint64(len(inner)+size))
 	return append(mem.BufferSlice{mem.SliceBuffer(append(head, inner...))}, c.data...)
-}
-
-// Codec returns the codec that the gRPC server must have (grpc.ForceServerCodecV2): gRPC's own, which also sends the chunks of
-// downloads.
-func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
-
-type codec struct{ encoding.CodecV2 }
-
-// Marshal implements encoding.CodecV2.
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if chunk, ok := v.(*dataChunk); ok {
-		return chunk.encode(), nil
-	}
-	return c.CodecV2.Marshal(v)
 }
 
 // A blockPool takes back the blocks of a download when gRPC has sent them.

@@ -113,7 +113,7 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 		},
 		Connection:   func(context.Context) context.Context { return context.Background() },
 		MemoryBudget: 16 * admission.BlockBytes, DownloadMemory: 16 * admission.MinDownloadBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
-		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8,
+		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8, MaxWatches: 16,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,
 		PublishTimeout: 200 * time.Millisecond, Settle: 100 * time.Millisecond,

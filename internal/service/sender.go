@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/lpfileshare/lpfileshare/internal/drain"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -29,6 +30,16 @@ func (s sender) send(ctx context.Context, stream grpc.ServerStream, m any) error
 		return stalled
 	}
 	return err
+}
+
+// sendWritten is send, and waits until the message has been written to the connection, which the client's window allows. So gRPC never
+// keeps more than one message of the stream.
+func (s sender) sendWritten(ctx context.Context, stream grpc.ServerStream, m proto.Message) error {
+	written := make(chan struct{}, 1)
+	if err := s.send(ctx, stream, &trackedMessage{m, written}); err != nil {
+		return err
+	}
+	return s.wait(ctx, written)
 }
 
 // wait waits until the client has read something: for progress. It fails as send does.

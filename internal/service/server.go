@@ -35,6 +35,8 @@ type Config struct {
 	// QueueLength is the maximum number of uploads that wait for memory, and that of downloads; QueueWait is how long each may wait.
 	QueueLength int
 	QueueWait   time.Duration
+	// MaxWatches is the maximum number of watches of all callers.
+	MaxWatches int
 	// MaxUploadsPerCaller is the maximum number of uploads of one caller at once, which may use half of the budget; as many again may
 	// wait. MaxStreamsPerCaller is the maximum number of its downloads and watches.
 	MaxUploadsPerCaller, MaxStreamsPerCaller int
@@ -90,6 +92,7 @@ type Server struct {
 	memory        *admission.Memory
 	streams       *admission.Streams
 	downloads     *admission.Downloads
+	watches       *admission.Watches
 	uploads       *upload.Engine
 	conversations *conversations.Creator
 
@@ -108,6 +111,7 @@ func New(c Config, p Ports) *Server {
 			Budget: c.MemoryBudget, UploadsPerCaller: c.MaxUploadsPerCaller, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
 		}),
 		streams: admission.NewStreams(c.MaxStreamsPerCaller),
+		watches: admission.NewWatches(c.MaxWatches),
 		downloads: admission.NewDownloads(admission.DownloadLimits{
 			Budget: c.DownloadMemory, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
 		}),

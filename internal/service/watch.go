@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/drain"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -37,6 +38,11 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 		return err
 	}
 	defer done()
+	release, err := s.watches.Acquire(admission.ByPrincipal(session.Principal()))
+	if err != nil {
+		return err
+	}
+	defer release()
 	after := place.Cursor
 	if req.GetResumeToken() == "" {
 		if _, after, err = session.ListFiles(ctx, conversation); err != nil {
@@ -77,7 +83,7 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 			resp.Event = &lpfilesharev1.WatchFilesResponse_File{File: eventToProto(account, event)}
 		}
 		resp.ResumeToken = token{Cursor: watch.Cursor()}.write(placeOfWatch, req.GetParent())
-		if err := s.sender.send(ctx, stream, resp); err != nil {
+		if err := s.sender.sendWritten(ctx, stream, resp); err != nil {
 			return err
 		}
 		if resp.GetFile() != nil {
