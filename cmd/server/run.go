@@ -285,7 +285,7 @@ func endHealthWatches(draining context.Context) grpc.StreamServerInterceptor {
 // limitMemory sets the memory limit of the garbage collector: the budgets of the flags, the sessions, the watches, the ledger's current
 // memory and a fixed amount for the rest. With --sandbox there is no limit, because the sandbox keeps its files in memory.
 func limitMemory(f *flags, ledger int64) {
-	const rest, session, watch = 48 << 20, 16 << 10, 24 << 10
+	const rest, session, watch = 48 << 20, 16 << 10, 32 << 10
 	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox.On {
 		l := &f.Limits
 		budgets := int64(l.MemoryBudget + l.DownloadMemory + l.PreviewMemory + l.ReceiveMemory)

@@ -86,7 +86,39 @@ func TestDownloads_CallerGetsAsMuchAsStaysFree(t *testing.T) {
 	})
 }
 
-func TestDownloads_QueuedCallersTakeTurns(t *testing.T) {
+// TestDownloads_ShortDownloadsDoNotOvertake has a caller whose queued downloads hold nothing by the time that memory is free again.
+func TestDownloads_ShortDownloadsDoNotOvertake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newDownloads(1)
+		running := m.begin(t, "x")
+		type admission struct {
+			caller string
+			*Download
+		}
+		admitted := make(chan admission, 3)
+		for _, caller := range []string{"a", "a", "b"} {
+			go func() {
+				d, err := m.Reserve(t.Context(), callerNamed(caller))
+				if err != nil {
+					t.Error(err)
+				}
+				admitted <- admission{caller, d}
+			}()
+			synctest.Wait()
+		}
+		for _, want := range []string{"a", "b", "a"} {
+			running.Release(t.Context())
+			next := <-admitted
+			if next.caller != want {
+				t.Errorf("%s was admitted, want %s", next.caller, want)
+			}
+			running = next.Download
+		}
+		running.Release(t.Context())
+	})
+}
+
+func TestDownloads_SharesAndQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newDownloads(4)
 		var running []*Download
@@ -101,7 +133,7 @@ func TestDownloads_QueuedCallersTakeTurns(t *testing.T) {
 			d.Release(t.Context())
 			synctest.Wait()
 		}
-		// The second one of a would exceed its share: three downloads hold memory, and one stays free.
+		// The second one of a would exceed its share: three downloads hold memory, and one part stays free.
 		for _, want := range []string{"a", "b", "c"} {
 			select {
 			case got := <-admitted:

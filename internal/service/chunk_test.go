@@ -2,16 +2,20 @@ package service
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // TestCodec_EncodesChunksAsProtoDoes decodes what the codec makes of a chunk.
@@ -71,4 +75,80 @@ func TestDownload_EveryChunkSize(t *testing.T) {
 			}))
 		}
 	}
+}
+
+// TestDownload_FailuresReturnBlocks ends downloads in the middle of a chunk, and of a block that is divided into chunks.
+func TestDownload_FailuresReturnBlocks(t *testing.T) {
+	for _, most := range []int32{0, 1024} {
+		for what, end := range map[string]func(h *harness, req *pb.DownloadRequest) error{
+			"the store fails": func(h *harness, req *pb.DownloadRequest) error {
+				h.store.breaks = []int{100_000, 0, 0, 0, 0, 0, 0}
+				_, _, _, err := h.download(h.alice(), req)
+				return err
+			},
+			"the client cancels": func(h *harness, req *pb.DownloadRequest) error {
+				ctx, cancel := context.WithCancel(h.alice())
+				defer cancel()
+				stream, err := h.files.Download(ctx, req)
+				if err != nil {
+					return err
+				}
+				synctest.Wait() // its window is full
+				cancel()
+				for err == nil {
+					_, err = stream.Recv()
+				}
+				return err
+			},
+			"the client reads nothing": func(h *harness, req *pb.DownloadRequest) error {
+				stream, err := h.files.Download(h.alice(), req)
+				if err != nil {
+					return err
+				}
+				time.Sleep(2 * h.server.ReadStall)
+				for err == nil {
+					_, err = stream.Recv()
+				}
+				return err
+			},
+		} {
+			t.Run(fmt.Sprintf("%s, chunks of %d", what, most), inBubble(func(t *testing.T) {
+				h := newHarness(t)
+				req := byName(h.addFile(path("a"), picture(1_000_000)))
+				req.MaxChunkBytes = most
+				if err := end(h, req); err == nil || err == io.EOF {
+					t.Fatal("the download succeeded")
+				}
+				synctest.Wait()
+				if u := h.server.downloads.Usage(); u.FreeBytes != h.server.DownloadMemory || u.Callers != 0 {
+					t.Errorf("%+v is left over of %d", u, h.server.DownloadMemory)
+				}
+			}))
+		}
+	}
+}
+
+func TestDownload_WithoutMemoryIsRejectedBeforeTheStoreIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, func(c *Config) { c.DownloadMemory, c.QueueLength = 4*admission.MinDownloadBytes, 1 })
+		req := byName(h.addFile(path("a"), picture(1_000_000)))
+		ctx, cancel := context.WithCancel(h.alice())
+		for range 2 { // half of the memory, and their clients read nothing
+			if _, err := h.files.Download(ctx, req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		_, _, _, err := h.download(h.alice(), req)
+		if limit := wantError(t, err, share.TooManyStreams).GetMetadata()["limit"]; limit != "memory" {
+			t.Errorf("the limit is %q", limit)
+		}
+		if n := h.store.count("Get"); n != 2 {
+			t.Errorf("%d GETs, want 2", n)
+		}
+		cancel()
+		if _, _, _, err := h.download(h.alice(), req); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -178,3 +178,32 @@ func cpuTime(tb testing.TB, s *server) time.Duration {
 	system, _ := strconv.Atoi(fields[12])
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
 }
+
+// TestWatches_StalledEnd opens watches whose client grants no window: each holds one message, and all end after --read-stall, although
+// their first message is small.
+func TestWatches_StalledEnd(t *testing.T) {
+	const watches, stall = 250, 5 * time.Second
+	s := startServer(t, "--documents", "--read-stall="+stall.String())
+	consumer := s.Consumer(t)
+	c := dialRaw(t, s.Addr, 0)
+	before := s.settled(t, 1)
+	request := message(t, &pb.WatchFilesRequest{Parent: consumer.Conversation})
+	begun := time.Now()
+	for range watches {
+		stream, err := c.headers(pb.FileSharingService_WatchFiles_FullMethodName, false, "lp-consumer-token", consumer.Token)
+		if err == nil {
+			err = c.data(stream, true, request)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the watches have begun", func() bool { return s.inUse().goroutines >= before.goroutines+watches })
+	during := s.inUse()
+	eventually(t, "the server ended the watches", func() bool { return s.inUse().goroutines <= before.goroutines+5 })
+	fmt.Printf("%s: %d watches ended within %.1f s; heap and stacks %.1f, %.1f MiB; before, during: %.1f KiB each\n", t.Name(), watches,
+		time.Since(begun).Seconds(), before.mib(), during.mib(), (during.mib()-before.mib())*1024/watches)
+	c.Close()
+	<-c.gone
+	checkBack(t, before, s.settled(t, 1))
+}
