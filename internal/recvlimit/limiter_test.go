@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -465,4 +466,35 @@ func heap() int64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+func TestConnection_EndsWithTheConnection(t *testing.T) {
+	l := New(16<<20, discard)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connections := make(chan context.Context, 2)
+	server := grpc.NewServer(grpc.Creds(l.Credentials(insecure.NewCredentials())), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		p, _ := peer.FromContext(stream.Context())
+		if AuthInfo(p).AuthType() != "insecure" {
+			t.Errorf("the inner credentials are %s", AuthInfo(p).AuthType())
+		}
+		connections <- Connection(stream.Context())
+		return stream.SendMsg(wrapperspb.Int64(0))
+	}))
+	go func() { _ = server.Serve(listener) }() // ends with Stop
+	defer server.Stop()
+	conn := dial(t, listener.Addr().String(), insecure.NewCredentials())
+	for range 2 {
+		if err := send(t.Context(), conn, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, second := <-connections, <-connections
+	if first != second || first.Err() != nil {
+		t.Errorf("two calls of one connection have %v and %v, %v", first, second, first.Err())
+	}
+	conn.Close()
+	<-first.Done()
 }

@@ -177,7 +177,8 @@ const (
 	// UNAUTHENTICATED, no RetryInfo. lp-external-consumer-id is accepted only on connections that authenticate the caller: TLS with a
 	// client certificate signed by the server's --tls-client-ca, or loopback to a server that listens only there.
 	ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED ErrorReason = 57
-	// RESOURCE_EXHAUSTED, with RetryInfo. The caller has reached its limit of downloads and watches.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The caller has reached its limit of downloads and watches, or the server's. Metadata: limit,
+	// if it is the server's: memory (for downloads), watches, connection or server (for health watches and reflection).
 	ErrorReason_ERROR_REASON_TOO_MANY_STREAMS ErrorReason = 58
 	// OUT_OF_RANGE, no RetryInfo. The watch cannot continue from its token without missing or repeating a file: the token is too old,
 	// or a file arrived late whose place is before files that were sent already (only in accounts that use the Connector API). List

@@ -1120,7 +1120,8 @@ type DownloadRequest struct {
 	ReadLimit int64 `protobuf:"varint,4,opt,name=read_limit,json=readLimit,proto3" json:"read_limit,omitempty"`
 	// Fail with FILE_CHANGED unless the object has this ETag. Set it to continue a download that broke.
 	IfMatchEtag string `protobuf:"bytes,5,opt,name=if_match_etag,json=ifMatchEtag,proto3" json:"if_match_etag,omitempty"`
-	// Largest chunk in bytes. 0: the server's default, 256 KiB. Values outside 1 KiB to 1 MiB are moved into that range.
+	// Largest chunk in bytes. 0: the server's default, 256 KiB. Values outside 1 KiB to 1 MiB are moved into that range. Chunks may be
+	// smaller, of different sizes.
 	MaxChunkBytes int32 `protobuf:"varint,6,opt,name=max_chunk_bytes,json=maxChunkBytes,proto3" json:"max_chunk_bytes,omitempty"`
 	// Checksums that the trailer must carry in addition to CRC-32C.
 	WantChecksums []ChecksumKind `protobuf:"varint,7,rep,packed,name=want_checksums,json=wantChecksums,proto3,enum=lpfileshare.v1.ChecksumKind" json:"want_checksums,omitempty"`
