@@ -96,7 +96,7 @@ const (
 )
 
 // defaultPeak is the formula of docs/limits.md with the default flags, and a tenth more.
-const defaultPeak = (256+128+48+156+48+64)*11/10 + 1
+const defaultPeak = (256+96+128+48+156+128+48+64)*11/10 + 1
 
 func only(name string) bool { return strings.Contains(name, os.Getenv("LPFILESHARE_ABUSE_ONLY")) }
 

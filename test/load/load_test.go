@@ -63,7 +63,7 @@ func text(n int) []byte { return bytes.Repeat([]byte("0123456789abcde\n"), n/16+
 
 func TestMemory_UploadsStayWithinTheBudget(t *testing.T) {
 	const budget, uploads = 64 * mib, 100
-	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB", "--max-uploads-per-caller=100")
+	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--queue-time=5m", "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB", "--download-memory=1MiB", "--max-watches=100", "--max-uploads-per-caller=100")
 	s.sb.Inject(sandbox.Fault{On: "store:PUT", BytesPerSecond: 6_000_000})
 	clients, conv := s.Clients(t, 8)
 	others, otherConv := s.Clients(t, 8) // one caller alone has half of the budget
@@ -92,7 +92,7 @@ func TestMemory_UploadsStayWithinTheBudget(t *testing.T) {
 
 func TestMemory_1ByteChunksStayWithinTheBudget(t *testing.T) {
 	const budget, size = 16 * mib, 1_500_000
-	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB")
+	s := startServer(t, "--documents", fmt.Sprintf("--memory-budget=%d", budget), "--max-sessions=100", "--preview-memory=16MiB", "--receive-memory=20MiB", "--download-memory=1MiB", "--max-watches=100")
 	clients, conv := s.Clients(t, 1)
 	_, err := clients[0].Upload(t.Context(), lpfileshare.UploadOptions{
 		Conversation: conv, DisplayName: "a.txt", FileType: pb.FileType_FILE_TYPE_TXT, RetryFor: -1, ChunkBytes: 1,
