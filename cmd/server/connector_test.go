@@ -211,7 +211,7 @@ func TestConnectorWithoutWebhooks_ListsOwnFiles(t *testing.T) {
 		t.Errorf("after a restart %v are listed", names)
 	}
 	if got := w.download(again, file.GetName()); !bytes.Equal(got, data) {
-		t.Error("what came back is not what was sent")
+		t.Error("the downloaded bytes differ from the uploaded ones")
 	}
 }
 

@@ -77,7 +77,7 @@ func tags(t testing.TB, b []byte) map[string]imagemeta.TagInfo {
 	return found
 }
 
-// checkStored holds a stored photograph against what was promised.
+// checkStored compares a stored photograph with the response.
 func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, limit int) {
 	t.Helper()
 	if len(b) > limit || int64(len(b)) != r.GetFile().GetStoredSizeBytes() {
@@ -102,7 +102,7 @@ func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, l
 		return r > 0xd000 && g < 0x3000 && b < 0x3000
 	}
 	if !isRed(img.At(s.X*9/10, s.Y/10)) || isRed(img.At(s.X/10, s.Y/10)) {
-		t.Error("it does not stand upright")
+		t.Error("the image is not upright")
 	}
 	data, ok := strings.CutPrefix(preview, "data:image/jpeg;base64,")
 	raw, err := base64.StdEncoding.DecodeString(data)
@@ -114,7 +114,7 @@ func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, l
 		t.Fatal(err)
 	}
 	if p := small.Bounds().Size(); p.X >= p.Y || !isRed(small.At(p.X*9/10, p.Y/10)) {
-		t.Errorf("the preview of %v does not stand upright", p)
+		t.Errorf("the preview of %v is not upright", p)
 	}
 }
 
