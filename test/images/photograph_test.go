@@ -166,10 +166,10 @@ func TestPhotograph_ArrivesUprightSmallAndClean(t *testing.T) {
 	}
 }
 
-// TestMemory_PhotographsStayWithinTheBudget sends photographs at once that need three times the memory for files. They wait for it, and
-// then for memory to be decoded in.
+// TestMemory_PhotographsStayWithinTheBudget sends more photographs at once than fit into the memory for files, of which one caller may
+// have half. They wait for it, and then for memory to be decoded in.
 func TestMemory_PhotographsStayWithinTheBudget(t *testing.T) {
-	const uploads, files, decoding = 12, 32 * mib, 192 * mib
+	const uploads, files, decoding = 12, 64 * mib, 192 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
 	clients, conv := s.Clients(t, 8)
