@@ -16,7 +16,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-// A clock is LivePerson's. It stands still unless the test sets it.
+// A clock is LivePerson's time. It changes only when the test sets it.
 type clock struct {
 	begin time.Time
 	after atomic.Int64
@@ -135,7 +135,7 @@ func TestAgentLogin_EndsWithSignOut(t *testing.T) {
 	}
 	for _, logs := range []string{w.logs.String(), second.logs.String()} {
 		if strings.Contains(logs, token) {
-			t.Error("a token stands in the log")
+			t.Error("the log contains a token")
 		}
 	}
 }

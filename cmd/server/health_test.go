@@ -29,7 +29,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%q is %v, %v", service, resp, err)
 		}
 	}
-	if _, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "nobody's"}); status.Code(err) != codes.NotFound {
+	if _, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "unknown"}); status.Code(err) != codes.NotFound {
 		t.Errorf("an unknown service: %v, want NOT_FOUND", err)
 	}
 

@@ -53,7 +53,7 @@ func TestUpload_DownloadReturnsTheFile(t *testing.T) {
 				t.Errorf("the answer is %v", file)
 			}
 			if got := w.download(c.Client, file.GetName()); sha(got) != sha(f.data) {
-				t.Error("what came back is not what was sent")
+				t.Error("the downloaded bytes differ from the uploaded ones")
 			}
 			stat, err := c.Raw().Files.StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: file.GetName()}})
 			if err != nil || stat.GetFile().GetEtag() != file.GetEtag() || stat.GetFile().GetCaption() != "see "+f.name {
@@ -541,7 +541,7 @@ func TestAgentToken_IsTheServersOwn(t *testing.T) {
 	if err := ask(in.GetAgentToken()); err != nil {
 		t.Error(err)
 	}
-	// A grant that its holder wrote is nobody's, though the bearer in it is good.
+	// A grant that the server has not sealed is rejected, although its bearer is valid.
 	var login struct {
 		Bearer string
 		Config struct{ UserID string }

@@ -18,12 +18,11 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
 
-// overConnector is the environment variable that lets the tests of this package run with an account that uses the Connector API:
-// then every world has one, and its consumers are known by ids of the brand's.
+// overConnector is the environment variable that makes the tests of this package use the Connector API: every world then has such an
+// account, and its consumers have external ids.
 const overConnector = "LPFILESHARE_TEST_OVER_CONNECTOR"
 
-// suites are the tests that hold whatever the messenger. What is not here is about tokens of consumers, about sockets, or about
-// neither.
+// suites are the tests that must pass over both messengers. The others test consumer tokens, sockets, or no messenger at all.
 var suites = []struct {
 	name  string
 	tests []string

@@ -62,7 +62,7 @@ func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 			err := begin(ctx, other.Client, accountPath+"/conversations/any", id)
 			wantReason(t, err, pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS)
 			if after, ok := lpfileshare.RetryDelay(err); !ok || after < 2*time.Second {
-				t.Errorf("to come back after %s, %t", after, ok)
+				t.Errorf("RetryInfo is %s, %t", after, ok)
 			}
 			if n := len(w.sb.Journal().Signed) - len(journal.Signed); n != 0 || w.frames.Load() != frames || w.sb.Sockets() != sockets {
 				t.Errorf("%d signed URLs, %d frames, %d sockets more", n, w.frames.Load()-frames, w.sb.Sockets()-sockets)

@@ -66,7 +66,7 @@ const (
 	notUsable = "accounts file is invalid"
 )
 
-// A load is callers who upload and download for as long as it runs, and never repeat a call themselves.
+// A load is callers that upload and download until end is called. They do not repeat failed calls.
 type load struct {
 	uploads, downloads, failed atomic.Int64
 	end                        func()
@@ -153,7 +153,7 @@ func TestReload_UnderLoadFailsNoCall(t *testing.T) {
 		t.Errorf("after the broken file the limit is %d, %v; want %d from the last good one", caps.GetMaxFileBytes(), err, want)
 	}
 
-	// The watch from before all of it has lived.
+	// The watch from before the reloads is still open.
 	sent := w.upload(watcher.Client, lpfileshare.UploadOptions{Conversation: watched, DisplayName: "a.png"}, tinyPNG(t))
 	if got := next(t, seen); got.GetName() != sent.GetName() {
 		t.Errorf("the watch gave %v", got)

@@ -78,7 +78,7 @@ func TestUpload_SocketKilledAtAnyPoint(t *testing.T) {
 				t.Errorf("%d messages, want 1", n)
 			}
 			if got := w.download(who.Client, resp.GetFile().GetName()); sha(got) != sha(data) {
-				t.Error("what came back is not what was sent")
+				t.Error("the downloaded bytes differ from the uploaded ones")
 			}
 			fmt.Printf("upload, socket killed %2d: %s\n", i, c.point)
 		})

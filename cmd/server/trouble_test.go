@@ -13,7 +13,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 )
 
-// These troubles the server deals with by itself: the caller, who does not repeat anything, notices nothing.
+// The server recovers from these faults by itself: the call succeeds although the caller does not repeat it.
 func TestUpload_TransientFaultsAreHidden(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -68,7 +68,7 @@ func TestUpload_TransientFaultsAreHidden(t *testing.T) {
 				t.Fatalf("the caller noticed: %v\n%s", err, w.logs.String())
 			}
 			if sha(got.Bytes()) != sha(data) {
-				t.Error("what came back is not what was sent")
+				t.Error("the downloaded bytes differ from the uploaded ones")
 			}
 			if n := len(w.sb.Journal().Published); n != 1 {
 				t.Errorf("%d messages, want 1", n)

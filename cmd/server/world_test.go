@@ -27,7 +27,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
-// frames are held against the schemas.
+// frames are validated against the schemas of test/wire.
 var frames = wire.NewSuite("server")
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ const (
 	accountPath = harness.AccountPath
 )
 
-// A world is a sandbox and a server before it. The server runs in this process, and knows the sandbox by its flags alone.
+// A world is a sandbox and a server that uses it. The server runs in this process and gets the sandbox's addresses from its flags.
 type world struct {
 	t  *testing.T
 	sb *sandbox.Sandbox
@@ -183,7 +183,7 @@ func (w *world) dial() *lpfileshare.Client {
 	return c
 }
 
-// A consumer is one who has signed up.
+// A consumer is a client that has signed up.
 type consumer struct {
 	*lpfileshare.Client
 	token, id string // token: the brand's own id, over the Connector API
@@ -206,7 +206,7 @@ func (w *world) consumer() consumer {
 	return consumer{in.Client, in.Token, in.ID}
 }
 
-// again is a consumer who has signed up before, at the server that runs now.
+// again returns a client of the current server for a consumer that signed up at an earlier one.
 func (w *world) again(c consumer) *lpfileshare.Client {
 	w.t.Helper()
 	if w.connector {

@@ -66,6 +66,7 @@ func everywhere(t *testing.T, test func(t *testing.T, l, other *Events)) {
 }
 
 func TestEvents_AddEventOnce(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, l, other *Events) {
 		const n, times = 100, 4
 		var work []int64
@@ -133,6 +134,7 @@ func TestEvents_AddEventOnce(t *testing.T) {
 // TestEvents_AddEventTooLong stores events without their long texts. LivePerson would repeat the delivery of an event that cannot be
 // stored, and the events after it in the same delivery would not be reported.
 func TestEvents_AddEventTooLong(t *testing.T) {
+	t.Parallel()
 	e := events(t, open(t, config(t, "")))
 	for name, lengthen := range map[string]func(*share.HostedFile){
 		"preview": func(f *share.HostedFile) { f.Preview = strings.Repeat("A", maxValue) },
@@ -164,6 +166,7 @@ func TestEvents_AddEventTooLong(t *testing.T) {
 }
 
 func TestEvents_ChangeConversation(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, l, other *Events) {
 		newer := func(updated int64, open bool) func(share.LoggedConversation, bool) (share.LoggedConversation, bool) {
 			return func(c share.LoggedConversation, known bool) (share.LoggedConversation, bool) {
@@ -206,6 +209,7 @@ func TestEvents_ChangeConversation(t *testing.T) {
 }
 
 func TestEvents_Follow(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, l, other *Events) {
 		if _, err := l.AddEvent(t.Context(), acct, fileAt("c", 0, "/before")); err != nil {
 			t.Fatal(err)
@@ -256,6 +260,7 @@ func TestEvents_Follow(t *testing.T) {
 }
 
 func TestEvents_RestartAndBounds(t *testing.T) {
+	t.Parallel()
 	c := config(t, t.TempDir())
 	l := open(t, c)
 	e := events(t, l, func(c *EventsConfig) { c.MaxBytes = 400 << 10 })
@@ -293,6 +298,7 @@ func TestEvents_RestartAndBounds(t *testing.T) {
 }
 
 func TestEvents_UnusedCreatesNothing(t *testing.T) {
+	t.Parallel()
 	l := open(t, config(t, ""))
 	events(t, l)
 	e := l.Events(EventsConfig{TTL: time.Hour, MaxBytes: 1 << 20})
@@ -314,6 +320,7 @@ func TestEvents_UnusedCreatesNothing(t *testing.T) {
 
 // TestEvents_Permissions uses the log with only the permissions that docs/ledger.md lists.
 func TestEvents_Permissions(t *testing.T) {
+	t.Parallel()
 	allow := []string{"$KV.lpfileshare.>", "lpfileshare.events.>", "lpfileshare.conversations.>"}
 	for _, stream := range []string{"KV_lpfileshare", eventStream, conversationStream} {
 		for _, call := range []string{"STREAM.INFO.", "STREAM.CREATE.", "STREAM.UPDATE.", "STREAM.MSG.GET."} {
@@ -374,6 +381,7 @@ func TestEvents_Permissions(t *testing.T) {
 
 // TestEvents_Read reads conversations of few and of many events, whole and in part, that lie between those of another one.
 func TestEvents_Read(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, l, other *Events) {
 		const n = batchSize + 3*singles
 		for seq := range int64(n) {
@@ -422,6 +430,7 @@ func TestEvents_Read(t *testing.T) {
 
 // TestEvents_ReadWithoutBatches reads a long conversation where the server permits no consumers.
 func TestEvents_ReadWithoutBatches(t *testing.T) {
+	t.Parallel()
 	p := newPeer(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.>"}},
@@ -442,6 +451,7 @@ func TestEvents_ReadWithoutBatches(t *testing.T) {
 
 // TestEvents_OpenWaits gives up waiting for another call that opens the log.
 func TestEvents_OpenWaits(t *testing.T) {
+	t.Parallel()
 	conf := config(t, "")
 	l := open(t, conf)
 	l.timeout = time.Hour // the test hangs if Open waits for it

@@ -210,13 +210,13 @@ func TestLimiter_Client(t *testing.T) {
 	eventually(t, "nothing is held", func() bool { return l.Held() == 0 })
 }
 
-// TestLimiter_SharedConnection sends 100 messages of 1 MiB at once over one connection, as a proxy would, in a limit of 16 MiB.
+// TestLimiter_SharedConnection sends 40 messages of 512 KiB at once over one connection, as a proxy would, in a limit of 4 MiB.
 // Calls that are ended are repeated after a backoff, and all succeed.
 func TestLimiter_SharedConnection(t *testing.T) {
-	const calls, size = 100, 1 << 20
-	l := New(16<<20, discard)
+	const calls, size = 40, 512 << 10
+	l := New(4<<20, discard)
 	conn := dial(t, serve(t, l.Credentials(insecure.NewCredentials())), insecure.NewCredentials())
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var all sync.WaitGroup
 	var tries, first atomic.Int64
@@ -241,7 +241,7 @@ func TestLimiter_SharedConnection(t *testing.T) {
 		})
 	}
 	all.Wait()
-	t.Logf("%d messages of 1 MiB over one connection in 16 MiB: %d the first time, %d tries, %.1f s; %d connections closed",
+	t.Logf("%d messages of 512 KiB over one connection in 4 MiB: %d the first time, %d tries, %.1f s; %d connections closed",
 		calls, first.Load(), tries.Load(), time.Since(begun).Seconds(), l.Closed())
 	if l.Held() != 0 || l.Closed() != 0 {
 		t.Errorf("%d bytes held, %d connections closed", l.Held(), l.Closed())

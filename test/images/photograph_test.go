@@ -77,7 +77,7 @@ func tags(t testing.TB, b []byte) map[string]imagemeta.TagInfo {
 	return found
 }
 
-// checkStored holds a stored photograph against what was promised.
+// checkStored compares a stored photograph with the response.
 func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, limit int) {
 	t.Helper()
 	if len(b) > limit || int64(len(b)) != r.GetFile().GetStoredSizeBytes() {
@@ -102,7 +102,7 @@ func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, l
 		return r > 0xd000 && g < 0x3000 && b < 0x3000
 	}
 	if !isRed(img.At(s.X*9/10, s.Y/10)) || isRed(img.At(s.X/10, s.Y/10)) {
-		t.Error("it does not stand upright")
+		t.Error("the image is not upright")
 	}
 	data, ok := strings.CutPrefix(preview, "data:image/jpeg;base64,")
 	raw, err := base64.StdEncoding.DecodeString(data)
@@ -114,7 +114,7 @@ func checkStored(t testing.TB, b []byte, r *pb.UploadResponse, preview string, l
 		t.Fatal(err)
 	}
 	if p := small.Bounds().Size(); p.X >= p.Y || !isRed(small.At(p.X*9/10, p.Y/10)) {
-		t.Errorf("the preview of %v does not stand upright", p)
+		t.Errorf("the preview of %v is not upright", p)
 	}
 }
 
@@ -166,10 +166,10 @@ func TestPhotograph_ArrivesUprightSmallAndClean(t *testing.T) {
 	}
 }
 
-// TestMemory_PhotographsStayWithinTheBudget sends photographs at once that need three times the memory for files. They wait for it, and
-// then for memory to be decoded in.
+// TestMemory_PhotographsStayWithinTheBudget sends more photographs at once than fit into the memory for files, of which one caller may
+// have half. They wait for it, and then for memory to be decoded in.
 func TestMemory_PhotographsStayWithinTheBudget(t *testing.T) {
-	const uploads, files, decoding = 12, 32 * mib, 192 * mib
+	const uploads, files, decoding = 12, 64 * mib, 192 * mib
 	photo := photograph(t)
 	s := startServer(t, "--fit-images", fmt.Sprintf("--memory-budget=%d", files), fmt.Sprintf("--preview-memory=%d", decoding), "--queue-time=5m")
 	clients, conv := s.Clients(t, 8)

@@ -62,7 +62,7 @@ func (s *server) download(c *lpfileshare.Client, name string) []byte {
 	return b.Bytes()
 }
 
-// previewOf is the preview that stands in the message of a file.
+// previewOf returns the preview in the message of a file.
 func (s *server) previewOf(c *lpfileshare.Client, name string) string {
 	s.t.Helper()
 	r, err := c.Raw().Files.StatFile(s.t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: name}})

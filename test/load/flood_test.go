@@ -65,7 +65,7 @@ func BenchmarkAdmittedBesideRefused(b *testing.B) {
 func startFlood(b *testing.B, c *lpfileshare.Client, conversation string, places int) (stop func() (refused int64)) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
-	begin := func() (pb.FileSharingService_UploadClient, error) {
+	begin := func(ctx context.Context) (pb.FileSharingService_UploadClient, error) {
 		stream, err := c.Raw().Files.Upload(ctx)
 		if err != nil {
 			return nil, err
@@ -75,17 +75,25 @@ func startFlood(b *testing.B, c *lpfileshare.Client, conversation string, places
 		}}})
 	}
 	for range places {
-		if _, err := begin(); err != nil {
+		if _, err := begin(ctx); err != nil {
 			b.Fatal(err)
 		}
 	}
-	time.Sleep(300 * time.Millisecond) // they have their places
+	eventually(b, "no place is left", func() bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second) // a probe that gets a place gives it up again
+		defer cancel()
+		stream, err := begin(ctx)
+		if err == nil {
+			_, err = stream.CloseAndRecv()
+		}
+		return lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS
+	})
 	var refused, others atomic.Int64
 	var flood sync.WaitGroup
 	for range 16 {
 		flood.Go(func() {
 			for ctx.Err() == nil {
-				stream, err := begin()
+				stream, err := begin(ctx)
 				if err == nil || stream != nil {
 					_, err = stream.CloseAndRecv()
 				}

@@ -371,8 +371,8 @@ func TestHostile_FrameFloods(t *testing.T) {
 	checkBack(t, before, s.settled(t, 1))
 }
 
-// TestHostile_StalledReaders opens 250 downloads whose reader gives no window: the server lets them go after --read-stall. What
-// gRPC has queued for them, a message of up to 1 MiB for each, it keeps until the stream is reset or the connection ends.
+// TestHostile_StalledReaders opens 250 downloads whose reader gives no window: the server ends them after --read-stall. gRPC
+// keeps what it has queued for them, up to 1 MiB each, until the stream is reset or the connection ends.
 func TestHostile_StalledReaders(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--documents", "--read-stall=3s")

@@ -27,7 +27,7 @@ const (
 	mib         = 1 << 20
 )
 
-// frames are those of all sandboxes here, held against the schemas of test/wire.
+// frames are the frames of all sandboxes here, validated against the schemas of test/wire.
 var frames = wire.NewSuite("load")
 
 // program is the server as `make build` builds it, without the race detector.
