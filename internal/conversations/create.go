@@ -59,6 +59,9 @@ type Request struct {
 // ledgerTimeout limits the last step of the ledger, which is recorded even if the caller has gone.
 const ledgerTimeout = 5 * time.Second
 
+// failureTTL is how long the record of a failed call is kept. Losing it is safe: a repeat calls LivePerson again in any case.
+const failureTTL = 5 * time.Minute
+
 // poll is how often another call's record, and LivePerson, are asked again.
 const poll = 500 * time.Millisecond
 
@@ -118,7 +121,7 @@ func (c *Creator) earlier(ctx context.Context, session Session, key string, r Re
 			return share.Conversation{}, false, share.Reject(share.LPPublishUnconfirmed, "an earlier call may or may not have created the conversation, and "+
 				"LivePerson has not reported it; no other is created. Retry later with the same request_id, or use a new one")
 		}
-		rec.ConversationID, rec.State, rec.Known = found.ID, "", nil
+		rec.Owner, rec.ConversationID, rec.State, rec.Known = session.Principal(), found.ID, "", nil
 		if _, err = c.Ledger.SaveCreation(ctx, key, rec, rev); err == nil || errors.Is(err, share.ErrStale) {
 			err = errAgain
 		} else {
@@ -135,7 +138,7 @@ func (c *Creator) create(ctx context.Context, session Session, key string, r Req
 		return share.Conversation{}, err
 	}
 	rec := share.CreationRecord{
-		Fingerprint: r.Fingerprint, AttemptTime: c.Now(), Expires: c.Now().Add(c.RequestIDTTL), Deadline: c.Now().Add(c.CallTimeout),
+		Owner: session.Principal(), Fingerprint: r.Fingerprint, AttemptTime: c.Now(), Expires: c.Now().Add(c.RequestIDTTL), Deadline: c.Now().Add(c.CallTimeout),
 	}
 	if session.Sight() != share.SeesAll {
 		rec.State, rec.Known = share.Publishing, known
@@ -164,8 +167,12 @@ func (c *Creator) record(ctx context.Context, key string, rec share.CreationReco
 		rec.Deadline = time.Time{} // the next call need not wait
 	}
 	// Only a named condition proves that there is no conversation.
-	if err == nil || share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed) {
+	failed := share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed)
+	if err == nil || failed {
 		rec.State, rec.Known = "", nil
+	}
+	if soon := c.Now().Add(failureTTL); failed && soon.Before(rec.Expires) { // the record is only in the way of a repeat
+		rec.Expires = soon
 	}
 	rec.ConversationID = created.ID
 	if _, err := c.Ledger.SaveCreation(ctx, key, rec, rev); err != nil {

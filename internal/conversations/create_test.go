@@ -230,3 +230,20 @@ func TestCreate_LostClaimReturnsTheOtherCallsConversation(t *testing.T) {
 		}
 	})
 }
+
+// A call that certainly created nothing is forgotten soon; one whose result is not known is not.
+func TestCreate_FailureExpiresSoon(t *testing.T) {
+	for kind, kept := range map[share.Kind]bool{share.LPForbidden: false, share.LPPublishUnconfirmed: true} {
+		synctest.Test(t, func(t *testing.T) {
+			s, l := &fakeSession{}, &fakeLedger{}
+			s.onCreate = func(context.Context, share.Conversation) error { return share.Errorf(kind, "no", nil) }
+			c := newCreator(l)
+			if _, _, err := c.Create(t.Context(), s, request()); !share.Is(err, kind) {
+				t.Fatalf("got %v", err)
+			}
+			if left := time.Until(l.rec.Expires); left > failureTTL != kept {
+				t.Errorf("after %s the record is valid for %s", kind, left)
+			}
+		})
+	}
+}

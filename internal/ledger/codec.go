@@ -20,23 +20,27 @@ const maxValue = 128 << 10
 // and drop when they write the record, needs no new version; any other change does. During an upgrade of a cluster the old servers
 // reject the records of the new ones until they are replaced.
 type format[R any] struct {
-	// version is written, and the only one that is read. To change it, let decode convert the older versions, since records
-	// outlive an upgrade.
-	version int
+	// version is the version that is written. Versions from oldest on are read, since records outlive an upgrade.
+	version, oldest int
 	// kind distinguishes types of records. Servers that know version 1 only ignore it, so every format but requests and creations
 	// must begin at version 2.
 	kind string
 	// expires returns when a record expires.
 	expires func(R) time.Time
+	// marshal and unmarshal convert a record to and from JSON; nil: as package json does.
+	marshal   func(R) ([]byte, error)
+	unmarshal func(version int, data []byte) (R, error)
 }
 
-// requests is the format of share.Record. It has had version 1 and no kind from the beginning.
-var requests = format[share.Record]{version: 1, expires: func(r share.Record) time.Time { return r.Expires }}
+// requests is the format of share.Record: see compactRecord. It has no kind, because it had none from the beginning.
+var requests = format[share.Record]{
+	version: 2, oldest: 1, expires: func(r share.Record) time.Time { return r.Expires }, marshal: marshalRecord, unmarshal: unmarshalRecord,
+}
 
 // creations is the format of share.CreationRecord. It has version 1 and no kind too, because until it had a type of its own it was
 // stored as a share.Record: servers before and after that read each other's records. Keys never collide, see upload.Key and
 // conversations.Key.
-var creations = format[share.CreationRecord]{version: 1, expires: func(r share.CreationRecord) time.Time { return r.Expires }}
+var creations = format[share.CreationRecord]{version: 1, oldest: 1, expires: func(r share.CreationRecord) time.Time { return r.Expires }}
 
 // envelope is the stored form of a record.
 type envelope[R any] struct {
@@ -46,6 +50,9 @@ type envelope[R any] struct {
 	Write  string `json:"write"`
 	Record R      `json:"record"`
 }
+
+// nameLength is the length of the name of a write, in characters of 5 bits. It need differ only from the other writes to one key.
+const nameLength = 13
 
 // found is a record as read from the bucket. rev 0: there is none.
 type found[R any] struct {
@@ -57,8 +64,12 @@ type found[R any] struct {
 
 // encode returns the stored form of r and the name of the write.
 func (f format[R]) encode(r R) (value []byte, name string, err error) {
-	name = rand.Text()
-	value, err = json.Marshal(envelope[R]{Version: f.version, Kind: f.kind, Write: name, Record: r})
+	name = rand.Text()[:nameLength]
+	if f.marshal == nil {
+		value, err = json.Marshal(envelope[R]{Version: f.version, Kind: f.kind, Write: name, Record: r})
+	} else if value, err = f.marshal(r); err == nil {
+		value, err = json.Marshal(envelope[json.RawMessage]{Version: f.version, Kind: f.kind, Write: name, Record: value})
+	}
 	if err == nil && len(value) > maxValue {
 		err = fmt.Errorf("%d bytes, the limit is %d", len(value), maxValue)
 	}
@@ -83,16 +94,23 @@ func (f format[R]) decode(value []byte, key string, rev uint64) (found[R], error
 		return fail("the record of this request id was written by a newer server; upgrade this one, or use a new request id",
 			fmt.Sprintf("has version %d, this server reads version %d", header.Version, f.version))
 	}
-	if header.Version < f.version || header.Kind != f.kind {
-		return fail(unreadable, fmt.Sprintf("has version %d, or is of another kind; this server reads version %d of kind %q", header.Version, f.version, f.kind))
+	if header.Version < f.oldest || header.Kind != f.kind {
+		return fail(unreadable, fmt.Sprintf("has version %d, or is of another kind; this server reads versions %d to %d of kind %q",
+			header.Version, f.oldest, f.version, f.kind))
 	}
-	var e envelope[R]
-	if json.Unmarshal(value, &e) != nil {
+	var r R
+	var err error
+	if f.unmarshal == nil {
+		err = json.Unmarshal(header.Record, &r)
+	} else {
+		r, err = f.unmarshal(header.Version, header.Record)
+	}
+	if err != nil {
 		return fail(unreadable, "is damaged")
 	}
-	expires := f.expires(e.Record)
-	if e.Write == "" || expires.IsZero() {
+	expires := f.expires(r)
+	if header.Write == "" || expires.IsZero() {
 		return fail(unreadable, "is incomplete")
 	}
-	return found[R]{record: e.Record, expires: expires, name: e.Write, rev: rev}, nil
+	return found[R]{record: r, expires: expires, name: header.Write, rev: rev}, nil
 }

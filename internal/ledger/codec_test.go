@@ -15,7 +15,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// storedRecords are the records in testdata, as the first version of the format stored them.
+// storedRecords are the records in testdata, which has each of them in each version of the format.
 func storedRecords() map[string]share.Record {
 	at := time.Date(2126, 11, 29, 20, 0, 0, 123456789, time.UTC)
 	size, seq, crc := int64(300_000), int64(17), uint32(0xe3069283)
@@ -45,38 +45,43 @@ func storedRecords() map[string]share.Record {
 	}
 }
 
-// TestKV_StoredRecords reads records that the first release wrote, byte for byte. If the encoding changes, the version must too, and
-// these records must still be read.
+// TestKV_StoredRecords reads records of each version of the format, byte for byte as they were written. If the encoding changes, the
+// version must too, and these records must still be read.
 func TestKV_StoredRecords(t *testing.T) {
 	p := newPeer(t)
 	l := open(t, config(t, "", p.url()))
 	for name, want := range storedRecords() {
-		value, err := os.ReadFile("testdata/record-v1-" + name + ".json")
-		if err != nil {
-			t.Fatal(err)
-		}
-		put(t, p.url(), name, value)
-		got, rev, err := l.Load(t.Context(), name)
-		if err != nil || rev == 0 {
-			t.Fatalf("%s: revision %d, %v", name, rev, err)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s: %s", name, diff)
-		}
-		// Servers of the first release read what this one writes: the two run side by side during an upgrade.
-		read, err := requests.decode(value, name, rev)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, write, err := requests.encode(got)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if again = bytes.Replace(again, []byte(write), []byte(read.name), 1); !bytes.Equal(again, value) {
-			t.Errorf("%s is written as\n%s\nand was\n%s", name, again, value)
-		}
-		if _, err := l.Save(t.Context(), name, got, rev); err != nil {
-			t.Errorf("%s: %v", name, err)
+		for version := requests.oldest; version <= requests.version; version++ {
+			key := fmt.Sprintf("v%d-%s", version, name)
+			value, err := os.ReadFile("testdata/record-" + key + ".json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			put(t, p.url(), key, value)
+			got, rev, err := l.Load(t.Context(), key)
+			if err != nil || rev == 0 {
+				t.Fatalf("%s: revision %d, %v", key, rev, err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s: %s", key, diff)
+			}
+			if _, err := l.Save(t.Context(), key, got, rev); err != nil {
+				t.Errorf("%s: %v", key, err)
+			}
+			if version < requests.version {
+				continue
+			}
+			read, err := requests.decode(value, key, rev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, write, err := requests.encode(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again = bytes.Replace(again, []byte(write), []byte(read.name), 1); !bytes.Equal(again, value) {
+				t.Errorf("%s is written as\n%s\nand was\n%s", key, again, value)
+			}
 		}
 	}
 }
@@ -132,7 +137,7 @@ func TestKV_StoredCreationRecord(t *testing.T) {
 // TestFormat_Versions decodes records of other versions and kinds, which must fail with LedgerUnavailable.
 func TestFormat_Versions(t *testing.T) {
 	type claim struct{ Expires time.Time }
-	claims := format[claim]{version: 2, kind: "claim", expires: func(c claim) time.Time { return c.Expires }}
+	claims := format[claim]{version: 3, oldest: 3, kind: "claim", expires: func(c claim) time.Time { return c.Expires }}
 	expires := time.Date(2126, 1, 2, 3, 4, 5, 0, time.UTC)
 	value, name, err := claims.encode(claim{expires})
 	if err != nil {

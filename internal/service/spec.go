@@ -55,7 +55,7 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (upload.Spec, 
 	if _, known := lpfilesharev1.PublishMode_name[int32(spec.GetPublishMode())]; !known {
 		v.add("spec.publish_mode", "must be one of the PublishMode values, not %d", spec.GetPublishMode())
 	}
-	u.RequestID = checkRequestID(&v, "spec.request_id", spec.GetRequestId())
+	u.RequestID, u.CreatedID = checkRequestID(&v, "spec.request_id", spec.GetRequestId()), spec.GetRequestId() == ""
 	if err := v.err(); err != nil {
 		return upload.Spec{}, err
 	}

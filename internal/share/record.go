@@ -19,8 +19,12 @@ const (
 
 // A Record is the ledger's record of an upload's request id. It is written by compare-and-set, so that only one of two attempts under
 // one id continues.
+//
+// A ledger has millions of records, so each keeps only what is still needed: package ledger leaves out empty fields.
 type Record struct {
-	// Attempt identifies the attempt that owns the record.
+	// Owner is the caller whose share of the ledger the record uses. The ledger does not store it.
+	Owner Principal `json:"-"`
+	// Attempt identifies the attempt that owns the record; empty once the upload is published.
 	Attempt string
 	// AttemptTime is when that attempt started.
 	AttemptTime time.Time
@@ -28,14 +32,17 @@ type Record struct {
 	Expires time.Time
 	// Fingerprint is a hash of the request without its request id. The same id with another fingerprint is a conflict.
 	Fingerprint []byte
-	// DeclaredSize and Declared are compared only if both attempts have them, so they are not part of Fingerprint.
+	// DeclaredSize and Declared are compared only if both attempts have them, so they are not part of Fingerprint. Once there is a
+	// File, its size and checksums are compared instead.
 	DeclaredSize *int64    `json:",omitempty"`
 	Declared     Checksums `json:"Declared"`
 
 	State UploadState `json:",omitempty"`
-	// File is the stored file; set from Stored on.
+	// File is the stored file; set from Stored on. Its preview and caption are kept only until the file is published.
 	File *StoredFile `json:",omitempty"`
-	// PublishDeadline is the time after which this attempt does not send the message; set from Publishing on.
+	// UploadKey is the key of another record, which has the file. It is set only in the record that finds a stored file by its path.
+	UploadKey string `json:",omitempty"`
+	// PublishDeadline is the time after which this attempt does not send the message; set while the state is Publishing.
 	PublishDeadline time.Time
 	// Failure and FailureMessage are the reason of Failed.
 	Failure        Kind   `json:",omitempty"`
@@ -46,6 +53,8 @@ type Record struct {
 // of two calls under one id creates a conversation. Its JSON names are those of the time when uploads and conversations shared one
 // record.
 type CreationRecord struct {
+	// Owner is the caller whose share of the ledger the record uses. The ledger does not store it.
+	Owner Principal `json:"-"`
 	// AttemptTime is when the latest call started.
 	AttemptTime time.Time
 	// Expires is when the record may be deleted.

@@ -15,7 +15,7 @@ import (
 // the message is missing (the record has a file), the attempt's record says so.
 func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc, session Session, spec *Spec) (*attempt, error) {
 	key := Key(session.Principal(), spec.RequestID)
-	return e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
+	a, err := e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
 		if !found {
 			rec = share.Record{Fingerprint: spec.Fingerprint}
 		} else if err := sameRequest(rec, spec); err != nil {
@@ -24,6 +24,9 @@ func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc
 			return rec, true, nil
 		}
 		if rec.File == nil { // the bytes are needed, not only the message
+			if err := checkOpen(ctx, session, spec.Conversation, spec.Dialog); err != nil {
+				return rec, false, err // before the claim: a call that has nowhere to publish costs the ledger nothing
+			}
 			rec.State = share.Receiving
 		}
 		if spec.Size >= 0 {
@@ -37,6 +40,10 @@ func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc
 		}
 		return rec, false, nil
 	})
+	if err == nil {
+		a.createdID = spec.CreatedID
+	}
+	return a, err
 }
 
 // claimStored claims the request id of an upload whose file is to be published now.
@@ -70,6 +77,7 @@ func (e *Engine) claim(ctx context.Context, cancel context.CancelCauseFunc, sess
 		if done {
 			return &attempt{Engine: e, key: key, rec: next, rev: rev}, nil
 		}
+		rec.Owner, next.Owner = session.Principal(), session.Principal()
 		if found && rec.State == share.Publishing {
 			if settled, err := e.settle(ctx, session, key, rec, rev); err != nil {
 				return nil, err
@@ -85,7 +93,9 @@ func (e *Engine) claim(ctx context.Context, cancel context.CancelCauseFunc, sess
 		}
 		err = a.to(ctx, next.State, func(r *share.Record) {
 			r.Attempt, r.AttemptTime = uuid.NewString(), e.Now()
-			r.Expires = e.Now().Add(e.RequestIDTTL)
+			if r.Expires = e.receivingExpires(); r.File != nil {
+				r.Expires = e.Now().Add(e.RequestIDTTL)
+			}
 			r.Failure, r.FailureMessage = "", ""
 		})
 		if share.Is(err, share.UploadTakenOver) {

@@ -179,9 +179,6 @@ func (e *Engine) reserve(ctx context.Context, credential share.Credential, spec 
 
 // receiveAndStore transfers the file and records that it is stored.
 func (e *Engine) receiveAndStore(ctx context.Context, t *transfer, a *attempt) error {
-	if err := checkOpen(ctx, t.session, t.spec.Conversation, t.spec.Dialog); err != nil {
-		return err
-	}
 	if err := t.source.Accept(); err != nil {
 		return err
 	}
@@ -189,12 +186,16 @@ func (e *Engine) receiveAndStore(ctx context.Context, t *transfer, a *attempt) e
 	if err != nil {
 		return err
 	}
+	a.rec.Expires = e.Now().Add(e.RequestIDTTL)
 	if !t.spec.Publish { // first, because once the record is STORED a retry does nothing any more
-		if err := e.rememberStored(ctx, t.session.Principal(), a.rec, file); err != nil {
+		if err := a.rememberStored(ctx, file); err != nil {
 			return err
 		}
 	}
-	return a.to(ctx, share.Stored, func(r *share.Record) { r.File = file })
+	return a.to(ctx, share.Stored, func(r *share.Record) {
+		r.File = file
+		r.DeclaredSize, r.Declared = nil, share.Checksums{}
+	})
 }
 
 // Publish publishes the file of an upload that was stored and not published, exactly once.
@@ -209,16 +210,29 @@ func (e *Engine) Publish(ctx context.Context, session Session, requestID string)
 		return Result{}, drain.Cause(ctx, err)
 	}
 	if a.rec.State == share.Published {
-		return Result{File: a.rec.File, Replayed: true}, nil
+		return Result{File: withCaption(ctx, session, a.rec.File), Replayed: true}, nil
 	}
 	defer func() { a.end(err) }()
 	if err := checkOpen(ctx, session, a.rec.File.Conversation, a.rec.File.Dialog); err != nil {
 		return Result{}, drain.Cause(ctx, err)
 	}
+	caption := a.rec.File.File.Caption
 	if err := e.publish(ctx, session, a); err != nil {
 		return Result{}, err
 	}
-	return Result{File: a.rec.File}, nil
+	file := *a.rec.File
+	file.File.Caption = caption // which the record no longer has
+	return Result{File: &file}, nil
+}
+
+// withCaption returns a published file with the caption of its message, which the record does not have. Best effort: without an answer
+// the file has no caption.
+func withCaption(ctx context.Context, session Session, f *share.StoredFile) *share.StoredFile {
+	file := *f
+	if message, err := session.FindFile(ctx, f.Conversation, f.Dialog, f.File.StoragePath); err == nil {
+		file.File.Caption = message.File.Caption
+	}
+	return &file
 }
 
 // Find returns the record of a principal's upload; UploadNotFound if there is none or it has expired.
@@ -233,7 +247,10 @@ func (e *Engine) Find(ctx context.Context, p share.Principal, requestID string) 
 // FindStored returns a file that a principal stored and did not publish: no message of LivePerson's shows it. nil: there is none.
 func (e *Engine) FindStored(ctx context.Context, p share.Principal, storagePath string) (*share.StoredFile, error) {
 	rec, rev, err := e.load(ctx, storedKey(p, storagePath))
-	if err != nil || !e.valid(rec, rev) {
+	if err == nil && e.valid(rec, rev) && rec.UploadKey != "" { // records of version 1 have the file themselves
+		rec, rev, err = e.load(ctx, rec.UploadKey)
+	}
+	if err != nil || !e.valid(rec, rev) || rec.File == nil || rec.File.File.StoragePath != storagePath {
 		return nil, err
 	}
 	return rec.File, nil

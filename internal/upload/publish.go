@@ -22,7 +22,7 @@ func (e *Engine) publish(ctx context.Context, session Session, a *attempt) error
 	ctx = context.WithoutCancel(ctx)
 	err := e.publishAndConfirm(ctx, session, a)
 	if err != nil && !share.Is(err, share.LPPublishUnconfirmed) { // it is stored, and GetUpload names it: let its uploader read it
-		if lerr := e.rememberStored(ctx, session.Principal(), a.rec, a.rec.File); lerr != nil {
+		if lerr := a.rememberStored(ctx, a.rec.File); lerr != nil {
 			e.Log.LogAttrs(ctx, slog.LevelWarn, "a stored file could not be recorded", slog.Any("error", lerr))
 		}
 	}
@@ -96,12 +96,22 @@ func (e *Engine) confirm(ctx context.Context, session Session, a *attempt) (shar
 	}
 }
 
-// published moves the record to PUBLISHED, with what the message says.
+// published moves the record to PUBLISHED, with what the message says. No attempt needs the preview, the caption or the deadline any
+// more.
 func (a *attempt) published(ctx context.Context, e share.FileEvent) error {
-	f := *a.rec.File
-	f.Sequence, f.Time, f.SenderID, f.SenderRole = &e.Sequence, e.Time, e.SenderID, e.SenderRole
-	f.File.Preview = "" // up to 30 KB that are not needed any more
-	return a.to(ctx, share.Published, func(r *share.Record) { r.File = &f })
+	f := shown(a.rec.File, e)
+	return a.to(ctx, share.Published, func(r *share.Record) {
+		r.File = f
+		r.Attempt, r.DeclaredSize, r.Declared, r.PublishDeadline = "", nil, share.Checksums{}, time.Time{}
+	})
+}
+
+// shown returns a file as its message shows it, without its preview and caption, which only the message keeps.
+func shown(f *share.StoredFile, e share.FileEvent) *share.StoredFile {
+	published := *f
+	published.Sequence, published.Time, published.SenderID, published.SenderRole = &e.Sequence, e.Time, e.SenderID, e.SenderRole
+	published.File.Preview, published.File.Caption = "", ""
+	return &published
 }
 
 // recordPublished records that the message exists. It does, whatever the ledger says: if the record cannot be written it stays
@@ -109,8 +119,6 @@ func (a *attempt) published(ctx context.Context, e share.FileEvent) error {
 func (a *attempt) recordPublished(ctx context.Context, e share.FileEvent) {
 	if err := a.published(ctx, e); err != nil {
 		a.Log.LogAttrs(ctx, slog.LevelWarn, "a published upload could not be recorded", slog.Any("error", err))
-		f := *a.rec.File
-		f.Sequence, f.Time, f.SenderID, f.SenderRole, f.File.Preview = &e.Sequence, e.Time, e.SenderID, e.SenderRole, ""
-		a.rec.File = &f
+		a.rec.File = shown(a.rec.File, e)
 	}
 }

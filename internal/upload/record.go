@@ -35,6 +35,8 @@ type attempt struct {
 	rev    uint64
 	begun  uint64                  // the revision at which it claimed the id: the later attempt has the greater one
 	cancel context.CancelCauseFunc // ends the call that makes the attempt
+	// createdID reports whether the server created the request id.
+	createdID bool
 }
 
 // to moves the record to the next state, if the id still is this attempt's. It is the only function that changes an upload's
@@ -59,8 +61,8 @@ func (a *attempt) to(ctx context.Context, next share.UploadState, change func(*s
 	return nil
 }
 
-// end gives up the id. It records a failure for GetUpload. The caller's own end is not a failure, and a publication that is not
-// confirmed stays PUBLISHING, because it must be looked for before anything else.
+// end gives up the id. It records a failure for GetUpload, for failureTTL. The caller's own end is not a failure, and a publication
+// that is not confirmed stays PUBLISHING, because it must be looked for before anything else.
 func (a *attempt) end(err error) {
 	a.mu.Lock()
 	if a.running[a.key] == a {
@@ -80,11 +82,41 @@ func (a *attempt) end(err error) {
 	if e, ok := errors.AsType[*share.Error](err); ok {
 		message = e.Message
 	}
-	err = a.to(ctx, next, func(r *share.Record) { r.Failure, r.FailureMessage = kind, share.Clip(message, maxFailureMessage) })
+	err = a.to(ctx, next, func(r *share.Record) {
+		r.Failure, r.FailureMessage = kind, share.Clip(message, maxFailureMessage)
+		if next == share.Failed {
+			r.Expires = a.failureExpires(r.Expires)
+		}
+	})
 	if err != nil && !share.Is(err, share.UploadTakenOver) {
 		a.Log.LogAttrs(ctx, slog.LevelWarn, "a failed upload could not be recorded", slog.Any("error", err))
 	}
 }
+
+// failureExpires returns when the record of a failure expires, if the record would have expired at the given time.
+//
+// That is soon, and losing the record is safe: FAILED only follows RECEIVING, in which no message was sent, so an attempt that finds
+// no record begins anew and publishes at most once. An id that the server created expires at once: nobody repeats it.
+func (a *attempt) failureExpires(was time.Time) time.Time {
+	soon := a.Now()
+	if !a.createdID {
+		soon = soon.Add(failureTTL)
+	}
+	if was.Before(soon) {
+		return was
+	}
+	return soon
+}
+
+// receivingExpires returns when a record without a stored file expires. Until then the upload has ended or failed. Losing the
+// record is safe, as with a failure; an attempt that still runs then ends with UploadTakenOver.
+func (e *Engine) receivingExpires() time.Time {
+	return e.Now().Add(min(e.RequestIDTTL, e.Timeout+failureTTL))
+}
+
+// failureTTL is how long GetUpload reports a failed upload. It is short, because failures cost a caller little: records of them must
+// not fill the ledger.
+const failureTTL = 5 * time.Minute
 
 // maxFailureMessage bounds the message of a failure in the ledger, in bytes.
 const maxFailureMessage = 400
@@ -122,10 +154,11 @@ func ledgerError(err error) error {
 	return share.Errorf(share.LedgerUnavailable, "the ledger of request ids cannot be reached; nothing was done", err)
 }
 
-// rememberStored lets the uploader download a file that is stored and not published.
-func (e *Engine) rememberStored(ctx context.Context, p share.Principal, rec share.Record, file *share.StoredFile) error {
-	rec.State, rec.File = share.Stored, file
-	_, err := e.Ledger.Save(ctx, storedKey(p, file.File.StoragePath), rec, 0)
+// rememberStored lets the uploader download a file that is stored and not published: it saves a record that leads from the file's
+// path to the record of its upload.
+func (a *attempt) rememberStored(ctx context.Context, file *share.StoredFile) error {
+	link := share.Record{Owner: a.rec.Owner, State: share.Stored, Expires: a.rec.Expires, UploadKey: a.key}
+	_, err := a.Ledger.Save(ctx, storedKey(a.rec.Owner, file.File.StoragePath), link, 0)
 	if err != nil && !errors.Is(err, share.ErrStale) {
 		return ledgerError(err)
 	}

@@ -23,8 +23,9 @@ type Spec struct {
 	GeneratePreview bool
 	// Publish says whether the file is published once it is stored.
 	Publish bool
-	// RequestID is a UUID in its canonical spelling.
+	// RequestID is a UUID in its canonical spelling. CreatedID reports whether the server created it, because the request had none.
 	RequestID string
+	CreatedID bool
 	// ValidateOnly asks for checks without effects.
 	ValidateOnly bool
 	// Fit and Strip are what may be done to an image.

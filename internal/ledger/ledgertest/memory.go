@@ -58,11 +58,13 @@ func load[R any](m *Memory, key string) (R, uint64, error) {
 // Save writes the record of key if its revision is still rev (0: if there is none), and returns the new revision. It returns
 // share.ErrStale if the revision differs, and LedgerUnavailable if the ledger is full: a record is never dropped before it expires.
 func (m *Memory) Save(_ context.Context, key string, r share.Record, rev uint64) (uint64, error) {
+	r.Owner = share.Principal{} // is not stored
 	return m.save(key, r, r.Expires, rev)
 }
 
 // SaveCreation is Save for the record of a CreateConversation.
 func (m *Memory) SaveCreation(_ context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
+	r.Owner = share.Principal{}
 	return m.save(key, r, r.Expires, rev)
 }
 
