@@ -255,6 +255,7 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_WATCH_TOO_SLOW:            "Read faster, and continue from the last token.",
 	pb.ErrorReason_ERROR_REASON_SESSION_LIMIT:             "The server has reached its limit of sessions. Retry later.",
 	pb.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS:          "Too many downloads and watches are open. End some, or retry later.",
+	pb.ErrorReason_ERROR_REASON_LEDGER_SHARE:              "This caller has begun too many uploads or conversations. Retry when some request ids have expired.",
 	pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED:    "This server does not implement the method. Use a newer server.",
 	pb.ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED:   "Call with a consumer token, or ask the server's operator to configure an identity for the account.",
 	pb.ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED:  "Connect over TLS with a client certificate that the server trusts, or call with a consumer token.",

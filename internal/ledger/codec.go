@@ -10,7 +10,7 @@ import (
 )
 
 // maxValue is the maximum size of an encoded record in bytes. The largest that the contract permits has a caption of 5,000
-// characters, each escaped, and a preview of 30 KB; most have about 1 KB.
+// characters, each escaped, and a preview of 30 KB; most have about 300 bytes.
 const maxValue = 128 << 10
 
 // A format defines how one type of record is stored.
@@ -32,9 +32,10 @@ type format[R any] struct {
 	unmarshal func(version int, data []byte) (R, error)
 }
 
-// requests is the format of share.Record: see compactRecord. It has no kind, because it had none from the beginning.
+// requests is the format of share.Record. A ledger has millions of them, so version 2 compresses the JSON of version 1. It has no kind,
+// because it had none from the beginning.
 var requests = format[share.Record]{
-	version: 2, oldest: 1, expires: func(r share.Record) time.Time { return r.Expires }, marshal: marshalRecord, unmarshal: unmarshalRecord,
+	version: 2, oldest: 1, expires: func(r share.Record) time.Time { return r.Expires }, marshal: deflateRecord, unmarshal: inflateRecord,
 }
 
 // creations is the format of share.CreationRecord. It has version 1 and no kind too, because until it had a type of its own it was

@@ -68,7 +68,7 @@ func TestKV_StoredRecords(t *testing.T) {
 			if _, err := l.Save(t.Context(), key, got, rev); err != nil {
 				t.Errorf("%s: %v", key, err)
 			}
-			if version < requests.version {
+			if version < requests.version || got.State == share.Published { // what is compressed may differ, and is read all the same
 				continue
 			}
 			read, err := requests.decode(value, key, rev)

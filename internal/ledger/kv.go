@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -42,6 +43,8 @@ type Config struct {
 	MaxBytes int64
 	// Timeout bounds each Load and each Save; StartTimeout bounds Open.
 	Timeout, StartTimeout time.Duration
+	// Rejections counts and logs what the ledger's limits reject; nil: a KV has its own.
+	Rejections *rejections.Tally
 	// Grown, if set, is called with the memory in bytes that the ledger uses in this process, when that has changed by 4 MiB or
 	// more.
 	Grown func(heap int64)
@@ -70,19 +73,26 @@ const (
 // A write is acknowledged by NATS or has failed. If the acknowledgement is lost, KV reads the record back: each write has a unique
 // name, by which it is recognized.
 type KV struct {
-	conn    *nats.Conn
-	closed  chan struct{} // closed when conn has ended
-	own     *embedded     // this process's own server; nil for a cluster
-	stream  jetstream.Stream
-	bucket  jetstream.KeyValue
-	timeout time.Duration
-	now     func() time.Time
-	log     *slog.Logger
+	conn   *nats.Conn
+	closed chan struct{} // closed when conn has ended
+	own    *embedded     // this process's own server; nil for a cluster
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	bucket jetstream.KeyValue
+	ttl    time.Duration // how long the bucket keeps a record that says nothing else
+	// msgTTL reports whether the bucket drops a record earlier if the record says so, inMemory whether it has no files.
+	msgTTL, inMemory bool
+	timeout          time.Duration
+	now              func() time.Time
+	log              *slog.Logger
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup
-	full       atomic.Bool // new keys are rejected
+	shares     *shares
+	rejections *rejections.Tally // nil: Config's
+	growth     growth
+	records    atomic.Uint64 // in the bucket
 	grown      func(heap int64)
 	reported   int64 // last argument of grown
 	eventLog   atomic.Pointer[Events]
@@ -96,6 +106,11 @@ type KV struct {
 // StartTimeout. Its errors say what to do. The caller must call Close.
 func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, usable: true}
+	if c.Rejections == nil {
+		l.rejections = rejections.New(c.Log)
+		c.Rejections = l.rejections
+	}
+	l.shares = newShares(c.Now, c.Rejections)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -126,6 +141,9 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 func (l *KV) Close() error {
 	l.cancel()
 	l.goroutines.Wait()
+	if l.rejections != nil {
+		l.rejections.Close()
+	}
 	if l.conn != nil {
 		l.conn.Close()
 		<-l.closed
@@ -142,10 +160,14 @@ func (l *KV) Load(ctx context.Context, key string) (share.Record, uint64, error)
 }
 
 // Save writes the record of key if its revision is still rev (0: if there is none), and returns the new revision. It returns
-// share.ErrStale if the revision differs. Any other error is LedgerUnavailable; the record may then have been written or not,
-// which the revision of the next Load shows.
+// share.ErrStale if the revision differs, and LedgerShare if r would begin a new id and its owner's share of the ledger is used. Any
+// other error is LedgerUnavailable; the record may then have been written or not, which the revision of the next Load shows.
+//
+// A record that expires well before others is dropped soon after that, so that it does not fill the ledger.
 func (l *KV) Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error) {
-	return save(ctx, l, requests, key, r, rev)
+	// A file that is stored has been admitted with its upload.
+	begins := rev == 0 && r.State != share.Stored
+	return save(ctx, l, requests, key, r, rev, tenure{r.Owner, r.Expires, begins})
 }
 
 // LoadCreation is Load for the record of a CreateConversation.
@@ -155,7 +177,14 @@ func (l *KV) LoadCreation(ctx context.Context, key string) (share.CreationRecord
 
 // SaveCreation is Save for the record of a CreateConversation.
 func (l *KV) SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
-	return save(ctx, l, creations, key, r, rev)
+	return save(ctx, l, creations, key, r, rev, tenure{r.Owner, r.Expires, rev == 0})
+}
+
+// A tenure is how a record uses the ledger: in whose share, until when, and whether it begins a new id.
+type tenure struct {
+	owner   share.Principal
+	expires time.Time
+	begins  bool
 }
 
 // load is KV.Load for any type of record.
@@ -176,22 +205,35 @@ func load[R any](ctx context.Context, l *KV, f format[R], key string) (R, uint64
 func (l *KV) expired(expires time.Time) bool { return !l.now().Before(expires) }
 
 // save is KV.Save for any type of record.
-func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev uint64) (uint64, error) {
+func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev uint64, t tenure) (saved uint64, err error) {
 	value, name, err := f.encode(r)
 	if err != nil {
 		return 0, err
 	}
-	if rev == 0 && l.full.Load() {
-		return 0, unavailable(errFull)
+	size := l.stored(key, value)
+	if t.begins {
+		if err := l.shares.admit(t.owner, size); err != nil {
+			return 0, err
+		}
+	}
+	keep, early := l.keep(t.expires)
+	defer func() {
+		if err == nil {
+			l.shares.wrote(key, t.owner, size, keep)
+		}
+	}()
+	ttl := time.Duration(0)
+	if early {
+		ttl = keep
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	for at := rev; ; {
-		saved, err := l.write(ctx, key, value, at)
+		saved, err := l.write(ctx, key, value, at, ttl)
 		if err == nil {
 			return saved, nil
 		}
-		if !stale(err) && !transient(err) {
+		if !conflict(err) && !transient(err) {
 			return 0, unavailable(err)
 		}
 		// Either another writer's record is there, or this one's, whose acknowledgement was lost.
@@ -214,14 +256,31 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 	}
 }
 
-// write makes one attempt. It uses half of the time, so that the record can be read back if no answer arrives.
-func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+// keep returns how long the bucket keeps a record that is written now. early is true if that is less than for other records, and if
+// the bucket can drop it then: NATS 2.11 or later. The margin after expiry covers clocks that differ.
+func (l *KV) keep(expires time.Time) (keep time.Duration, early bool) {
+	valid := max(expires.Sub(l.now()), 0)
+	keep = (valid + min(valid, ttlMargin) + time.Second).Round(time.Second) // in whole seconds, and not 0
+	if early = l.msgTTL && keep < l.ttl-ttlMargin; !early {
+		keep = l.ttl
+	}
+	return keep, early
+}
+
+// write makes one attempt. It uses half of the time, so that the record can be read back if no answer arrives. ttl is how long the
+// bucket keeps the record; 0: as long as others.
+func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64, ttl time.Duration) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout/2)
 	defer cancel()
-	if rev == 0 {
-		return l.bucket.Create(ctx, key, value)
+	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(rev)}
+	if ttl > 0 {
+		opts = append(opts, jetstream.WithMsgTTL(ttl))
 	}
-	return l.bucket.Update(ctx, key, value, rev)
+	ack, err := l.js.Publish(ctx, "$KV."+bucketName+"."+key, value, opts...)
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
 }
 
 // read repeats until ctx ends. It asks the leader of the bucket, never a follower, which may lag behind.
@@ -239,11 +298,6 @@ func read[R any](ctx context.Context, l *KV, f format[R], key string) (found[R],
 			return found[R]{}, unavailable(err)
 		}
 	}
-}
-
-// stale reports whether NATS rejected a write because the record has another revision.
-func stale(err error) bool {
-	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
 }
 
 // transient reports whether a request was not sent or got no answer, so that a retry may succeed.
@@ -327,12 +381,7 @@ func (l *KV) check() error {
 	if err != nil {
 		return err
 	}
-	if limit := info.Config.MaxBytes; limit > 0 {
-		full := float64(info.State.Bytes) > fullAt*float64(limit)
-		if l.full.Swap(full) != full && full {
-			l.log.Warn("the ledger is full; new request ids are rejected", "bytes", info.State.Bytes, "limit", limit)
-		}
-	}
+	l.observe(info)
 	heap := l.heap(info)
 	if e := l.eventLog.Load(); e != nil && l.own != nil {
 		heap += e.heap(ctx)
@@ -371,6 +420,7 @@ func (l *KV) openBucket(ctx context.Context, c Config) error {
 		}
 		cancel()
 		if err == nil {
+			l.configured(js, c)
 			return nil
 		}
 		if cause == nil || !errors.Is(err, context.DeadlineExceeded) {
@@ -433,6 +483,7 @@ func require(s *jetstream.StreamConfig, c Config) {
 	s.Discard = jetstream.DiscardNew // a full bucket rejects new records instead of dropping old ones
 	s.AllowDirect = false            // reads go to the leader: a follower may lag behind
 	s.MaxMsgSize = maxValue + 1<<10  // including headers
+	s.AllowMsgTTL = true             // records of failures are dropped early; NATS before 2.11 ignores it
 	s.MaxBytes = c.MaxBytes
 	if s.MaxAge != 0 { // 0: unlimited
 		s.MaxAge = max(s.MaxAge, c.TTL+ttlMargin)
@@ -441,5 +492,6 @@ func require(s *jetstream.StreamConfig, c Config) {
 
 func sameRequirements(a, b jetstream.StreamConfig) bool {
 	return a.Replicas == b.Replicas && a.MaxMsgsPerSubject == b.MaxMsgsPerSubject && a.Discard == b.Discard && a.AllowDirect == b.AllowDirect &&
-		a.MaxMsgSize == b.MaxMsgSize && a.MaxBytes == b.MaxBytes && a.MaxAge == b.MaxAge
+		a.MaxMsgSize == b.MaxMsgSize && a.MaxBytes == b.MaxBytes && a.MaxAge == b.MaxAge &&
+		a.AllowMsgTTL == b.AllowMsgTTL
 }

@@ -374,8 +374,9 @@ func TestKV_InvalidRecord(t *testing.T) {
 	l := open(t, config(t, "", p.url()))
 	const secret = "Hunter2"
 	for i, value := range []string{
-		"", secret, `{"version":1,"write":"` + secret, `{"version":"` + secret + `"}`, `{"version":2,"write":"` + secret + `","record":{}}`,
-		`{"version":2,"write":"` + secret + `","record":{"Expires":"2999-01-01T00:00:00Z"}}`, `{"write":"w","record":{"Expires":"2999-01-01T00:00:00Z"}}`,
+		"", secret, `{"version":1,"write":"` + secret, `{"version":"` + secret + `"}`, `{"version":3,"write":"` + secret + `","record":{}}`,
+		`{"version":3,"write":"` + secret + `","record":{"Expires":"2999-01-01T00:00:00Z"}}`, `{"version":2,"write":"` + secret + `","record":"` + secret + `"}`,
+		`{"version":2,"write":"` + secret + `","record":"SHVudGVyMg=="}`, `{"version":2,"write":"` + secret + `","record":"c3IJSbU"}`, `{"write":"w","record":{"Expires":"2999-01-01T00:00:00Z"}}`,
 		`{"version":1,"write":"x","record":{"Expires":"` + secret + `"}}`, `{"version":1,"write":"` + secret + `","record":{}}`,
 		`{"version":1,"record":{"Expires":"2999-01-01T00:00:00Z"}}`, "null", "{}",
 	} {
@@ -436,12 +437,20 @@ func TestKV_Full(t *testing.T) {
 					t.Fatal("the ledger never gets full")
 				}
 			}
-			if err := l.check(); err != nil || !l.full.Load() {
-				t.Errorf("check does not report a full ledger: %v", err)
+			if err := l.check(); err != nil {
+				t.Error(err)
 			}
 			wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "one more", fat, 0); return err })
 			wantRecord(t, l, "k0", "a", 1) // nothing was dropped
-			// An existing record may change.
+			if u := l.Usage(); u.RejectedFull != 2 || u.RejectedShare != 0 || float64(u.Bytes) < fullAt*float64(u.LimitBytes) || u.Records == 0 {
+				t.Errorf("got %+v", u)
+			}
+			// A file that belongs to an upload in progress may be recorded, and an existing record may change.
+			stored := fat
+			stored.State = share.Stored
+			if _, err := l.Save(t.Context(), "stored", stored, 0); err != nil {
+				t.Errorf("a stored file cannot be recorded: %v", err)
+			}
 			next := fat
 			next.State = share.Failed
 			if _, err := l.Save(t.Context(), last, next, rev); err != nil {

@@ -232,6 +232,10 @@ var errorCases = map[share.Kind]errorCase{
 		h.ledger.failAlways("Load", context.DeadlineExceeded)
 		return uploading(h, picture(10))
 	}},
+	share.LedgerShare: {keys: []string{"limit", "heldBytes", "freeBytes"}, do: func(h *harness) func() error {
+		h.ledger.failAlways("Save "+string(share.Receiving), share.Reject(share.LedgerShare, "a message").With("limit", "caller", "heldBytes", "2", "freeBytes", "1"))
+		return uploading(h, picture(10))
+	}},
 	share.ImageCannotFit: {keys: []string{"maxBytes", "why"}, config: fitting, do: func(h *harness) func() error {
 		h.images.failAlways("Fit", share.Reject(share.ImageCannotFit, "a message").With("maxBytes", "300000", "why", "animated"))
 		return uploading(h, picture(300_001), fit)

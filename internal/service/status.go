@@ -91,6 +91,7 @@ var conditions = map[share.Kind]condition{
 	share.WatchTooSlow:       {code: codes.ResourceExhausted, retryAfter: time.Second},
 	share.SessionLimit:       {code: codes.ResourceExhausted, retryAfter: 5 * time.Second},
 	share.TooManyStreams:     {code: codes.ResourceExhausted, retryAfter: 5 * time.Second},
+	share.LedgerShare:        {code: codes.ResourceExhausted, retryAfter: time.Minute},
 
 	share.ServerDraining:       {code: codes.Unavailable, retryAfter: time.Second},
 	share.LPUnavailable:        {code: codes.Unavailable, retryAfter: 5 * time.Second},

@@ -72,6 +72,7 @@ const (
 	CallerNotAuthenticated  Kind = "CALLER_NOT_AUTHENTICATED"
 	WatchReset              Kind = "WATCH_RESET"
 	UploadNotStored         Kind = "UPLOAD_NOT_STORED"
+	LedgerShare             Kind = "LEDGER_SHARE"
 )
 
 // An Error is a failure with a Kind. Adapters create them; only package service turns them into a gRPC status.

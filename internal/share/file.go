@@ -9,9 +9,9 @@ type HostedFile struct {
 	// FileType is the message's fileType. Received messages may have any spelling ("JPEG", "IMG", ...): see FileTypeBySpelling.
 	FileType string
 	// Caption may be empty.
-	Caption string
+	Caption string `json:",omitempty"`
 	// Preview is a data URI, or empty.
-	Preview string
+	Preview string `json:",omitempty"`
 }
 
 // A FileEvent is a message of a conversation that shows a file.

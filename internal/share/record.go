@@ -19,23 +19,21 @@ const (
 
 // A Record is the ledger's record of an upload's request id. It is written by compare-and-set, so that only one of two attempts under
 // one id continues.
-//
-// A ledger has millions of records, so each keeps only what is still needed: package ledger leaves out empty fields.
 type Record struct {
 	// Owner is the caller whose share of the ledger the record uses. The ledger does not store it.
 	Owner Principal `json:"-"`
 	// Attempt identifies the attempt that owns the record; empty once the upload is published.
-	Attempt string
+	Attempt string `json:",omitempty"`
 	// AttemptTime is when that attempt started.
-	AttemptTime time.Time
+	AttemptTime time.Time `json:",omitzero"`
 	// Expires is when the record may be deleted.
 	Expires time.Time
 	// Fingerprint is a hash of the request without its request id. The same id with another fingerprint is a conflict.
-	Fingerprint []byte
+	Fingerprint []byte `json:",omitempty"`
 	// DeclaredSize and Declared are compared only if both attempts have them, so they are not part of Fingerprint. Once there is a
 	// File, its size and checksums are compared instead.
 	DeclaredSize *int64    `json:",omitempty"`
-	Declared     Checksums `json:"Declared"`
+	Declared     Checksums `json:",omitzero"`
 
 	State UploadState `json:",omitempty"`
 	// File is the stored file; set from Stored on. Its preview and caption are kept only until the file is published.
@@ -43,7 +41,7 @@ type Record struct {
 	// UploadKey is the key of another record, which has the file. It is set only in the record that finds a stored file by its path.
 	UploadKey string `json:",omitempty"`
 	// PublishDeadline is the time after which this attempt does not send the message; set while the state is Publishing.
-	PublishDeadline time.Time
+	PublishDeadline time.Time `json:",omitzero"`
 	// Failure and FailureMessage are the reason of Failed.
 	Failure        Kind   `json:",omitempty"`
 	FailureMessage string `json:",omitempty"`

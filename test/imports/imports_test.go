@@ -54,7 +54,7 @@ var table = map[string]rule{
 	"internal/lpws":              {ours: append([]string{"internal/lpwire"}, rules...)},
 	"internal/swift":             {ours: rules},
 	"internal/images":            {ours: rules},
-	"internal/ledger":            {ours: rules},
+	"internal/ledger":            {ours: append([]string{"internal/rejections"}, rules...)},
 	"internal/ledger/ledgertest": {ours: []string{"internal/share"}},
 	"internal/lprest":            {ours: append([]string{"internal/lpwire"}, rules...)},
 	"internal/connector":         {ours: append([]string{"internal/lprest", "internal/lpwire", "internal/rejections"}, rules...)},

@@ -187,6 +187,10 @@ const (
 	// FAILED_PRECONDITION, no RetryInfo. PublishUpload found the upload, but no stored file: the upload is still running, or it
 	// failed. Repeat the upload under the same request_id.
 	ErrorReason_ERROR_REASON_UPLOAD_NOT_STORED ErrorReason = 60
+	// RESOURCE_EXHAUSTED, with RetryInfo. The request ids of this caller use its whole share of the ledger, which is as much as is
+	// still free. Nothing was stored. Space returns as request ids expire (request_id_ttl). Metadata: limit, one of "caller" and
+	// "account"; heldBytes, freeBytes.
+	ErrorReason_ERROR_REASON_LEDGER_SHARE ErrorReason = 61
 )
 
 // Enum value maps for ErrorReason.
@@ -253,6 +257,7 @@ var (
 		58: "ERROR_REASON_TOO_MANY_STREAMS",
 		59: "ERROR_REASON_WATCH_RESET",
 		60: "ERROR_REASON_UPLOAD_NOT_STORED",
+		61: "ERROR_REASON_LEDGER_SHARE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -316,6 +321,7 @@ var (
 		"ERROR_REASON_TOO_MANY_STREAMS":          58,
 		"ERROR_REASON_WATCH_RESET":               59,
 		"ERROR_REASON_UPLOAD_NOT_STORED":         60,
+		"ERROR_REASON_LEDGER_SHARE":              61,
 	}
 )
 
@@ -350,7 +356,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x98\x11\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xb7\x11\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -413,7 +419,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"%ERROR_REASON_CALLER_NOT_AUTHENTICATED\x109\x12!\n" +
 	"\x1dERROR_REASON_TOO_MANY_STREAMS\x10:\x12\x1c\n" +
 	"\x18ERROR_REASON_WATCH_RESET\x10;\x12\"\n" +
-	"\x1eERROR_REASON_UPLOAD_NOT_STORED\x10<B\xcd\x01\n" +
+	"\x1eERROR_REASON_UPLOAD_NOT_STORED\x10<\x12\x1d\n" +
+	"\x19ERROR_REASON_LEDGER_SHARE\x10=B\xcd\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (

@@ -160,7 +160,8 @@ const (
 	UploadState_UPLOAD_STATE_PUBLISHING UploadState = 3
 	// The message was published.
 	UploadState_UPLOAD_STATE_PUBLISHED UploadState = 4
-	// The latest attempt ended with an error and published nothing.
+	// The latest attempt ended with an error and published nothing. If nothing was stored, the server forgets the upload within
+	// minutes: see expire_time.
 	UploadState_UPLOAD_STATE_FAILED UploadState = 5
 )
 
@@ -1678,7 +1679,7 @@ type Upload struct {
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// State of the latest attempt.
 	State UploadState `protobuf:"varint,2,opt,name=state,proto3,enum=lpfileshare.v1.UploadState" json:"state,omitempty"`
-	// The file, once it is stored.
+	// The file, once it is stored. Without caption once it is published: the server then leaves the caption to the message.
 	File *File `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
 	// Why it failed, for UPLOAD_STATE_FAILED. file can be set as well: the file was stored, and publishing it was rejected.
 	Failure *UploadFailure `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
@@ -2396,7 +2397,8 @@ type GetCapabilitiesResponse struct {
 	UploadIdleTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=upload_idle_timeout,json=uploadIdleTimeout,proto3" json:"upload_idle_timeout,omitempty"`
 	// An upload that takes longer than this in all ends with UPLOAD_IDLE.
 	UploadTimeout *durationpb.Duration `protobuf:"bytes,8,opt,name=upload_timeout,json=uploadTimeout,proto3" json:"upload_timeout,omitempty"`
-	// How long a request_id is kept.
+	// How long a request_id is kept once its file is stored. An upload that stores nothing is forgotten earlier: a repeat is then a
+	// new upload.
 	RequestIdTtl *durationpb.Duration `protobuf:"bytes,9,opt,name=request_id_ttl,json=requestIdTtl,proto3" json:"request_id_ttl,omitempty"`
 	// Time between two heartbeats of a watch.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,10,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`

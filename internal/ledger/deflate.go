@@ -1,0 +1,74 @@
+package ledger
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/json"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// dictionary is what deflated records have in common, the most frequent last. It is part of version 2 of the format: it must never
+// change.
+const dictionary = `"Failure":"CHUNK_CHECKSUM_MISMATCH","FailureMessage":"FILE_CHECKSUM_MISMATCHUPLOAD_INCOMPLETEUPLOAD_IDLELP_UNAVAILABLE` +
+	`","UploadKey":"","SHA256":""State":"FAILEDRECEIVINGSTOREDPUBLISHING","Image":{"InputSize":,"InputChecksums":{"CRC32C":},"InputType":"PNG"` +
+	`,"Input":{"Width":,"Height":},"Stored":{"Width":,"Height":},"Recoded":true,"Rotated":true,"Scaled":true,"JPEGQuality":82,"Removed":["EXIF"` +
+	`,"XMP","IPTC","COMMENT","COLOR_PROFILE","OTHER"],"TrailingBytes":}"PreviewOmitted":true,"Caption":"","Preview":"data:image/png;base64,` +
+	`data:image/jpeg;base64,/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA` +
+	`{"Attempt":"","AttemptTime":"2026-08-30T12:34:56.789012345Z","Expires":"2026-08-31T12:34:56.789012345Z","Fingerprint":"=","DeclaredSize":,` +
+	`"Declared":{},"State":"PUBLISHED","File":{"Conversation":"00000000-0000-4000-8000-000000000000","Dialog":"00000000-0000-4000-8000-000000000000",` +
+	`"DisplayName":"IMG_20260830.jpg","File":{"StoragePath":"/v1/AUTH_async-images/C12345678/_uuid_.JPG","FileType":"JPG","Caption":"","Preview":""},` +
+	`"Size":,"ETag":"","Checksums":{"CRC32C":},"Sequence":1,"Time":"2026-08-30T12:34:56.789Z","SenderID":"00000000-0000-4000-8000-000000000000",` +
+	`"SenderRole":"CONSUMER","Width":4032,"Height":3024},"PublishDeadline":"0001-01-01T00:00:00Z"}`
+
+// deflaters has *flate.Writer: creating one takes longer than using it.
+var deflaters sync.Pool
+
+// deflateRecord returns a record as JSON. That of a published upload is compressed, as a JSON string: nearly all records are of published
+// uploads, and other states are soon replaced, or have a preview, which cannot be compressed.
+func deflateRecord(r share.Record) ([]byte, error) {
+	text, err := json.Marshal(r)
+	if err != nil || r.State != share.Published {
+		return text, err
+	}
+	var b bytes.Buffer
+	w, ok := deflaters.Get().(*flate.Writer)
+	if ok {
+		w.Reset(&b)
+	} else if w, err = flate.NewWriterDict(&b, flate.DefaultCompression, []byte(dictionary)); err != nil {
+		return nil, err
+	}
+	defer deflaters.Put(w)
+	if _, err := w.Write(text); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(b.Bytes())
+}
+
+// inflateRecord is the inverse of deflateRecord.
+func inflateRecord(version int, data []byte) (r share.Record, err error) {
+	if version > 1 && bytes.HasPrefix(data, []byte(`"`)) {
+		var deflated []byte
+		if err := json.Unmarshal(data, &deflated); err != nil {
+			return r, err
+		}
+		f := flate.NewReaderDict(bytes.NewReader(deflated), []byte(dictionary))
+		if data, err = io.ReadAll(io.LimitReader(f, maxText+1)); err != nil {
+			return r, err
+		}
+		if len(data) > maxText {
+			return r, errors.New("the record is too large")
+		}
+	}
+	err = json.Unmarshal(data, &r)
+	return r, err
+}
+
+// maxText bounds the JSON of a record that is read, in bytes. A record of maxValue bytes is shorter.
+const maxText = 2 * maxValue

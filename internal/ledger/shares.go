@@ -1,0 +1,217 @@
+package ledger
+
+import (
+	"cmp"
+	"log/slog"
+	"math/bits"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// shares limits how much of the bucket each caller may use: a caller that holds more bytes than are still free begins no new request
+// id. One caller alone can use half of the bucket, two can use a third each, and there is always as much free as the largest caller
+// holds. An account that is the only one to hold something may use everything; beside others it may use accountFactor times what is
+// free. Records of ids that have begun are never rejected.
+//
+// Free bytes are those of the stream. What each caller holds is counted in this process: what it has written since its start, until
+// that leaves the stream. Other servers, and this one before its start, are only seen in the free bytes.
+type shares struct {
+	now      func() time.Time
+	rejected *rejections.Tally
+
+	mu        sync.Mutex
+	limit     int64 // size of the bucket; 0: unlimited
+	used      int64 // by the latest check, and what was written since
+	callers   map[caller]*holding
+	byAccount map[string]*holding
+	swept     time.Time
+	// latest has the charges of the records that were written last, because the next record of a key replaces the previous one. If
+	// it has lost one, both count until the first would have expired.
+	latest *lru.Cache[string, charge]
+	// overShare and whenFull count rejections.
+	overShare, whenFull int64
+}
+
+// A caller is whose share a record uses.
+type caller struct {
+	account, id, service string
+	role                 share.Role
+}
+
+func callerOf(p share.Principal) caller {
+	return caller{account: p.Account, id: p.ID, service: p.Caller, role: p.Role}
+}
+
+// A charge is the bytes of one record in the holdings of its caller and account, until the minute in which they leave the stream.
+type charge struct {
+	caller, account *holding // nil: not counted
+	bytes, ends     int64
+}
+
+const (
+	// maxCallers is the number of callers that are counted one by one. Further callers count for their account only.
+	maxCallers = 1 << 16
+	// maxLatest is the number of charges in latest. It is above the number of uploads that run at once.
+	maxLatest = 1 << 15
+	// accountFactor is how many times the free bytes an account may use beside others: one leaves them an eighth.
+	accountFactor = 7
+	// sweepInterval is the time between two searches for callers that hold nothing.
+	sweepInterval = time.Minute
+	// shareRetry is when a caller over its share may repeat: some of its records may have expired.
+	shareRetry = time.Minute
+)
+
+// Names of the limits in rejections and in the metadata of LedgerShare.
+const (
+	limitLedger  = "ledger"
+	limitCaller  = "caller"
+	limitAccount = "account"
+)
+
+func newShares(now func() time.Time, rejected *rejections.Tally) *shares {
+	latest, err := lru.New[string, charge](maxLatest)
+	if err != nil { // only a size of 0 or less causes it
+		panic(err)
+	}
+	return &shares{
+		now: now, rejected: rejected, latest: latest,
+		callers: make(map[caller]*holding), byAccount: make(map[string]*holding),
+	}
+}
+
+// observe sets the state of the stream: its size, and that of the bucket.
+func (s *shares) observe(used, limit int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used, s.limit = used, max(limit, 0)
+	if now := s.now(); now.Sub(s.swept) >= sweepInterval {
+		s.swept = now
+		sweep(s.callers, minute(now))
+		sweep(s.byAccount, minute(now))
+	}
+}
+
+// admit returns an error if a new id of a caller must not begin, whose first record has the given size. A record without an owner is
+// in no share.
+func (s *shares) admit(owner share.Principal, size int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.limit == 0:
+		return nil
+	case float64(s.used) > fullAt*float64(s.limit):
+		s.whenFull++
+		s.rejected.Add(limitLedger, slog.Int64("bytes", s.used), slog.Int64("limit_bytes", s.limit))
+		return unavailable(errFull)
+	case owner.Account == "":
+		return nil
+	}
+	free := max(s.limit-s.used, 0)
+	if held := s.callers[callerOf(owner)].at(minute(s.now())); held+size > free {
+		return s.reject(owner, limitCaller, held, free)
+	}
+	held := s.byAccount[owner.Account].at(minute(s.now()))
+	if alone := len(s.byAccount) == 1 && held > 0; !alone && held+size > accountFactor*free {
+		return s.reject(owner, limitAccount, held, free)
+	}
+	return nil
+}
+
+func (s *shares) reject(owner share.Principal, of string, held, free int64) error {
+	s.overShare++
+	s.rejected.Add(limitLedger+"_"+of, slog.String("account", owner.Account), slog.Int64("held_bytes", held), slog.Int64("free_bytes", free))
+	err := share.Reject(share.LedgerShare, "the %s's request ids use %d bytes of the ledger, and %d are free; retry when some have expired", of, held, free)
+	err.RetryAfter = shareRetry
+	return err.With("limit", of, "heldBytes", strconv.FormatInt(held, 10), "freeBytes", strconv.FormatInt(free, 10))
+}
+
+// wrote counts the record that was written to a key, in place of the key's previous one. size includes what NATS needs; it leaves the
+// stream after keep.
+func (s *shares) wrote(key string, owner share.Principal, size int64, keep time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	s.used += size
+	if old, ok := s.latest.Get(key); ok {
+		s.used -= old.bytes
+		old.caller.add(-old.bytes, old.ends, minute(now))
+		old.account.add(-old.bytes, old.ends, minute(now))
+	}
+	next := charge{bytes: size, ends: slotOf(now, keep)}
+	if owner.Account != "" {
+		next.caller = holdingOf(s.callers, callerOf(owner), maxCallers)
+		next.account = holdingOf(s.byAccount, owner.Account, maxCallers)
+	}
+	next.caller.add(size, next.ends, minute(now))
+	next.account.add(size, next.ends, minute(now))
+	s.latest.Add(key, next)
+}
+
+// holdingOf returns the holding of k, and creates it unless there are limit others: nil.
+func holdingOf[K comparable](holdings map[K]*holding, k K, limit int) *holding {
+	h := holdings[k]
+	if h == nil && len(holdings) < limit {
+		h = &holding{}
+		holdings[k] = h
+	}
+	return h
+}
+
+// A holding is the bytes of a caller or an account, by the minute in which they leave the stream. nil holds nothing.
+type holding struct {
+	bytes int64
+	slots []slot // by ends
+}
+
+type slot struct{ ends, bytes int64 }
+
+// at returns the bytes that are held in a minute, and forgets those that ended before.
+func (h *holding) at(minute int64) int64 {
+	if h == nil {
+		return 0
+	}
+	ended := 0
+	for ; ended < len(h.slots) && h.slots[ended].ends <= minute; ended++ {
+		h.bytes -= h.slots[ended].bytes
+	}
+	h.slots = slices.Delete(h.slots, 0, ended)
+	return h.bytes
+}
+
+// add adds bytes that end in a minute, or subtracts them if they have not ended.
+func (h *holding) add(bytes, ends, minute int64) {
+	if h == nil || ends <= minute {
+		return
+	}
+	i, found := slices.BinarySearchFunc(h.slots, ends, func(s slot, ends int64) int { return cmp.Compare(s.ends, ends) })
+	if !found {
+		h.slots = slices.Insert(h.slots, i, slot{ends: ends})
+	}
+	h.slots[i].bytes += bytes
+	h.bytes += bytes
+}
+
+func minute(t time.Time) int64 { return t.Unix() / 60 }
+
+// slotOf returns the minute until which a record counts that leaves the stream after keep. It is rounded up, by at most a sixteenth of
+// keep, so that a caller has few slots.
+func slotOf(now time.Time, keep time.Duration) int64 {
+	width := int64(1) << bits.Len64(uint64(keep/time.Minute)/32)
+	return (now.Add(keep).Unix()/60/width + 1) * width
+}
+
+// sweep removes the holdings that are empty.
+func sweep[K comparable](holdings map[K]*holding, minute int64) {
+	for k, h := range holdings {
+		if h.at(minute) == 0 {
+			delete(holdings, k)
+		}
+	}
+}
