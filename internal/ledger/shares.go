@@ -15,7 +15,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// shares limits how much of the bucket each caller may use: a caller that holds more bytes than are still free begins no new request
+// shares limits how much of the bucket each caller may use: one that would hold more bytes than are then free begins no new request
 // id. One caller alone can use half of the bucket, two can use a third each, and there is always as much free as the largest caller
 // holds. An account that is the only one to hold something may use everything; beside others it may use accountFactor times what is
 // free. Records of ids that have begun are never rejected.
@@ -114,11 +114,11 @@ func (s *shares) admit(owner share.Principal, size int64) error {
 		return nil
 	}
 	free := max(s.limit-s.used, 0)
-	if held := s.callers[callerOf(owner)].at(minute(s.now())); held+size > free {
+	if held := s.callers[callerOf(owner)].at(minute(s.now())); held > 0 && held+size > free-size {
 		return s.reject(owner, limitCaller, held, free)
 	}
 	held := s.byAccount[owner.Account].at(minute(s.now()))
-	if alone := len(s.byAccount) == 1 && held > 0; !alone && held+size > accountFactor*free {
+	if alone := len(s.byAccount) == 1 && held > 0; !alone && held+size > accountFactor*(free-size) {
 		return s.reject(owner, limitAccount, held, free)
 	}
 	return nil
@@ -190,6 +190,7 @@ func (h *holding) add(bytes, ends, minute int64) {
 	if h == nil || ends <= minute {
 		return
 	}
+	h.at(minute)
 	i, found := slices.BinarySearchFunc(h.slots, ends, func(s slot, ends int64) int { return cmp.Compare(s.ends, ends) })
 	if !found {
 		h.slots = slices.Insert(h.slots, i, slot{ends: ends})

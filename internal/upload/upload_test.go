@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"reflect"
 	"testing"
 	"time"
 
@@ -110,14 +111,17 @@ func TestTakeOver_OrderIsTheLedgers(t *testing.T) {
 	}
 }
 
-type fakeLedger struct{ saved []share.UploadState }
+type fakeLedger struct {
+	saved []share.UploadState
+	last  share.Record
+}
 
 func (l *fakeLedger) Load(context.Context, string) (share.Record, uint64, error) {
 	return share.Record{}, 0, nil
 }
 
 func (l *fakeLedger) Save(_ context.Context, _ string, r share.Record, rev uint64) (uint64, error) {
-	l.saved = append(l.saved, r.State)
+	l.saved, l.last = append(l.saved, r.State), r
 	return rev + 1, nil
 }
 
@@ -145,5 +149,20 @@ func TestAttempt_MovesOnlyAlongTheTable(t *testing.T) {
 	}
 	for _, final := range allowed[share.Published] {
 		t.Errorf("a published upload can become %s", final)
+	}
+}
+
+// The preview and the caption of a stored file are in its upload's record only.
+func TestAttempt_RememberStoredKeepsNoCopy(t *testing.T) {
+	ledger := &fakeLedger{}
+	owner := share.Principal{Account: "1", ID: "alice"}
+	file := &share.StoredFile{File: share.HostedFile{StoragePath: "/v1/a", Caption: "c", Preview: "p"}}
+	a := &attempt{Engine: New(Config{Ledger: ledger}), key: "k", rec: share.Record{Owner: owner, Expires: time.Now()}}
+	if err := a.rememberStored(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	want := share.Record{Owner: owner, State: share.Stored, Expires: a.rec.Expires, UploadKey: "k"}
+	if !reflect.DeepEqual(ledger.last, want) {
+		t.Errorf("got %+v, want %+v", ledger.last, want)
 	}
 }

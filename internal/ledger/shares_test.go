@@ -1,0 +1,342 @@
+package ledger
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+func consumer(id string) share.Principal {
+	return share.Principal{Account: acct, ID: id, Role: share.RoleConsumer}
+}
+
+// fakeBucket is shares of a bucket of 1,000,000 bytes, without NATS.
+type fakeBucket struct {
+	*shares
+	t     *testing.T
+	clock *clock
+	next  int
+}
+
+func newFakeBucket(t *testing.T) *fakeBucket {
+	t.Helper()
+	tally := rejections.New(slog.New(slog.DiscardHandler))
+	t.Cleanup(tally.Close)
+	c := newClock()
+	s := newShares(c.now, tally)
+	s.observe(0, 1_000_000)
+	return &fakeBucket{shares: s, t: t, clock: c}
+}
+
+const recordBytes = 1000
+
+// begin begins a new id, which stays for a day.
+func (f *fakeBucket) begin(p share.Principal) error {
+	if err := f.admit(p, recordBytes); err != nil {
+		return err
+	}
+	f.next++
+	f.wrote(fmt.Sprint(f.next), p, recordBytes, 25*time.Hour)
+	return nil
+}
+
+// fill begins ids until they are rejected, and returns their bytes.
+func (f *fakeBucket) fill(p share.Principal) (bytes int64) {
+	f.t.Helper()
+	for range 1000 {
+		if err := f.begin(p); err != nil {
+			if !share.Is(err, share.LedgerShare) {
+				f.t.Fatal(err)
+			}
+			return bytes
+		}
+		bytes += recordBytes
+	}
+	f.t.Fatal("nothing was rejected")
+	return 0
+}
+
+func (f *fakeBucket) wantHeld(what string, got, want int64) {
+	f.t.Helper()
+	if got < want-2*recordBytes || got > want {
+		f.t.Errorf("%s: %d bytes, want %d", what, got, want)
+	}
+}
+
+func TestShares_CallerHoldsAsMuchAsIsFree(t *testing.T) {
+	f := newFakeBucket(t)
+	f.wantHeld("one caller", f.fill(consumer("a")), 500_000)
+	f.wantHeld("a second beside it", f.fill(consumer("b")), 250_000)
+	f.wantHeld("a third", f.fill(consumer("c")), 125_000)
+	if err := f.begin(consumer("d")); err != nil {
+		t.Errorf("a caller that holds nothing: %v", err)
+	}
+
+	f = newFakeBucket(t)
+	held := map[string]int64{}
+	for range 1000 {
+		for _, id := range []string{"a", "b"} {
+			if f.begin(consumer(id)) == nil {
+				held[id] += recordBytes
+			}
+		}
+	}
+	f.wantHeld("two callers at once", held["a"], 333_333)
+	f.wantHeld("two callers at once", held["b"], 333_333)
+}
+
+// Consumers of one name in two accounts, and services of one consumer, are different callers.
+func TestShares_CallersAreDistinguished(t *testing.T) {
+	f := newFakeBucket(t)
+	f.fill(consumer("a"))
+	for _, p := range []share.Principal{
+		{Account: "other", ID: "a", Role: share.RoleConsumer}, {Account: acct, ID: "a", Role: share.RoleAgent},
+		{Account: acct, ID: "a", Role: share.RoleConsumer, Caller: "orders"},
+	} {
+		if err := f.begin(p); err != nil {
+			t.Errorf("%+v: %v", p, err)
+		}
+	}
+}
+
+func TestShares_AccountLeavesSpaceForOthers(t *testing.T) {
+	crowded := func(f *fakeBucket, account string) (bytes int64) {
+		for i := range 1000 {
+			p := share.Principal{Account: account, ID: fmt.Sprint(i), Role: share.RoleConsumer}
+			switch err := f.begin(p); {
+			case err == nil:
+				bytes += recordBytes
+			case share.Is(err, share.LedgerShare):
+				if !strings.Contains(err.Error(), "account") {
+					f.t.Fatal(err)
+				}
+				return bytes
+			default:
+				return bytes
+			}
+		}
+		return bytes
+	}
+	f := newFakeBucket(t)
+	f.wantHeld("the only account", crowded(f, "1"), 951_000) // until the ledger is full
+	f = newFakeBucket(t)
+	if err := f.begin(share.Principal{Account: "2", ID: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	f.wantHeld("beside another account", crowded(f, "1"), 875_000)
+	if err := f.begin(share.Principal{Account: "2", ID: "y"}); err != nil {
+		t.Errorf("the other account: %v", err)
+	}
+}
+
+// What a caller holds is what its records need now: the next record of an id replaces the previous one, and records expire.
+func TestShares_CountsWhatIsStored(t *testing.T) {
+	f := newFakeBucket(t)
+	a := consumer("a")
+	held := func() int64 { return f.callers[callerOf(a)].at(minute(f.clock.now())) }
+	f.wrote("k", a, 400, 30*time.Minute)
+	f.wrote("k", a, 40_000, 25*time.Hour)
+	f.wrote("k", a, 500, 25*time.Hour)
+	if held() != 500 || f.used != 500 {
+		t.Errorf("held %d of %d bytes, want 500", held(), f.used)
+	}
+	f.wrote("failed", a, 300, 10*time.Minute)
+	f.clock.pass(9 * time.Minute)
+	if held() != 800 {
+		t.Errorf("held %d bytes before a failure expires, want 800", held())
+	}
+	f.clock.pass(3 * time.Minute)
+	if held() != 500 {
+		t.Errorf("held %d bytes after a failure has expired, want 500", held())
+	}
+	f.wrote("failed", a, 300, 10*time.Minute) // replaces what has expired
+	if held() != 800 {
+		t.Errorf("held %d bytes, want 800", held())
+	}
+	f.clock.pass(27 * time.Hour)
+	f.observe(0, 1_000_000)
+	if held() != 0 || len(f.callers) != 0 || len(f.byAccount) != 0 {
+		t.Errorf("held %d bytes by %d callers after all have expired", held(), len(f.callers))
+	}
+}
+
+func TestShares_ExpiryMakesSpace(t *testing.T) {
+	f := newFakeBucket(t)
+	f.fill(consumer("a"))
+	err := f.begin(consumer("a"))
+	e, ok := err.(*share.Error)
+	if !ok || e.RetryAfter <= 0 || e.Metadata["limit"] != "caller" || e.Metadata["heldBytes"] == "" || e.Metadata["freeBytes"] == "" {
+		t.Errorf("got %+v", err)
+	}
+	f.clock.pass(27 * time.Hour)
+	f.observe(0, 1_000_000)
+	if err := f.begin(consumer("a")); err != nil {
+		t.Errorf("after expiry: %v", err)
+	}
+}
+
+func TestShares_SlotsAreFew(t *testing.T) {
+	f := newFakeBucket(t)
+	a := consumer("a")
+	for i := range 25 * 60 {
+		f.wrote(fmt.Sprint(i), a, 1, 25*time.Hour)
+		f.wrote(fmt.Sprint("f", i), a, 1, 10*time.Minute)
+		f.clock.pass(time.Minute)
+	}
+	if n := len(f.callers[callerOf(a)].slots); n > 64 {
+		t.Errorf("a caller has %d slots", n)
+	}
+}
+
+func TestShares_BoundedCallers(t *testing.T) {
+	f := newFakeBucket(t)
+	for i := range maxCallers + 10 {
+		f.wrote(fmt.Sprint(i), consumer(fmt.Sprint(i)), 1, time.Hour)
+	}
+	if len(f.callers) != maxCallers {
+		t.Errorf("%d callers are counted", len(f.callers))
+	}
+	if held := f.byAccount[acct].at(minute(f.clock.now())); held != maxCallers+10 {
+		t.Errorf("the account holds %d", held)
+	}
+	f.wrote("0", consumer("0"), 0, time.Hour) // replaces the record of a caller that is counted
+	f.wrote(fmt.Sprint(maxCallers+1), consumer(fmt.Sprint(maxCallers+1)), 0, time.Hour)
+	for c, h := range f.callers {
+		if h.bytes < 0 {
+			t.Errorf("%v holds %d bytes", c, h.bytes)
+		}
+	}
+}
+
+// One caller fills its share. It is rejected, its uploads in progress go on, and others begin new ones.
+func TestKV_Share(t *testing.T) {
+	t.Parallel()
+	for where, dir := range map[string]string{"memory": "", "files": subdir(t)} {
+		t.Run(where, func(t *testing.T) {
+			conf := config(t, dir)
+			conf.MaxBytes = 1 << 20
+			l := open(t, conf)
+			running := uploadStates(alice, 30_000, 5000)
+			rev, err := l.Save(t.Context(), requestKey(-1), running[0], 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for ; err == nil && n < 5000; n++ {
+				states := uploadStates(alice, 100, 10)
+				rev := uint64(0)
+				for i, r := range states {
+					if rev, err = l.Save(t.Context(), requestKey(n), r, rev); err != nil && i > 0 {
+						t.Fatalf("%s: %v", r.State, err)
+					} else if err != nil {
+						break
+					}
+				}
+			}
+			if !share.Is(err, share.LedgerShare) {
+				t.Fatalf("got %v after %d uploads, want LEDGER_SHARE", err, n)
+			}
+			if err := l.check(); err != nil {
+				t.Fatal(err)
+			}
+			u := l.Usage()
+			if part := float64(u.Bytes) / float64(u.LimitBytes); part < 0.45 || part > 0.55 {
+				t.Errorf("alice's uploads use %.2f of the ledger", part)
+			}
+			if u.RejectedShare != 1 || u.RejectedFull != 0 || u.Callers != 1 || u.Records < uint64(n-1) {
+				t.Errorf("got %+v after %d uploads", u, n)
+			}
+			for _, r := range running[1:] {
+				if rev, err = l.Save(t.Context(), requestKey(-1), r, rev); err != nil {
+					t.Errorf("an upload in progress, %s: %v", r.State, err)
+				}
+			}
+			creation := share.CreationRecord{Owner: alice, Expires: time.Now().Add(24 * time.Hour)}
+			for i := 0; err == nil && i < 100; i++ {
+				_, err = l.SaveCreation(t.Context(), fmt.Sprint("creation", i), creation, 0)
+			}
+			if !share.Is(err, share.LedgerShare) {
+				t.Errorf("conversations of the same caller: %v", err)
+			}
+			saveAll(t, l, requestKey(-2), uploadStates(consumer("bob"), 100, 10))
+			// A repeated request id uses no more space.
+			if _, _, err := l.Load(t.Context(), requestKey(0)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A record that expires soon leaves the bucket soon after, and others stay.
+func TestKV_ShortRecordsAreDropped(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"memory", "files", "another server"} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			conf := config(t, "")
+			switch where {
+			case "files":
+				conf.Dir = subdir(t)
+			case "another server":
+				conf.Servers = []string{newPeer(t).url()}
+			}
+			l := open(t, conf)
+			mustSave(t, l, "stays", "a", 0)
+			rev := mustSave(t, l, "fails", "a", 0)
+			failed := record("a")
+			failed.State, failed.Expires = share.Failed, time.Now()
+			if _, err := l.Save(t.Context(), "fails", failed, rev); err != nil {
+				t.Fatal(err)
+			}
+			// NATS has no event for it.
+			for limit := time.After(time.Minute); ; {
+				info, err := l.stream.Info(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if info.State.Msgs == 1 {
+					break
+				}
+				select {
+				case <-limit:
+					t.Fatalf("there are %d records", info.State.Msgs)
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+			if r, _, err := l.Load(t.Context(), "stays"); err != nil || r.Attempt != "a" {
+				t.Errorf("%+v, %v", r, err)
+			}
+			if _, err := l.Save(t.Context(), "fails", failed, rev+1); err != share.ErrStale {
+				t.Errorf("an attempt whose record is gone: %v, want ErrStale", err)
+			}
+			mustSave(t, l, "fails", "b", 0)
+		})
+	}
+}
+
+// How long records are kept: a margin after their expiry, because clocks differ, and never longer than the bucket keeps any.
+func TestKV_Keep(t *testing.T) {
+	c := newClock()
+	l := &KV{now: c.now, ttl: 25 * time.Hour, msgTTL: true}
+	for _, k := range []struct {
+		valid, want time.Duration
+		early       bool
+	}{
+		{24 * time.Hour, 25 * time.Hour, false}, {15 * time.Minute, 30 * time.Minute, true}, {2 * time.Hour, 3 * time.Hour, true},
+		{0, time.Second, true}, {-time.Hour, time.Second, true},
+	} {
+		keep, early := l.keep(c.now().Add(k.valid))
+		if early != k.early || keep < k.want || keep > k.want+2*time.Second {
+			t.Errorf("valid for %s: kept for %s, early %t; want %s, %t", k.valid, keep, early, k.want, k.early)
+		}
+	}
+	l.msgTTL = false // NATS before 2.11
+	if keep, early := l.keep(c.now()); early || keep != l.ttl {
+		t.Errorf("without AllowMsgTTL: kept for %s, early %t", keep, early)
+	}
+}
