@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -39,6 +40,10 @@ type Events struct {
 	// opening is a lock on opening the streams. Opening may take long; a channel lets waiting callers give up with their context.
 	opening chan struct{}
 
+	eventShares, convShares *logShares
+	dropped, shortened      atomic.Int64
+	dropsAfter              atomic.Int64 // time in Unix nanoseconds before which no entry is dropped
+
 	mu            sync.Mutex
 	js            jetstream.JetStream
 	events, convs jetstream.Stream // nil: not opened yet
@@ -59,7 +64,10 @@ const (
 
 // Events returns the event log of l. The caller must close it before l.
 func (l *KV) Events(c EventsConfig) *Events {
-	e := &Events{l: l, c: c, opening: make(chan struct{}, 1)}
+	quarter := c.MaxBytes / 4
+	e := &Events{
+		l: l, c: c, opening: make(chan struct{}, 1), eventShares: newLogShares(c.MaxBytes - quarter), convShares: newLogShares(quarter),
+	}
 	l.eventLog.Store(e)
 	return e
 }
@@ -90,15 +98,14 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	if err != nil {
 		return nil, nil, logError(err)
 	}
-	quarter := e.c.MaxBytes / 4
 	events, err = e.stream(ctx, js, jetstream.StreamConfig{
-		Name: eventStream, Subjects: []string{eventSubjects + ">"}, Description: "lpfileshare: events of conversations", MaxBytes: e.c.MaxBytes - quarter,
+		Name: eventStream, Subjects: []string{eventSubjects + ">"}, Description: "lpfileshare: events of conversations", MaxBytes: e.eventShares.limit,
 	})
 	if err != nil {
 		return nil, nil, logError(fmt.Errorf("stream %s cannot be opened: %w", eventStream, explain(err)))
 	}
 	convs, err = e.stream(ctx, js, jetstream.StreamConfig{
-		Name: conversationStream, Subjects: []string{conversationPrefix + ">"}, Description: "lpfileshare: conversations", MaxBytes: quarter,
+		Name: conversationStream, Subjects: []string{conversationPrefix + ">"}, Description: "lpfileshare: conversations", MaxBytes: e.convShares.limit,
 	})
 	if err != nil {
 		return nil, nil, logError(fmt.Errorf("stream %s cannot be opened: %w", conversationStream, explain(err)))
@@ -193,27 +200,29 @@ type conversationRecord struct {
 	Conversation share.LoggedConversation `json:"conversation"`
 }
 
-// encodeEvent encodes an event, without its preview and caption if they are too long. The event and its path matter more, and
-// LivePerson would repeat the delivery of an event that cannot be stored.
-func encodeEvent(ev share.LoggedEvent) (value []byte, err error) {
+// encodeEvent encodes an event, without its preview and caption if it is too long, or over the share of its consumer. The event and
+// its path matter more, and LivePerson would repeat the delivery of an event that cannot be stored.
+func encodeEvent(ev share.LoggedEvent, tooLong func(size int) bool) (value []byte, shortened bool, err error) {
 	value, err = json.Marshal(eventRecord{recordVersion, ev})
 	for _, shorten := range []func(*share.HostedFile){func(f *share.HostedFile) { f.Preview = "" }, func(f *share.HostedFile) { f.Caption = "" }} {
-		if err != nil || len(value) <= maxValue || ev.File == nil {
+		if err != nil || ev.File == nil || len(value) <= maxValue && !tooLong(len(value)) {
 			break
 		}
 		file := *ev.File // the caller's event stays unchanged
 		shorten(&file.File)
-		ev.File = &file
+		ev.File, shortened = &file, true
 		value, err = json.Marshal(eventRecord{recordVersion, ev})
 	}
 	if err == nil && len(value) > maxValue {
 		err = fmt.Errorf("the event has %d bytes, the limit is %d", len(value), maxValue)
 	}
-	return value, err
+	return value, shortened, err
 }
 
 // AddEvent stores an event, unless the log has one of the same dialog and sequence: that one stays unchanged, and added is false.
 // After an error the event may have been stored or not; adding it again is safe.
+//
+// A consumer over its share of the log loses the preview and the caption of the event, then its oldest events.
 func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEvent) (added bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
 	defer cancel()
@@ -226,15 +235,24 @@ func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEv
 		path = pathToken(ev.File.File.StoragePath)
 	}
 	subject := eventSubjects + account + "." + token(ev.Conversation) + "." + token(ev.Dialog) + "." + strconv.FormatInt(ev.Sequence, 10) + "."
-	value, err := encodeEvent(ev)
+	owner := eventOwner(account, ev)
+	value, shortened, err := encodeEvent(ev, func(size int) bool { return e.eventShares.over(owner, int64(size)+logOverhead) })
 	if err != nil {
 		return false, logError(err)
 	}
+	size := int64(len(value)) + logOverhead
+	if shortened || e.eventShares.over(owner, size) {
+		if stored, err := e.next(ctx, events, 1, subject+"*"); err != nil || stored != nil {
+			return false, err // a repeated event costs its consumer nothing
+		}
+		e.makeSpace(ctx, events, e.eventShares, owner, size, shortened)
+	}
 	for {
 		attempt, cancel := context.WithTimeout(ctx, e.l.timeout/2)
-		_, err := e.js.Publish(attempt, subject+path, value, jetstream.WithExpectLastSequenceForSubject(0, subject+"*"), jetstream.WithExpectStream(eventStream))
+		ack, err := e.js.Publish(attempt, subject+path, value, jetstream.WithExpectLastSequenceForSubject(0, subject+"*"), jetstream.WithExpectStream(eventStream))
 		cancel()
 		if err == nil {
+			e.eventShares.added(owner, ack.Sequence, size, "")
 			return true, nil
 		}
 		if !conflict(err) && !transient(err) {
@@ -489,11 +507,16 @@ func (e *Events) ChangeConversation(
 		if err != nil || len(value) > maxValue {
 			return logError(fmt.Errorf("the conversation has %d bytes, the limit is %d", len(value), maxValue))
 		}
+		subject, owner, size := conversationSubject(account, consumer, id), logOwner{account, consumer}, int64(len(value))+logOverhead
+		if rev == 0 {
+			e.makeSpace(ctx, e.convs, e.convShares, owner, size, false)
+		}
 		attempt, cancel := context.WithTimeout(ctx, e.l.timeout/2)
-		_, err = e.js.Publish(attempt, conversationSubject(account, consumer, id), value,
+		ack, err := e.js.Publish(attempt, subject, value,
 			jetstream.WithExpectLastSequencePerSubject(rev), jetstream.WithExpectStream(conversationStream))
 		cancel()
 		if err == nil {
+			e.convShares.added(owner, ack.Sequence, size, subject)
 			return nil
 		}
 		// Without an answer the record may have been written: change then sees it.
@@ -559,23 +582,6 @@ func (e *Events) follow(ctx context.Context, s jetstream.Stream, added func(subj
 		return 0, nil, logError(err)
 	}
 	return from, consuming, nil
-}
-
-// heap returns the memory in bytes that this process's own server uses for the log.
-func (e *Events) heap(ctx context.Context) int64 {
-	e.mu.Lock()
-	streams := []jetstream.Stream{e.events, e.convs}
-	e.mu.Unlock()
-	var all int64
-	for _, s := range streams {
-		if s == nil {
-			continue
-		}
-		if info, err := s.Info(ctx); err == nil {
-			all += e.l.heap(info)
-		}
-	}
-	return all
 }
 
 var errClosed = errors.New("the event log is closed")

@@ -267,7 +267,8 @@ func TestEvents_RestartAndBounds(t *testing.T) {
 	big := string(make([]byte, 1000))
 	for seq := range int64(300) {
 		ev := fileAt("c", seq, fmt.Sprint("/", seq))
-		ev.File.File.Caption = big // each zero is encoded as six characters
+		ev.File.File.Caption = big                                                 // each zero is encoded as six characters
+		ev.File.SenderID, ev.File.SenderRole = fmt.Sprint(seq), share.RoleConsumer // nobody exceeds its share
 		if _, err := e.AddEvent(t.Context(), acct, ev); err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +324,7 @@ func TestEvents_Permissions(t *testing.T) {
 	t.Parallel()
 	allow := []string{"$KV.lpfileshare.>", "lpfileshare.events.>", "lpfileshare.conversations.>"}
 	for _, stream := range []string{"KV_lpfileshare", eventStream, conversationStream} {
-		for _, call := range []string{"STREAM.INFO.", "STREAM.CREATE.", "STREAM.UPDATE.", "STREAM.MSG.GET."} {
+		for _, call := range []string{"STREAM.INFO.", "STREAM.CREATE.", "STREAM.UPDATE.", "STREAM.MSG.GET.", "STREAM.MSG.DELETE."} {
 			allow = append(allow, "$JS.API."+call+stream)
 		}
 	}

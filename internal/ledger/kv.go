@@ -383,8 +383,8 @@ func (l *KV) check() error {
 	}
 	l.observe(info)
 	heap := l.heap(info)
-	if e := l.eventLog.Load(); e != nil && l.own != nil {
-		heap += e.heap(ctx)
+	if e := l.eventLog.Load(); e != nil {
+		heap += e.check(ctx)
 	}
 	if l.grown != nil && max(heap-l.reported, l.reported-heap) >= heapStep {
 		l.reported = heap
