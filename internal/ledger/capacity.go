@@ -53,13 +53,13 @@ func (g *growth) observe(log *slog.Logger, now time.Time, used, limit int64) {
 	}
 	attrs := []any{slog.Int64("bytes", used), slog.Int64("limit_bytes", limit), slog.Int("percent", int(100*part))}
 	if g.above == len(warnAt) {
-		log.Warn("the ledger is full; new request ids are rejected until old ones expire: set a larger --ledger-bytes", attrs...)
+		log.Warn("the ledger is full; new request ids are rejected. Set a larger --ledger-bytes", attrs...)
 		return
 	}
 	if left, ok := g.untilFull(now, used, limit); ok {
 		attrs = append(attrs, slog.Duration("full_in", left))
 	}
-	log.Warn("the ledger is filling up; if it is full, new request ids are rejected", attrs...)
+	log.Warn("the ledger is filling up; before it is full, finished request ids are dropped early. Set a larger --ledger-bytes", attrs...)
 }
 
 // untilFull returns the time until the ledger rejects new ids, if it grows on as it did lately; false if it does not grow.
@@ -75,7 +75,7 @@ func (g *growth) untilFull(now time.Time, used, limit int64) (time.Duration, boo
 
 // configured takes over the configuration of the bucket's stream, which has just been opened.
 func (l *KV) configured(js jetstream.JetStream, c Config) {
-	l.js, l.ttl = js, c.TTL+ttlMargin
+	l.js, l.ttl, l.shares.ttl = js, c.TTL+ttlMargin, c.TTL+ttlMargin
 	have := l.stream.CachedInfo().Config
 	l.inMemory = have.Storage == jetstream.MemoryStorage
 	if l.msgTTL = have.AllowMsgTTL; !l.msgTTL {
@@ -86,8 +86,8 @@ func (l *KV) configured(js jetstream.JetStream, c Config) {
 // Bytes that the bucket needs for a record in addition to its key and value: the rest of the subject, the headers and what the store
 // adds. TestKV_RecordSize measures them.
 const (
-	fileOverhead   = 120
-	memoryOverhead = 102
+	fileOverhead   = 106
+	memoryOverhead = 88
 )
 
 // stored returns the number of bytes that the bucket needs for a record.
@@ -110,13 +110,15 @@ func (l *KV) observe(info *jetstream.StreamInfo) {
 type Usage struct {
 	// Bytes is the size of all records, with what NATS needs for them. LimitBytes is --ledger-bytes.
 	Bytes, LimitBytes int64
-	// Records is the number of records, expired ones included until NATS drops them.
+	// Records is the number of records, including expired ones that NATS has not dropped yet.
 	Records uint64
 	// Callers is the number of callers whose records this process has written and counts.
 	Callers int
 	// RejectedFull and RejectedShare are the numbers of new ids that this process has rejected because the ledger is full, and because a
 	// caller or an account holds its share of it.
 	RejectedFull, RejectedShare int64
+	// Dropped is the number of finished records that this process has dropped early, because the ledger was nearly full.
+	Dropped int64
 }
 
 // Usage returns what the ledger holds. Bytes and Records are as of the latest check, which is at most a second ago while NATS answers.
@@ -126,6 +128,6 @@ func (l *KV) Usage() Usage {
 	defer s.mu.Unlock()
 	return Usage{
 		Bytes: s.used, LimitBytes: s.limit, Records: l.records.Load(), Callers: len(s.callers),
-		RejectedFull: s.whenFull, RejectedShare: s.overShare,
+		RejectedFull: s.whenFull, RejectedShare: s.overShare, Dropped: l.dropped.Load(),
 	}
 }

@@ -85,7 +85,7 @@ func TestKV_RecordSize(t *testing.T) {
 	for where, dir := range map[string]string{"memory": "", "files": subdir(t)} {
 		l := open(t, config(t, dir))
 		got := bytesPerUpload(t, l, 200, 30_000, 5000)
-		counted := l.shares.callers[callerOf(alice)].bytes / 200
+		counted := l.shares.callers[callerOf(alice)].held(l.shares.gone()) / 200
 		t.Logf("%s: %d bytes for each published upload, counted %d", where, got, counted)
 		if got > 800 {
 			t.Errorf("%s: a published upload takes %d bytes, want at most 800", where, got)

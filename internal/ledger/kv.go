@@ -55,7 +55,8 @@ type Config struct {
 
 const (
 	// bucketName is the name of the bucket; NATS names its stream KV_lpfileshare.
-	bucketName = "lpfileshare"
+	bucketName    = "lpfileshare"
+	subjectPrefix = "$KV." + bucketName + "."
 	// ttlMargin is how much longer than its validity a record is kept, because clocks differ.
 	ttlMargin = time.Hour
 	// checkInterval is the time between two checks of the ledger's state.
@@ -93,6 +94,7 @@ type KV struct {
 	rejections *rejections.Tally // nil: Config's
 	growth     growth
 	records    atomic.Uint64 // in the bucket
+	dropped    atomic.Int64  // records that were dropped early
 	grown      func(heap int64)
 	reported   int64 // last argument of grown
 	eventLog   atomic.Pointer[Events]
@@ -134,6 +136,7 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 		return nil, fmt.Errorf("the ledger did not answer: %w", err)
 	}
 	l.goroutines.Go(l.checkPeriodically)
+	l.goroutines.Go(l.dropPeriodically)
 	return l, nil
 }
 
@@ -219,7 +222,7 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 	keep, early := l.keep(t.expires)
 	defer func() {
 		if err == nil {
-			l.shares.wrote(key, t.owner, size, keep)
+			l.shares.wrote(key, t.owner, size, keep, early)
 		}
 	}()
 	ttl := time.Duration(0)
@@ -276,7 +279,7 @@ func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64, tt
 	if ttl > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(ttl))
 	}
-	ack, err := l.js.Publish(ctx, "$KV."+bucketName+"."+key, value, opts...)
+	ack, err := l.js.Publish(ctx, subjectPrefix+key, value, opts...)
 	if err != nil {
 		return 0, err
 	}

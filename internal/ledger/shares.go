@@ -32,6 +32,8 @@ type shares struct {
 	callers   map[caller]*holding
 	byAccount map[string]*holding
 	swept     time.Time
+	ttl       time.Duration // how long the bucket keeps most records
+	since     time.Time     // finished records that were written before were dropped early
 	// latest has the charges of the records that were written last, because the next record of a key replaces the previous one. If
 	// it has lost one, both count until the first would have expired.
 	latest *lru.Cache[string, charge]
@@ -53,6 +55,7 @@ func callerOf(p share.Principal) caller {
 type charge struct {
 	caller, account *holding // nil: not counted
 	bytes, ends     int64
+	early           bool // the stream drops it earlier than others
 }
 
 const (
@@ -86,6 +89,33 @@ func newShares(now func() time.Time, rejected *rejections.Tally) *shares {
 	}
 }
 
+// part returns the used part of the bucket.
+func (s *shares) part() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limit == 0 {
+		return 0
+	}
+	return float64(s.used) / float64(s.limit)
+}
+
+// dropped stops counting records that were written at a time or before. size is that of one of them.
+func (s *shares) dropped(size int64, written time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= size
+	if written.After(s.since) {
+		s.since = written
+	}
+}
+
+// keptSince returns the time since which all records are kept.
+func (s *shares) keptSince() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since
+}
+
 // observe sets the state of the stream: its size, and that of the bucket.
 func (s *shares) observe(used, limit int64) {
 	s.mu.Lock()
@@ -93,8 +123,8 @@ func (s *shares) observe(used, limit int64) {
 	s.used, s.limit = used, max(limit, 0)
 	if now := s.now(); now.Sub(s.swept) >= sweepInterval {
 		s.swept = now
-		sweep(s.callers, minute(now))
-		sweep(s.byAccount, minute(now))
+		sweep(s.callers, s.gone())
+		sweep(s.byAccount, s.gone())
 	}
 }
 
@@ -114,10 +144,10 @@ func (s *shares) admit(owner share.Principal, size int64) error {
 		return nil
 	}
 	free := max(s.limit-s.used, 0)
-	if held := s.callers[callerOf(owner)].at(minute(s.now())); held > 0 && held+size > free-size {
+	if held := s.callers[callerOf(owner)].held(s.gone()); held > 0 && held+size > free-size {
 		return s.reject(owner, limitCaller, held, free)
 	}
-	held := s.byAccount[owner.Account].at(minute(s.now()))
+	held := s.byAccount[owner.Account].held(s.gone())
 	if alone := len(s.byAccount) == 1 && held > 0; !alone && held+size > accountFactor*(free-size) {
 		return s.reject(owner, limitAccount, held, free)
 	}
@@ -132,25 +162,25 @@ func (s *shares) reject(owner share.Principal, of string, held, free int64) erro
 	return err.With("limit", of, "heldBytes", strconv.FormatInt(held, 10), "freeBytes", strconv.FormatInt(free, 10))
 }
 
-// wrote counts the record that was written to a key, in place of the key's previous one. size includes what NATS needs; it leaves the
-// stream after keep.
-func (s *shares) wrote(key string, owner share.Principal, size int64, keep time.Duration) {
+// wrote counts the record that was written to a key, in place of the key's previous one. size includes what NATS needs. The record
+// leaves the stream after keep; early, if that is earlier than others.
+func (s *shares) wrote(key string, owner share.Principal, size int64, keep time.Duration, early bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
+	gone := s.gone()
 	s.used += size
 	if old, ok := s.latest.Get(key); ok {
 		s.used -= old.bytes
-		old.caller.add(-old.bytes, old.ends, minute(now))
-		old.account.add(-old.bytes, old.ends, minute(now))
+		old.caller.add(old, -old.bytes, gone)
+		old.account.add(old, -old.bytes, gone)
 	}
-	next := charge{bytes: size, ends: slotOf(now, keep)}
+	next := charge{bytes: size, ends: slotOf(s.now(), keep), early: early}
 	if owner.Account != "" {
 		next.caller = holdingOf(s.callers, callerOf(owner), maxCallers)
 		next.account = holdingOf(s.byAccount, owner.Account, maxCallers)
 	}
-	next.caller.add(size, next.ends, minute(now))
-	next.account.add(size, next.ends, minute(now))
+	next.caller.add(next, size, gone)
+	next.account.add(next, size, gone)
 	s.latest.Add(key, next)
 }
 
@@ -164,39 +194,66 @@ func holdingOf[K comparable](holdings map[K]*holding, k K, limit int) *holding {
 	return h
 }
 
-// A holding is the bytes of a caller or an account, by the minute in which they leave the stream. nil holds nothing.
-type holding struct {
+// A holding is the bytes of a caller or an account. nil holds nothing.
+type holding struct{ usual, early slots }
+
+// slots are bytes by the minute in which they leave the stream.
+type slots struct {
 	bytes int64
-	slots []slot // by ends
+	list  []slot // by ends
 }
 
 type slot struct{ ends, bytes int64 }
 
-// at returns the bytes that are held in a minute, and forgets those that ended before.
-func (h *holding) at(minute int64) int64 {
+// gone are the minutes until which records have left the stream: the usual ones, and those that it drops early.
+type gone struct{ usual, early int64 }
+
+// gone returns what has left the stream by now.
+func (s *shares) gone() gone {
+	now := minute(s.now())
+	return gone{usual: max(now, minute(s.since.Add(s.ttl))), early: now}
+}
+
+// held returns the bytes that are held, and forgets those that have left the stream.
+func (h *holding) held(g gone) int64 {
 	if h == nil {
 		return 0
 	}
-	ended := 0
-	for ; ended < len(h.slots) && h.slots[ended].ends <= minute; ended++ {
-		h.bytes -= h.slots[ended].bytes
-	}
-	h.slots = slices.Delete(h.slots, 0, ended)
-	return h.bytes
+	return h.usual.trim(g.usual) + h.early.trim(g.early)
 }
 
-// add adds bytes that end in a minute, or subtracts them if they have not ended.
-func (h *holding) add(bytes, ends, minute int64) {
-	if h == nil || ends <= minute {
+// add adds bytes of a charge, or subtracts them, unless they have left the stream.
+func (h *holding) add(c charge, bytes int64, g gone) {
+	switch {
+	case h == nil:
+	case c.early:
+		h.early.add(c.ends, bytes, g.early)
+	default:
+		h.usual.add(c.ends, bytes, g.usual)
+	}
+}
+
+// trim removes the slots that end by a minute, and returns the bytes of the others.
+func (s *slots) trim(minute int64) int64 {
+	n := 0
+	for ; n < len(s.list) && s.list[n].ends <= minute; n++ {
+		s.bytes -= s.list[n].bytes
+	}
+	s.list = slices.Delete(s.list, 0, n)
+	return s.bytes
+}
+
+func (s *slots) add(ends, bytes, minute int64) {
+	if ends <= minute {
 		return
 	}
-	h.at(minute)
-	i, found := slices.BinarySearchFunc(h.slots, ends, func(s slot, ends int64) int { return cmp.Compare(s.ends, ends) })
+	s.trim(minute)
+	i, found := slices.BinarySearchFunc(s.list, ends, func(s slot, ends int64) int { return cmp.Compare(s.ends, ends) })
 	if !found {
-		h.slots = slices.Insert(h.slots, i, slot{ends: ends})
+		s.list = slices.Insert(s.list, i, slot{ends: ends})
 	}
-	h.slots[i].bytes += bytes
-	h.bytes += bytes
+	s.list[i].bytes += bytes
+	s.bytes += bytes
 }
 
 func minute(t time.Time) int64 { return t.Unix() / 60 }
@@ -209,9 +266,9 @@ func slotOf(now time.Time, keep time.Duration) int64 {
 }
 
 // sweep removes the holdings that are empty.
-func sweep[K comparable](holdings map[K]*holding, minute int64) {
+func sweep[K comparable](holdings map[K]*holding, g gone) {
 	for k, h := range holdings {
-		if h.at(minute) == 0 {
+		if h.held(g) == 0 {
 			delete(holdings, k)
 		}
 	}

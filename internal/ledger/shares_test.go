@@ -29,6 +29,7 @@ func newFakeBucket(t *testing.T) *fakeBucket {
 	t.Cleanup(tally.Close)
 	c := newClock()
 	s := newShares(c.now, tally)
+	s.ttl = 25 * time.Hour
 	s.observe(0, 1_000_000)
 	return &fakeBucket{shares: s, t: t, clock: c}
 }
@@ -41,7 +42,7 @@ func (f *fakeBucket) begin(p share.Principal) error {
 		return err
 	}
 	f.next++
-	f.wrote(fmt.Sprint(f.next), p, recordBytes, 25*time.Hour)
+	f.wrote(fmt.Sprint(f.next), p, recordBytes, 25*time.Hour, false)
 	return nil
 }
 
@@ -138,14 +139,14 @@ func TestShares_AccountLeavesSpaceForOthers(t *testing.T) {
 func TestShares_CountsWhatIsStored(t *testing.T) {
 	f := newFakeBucket(t)
 	a := consumer("a")
-	held := func() int64 { return f.callers[callerOf(a)].at(minute(f.clock.now())) }
-	f.wrote("k", a, 400, 30*time.Minute)
-	f.wrote("k", a, 40_000, 25*time.Hour)
-	f.wrote("k", a, 500, 25*time.Hour)
+	held := func() int64 { return f.callers[callerOf(a)].held(f.gone()) }
+	f.wrote("k", a, 400, 30*time.Minute, true)
+	f.wrote("k", a, 40_000, 25*time.Hour, false)
+	f.wrote("k", a, 500, 25*time.Hour, false)
 	if held() != 500 || f.used != 500 {
 		t.Errorf("held %d of %d bytes, want 500", held(), f.used)
 	}
-	f.wrote("failed", a, 300, 10*time.Minute)
+	f.wrote("failed", a, 300, 10*time.Minute, true)
 	f.clock.pass(9 * time.Minute)
 	if held() != 800 {
 		t.Errorf("held %d bytes before a failure expires, want 800", held())
@@ -154,7 +155,7 @@ func TestShares_CountsWhatIsStored(t *testing.T) {
 	if held() != 500 {
 		t.Errorf("held %d bytes after a failure has expired, want 500", held())
 	}
-	f.wrote("failed", a, 300, 10*time.Minute) // replaces what has expired
+	f.wrote("failed", a, 300, 10*time.Minute, true) // replaces what has expired
 	if held() != 800 {
 		t.Errorf("held %d bytes, want 800", held())
 	}
@@ -184,11 +185,12 @@ func TestShares_SlotsAreFew(t *testing.T) {
 	f := newFakeBucket(t)
 	a := consumer("a")
 	for i := range 25 * 60 {
-		f.wrote(fmt.Sprint(i), a, 1, 25*time.Hour)
-		f.wrote(fmt.Sprint("f", i), a, 1, 10*time.Minute)
+		f.wrote(fmt.Sprint(i), a, 1, 25*time.Hour, false)
+		f.wrote(fmt.Sprint("f", i), a, 1, 10*time.Minute, true)
 		f.clock.pass(time.Minute)
 	}
-	if n := len(f.callers[callerOf(a)].slots); n > 64 {
+	if h := f.callers[callerOf(a)]; len(h.usual.list)+len(h.early.list) > 64 {
+		n := len(h.usual.list) + len(h.early.list)
 		t.Errorf("a caller has %d slots", n)
 	}
 }
@@ -196,19 +198,19 @@ func TestShares_SlotsAreFew(t *testing.T) {
 func TestShares_BoundedCallers(t *testing.T) {
 	f := newFakeBucket(t)
 	for i := range maxCallers + 10 {
-		f.wrote(fmt.Sprint(i), consumer(fmt.Sprint(i)), 1, time.Hour)
+		f.wrote(fmt.Sprint(i), consumer(fmt.Sprint(i)), 1, time.Hour, true)
 	}
 	if len(f.callers) != maxCallers {
 		t.Errorf("%d callers are counted", len(f.callers))
 	}
-	if held := f.byAccount[acct].at(minute(f.clock.now())); held != maxCallers+10 {
+	if held := f.byAccount[acct].held(f.gone()); held != maxCallers+10 {
 		t.Errorf("the account holds %d", held)
 	}
-	f.wrote("0", consumer("0"), 0, time.Hour) // replaces the record of a caller that is counted
-	f.wrote(fmt.Sprint(maxCallers+1), consumer(fmt.Sprint(maxCallers+1)), 0, time.Hour)
+	f.wrote("0", consumer("0"), 0, time.Hour, true) // replaces the record of a caller that is counted
+	f.wrote(fmt.Sprint(maxCallers+1), consumer(fmt.Sprint(maxCallers+1)), 0, time.Hour, true)
 	for c, h := range f.callers {
-		if h.bytes < 0 {
-			t.Errorf("%v holds %d bytes", c, h.bytes)
+		if held := h.held(f.gone()); held < 0 {
+			t.Errorf("%v holds %d bytes", c, held)
 		}
 	}
 }
