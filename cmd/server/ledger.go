@@ -23,7 +23,7 @@ type ledgerFlags struct {
 	Where        string   `name:"ledger" default:"embedded" placeholder:"WHERE" help:"Where request_ids are stored (${default}): embedded, in this server's files; memory, until the process ends; or the NATS servers that several replicas share, nats://HOST:4222,... (tls:// to require TLS)."`
 	DataDir      string   `placeholder:"DIR" help:"Directory for the files of an embedded ledger. Default: $STATE_DIRECTORY, or lpfileshare in the user's state directory; with --sandbox none, and the ledger is in memory."`
 	Sync         bool     `name:"ledger-sync" help:"Wait for the disk at every write of an embedded ledger, so that results also survive a power failure."`
-	Bytes        byteSize `name:"ledger-bytes" default:"1GiB" placeholder:"SIZE" help:"Maximum size of all request_ids, about 1 KB each (${default}). If it is reached, new uploads are rejected until old ids expire."`
+	Bytes        byteSize `name:"ledger-bytes" default:"1GiB" placeholder:"SIZE" help:"Maximum size of all request_ids, about 500 bytes each (${default}). Above 90% of it, finished ids are dropped before --request-id-ttl."`
 	Replicas     int      `name:"ledger-replicas" placeholder:"N" help:"Number of NATS servers that store each request_id, 1 to 5. Default: the existing number; for a new ledger 3 in a cluster and 1 elsewhere."`
 	Creds        string   `name:"ledger-creds" placeholder:"FILE" help:"NATS credentials file. Default: none."`
 	User         string   `name:"ledger-user" placeholder:"NAME" help:"NATS user, instead of a credentials file. Default: none."`
@@ -52,7 +52,7 @@ const (
 func (f *ledgerFlags) Validate() error {
 	var errs []error
 	if f.Bytes < 1<<20 {
-		errs = append(errs, fmt.Errorf("--ledger-bytes is %d, and each request_id takes about 1 KB; set it to at least 1MiB", f.Bytes))
+		errs = append(errs, fmt.Errorf("--ledger-bytes is %d, and each request_id takes about 500 bytes; set it to at least 1MiB", f.Bytes))
 	}
 	switch f.Where {
 	case ledgerEmbedded:

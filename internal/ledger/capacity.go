@@ -79,7 +79,7 @@ func (l *KV) configured(js jetstream.JetStream, c Config) {
 	have := l.stream.CachedInfo().Config
 	l.inMemory = have.Storage == jetstream.MemoryStorage
 	if l.msgTTL = have.AllowMsgTTL; !l.msgTTL {
-		l.log.Warn("NATS is older than 2.11: records of failed uploads stay in the ledger as long as others")
+		l.log.Warn("NATS is older than 2.11: the ledger keeps records of failed uploads as long as others, and drops none early if it is full")
 	}
 }
 

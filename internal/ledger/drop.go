@@ -7,12 +7,13 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// A ledger above dropAbove of its limit drops the oldest finished records until it is below dropTo (docs/adr/0020). It drops none that
+// A ledger above dropAbove of its limit drops the oldest finished records until it is below dropTo (docs/adr/0024). It drops none that
 // is younger than keptAtLeast: clients repeat within minutes, and a repeat of a forgotten upload publishes again.
 const (
 	dropAbove   = 0.90
@@ -20,10 +21,14 @@ const (
 	keptAtLeast = time.Hour
 )
 
-// purgeRetry is the time until dropping is tried again after it failed.
-const purgeRetry = time.Minute
+const (
+	// dropTTL is how long the marker of a dropped record exists, the least that NATS allows.
+	dropTTL = time.Second
+	// dropPause is the time until dropping is tried again after it failed.
+	dropPause = time.Minute
+)
 
-// dropPeriodically drops finished records while the ledger is nearly full, until Close.
+// dropPeriodically drops finished records while the ledger is nearly full, until Close. It requires per-message TTLs.
 func (l *KV) dropPeriodically() {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
@@ -41,8 +46,8 @@ func (l *KV) dropPeriodically() {
 		var dropped int
 		var err error
 		if next, dropped, err = l.dropFinished(next); err != nil && l.ctx.Err() == nil {
-			pausedUntil = l.now().Add(purgeRetry)
-			l.log.Warn("the ledger is nearly full and cannot drop old records; the NATS account needs permission for $JS.API.STREAM.PURGE", "error", err)
+			pausedUntil = l.now().Add(dropPause)
+			l.log.Warn("the ledger is nearly full and cannot drop old records", "error", err)
 		}
 		if dropped > 0 {
 			l.dropped.Add(int64(dropped))
@@ -82,14 +87,20 @@ func (l *KV) dropFinished(next uint64) (_ uint64, dropped int, err error) {
 func (l *KV) record(position uint64) (*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/4)
 	defer cancel()
-	return l.stream.GetMsg(ctx, max(position, 1), jetstream.WithGetMsgSubject(subjectPrefix+">"))
+	return l.stream.GetMsg(ctx, max(position, 1), jetstream.WithGetMsgSubject(">"))
 }
 
-// drop removes a record, unless it has changed.
+// drop removes a record, unless it has changed: it writes a marker of the key-value bucket in its place, which NATS drops in turn after
+// dropTTL. Until then the key has no record, and a new one waits.
 func (l *KV) drop(m *jetstream.RawStreamMsg) error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/4)
 	defer cancel()
-	return l.stream.Purge(ctx, jetstream.WithPurgeSubject(m.Subject), jetstream.WithPurgeSequence(m.Sequence+1))
+	marker := &nats.Msg{Subject: m.Subject, Header: nats.Header{"KV-Operation": []string{"PURGE"}}}
+	_, err := l.js.PublishMsg(ctx, marker, jetstream.WithExpectLastSequencePerSubject(m.Sequence), jetstream.WithMsgTTL(dropTTL))
+	if conflict(err) {
+		return nil
+	}
+	return err
 }
 
 // finished reports whether no attempt works on a record, so that nothing is published twice unless a request is repeated. Those of

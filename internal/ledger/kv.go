@@ -136,7 +136,9 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 		return nil, fmt.Errorf("the ledger did not answer: %w", err)
 	}
 	l.goroutines.Go(l.checkPeriodically)
-	l.goroutines.Go(l.dropPeriodically)
+	if l.msgTTL {
+		l.goroutines.Go(l.dropPeriodically)
+	}
 	return l, nil
 }
 
