@@ -64,7 +64,7 @@ type Store interface {
 }
 
 // A Ledger remembers request ids. Nothing is uploaded without it. The revisions of a key only grow. Errors other than
-// share.ErrStale are LedgerUnavailable.
+// share.ErrStale are LedgerUnavailable, and LedgerShare if a record begins a new id and its owner's share is used.
 type Ledger interface {
 	// Load returns the record of key and its revision; revision 0: there is none.
 	Load(ctx context.Context, key string) (share.Record, uint64, error)

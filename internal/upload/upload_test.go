@@ -166,3 +166,39 @@ func TestAttempt_RememberStoredKeepsNoCopy(t *testing.T) {
 		t.Errorf("got %+v, want %+v", ledger.last, want)
 	}
 }
+
+// A stored file is found through its upload's record. Records of version 1 have the file themselves.
+func TestEngine_FindStored(t *testing.T) {
+	p := share.Principal{Account: "1", ID: "alice"}
+	expires := time.Now().Add(time.Hour)
+	file := func(path string) *share.StoredFile {
+		return &share.StoredFile{File: share.HostedFile{StoragePath: path}}
+	}
+	e := New(Config{Now: time.Now, Ledger: records{
+		storedKey(p, "/linked"):   {Expires: expires, UploadKey: "upload"},
+		storedKey(p, "/earlier"):  {Expires: expires, UploadKey: "upload"}, // an earlier attempt's object
+		storedKey(p, "/dropped"):  {Expires: expires, UploadKey: "dropped"},
+		storedKey(p, "/version1"): {Expires: expires, File: file("/version1")},
+		"upload":                  {Expires: expires, File: file("/linked")},
+	}})
+	for path, want := range map[string]bool{"/linked": true, "/version1": true, "/earlier": false, "/dropped": false, "/unknown": false} {
+		f, err := e.FindStored(t.Context(), p, path)
+		if err != nil || (f != nil) != want || want && f.File.StoragePath != path {
+			t.Errorf("%s: %+v, %v", path, f, err)
+		}
+	}
+}
+
+// records is a ledger that is only read.
+type records map[string]share.Record
+
+func (r records) Load(_ context.Context, key string) (share.Record, uint64, error) {
+	if rec, ok := r[key]; ok {
+		return rec, 1, nil
+	}
+	return share.Record{}, 0, nil
+}
+
+func (r records) Save(context.Context, string, share.Record, uint64) (uint64, error) {
+	return 0, share.ErrStale
+}
