@@ -106,7 +106,7 @@ func TestShares_CallersAreDistinguished(t *testing.T) {
 }
 
 func TestShares_AccountLeavesSpaceForOthers(t *testing.T) {
-	crowded := func(f *fakeBucket, account string) (bytes int64) {
+	fillAccount := func(f *fakeBucket, account string) (bytes int64) {
 		for i := range 1000 {
 			p := share.Principal{Account: account, ID: fmt.Sprint(i), Role: share.RoleConsumer}
 			switch err := f.begin(p); {
@@ -124,12 +124,12 @@ func TestShares_AccountLeavesSpaceForOthers(t *testing.T) {
 		return bytes
 	}
 	f := newFakeBucket(t)
-	f.wantHeld("the only account", crowded(f, "1"), 951_000) // until the ledger is full
+	f.wantHeld("the only account", fillAccount(f, "1"), 951_000) // until the ledger is full
 	f = newFakeBucket(t)
 	if err := f.begin(share.Principal{Account: "2", ID: "x"}); err != nil {
 		t.Fatal(err)
 	}
-	f.wantHeld("beside another account", crowded(f, "1"), 875_000)
+	f.wantHeld("beside another account", fillAccount(f, "1"), 875_000)
 	if err := f.begin(share.Principal{Account: "2", ID: "y"}); err != nil {
 		t.Errorf("the other account: %v", err)
 	}

@@ -104,7 +104,7 @@ func TestUpload_AbandonedIsForgotten(t *testing.T) {
 		h := newHarness(t)
 		s := spec(picture(1000))
 		h.begin(h.alice(), s)
-		if left := h.state(s.GetRequestId()).GetExpireTime().AsTime().Sub(time.Now()); left < h.server.UploadTimeout || left > h.server.UploadTimeout+10*time.Minute {
+		if left := time.Until(h.state(s.GetRequestId()).GetExpireTime().AsTime()); left < h.server.UploadTimeout || left > h.server.UploadTimeout+10*time.Minute {
 			t.Errorf("the record is kept for %s, an upload may take %s", left, h.server.UploadTimeout)
 		}
 	})
