@@ -80,6 +80,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 	if err != nil {
 		return nil, err
 	}
+	records.Rejections = rejected
 	p.ledgerPlace = ledgerPlace(records)
 
 	domainAPI := f.LivePerson.DomainAPI

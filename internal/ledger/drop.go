@@ -51,13 +51,13 @@ func (l *KV) dropPeriodically() {
 		}
 		if dropped > 0 {
 			l.dropped.Add(int64(dropped))
-			l.shares.rejected.Add(limitRecords, slog.Int("records", dropped), slog.Duration("kept", l.now().Sub(l.shares.keptSince()).Round(time.Second)))
+			l.rejections.Add(limitRecords, slog.Int("records", dropped), slog.Duration("kept", l.now().Sub(l.shares.keptSince()).Round(time.Second)))
 		}
 	}
 }
 
 // limitRecords is the name in rejections of the records that are dropped.
-const limitRecords = "ledger_records"
+const limitRecords = "LEDGER_RECORDS"
 
 // dropFinished drops finished records from position next on, until the ledger is small enough or the next record is too young. It
 // returns the position at which to continue. A record that is not finished is passed over for good: if it changes it gets a later

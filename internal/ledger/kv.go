@@ -43,7 +43,7 @@ type Config struct {
 	MaxBytes int64
 	// Timeout bounds each Load and each Save; StartTimeout bounds Open.
 	Timeout, StartTimeout time.Duration
-	// Rejections counts and logs what the ledger's limits reject; nil: a KV has its own.
+	// Rejections counts and logs what is dropped because of the limits of the ledger and of the event log; nil: a KV has its own.
 	Rejections *rejections.Tally
 	// Grown, if set, is called with the memory in bytes that the ledger uses in this process, when that has changed by 4 MiB or
 	// more.
@@ -91,13 +91,15 @@ type KV struct {
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup
 	shares     *shares
-	rejections *rejections.Tally // nil: Config's
-	growth     growth
-	records    atomic.Uint64 // in the bucket
-	dropped    atomic.Int64  // records that were dropped early
-	grown      func(heap int64)
-	reported   int64 // last argument of grown
-	eventLog   atomic.Pointer[Events]
+	rejections *rejections.Tally
+	// ownRejections is rejections if Config had none, and is closed with the KV.
+	ownRejections *rejections.Tally
+	growth        growth
+	records       atomic.Uint64 // in the bucket
+	dropped       atomic.Int64  // records that were dropped early
+	grown         func(heap int64)
+	reported      int64 // last argument of grown
+	eventLog      atomic.Pointer[Events]
 
 	mu      sync.Mutex
 	usable  bool
@@ -108,11 +110,11 @@ type KV struct {
 // StartTimeout. Its errors say what to do. The caller must call Close.
 func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, usable: true}
-	if c.Rejections == nil {
+	if l.rejections = c.Rejections; l.rejections == nil {
 		l.rejections = rejections.New(c.Log)
-		c.Rejections = l.rejections
+		l.ownRejections = l.rejections
 	}
-	l.shares = newShares(c.Now, c.Rejections)
+	l.shares = newShares(c.Now)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -146,8 +148,8 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 func (l *KV) Close() error {
 	l.cancel()
 	l.goroutines.Wait()
-	if l.rejections != nil {
-		l.rejections.Close()
+	if l.ownRejections != nil {
+		l.ownRejections.Close()
 	}
 	if l.conn != nil {
 		l.conn.Close()

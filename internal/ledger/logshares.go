@@ -184,7 +184,7 @@ const (
 func (e *Events) makeSpace(ctx context.Context, s jetstream.Stream, shares *logShares, o logOwner, size int64, shortened bool) {
 	if shortened {
 		e.shortened.Add(1)
-		e.l.shares.rejected.Add(limitPreviews, slog.String("account", o.account), slog.Int64("limit_bytes", shares.limit))
+		e.l.rejections.Add(limitPreviews, slog.String("account", o.account), slog.Int64("limit_bytes", shares.limit))
 	}
 	now := e.l.now()
 	if now.UnixNano() < e.dropsAfter.Load() {
@@ -198,7 +198,7 @@ func (e *Events) makeSpace(ctx context.Context, s jetstream.Stream, shares *logS
 			return
 		}
 		e.dropped.Add(1)
-		e.l.shares.rejected.Add(limitEntries, slog.String("account", o.account), slog.Int64("limit_bytes", shares.limit))
+		e.l.rejections.Add(limitEntries, slog.String("account", o.account), slog.Int64("limit_bytes", shares.limit))
 		if err := s.DeleteMsg(ctx, position); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
 			e.dropsAfter.Store(now.Add(dropRetry).UnixNano())
 			e.l.log.Warn("the event log cannot drop an entry; the NATS account needs permission for $JS.API.STREAM.MSG.DELETE", "error", err)
@@ -209,8 +209,8 @@ func (e *Events) makeSpace(ctx context.Context, s jetstream.Stream, shares *logS
 
 // Names of the log's limits in rejections.
 const (
-	limitPreviews = "event_log_previews"
-	limitEntries  = "event_log_entries"
+	limitPreviews = "EVENT_LOG_PREVIEWS"
+	limitEntries  = "EVENT_LOG_ENTRIES"
 )
 
 // LogUsage is what the event log holds, and what its shares have cost.

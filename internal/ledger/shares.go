@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"cmp"
-	"log/slog"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
-	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -23,8 +21,7 @@ import (
 // Free bytes are those of the stream. What each caller holds is counted in this process: what it has written since its start, until
 // that leaves the stream. Other servers, and this one before its start, are only seen in the free bytes.
 type shares struct {
-	now      func() time.Time
-	rejected *rejections.Tally
+	now func() time.Time
 
 	mu        sync.Mutex
 	limit     int64 // size of the bucket; 0: unlimited
@@ -71,20 +68,19 @@ const (
 	shareRetry = time.Minute
 )
 
-// Names of the limits in rejections and in the metadata of LedgerShare.
+// The limits that the metadata of LedgerShare names.
 const (
-	limitLedger  = "ledger"
 	limitCaller  = "caller"
 	limitAccount = "account"
 )
 
-func newShares(now func() time.Time, rejected *rejections.Tally) *shares {
+func newShares(now func() time.Time) *shares {
 	latest, err := lru.New[string, charge](maxLatest)
 	if err != nil { // only a size of 0 or less causes it
 		panic(err)
 	}
 	return &shares{
-		now: now, rejected: rejected, latest: latest,
+		now: now, latest: latest,
 		callers: make(map[caller]*holding), byAccount: make(map[string]*holding),
 	}
 }
@@ -138,25 +134,23 @@ func (s *shares) admit(owner share.Principal, size int64) error {
 		return nil
 	case float64(s.used) > fullAt*float64(s.limit):
 		s.whenFull++
-		s.rejected.Add(limitLedger, slog.Int64("bytes", s.used), slog.Int64("limit_bytes", s.limit))
 		return unavailable(errFull)
 	case owner.Account == "":
 		return nil
 	}
 	free := max(s.limit-s.used, 0)
 	if held := s.callers[callerOf(owner)].held(s.gone()); held > 0 && held+size > free-size {
-		return s.reject(owner, limitCaller, held, free)
+		return s.reject(limitCaller, held, free)
 	}
 	held := s.byAccount[owner.Account].held(s.gone())
 	if alone := len(s.byAccount) == 1 && held > 0; !alone && held+size > accountFactor*(free-size) {
-		return s.reject(owner, limitAccount, held, free)
+		return s.reject(limitAccount, held, free)
 	}
 	return nil
 }
 
-func (s *shares) reject(owner share.Principal, of string, held, free int64) error {
+func (s *shares) reject(of string, held, free int64) error {
 	s.overShare++
-	s.rejected.Add(limitLedger+"_"+of, slog.String("account", owner.Account), slog.Int64("held_bytes", held), slog.Int64("free_bytes", free))
 	err := share.Reject(share.LedgerShare, "the %s's request ids use %d bytes of the ledger, and %d are free; retry when some have expired", of, held, free)
 	err.RetryAfter = shareRetry
 	return err.With("limit", of, "heldBytes", strconv.FormatInt(held, 10), "freeBytes", strconv.FormatInt(free, 10))

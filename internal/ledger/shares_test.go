@@ -2,12 +2,10 @@ package ledger
 
 import (
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -25,10 +23,8 @@ type fakeBucket struct {
 
 func newFakeBucket(t *testing.T) *fakeBucket {
 	t.Helper()
-	tally := rejections.New(slog.New(slog.DiscardHandler))
-	t.Cleanup(tally.Close)
 	c := newClock()
-	s := newShares(c.now, tally)
+	s := newShares(c.now)
 	s.ttl = 25 * time.Hour
 	s.observe(0, 1_000_000)
 	return &fakeBucket{shares: s, t: t, clock: c}
