@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -51,7 +52,7 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
 	}
 	if l.own != nil {
-		opts = append(opts, nats.InProcessServer(l.own.server))
+		opts = append(opts, nats.InProcessServer(l.own))
 	} else {
 		opts = append(opts,
 			nats.Timeout(min(2*time.Second, c.StartTimeout/time.Duration(len(c.Servers)))),
@@ -66,14 +67,20 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 			}),
 		)
 	}
-	if c.TLS != nil {
-		opts = append(opts, nats.Secure(c.TLS))
+	if c.RootCAs != nil || c.Certificate != nil {
+		opts = append(opts, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}), nats.ClientTLSConfig(c.Certificate, c.RootCAs))
 	}
 	if c.CredsFile != "" {
 		opts = append(opts, nats.UserCredentials(c.CredsFile))
 	}
 	if c.User != "" {
-		opts = append(opts, nats.UserInfo(c.User, c.Password))
+		opts = append(opts, nats.UserInfoHandler(func() (string, string) {
+			password, err := c.Password()
+			if err != nil {
+				l.log.Error("the ledger's password cannot be read", "error", err)
+			}
+			return c.User, password
+		}))
 	}
 	for {
 		conn, err := nats.Connect(strings.Join(c.Servers, ","), opts...)
@@ -93,7 +100,7 @@ var errStorage = errors.New("it exists, but without file storage; delete it (its
 func permanent(err error) bool {
 	for _, e := range []error{
 		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAccountAuthExpired, nats.ErrSecureConnRequired, nats.ErrSecureConnWanted,
-		nats.ErrPermissionViolation, jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, errStorage,
+		nats.ErrPermissionViolation, errLost, jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, errStorage,
 	} {
 		if errors.Is(err, e) {
 			return true
@@ -123,6 +130,9 @@ func explain(err error) error {
 		}
 	}
 	if e, ok := errors.AsType[*jetstream.APIError](err); ok {
+		if e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) {
+			return fmt.Errorf("%w; check the disks of the NATS servers", e)
+		}
 		return fmt.Errorf("%w; choose --ledger-replicas and --ledger-bytes within the limits of the cluster and the account", e)
 	}
 	return err

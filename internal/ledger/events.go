@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -35,6 +36,9 @@ type EventsConfig struct {
 type Events struct {
 	l *KV
 	c EventsConfig
+
+	needed   atomic.Bool           // the log was opened, or should have been
+	rejected atomic.Pointer[error] // of a write, for the next check
 
 	// opening is a lock on opening the streams. Opening may take long; a channel lets waiting callers give up with their context.
 	opening chan struct{}
@@ -90,6 +94,7 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	if err != nil {
 		return nil, nil, logError(err)
 	}
+	e.needed.Store(true)
 	quarter := e.c.MaxBytes / 4
 	events, err = e.stream(ctx, js, jetstream.StreamConfig{
 		Name: eventStream, Subjects: []string{eventSubjects + ">"}, Description: "lpfileshare: events of conversations", MaxBytes: e.c.MaxBytes - quarter,
@@ -125,6 +130,9 @@ func (e *Events) stream(ctx context.Context, js jetstream.JetStream, want jetstr
 	want.Storage, want.Replicas = ledger.Storage, ledger.Replicas
 	want.MaxMsgs, want.MaxConsumers, want.MaxMsgsPerSubject = -1, -1, 1
 	want.Discard = jetstream.DiscardOld
+	// Positions of a log that was lost are below those of its successor, so that clients which have one list again. No log gets 1,000
+	// events per millisecond.
+	want.FirstSeq = uint64(time.Now().UnixMilli())
 	want.MaxAge, want.MaxMsgSize = e.c.TTL, maxValue+1<<10
 	s, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -238,7 +246,7 @@ func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEv
 			return true, nil
 		}
 		if !conflict(err) && !transient(err) {
-			return false, logError(err)
+			return false, e.failed(err)
 		}
 		// The event exists, or may still arrive. Only what is stored now counts.
 		stored, readErr := e.next(ctx, events, 1, subject+"*")
@@ -498,7 +506,7 @@ func (e *Events) ChangeConversation(
 		}
 		// Without an answer the record may have been written: change then sees it.
 		if !conflict(err) && !transient(err) || !pause(ctx) {
-			return logError(err)
+			return e.failed(err)
 		}
 	}
 }

@@ -338,7 +338,7 @@ func TestEvents_Permissions(t *testing.T) {
 		}}}
 	})
 	c := config(t, "", p.url())
-	c.User, c.Password = "u", "p"
+	c.User, c.Password = "u", func() (string, error) { return "p", nil }
 	e := events(t, open(t, c))
 	reported := make(chan uint64, 100) // the callback of Follow must not block
 	if _, err := e.Follow(t.Context(), func(_, _ string, position uint64) { reported <- position }, func(_, _ string) {}); err != nil {
@@ -437,7 +437,7 @@ func TestEvents_ReadWithoutBatches(t *testing.T) {
 		}}}
 	})
 	c := impatient(config(t, "", p.url()), 4*time.Second) // a batch fails after half of that
-	c.User, c.Password = "u", "p"
+	c.User, c.Password = "u", func() (string, error) { return "p", nil }
 	e := events(t, open(t, c))
 	for seq := range int64(3 * singles) {
 		if _, err := e.AddEvent(t.Context(), acct, fileAt("c", seq, fmt.Sprint("/", seq))); err != nil {

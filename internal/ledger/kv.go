@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,11 +31,18 @@ type Config struct {
 	// Replicas is the number of servers of a cluster that store each record, 1 to 5. 0: unchanged; a new bucket gets 3 in a
 	// cluster and 1 otherwise.
 	Replicas int
-	// CredsFile is a NATS credentials file. User and Password are the alternative.
-	CredsFile      string
-	User, Password string
-	// TLS, if set, is required of every server.
-	TLS *tls.Config
+	// AcceptLoss continues with a ledger that has lost records, instead of rejecting uploads.
+	AcceptLoss bool
+
+	// CredsFile is a NATS credentials file. User and Password are the alternative. The file, Password, RootCAs and Certificate are
+	// read whenever a connection is made, so that changes need no restart.
+	CredsFile string
+	User      string
+	Password  func() (string, error)
+	// RootCAs returns the authorities to trust, and Certificate the certificate to present. If one is set, TLS is required of every
+	// server. nil: the system's authorities; no certificate.
+	RootCAs     func() (*x509.CertPool, error)
+	Certificate func() (tls.Certificate, error)
 
 	// TTL is the longest time that a record is valid. NATS may drop older ones; Record.Expires decides until then.
 	TTL time.Duration
@@ -51,12 +59,11 @@ type Config struct {
 }
 
 const (
-	// bucketName is the name of the bucket; NATS names its stream KV_lpfileshare.
+	// bucketName is the name of the bucket, and streamName NATS' name of its stream.
 	bucketName = "lpfileshare"
+	streamName = "KV_" + bucketName
 	// ttlMargin is how much longer than its validity a record is kept, because clocks differ.
 	ttlMargin = time.Hour
-	// checkInterval is the time between two checks of the ledger's state.
-	checkInterval = time.Second
 	// fullAt is the share of MaxBytes that new keys may use. The rest is reserved for uploads that have begun: one whose file is
 	// stored must be able to record that.
 	fullAt = 0.95
@@ -86,16 +93,22 @@ type KV struct {
 	grown      func(heap int64)
 	reported   int64 // last argument of grown
 	eventLog   atomic.Pointer[Events]
+	guard      *guard
+	config     Config // as given to Open
+
+	checking  sync.Mutex
+	restarted time.Time // when own was restarted last
 
 	mu      sync.Mutex
-	usable  bool
-	watcher func(usable bool) // nil: none
+	health  Health
+	watcher func(Health) // nil: none
 }
 
 // Open starts the process's own server or connects to the cluster, and creates the bucket if there is none. It takes at most
 // StartTimeout. Its errors say what to do. The caller must call Close.
 func Open(ctx context.Context, c Config) (_ *KV, err error) {
-	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, usable: true}
+	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, config: c}
+	l.guard = &guard{accept: c.AcceptLoss, log: c.Log, sync: c.Sync, keeps: c.TTL + ttlMargin}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -105,7 +118,7 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.StartTimeout)
 	defer cancel()
 	if len(c.Servers) == 0 {
-		if l.own, err = startEmbedded(c, c.Log); err != nil {
+		if err := l.startOwn(); err != nil {
 			return nil, err
 		}
 	}
@@ -115,8 +128,11 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	if err := l.openBucket(ctx, c); err != nil {
 		return nil, err
 	}
+	if err := l.verifyOpened(ctx); err != nil {
+		return nil, err
+	}
 	if err := l.check(); err != nil {
-		return nil, fmt.Errorf("the ledger did not answer: %w", err)
+		return nil, fmt.Errorf("the ledger cannot be used: %w", err)
 	}
 	l.goroutines.Go(l.checkPeriodically)
 	return l, nil
@@ -130,10 +146,12 @@ func (l *KV) Close() error {
 		l.conn.Close()
 		<-l.closed
 	}
-	if l.own != nil {
-		return l.own.close()
+	if l.own == nil {
+		return nil
 	}
-	return nil
+	l.own.stop()
+	err := l.guard.stopped(l.own.streamDir(streamName))
+	return errors.Join(err, l.own.close())
 }
 
 // Load returns the record of key and its revision. Revision 0: there is no record, or it has expired.
@@ -163,6 +181,9 @@ func load[R any](ctx context.Context, l *KV, f format[R], key string) (R, uint64
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	var none R
+	if l.guard.lost.Load() {
+		return none, 0, unavailable(errLost)
+	}
 	found, err := read(ctx, l, f, key)
 	if err != nil {
 		return none, 0, err
@@ -180,6 +201,9 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 	value, name, err := f.encode(r)
 	if err != nil {
 		return 0, err
+	}
+	if l.guard.lost.Load() {
+		return 0, unavailable(errLost)
 	}
 	if rev == 0 && l.full.Load() {
 		return 0, unavailable(errFull)
@@ -215,13 +239,19 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 }
 
 // write makes one attempt. It uses half of the time, so that the record can be read back if no answer arrives.
-func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64) (saved uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout/2)
 	defer cancel()
+	newest := l.guard.newest.Load()
 	if rev == 0 {
-		return l.bucket.Create(ctx, key, value)
+		saved, err = l.bucket.Create(ctx, key, value)
+	} else {
+		saved, err = l.bucket.Update(ctx, key, value, rev)
 	}
-	return l.bucket.Update(ctx, key, value, rev)
+	if err == nil {
+		err = l.guard.saved(newest, saved)
+	}
+	return saved, err
 }
 
 // read repeats until ctx ends. It asks the leader of the bucket, never a follower, which may lag behind.
@@ -274,56 +304,27 @@ func pause(ctx context.Context) bool {
 var errFull = errors.New("the ledger is full")
 
 func unavailable(cause error) error {
-	// The server reports a store failure most often because the stream is full.
-	if e, ok := errors.AsType[*jetstream.APIError](cause); cause == errFull || ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) {
+	switch e, ok := errors.AsType[*jetstream.APIError](cause); {
+	case errors.Is(cause, errLost):
+		return share.Errorf(share.LedgerUnavailable, "the ledger of request ids has lost records", cause)
+	case cause == errFull, ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) && e.Description == server.ErrMaxBytes.Error():
 		return share.Errorf(share.LedgerUnavailable, "the ledger of request ids is full", cause)
+	case ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF):
+		return share.Errorf(share.LedgerUnavailable, "the ledger of request ids cannot write to its disk", cause)
 	}
 	return share.Errorf(share.LedgerUnavailable, "the ledger of request ids cannot be reached", cause)
 }
 
-// Watch calls f with whether the ledger is usable: now, and at every change, until Close. A second call replaces f.
-func (l *KV) Watch(f func(usable bool)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.watcher = f
-	f(l.usable)
-}
-
-// checkPeriodically calls check until Close, and reports changes to the watcher.
-func (l *KV) checkPeriodically() {
-	tick := time.NewTicker(checkInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := l.check()
-		if l.ctx.Err() != nil {
-			return
-		}
-		l.mu.Lock()
-		if usable := err == nil; usable != l.usable {
-			l.usable = usable
-			if usable {
-				l.log.Info("the ledger is usable again")
-			} else {
-				l.log.Warn("the ledger is not usable; uploads are rejected", "error", err)
-			}
-			if l.watcher != nil {
-				l.watcher(usable)
-			}
-		}
-		l.mu.Unlock()
-	}
-}
-
-// check asks the bucket's leader for its state. It answers only while a majority of its servers is connected.
+// check writes the probe, and asks the bucket's leader for its state. Both succeed only while a majority of its servers is connected.
 func (l *KV) check() error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/2)
 	defer cancel()
-	info, err := l.stream.Info(ctx)
+	if l.own != nil {
+		if err := l.own.check(streamName); err != nil {
+			return err
+		}
+	}
+	info, err := l.writeProbe(ctx)
 	if err != nil {
 		return err
 	}
@@ -365,7 +366,7 @@ func (l *KV) openBucket(ctx context.Context, c Config) error {
 	var cause error
 	for {
 		attempt, cancel := context.WithTimeout(ctx, l.timeout)
-		l.stream, err = ensureBucket(attempt, js, c, l.conn.ConnectedClusterName() != "")
+		l.stream, err = l.ensureBucket(attempt, js)
 		if err == nil {
 			l.bucket, err = js.KeyValue(attempt, bucketName)
 		}
@@ -383,22 +384,26 @@ func (l *KV) openBucket(ctx context.Context, c Config) error {
 }
 
 // ensureBucket creates the bucket, or corrects the configuration of an existing one.
-func ensureBucket(ctx context.Context, js jetstream.JetStream, c Config, cluster bool) (jetstream.Stream, error) {
+func (l *KV) ensureBucket(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+	c := l.config
 	storage := jetstream.FileStorage
 	if len(c.Servers) == 0 && c.Dir == "" {
 		storage = jetstream.MemoryStorage
 	}
-	name := "KV_" + bucketName
-	s, err := js.Stream(ctx, name)
+	s, err := js.Stream(ctx, streamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		first, err := l.guard.creating()
+		if err != nil {
+			return nil, err
+		}
 		want := jetstream.StreamConfig{
-			Name: name, Subjects: []string{"$KV." + bucketName + ".>"}, Description: "lpfileshare: request ids",
+			Name: streamName, FirstSeq: first, Subjects: []string{"$KV." + bucketName + ".>"}, Description: "lpfileshare: request ids",
 			Storage: storage, Replicas: c.Replicas, AllowRollup: true, DenyDelete: true, MaxMsgs: -1, MaxConsumers: -1,
 			MaxAge: c.TTL + ttlMargin,
 		}
 		if want.Replicas == 0 {
 			want.Replicas = 1
-			if cluster {
+			if l.conn.ConnectedClusterName() != "" {
 				want.Replicas = 3
 			}
 		}
@@ -406,7 +411,7 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, c Config, cluster
 		if s, err = js.CreateStream(ctx, want); !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return s, err
 		}
-		s, err = js.Stream(ctx, name) // another server created it meanwhile
+		s, err = js.Stream(ctx, streamName) // another server created it meanwhile
 	}
 	if err != nil {
 		return nil, err

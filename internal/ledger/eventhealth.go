@@ -1,0 +1,67 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// eventProbe is the subject of the message that checks write to the stream of conversations. It has fewer tokens than any other, so
+// that no reader sees it. The stream of events gets none: its first position must not change without events.
+const eventProbe = conversationPrefix + "probe"
+
+// check reports why the log cannot be used; nil if it can, and if it was never opened. Streams that were removed are created again:
+// the files of the events stay at LivePerson, and clients list them again.
+func (e *Events) check() error {
+	if !e.needed.Load() {
+		return nil
+	}
+	if err := e.rejected.Swap(nil); err != nil {
+		return *err
+	}
+	ctx, cancel := context.WithTimeout(e.l.ctx, e.l.timeout/2)
+	defer cancel()
+	events, convs, err := e.open(ctx)
+	if errors.Is(err, errClosed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if e.l.own != nil {
+		for _, name := range []string{eventStream, conversationStream} {
+			if err := e.l.own.check(name); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = e.js.Publish(ctx, eventProbe, nil, jetstream.WithExpectStream(conversationStream))
+	for _, s := range []jetstream.Stream{events, convs} {
+		if _, infoErr := s.Info(ctx); errors.Is(infoErr, jetstream.ErrStreamNotFound) {
+			e.reopen(s.CachedInfo().Config.Name)
+			return fmt.Errorf("stream %s: %w", s.CachedInfo().Config.Name, infoErr)
+		} else if err == nil {
+			err = infoErr
+		}
+	}
+	return err
+}
+
+// reopen makes the next use of the log create its missing streams.
+func (e *Events) reopen(missing string) {
+	e.l.log.Error("a stream of the event log was removed; it is created again, without the events and conversations that it had", "stream", missing)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.events, e.convs = nil, nil
+}
+
+// failed returns the error of a write. The next check reports one that the store has rejected: it rejects all later writes as well.
+func (e *Events) failed(err error) error {
+	if a, ok := errors.AsType[*jetstream.APIError](err); ok && a.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) {
+		e.rejected.Store(&err)
+	}
+	return logError(err)
+}

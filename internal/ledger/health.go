@@ -1,0 +1,211 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Health says what the ledger can be used for. A nil error means that it can.
+type Health struct {
+	// Ledger is why new request ids are rejected.
+	Ledger error
+	// Events is why the event log cannot be used. It is nil if no event log is open.
+	Events error
+}
+
+const (
+	// checkInterval is the time between two checks of the ledger's state.
+	checkInterval = time.Second
+	// restartInterval is the least time between two restarts of the process's own server.
+	restartInterval = 5 * time.Second
+	// probeKey is the key of the record that checks write. It has no value, and is overwritten, so that it takes no space. Keys of
+	// requests are hashes.
+	probeKey = "probe"
+)
+
+// Watch calls f with the health of the ledger: now, and when an error appears or disappears, until Close. A second call replaces f.
+func (l *KV) Watch(f func(Health)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.watcher = f
+	f(l.health)
+}
+
+// checkPeriodically calls check until Close, and reports changes to the log and the watcher.
+func (l *KV) checkPeriodically() {
+	tick := time.NewTicker(checkInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := l.checkAll()
+		if l.ctx.Err() != nil {
+			return
+		}
+		l.report(now)
+	}
+}
+
+// checkAll checks the bucket and the event log. If that fails, it tries what may help.
+func (l *KV) checkAll() Health {
+	l.checking.Lock()
+	defer l.checking.Unlock()
+	events := l.eventLog.Load()
+	checkEvents := func() error {
+		if events == nil {
+			return nil
+		}
+		return events.check()
+	}
+	ledger := l.check()
+	logged := checkEvents()
+	if cause := errors.Join(ledger, logged); cause != nil && l.own != nil && l.own.files {
+		restarted, err := l.restartOwn(cause)
+		switch {
+		case err == nil && restarted:
+			ledger, logged = l.check(), checkEvents()
+		case err != nil && (restarted || ledger != nil):
+			ledger = err
+		case err != nil:
+			logged = err
+		}
+	}
+	l.guard.lost.Store(errors.Is(ledger, errLost))
+	if ledger == nil {
+		l.guard.persist()
+		if l.full.Load() {
+			ledger = errFull
+		}
+	}
+	return Health{Ledger: ledger, Events: logged}
+}
+
+// report logs changes and passes them on.
+func (l *KV) report(now Health) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.health
+	l.health = now
+	for _, part := range []struct {
+		was, now         error
+		restored, failed string
+	}{
+		{was.Ledger, now.Ledger, "the ledger is usable again", "the ledger is not usable; uploads are rejected"},
+		{was.Events, now.Events, "the event log is usable again", "the event log is not usable; calls of accounts with the Connector API are rejected"},
+	} {
+		switch {
+		case part.now == nil && part.was != nil:
+			l.log.Info(part.restored)
+		case part.now != nil && part.now != errFull && (part.was == nil || errors.Is(part.now, errLost) && !errors.Is(part.was, errLost)):
+			l.log.Error(part.failed, "error", explain(part.now))
+		}
+	}
+	if l.watcher != nil && ((was.Ledger == nil) != (now.Ledger == nil) || (was.Events == nil) != (now.Events == nil)) {
+		l.watcher(now)
+	}
+}
+
+// startOwn starts the process's own server, and verifies its files before and after that.
+func (l *KV) startOwn() (err error) {
+	if l.own, err = newEmbedded(l.config, l.log); err != nil {
+		return err
+	}
+	if l.own.files {
+		if err := l.guard.accepted(l.guard.load(l.own.dir, l.own.streamDir(streamName))); err != nil {
+			return fmt.Errorf("%w (the ledger in %s)", err, l.own.dir)
+		}
+	}
+	return l.own.start()
+}
+
+// restartOwn restarts the process's own server after an error that a restart may help against, once its disk can be written to. It
+// returns a better reason for the error if it has one.
+func (l *KV) restartOwn(cause error) (restarted bool, err error) {
+	switch {
+	case l.ctx.Err() != nil, errors.Is(cause, errLost), l.own.running() && errors.Is(cause, context.DeadlineExceeded):
+		return false, nil
+	case errors.Is(cause, errFilesReplaced) && l.own.missing(streamName) && l.guard.expectsRecords() && !l.guard.accept:
+		return false, lost("%v", cause) // a restart would begin an empty ledger
+	}
+	if err := l.own.writable(); err != nil {
+		return false, fmt.Errorf("its disk cannot be written to: %w", err)
+	}
+	if time.Since(l.restarted) < restartInterval {
+		return false, nil
+	}
+	l.restarted = time.Now()
+	l.log.Warn("the ledger opens its files again after an error", "error", cause)
+	if err := l.own.restart(); err != nil {
+		return true, err
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/2)
+	defer cancel()
+	return true, l.verifyOpened(ctx)
+}
+
+// verifyOpened verifies that a bucket which was just opened has the records that it had. A bucket that is missing is the next
+// check's concern.
+func (l *KV) verifyOpened(ctx context.Context) error {
+	if l.guard.probe == 0 && l.own == nil {
+		// The first records of a cluster that this process knows of.
+		if info := l.stream.CachedInfo(); info.State.Msgs > 1 {
+			l.guard.newest.Store(info.State.LastSeq)
+		}
+		return nil
+	}
+	var rev uint64
+	for {
+		e, err := l.bucket.Get(ctx, probeKey)
+		switch {
+		case err == nil:
+			rev = e.Revision()
+		case transient(err) && pause(ctx):
+			continue // not connected yet
+		case !errors.Is(err, jetstream.ErrKeyNotFound):
+			return nil // the next check reports it
+		}
+		return l.guard.accepted(l.guard.opened(rev))
+	}
+}
+
+// writeProbe writes the probe and returns the state of the bucket. It creates a bucket that was removed, if that is safe.
+func (l *KV) writeProbe(ctx context.Context) (*jetstream.StreamInfo, error) {
+	newest := l.guard.newest.Load()
+	probe, err := l.bucket.Put(ctx, probeKey, nil)
+	if err != nil {
+		return nil, l.restoreBucket(err)
+	}
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return info, l.guard.probed(newest, probe, info)
+}
+
+// restoreBucket creates the bucket if it is missing and if that is safe. It returns nil if the probe can be written now, else cause.
+func (l *KV) restoreBucket(cause error) error {
+	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/2)
+	defer cancel()
+	_, err := l.stream.Info(ctx)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return cause
+	}
+	js, err := jetstream.New(l.conn)
+	if err != nil {
+		return err
+	}
+	if _, err := l.ensureBucket(ctx, js); err != nil {
+		return err
+	}
+	return errCreated
+}
+
+// errCreated is the result of a check that has created the bucket. The next one is expected to succeed.
+var errCreated = errors.New("the bucket was missing and has been created")
