@@ -121,7 +121,7 @@ func explain(err error) error {
 		{nats.ErrSecureConnWanted, "the server has no TLS: use nats://"},
 		{nats.ErrNoServers, "start it, or correct --ledger"},
 		{nats.ErrNoResponders, "enable JetStream in the NATS servers, and start a majority of them"},
-		{context.DeadlineExceeded, "start a majority of the NATS servers"},
+		{context.DeadlineExceeded, "start a majority of the NATS servers, and check their disks"},
 		{jetstream.ErrJetStreamNotEnabled, "enable JetStream in the NATS servers"},
 		{jetstream.ErrJetStreamNotEnabledForAccount, "enable JetStream for this NATS account"},
 	} {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,11 +123,18 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 	return s.InProcessConn()
 }
 
-// running reports whether the server runs and has JetStream, which it ends by itself after some errors of the disk.
-func (e *embedded) running() bool {
+// failed reports why the server must be restarted; nil if it need not. After an error of the disk a stream rejects every write without
+// an answer, or JetStream ends by itself.
+func (e *embedded) failed() error {
+	if s := e.relay.writeError.Load(); s != nil {
+		return errors.New(*s)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.server != nil && e.server.JetStreamEnabled()
+	if e.server == nil || !e.server.JetStreamEnabled() {
+		return errors.New(e.relay.reason())
+	}
+	return nil
 }
 
 // writable reports whether the disk has space for more than a few records. It writes a file and removes it.
@@ -191,10 +199,12 @@ func (e *embedded) close() error {
 	return errors.Join(errs...)
 }
 
-// relay logs the messages of the NATS server and keeps the most severe one. Debug messages are not requested.
+// relay logs the messages of the NATS server, and keeps the most severe one. Debug messages are not requested.
 type relay struct {
 	log   *slog.Logger
 	worst atomic.Pointer[string]
+	// writeError is a message about a write that the disk has rejected.
+	writeError atomic.Pointer[string]
 
 	mu   sync.Mutex
 	last map[string]time.Time // when a format was logged
@@ -203,7 +213,10 @@ type relay struct {
 func newRelay(log *slog.Logger) *relay { return &relay{log: log, last: map[string]time.Time{}} }
 
 // begin forgets the messages of an earlier server.
-func (r *relay) begin() { r.worst.Store(nil) }
+func (r *relay) begin() {
+	r.worst.Store(nil)
+	r.writeError.Store(nil)
+}
 
 func (r *relay) reason() string {
 	if s := r.worst.Load(); s != nil {
@@ -236,6 +249,9 @@ func (r *relay) Fatalf(format string, v ...any) {
 func (r *relay) Errorf(format string, v ...any) {
 	s := fmt.Sprintf(format, v...)
 	r.worst.CompareAndSwap(nil, &s)
+	if strings.Contains(s, "write error") { // NATS has no other sign of it
+		r.writeError.CompareAndSwap(nil, &s)
+	}
 	if r.due(format) {
 		r.log.Error(relayed, "message", s)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -19,9 +18,6 @@ func (e *Events) check() error {
 	if !e.needed.Load() {
 		return nil
 	}
-	if err := e.rejected.Swap(nil); err != nil {
-		return *err
-	}
 	ctx, cancel := context.WithTimeout(e.l.ctx, e.l.timeout/2)
 	defer cancel()
 	events, convs, err := e.open(ctx)
@@ -30,13 +26,6 @@ func (e *Events) check() error {
 	}
 	if err != nil {
 		return err
-	}
-	if e.l.own != nil {
-		for _, name := range []string{eventStream, conversationStream} {
-			if err := e.l.own.check(name); err != nil {
-				return err
-			}
-		}
 	}
 	_, err = e.js.Publish(ctx, eventProbe, nil, jetstream.WithExpectStream(conversationStream))
 	for _, s := range []jetstream.Stream{events, convs} {
@@ -47,7 +36,10 @@ func (e *Events) check() error {
 			err = infoErr
 		}
 	}
-	return err
+	if err != nil || e.l.own == nil {
+		return err
+	}
+	return errors.Join(e.l.own.check(eventStream), e.l.own.check(conversationStream))
 }
 
 // reopen makes the next use of the log create its missing streams.
@@ -56,12 +48,4 @@ func (e *Events) reopen(missing string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.events, e.convs = nil, nil
-}
-
-// failed returns the error of a write. The next check reports one that the store has rejected: it rejects all later writes as well.
-func (e *Events) failed(err error) error {
-	if a, ok := errors.AsType[*jetstream.APIError](err); ok && a.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) {
-		e.rejected.Store(&err)
-	}
-	return logError(err)
 }

@@ -37,8 +37,7 @@ type Events struct {
 	l *KV
 	c EventsConfig
 
-	needed   atomic.Bool           // the log was opened, or should have been
-	rejected atomic.Pointer[error] // of a write, for the next check
+	needed atomic.Bool // the log was opened, or should have been
 
 	// opening is a lock on opening the streams. Opening may take long; a channel lets waiting callers give up with their context.
 	opening chan struct{}
@@ -246,7 +245,7 @@ func (e *Events) AddEvent(ctx context.Context, account string, ev share.LoggedEv
 			return true, nil
 		}
 		if !conflict(err) && !transient(err) {
-			return false, e.failed(err)
+			return false, logError(err)
 		}
 		// The event exists, or may still arrive. Only what is stored now counts.
 		stored, readErr := e.next(ctx, events, 1, subject+"*")
@@ -506,7 +505,7 @@ func (e *Events) ChangeConversation(
 		}
 		// Without an answer the record may have been written: change then sees it.
 		if !conflict(err) && !transient(err) || !pause(ctx) {
-			return e.failed(err)
+			return logError(err)
 		}
 	}
 }

@@ -149,7 +149,9 @@ func checksums(streamDir string) (map[string]uint32, error) {
 func (g *guard) creating() (first uint64, err error) {
 	switch {
 	case g.probe == 0 && g.newest.Load() == 0:
-		return 0, nil // the first start
+		if !g.accept {
+			return 0, nil // the first start
+		}
 	case !g.expectsRecords():
 		g.log.Warn("the ledger's bucket was removed; it had no records, and is created anew")
 	case !g.accept:
@@ -261,8 +263,8 @@ func (g *guard) persist() {
 
 // stopped records the files of a server that has stopped in an orderly way.
 func (g *guard) stopped(streamDir string) error {
-	if g.file == "" || g.probe == 0 || g.lost.Load() {
-		return nil
+	if g.file == "" || g.created.IsZero() || g.lost.Load() {
+		return nil // nothing was verified since the last stop
 	}
 	sums, err := checksums(streamDir)
 	if err != nil {

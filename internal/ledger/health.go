@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -64,17 +66,17 @@ func (l *KV) checkAll() Health {
 		}
 		return events.check()
 	}
-	ledger := l.check()
-	logged := checkEvents()
-	if cause := errors.Join(ledger, logged); cause != nil && l.own != nil && l.own.files {
-		restarted, err := l.restartOwn(cause)
+	var ledger, logged error
+	if l.own == nil || l.own.failed() == nil { // else both would only time out
+		ledger, logged = l.check(), checkEvents()
+	}
+	if l.own != nil && l.own.files {
+		restarted, err := l.restartOwn(errors.Join(ledger, logged))
 		switch {
-		case err == nil && restarted:
-			ledger, logged = l.check(), checkEvents()
-		case err != nil && (restarted || ledger != nil):
-			ledger = err
 		case err != nil:
-			logged = err
+			ledger = err
+		case restarted:
+			ledger, logged = l.check(), checkEvents()
 		}
 	}
 	l.guard.lost.Store(errors.Is(ledger, errLost))
@@ -121,24 +123,36 @@ func (l *KV) startOwn() (err error) {
 		if err := l.guard.accepted(l.guard.load(l.own.dir, l.own.streamDir(streamName))); err != nil {
 			return fmt.Errorf("%w (the ledger in %s)", err, l.own.dir)
 		}
+		if l.guard.accept {
+			// JetStream's index may name records that are lost, and JetStream would then lose new ones. It rebuilds the index.
+			if err := os.Remove(filepath.Join(l.own.streamDir(streamName), "msgs", "index.db")); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
 	}
 	return l.own.start()
 }
 
-// restartOwn restarts the process's own server after an error that a restart may help against, once its disk can be written to. It
-// returns a better reason for the error if it has one.
+// restartOwn restarts the process's own server, if it has failed or if a restart may help against cause, and if its disk can be
+// written to. It returns why the ledger cannot be used, or nil if cause is all that is known.
 func (l *KV) restartOwn(cause error) (restarted bool, err error) {
-	switch {
-	case l.ctx.Err() != nil, errors.Is(cause, errLost), l.own.running() && errors.Is(cause, context.DeadlineExceeded):
+	replaced := errors.Is(cause, errFilesReplaced)
+	if failed := l.own.failed(); failed != nil {
+		cause = failed
+	} else if !replaced {
 		return false, nil
-	case errors.Is(cause, errFilesReplaced) && l.own.missing(streamName) && l.guard.expectsRecords() && !l.guard.accept:
+	}
+	if l.ctx.Err() != nil {
+		return false, nil
+	}
+	if replaced && l.own.missing(streamName) && l.guard.expectsRecords() && !l.guard.accept {
 		return false, lost("%v", cause) // a restart would begin an empty ledger
 	}
 	if err := l.own.writable(); err != nil {
 		return false, fmt.Errorf("its disk cannot be written to: %w", err)
 	}
 	if time.Since(l.restarted) < restartInterval {
-		return false, nil
+		return false, cause
 	}
 	l.restarted = time.Now()
 	l.log.Warn("the ledger opens its files again after an error", "error", cause)

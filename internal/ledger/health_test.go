@@ -39,7 +39,7 @@ func watchHealth(t *testing.T, l *KV) *healthLog {
 func (h *healthLog) want(what string, ok func(Health) bool) Health {
 	h.t.Helper()
 	begun := time.Now()
-	limit := time.After(2 * time.Minute)
+	limit := time.After(30 * time.Second)
 	var last Health
 	for {
 		select {
@@ -133,7 +133,7 @@ func TestHealth_FullDisk(t *testing.T) {
 					t.Errorf("on a full disk: %v, want LEDGER_UNAVAILABLE", err)
 				}
 				if err := h.unusable(); !errors.Is(err, syscall.ENOSPC) {
-					t.Logf("the reason of round %d is %v", round, err)
+					t.Errorf("the reason of round %d is %v", round, err)
 				}
 				free()
 				h.usable()
