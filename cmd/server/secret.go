@@ -21,7 +21,7 @@ func readSecret(flag, path string) ([]byte, error) {
 func readKeyPair(certFlag, certPath, keyFlag, keyPath string) (tls.Certificate, error) {
 	cert, err := os.ReadFile(certPath)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("%s: %w", certFlag, err)
+		return tls.Certificate{}, fmt.Errorf("%s %s: %w", certFlag, certPath, err)
 	}
 	key, err := readSecret(keyFlag, keyPath)
 	if err != nil {
