@@ -12,9 +12,9 @@ import (
 // that no reader sees it. The stream of events gets none: its first position must not change without events.
 const eventProbe = conversationPrefix + "probe"
 
-// check reports why the log cannot be used; nil if it can, and if it was never opened. Streams that were removed are created again:
+// usable reports why the log cannot be used; nil if it can, and if it was never opened. Streams that were removed are created again:
 // the files of the events stay at LivePerson, and clients list them again.
-func (e *Events) check() error {
+func (e *Events) usable() error {
 	if !e.needed.Load() {
 		return nil
 	}

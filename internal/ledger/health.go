@@ -64,7 +64,7 @@ func (l *KV) checkAll() Health {
 		if events == nil {
 			return nil
 		}
-		return events.check()
+		return events.usable()
 	}
 	var ledger, logged error
 	if l.own == nil || l.own.failed() == nil { // else both would only time out
