@@ -58,7 +58,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	defer rejected.Close()
 	hangups := make(chan os.Signal, 1)
 	// Without files to reload SIGHUP ends the server, as when its terminal is closed, unless it was started with nohup.
-	reloads := f.LivePerson.Accounts != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
+	reloads := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
 	if reloads || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
@@ -105,6 +105,9 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		if f.LivePerson.Accounts != "" {
 			reloadAccounts(f, p.accounts, log)
 			ready.update()
+		}
+		if f.LivePerson.CA != "" {
+			reloadTrust(&f.LivePerson, p.trustUsers, log)
 		}
 		if secure != nil {
 			secure.reload(log)
