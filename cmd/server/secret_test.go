@@ -14,6 +14,7 @@ import (
 
 // TestFlags_SecretsOfOthers starts the server with secrets that every user of the machine can read, each named by another flag.
 func TestFlags_SecretsOfOthers(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows does not have these permissions")
 	}
@@ -67,6 +68,7 @@ func readSecrets(f *flags) error {
 }
 
 func TestFlags_UnknownEnvironment(t *testing.T) {
+	t.Parallel()
 	f, _, done := parse(nil, os.Stdout, os.Stderr)
 	if done {
 		t.Fatal("no flags are rejected")
@@ -87,6 +89,7 @@ func TestFlags_UnknownEnvironment(t *testing.T) {
 
 // TestFlags_ClientEnvironment compares clientEnvs with the source of the client.
 func TestFlags_ClientEnvironment(t *testing.T) {
+	t.Parallel()
 	var found []string
 	for _, dir := range []string{"../client", "../../clients/go"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
