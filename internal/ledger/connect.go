@@ -43,7 +43,12 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 		nats.MaxReconnects(-1),
 		// Nothing is buffered without a connection: a write must not be sent after its caller has given up.
 		nats.ReconnectBufSize(-1),
-		nats.CustomReconnectDelay(func(attempts int) time.Duration { return min(50*time.Millisecond<<min(attempts, 10), 2*time.Second) }),
+		nats.CustomReconnectDelay(func(attempts int) time.Duration {
+			if l.own != nil {
+				return 100 * time.Millisecond // nothing but a pipe in this process
+			}
+			return min(50*time.Millisecond<<min(attempts, 10), 2*time.Second)
+		}),
 		// A server that no longer answers is detected after about six seconds.
 		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {

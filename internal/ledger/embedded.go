@@ -57,17 +57,35 @@ func newEmbedded(c Config, log *slog.Logger) (_ *embedded, err error) {
 	if err := os.MkdirAll(e.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the ledger: %w; use --data-dir with a writable directory", err)
 	}
-	e.lock, err = lockFile(filepath.Join(e.dir, "lock"))
+	return e, e.acquire()
+}
+
+// acquire locks the directory, and verifies that it can be written to.
+func (e *embedded) acquire() (err error) {
+	if e.lock == nil {
+		e.lock, err = lockFile(filepath.Join(e.dir, "lock"))
+	}
 	if errors.Is(err, errLocked) {
-		return nil, fmt.Errorf("the ledger in %s is in use (%w); give each server its own --data-dir, or use a shared NATS cluster with --ledger", e.dir, err)
+		return fmt.Errorf("the ledger in %s is in use (%w); give each server its own --data-dir, or use a shared NATS cluster with --ledger", e.dir, err)
 	}
 	if err == nil {
 		err = e.writable()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the ledger cannot write to %s: %w; make the directory writable and free some space, or choose another one with --data-dir", e.dir, err)
+		return fmt.Errorf("the ledger cannot write to %s: %w; make the directory writable and free some space, or choose another one with --data-dir", e.dir, err)
 	}
-	return e, nil
+	return nil
+}
+
+// release stops the server and closes all files, so that the disk can be unmounted and repaired.
+func (e *embedded) release() error {
+	e.stop()
+	if e.lock == nil {
+		return nil
+	}
+	err := e.lock.Close()
+	e.lock = nil
+	return err
 }
 
 // start starts the server. It returns after all records have been read.
@@ -106,12 +124,6 @@ func (e *embedded) stop() {
 	}
 }
 
-// restart opens the files again.
-func (e *embedded) restart() error {
-	e.stop()
-	return e.start()
-}
-
 // InProcessConn returns a connection to the server. nats.Conn calls it whenever it connects.
 func (e *embedded) InProcessConn() (net.Conn, error) {
 	e.mu.Lock()
@@ -131,7 +143,10 @@ func (e *embedded) failed() error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.server == nil || !e.server.JetStreamEnabled() {
+	switch {
+	case e.server == nil:
+		return errors.New("its files are closed, to be opened again")
+	case !e.server.JetStreamEnabled():
 		return errors.New(e.relay.reason())
 	}
 	return nil
@@ -188,11 +203,7 @@ func (e *embedded) missing(stream string) bool {
 var errFilesReplaced = errors.New("the files of the ledger were removed or replaced while it was open")
 
 func (e *embedded) close() error {
-	e.stop()
-	var errs []error
-	if e.lock != nil {
-		errs = append(errs, e.lock.Close())
-	}
+	errs := []error{e.release()}
 	if e.temp != "" {
 		errs = append(errs, os.RemoveAll(e.temp))
 	}

@@ -165,12 +165,21 @@ func (g *guard) creating() (first uint64, err error) {
 // expectsRecords reports whether a bucket without records lacks some.
 func (g *guard) expectsRecords() bool { return g.records > 0 || g.newest.Load() > g.probe }
 
-// opened verifies that a bucket that was opened has a probe that was written after the newest record; rev 0: it has none.
-func (g *guard) opened(rev uint64) error {
-	if rev < g.needed && g.expectsRecords() {
-		return lost("its newest records are missing: revision %d and later ones", rev+1)
+// opened verifies that a bucket that was opened has the newest records. probe is the revision of its probe, 0 if it has none; last is its
+// last revision.
+func (g *guard) opened(probe, last uint64) error {
+	if !g.expectsRecords() || probe >= g.needed {
+		return nil // the probe was written after the newest record
 	}
-	return nil
+	newest := g.newest.Load()
+	if newest == 0 {
+		newest = g.needed - 1
+	}
+	// A backup may be older than the last probe. A bucket whose files are missing may still report its last revision, but has no probe.
+	if probe > 0 && last >= newest {
+		return nil
+	}
+	return lost("its newest records are missing, up to revision %d", newest)
 }
 
 // accepted handles a loss that was noticed: it returns err unless the operator accepts it.

@@ -133,8 +133,8 @@ func (l *KV) startOwn() (err error) {
 	return l.own.start()
 }
 
-// restartOwn restarts the process's own server, if it has failed or if a restart may help against cause, and if its disk can be
-// written to. It returns why the ledger cannot be used, or nil if cause is all that is known.
+// restartOwn restarts the process's own server if it has failed, or if its files were replaced. It waits until the disk can be written
+// to. It returns why the ledger cannot be used, or nil if the server needs no restart.
 func (l *KV) restartOwn(cause error) (restarted bool, err error) {
 	replaced := errors.Is(cause, errFilesReplaced)
 	if failed := l.own.failed(); failed != nil {
@@ -148,49 +148,65 @@ func (l *KV) restartOwn(cause error) (restarted bool, err error) {
 	if replaced && l.own.missing(streamName) && l.guard.expectsRecords() && !l.guard.accept {
 		return false, lost("%v", cause) // a restart would begin an empty ledger
 	}
-	if err := l.own.writable(); err != nil {
-		return false, fmt.Errorf("its disk cannot be written to: %w", err)
+	// Until the disk is repaired no file is open on it, so that it can be unmounted.
+	if err := l.own.release(); err != nil {
+		l.log.Warn("closing the ledger's files failed", "error", err)
 	}
 	if time.Since(l.restarted) < restartInterval {
 		return false, cause
 	}
-	l.restarted = time.Now()
-	l.log.Warn("the ledger opens its files again after an error", "error", cause)
-	if err := l.own.restart(); err != nil {
-		return true, err
+	if l.own.missing(streamName) && l.guard.expectsRecords() && !l.guard.accept {
+		return false, lost("%v", cause)
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/2)
-	defer cancel()
-	return true, l.verifyOpened(ctx)
+	if err := l.own.acquire(); err != nil {
+		return false, err
+	}
+	l.restarted, l.reopened = time.Now(), true
+	l.log.Warn("the ledger opens its files again after an error", "error", cause)
+	return true, l.own.start()
 }
 
-// verifyOpened verifies that a bucket which was just opened has the records that it had. A bucket that is missing is the next
-// check's concern.
+// verifyOpened verifies that a bucket which was just opened has the records that it had. A bucket that does not exist is the concern
+// of writeProbe.
 func (l *KV) verifyOpened(ctx context.Context) error {
-	if l.guard.probe == 0 && l.own == nil {
+	if l.own == nil {
 		// The first records of a cluster that this process knows of.
 		if info := l.stream.CachedInfo(); info.State.Msgs > 1 {
 			l.guard.newest.Store(info.State.LastSeq)
 		}
 		return nil
 	}
-	var rev uint64
 	for {
+		var probe uint64
 		e, err := l.bucket.Get(ctx, probeKey)
+		if err == nil {
+			probe = e.Revision()
+		} else if errors.Is(err, jetstream.ErrKeyNotFound) {
+			err = nil
+		}
+		var info *jetstream.StreamInfo
+		if err == nil {
+			info, err = l.stream.Info(ctx)
+		}
 		switch {
 		case err == nil:
-			rev = e.Revision()
-		case transient(err) && pause(ctx):
-			continue // not connected yet
-		case !errors.Is(err, jetstream.ErrKeyNotFound):
-			return nil // the next check reports it
+			return l.guard.accepted(l.guard.opened(probe, info.State.LastSeq))
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			return nil
+		case !transient(err) || !pause(ctx): // the connection is restored soon
+			return err
 		}
-		return l.guard.accepted(l.guard.opened(rev))
 	}
 }
 
 // writeProbe writes the probe and returns the state of the bucket. It creates a bucket that was removed, if that is safe.
 func (l *KV) writeProbe(ctx context.Context) (*jetstream.StreamInfo, error) {
+	if l.reopened {
+		if err := l.verifyOpened(ctx); err != nil {
+			return nil, err
+		}
+		l.reopened = false
+	}
 	newest := l.guard.newest.Load()
 	probe, err := l.bucket.Put(ctx, probeKey, nil)
 	if err != nil {

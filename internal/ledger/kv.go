@@ -98,6 +98,7 @@ type KV struct {
 
 	checking  sync.Mutex
 	restarted time.Time // when own was restarted last
+	reopened  bool      // own was restarted, and its records are not verified yet
 
 	mu      sync.Mutex
 	health  Health

@@ -299,6 +299,8 @@ func bucketRemoved(t *testing.T, f *fault) []string {
 		}
 	}
 	f.repairs = func(t *testing.T) {
+		// The operator accepts the loss: an empty bucket that begins above all earlier revisions.
+		kept.FirstSeq = uint64(time.Now().UnixMilli())
 		if _, err := js.CreateStream(t.Context(), *kept); err != nil {
 			t.Fatal(err)
 		}
