@@ -22,6 +22,9 @@ type Health struct {
 const (
 	// checkInterval is the time between two checks of the ledger's state.
 	checkInterval = time.Second
+	// spaceInterval is the time between two searches for space on the disk of the process's own server. A probe alone does not show
+	// that the disk is full, because it is so small that it finds space in the last block of a file for many seconds.
+	spaceInterval = 4 * time.Second
 	// restartInterval is the least time between two restarts of the process's own server.
 	restartInterval = 5 * time.Second
 	// probeKey is the key of the record that checks write. It has no value, and is overwritten, so that it takes no space. Keys of
@@ -78,6 +81,9 @@ func (l *KV) checkAll() Health {
 		case restarted:
 			ledger, logged = l.check(), checkEvents()
 		}
+		if err := l.findSpace(); err != nil && ledger == nil {
+			ledger = err
+		}
 	}
 	l.guard.lost.Store(errors.Is(ledger, errLost))
 	if ledger == nil {
@@ -109,6 +115,9 @@ func (l *KV) report(now Health) {
 			l.log.Error(part.failed, "error", explain(part.now))
 		}
 	}
+	if now.Ledger != nil && was.Ledger != nil {
+		l.log.Debug("the ledger is still not usable", "error", now.Ledger)
+	}
 	if l.watcher != nil && ((was.Ledger == nil) != (now.Ledger == nil) || (was.Events == nil) != (now.Events == nil)) {
 		l.watcher(now)
 	}
@@ -131,6 +140,16 @@ func (l *KV) startOwn() (err error) {
 		}
 	}
 	return l.own.start()
+}
+
+// findSpace reports whether the disk of the process's own server has no space for records. It looks each time while that is so.
+func (l *KV) findSpace() error {
+	if l.noSpace == nil && time.Since(l.spaceAt) < spaceInterval {
+		return nil
+	}
+	l.spaceAt = time.Now()
+	l.noSpace = l.own.writable()
+	return l.noSpace
 }
 
 // restartOwn restarts the process's own server if it has failed, or if its files were replaced. It waits until the disk can be written
@@ -156,7 +175,7 @@ func (l *KV) restartOwn(cause error) (restarted bool, err error) {
 		return false, cause
 	}
 	if l.own.missing(streamName) && l.guard.expectsRecords() && !l.guard.accept {
-		return false, lost("%v", cause)
+		return false, fmt.Errorf("the files in %s do not exist; mount the disk or restore them: %w", l.own.dir, cause)
 	}
 	if err := l.own.acquire(); err != nil {
 		return false, err

@@ -98,6 +98,8 @@ type KV struct {
 
 	checking  sync.Mutex
 	restarted time.Time // when own was restarted last
+	spaceAt   time.Time // when noSpace was set
+	noSpace   error     // why nothing can be written to the disk of own
 	reopened  bool      // own was restarted, and its records are not verified yet
 
 	mu      sync.Mutex
