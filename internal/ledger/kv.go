@@ -395,9 +395,9 @@ func (l *KV) ensureBucket(ctx context.Context, js jetstream.JetStream) (jetstrea
 	}
 	s, err := js.Stream(ctx, streamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		first, err := l.guard.creating()
-		if err != nil {
-			return nil, err
+		first, refused := l.guard.creating()
+		if refused != nil {
+			return nil, refused
 		}
 		want := jetstream.StreamConfig{
 			Name: streamName, FirstSeq: first, Subjects: []string{"$KV." + bucketName + ".>"}, Description: "lpfileshare: request ids",
