@@ -302,7 +302,7 @@ func TestReload_AuthoritiesOfLivePerson(t *testing.T) {
 	w.hangUp("file of --lp-ca is invalid")
 	trust(right)
 	w.hangUp("file of --lp-ca was reloaded")
-	who := w.consumer() // by the REST client
+	who := w.consumer()                                                                                                                       // by the REST client
 	file := w.upload(who.Client, lpfileshare.UploadOptions{Conversation: w.conversation(who.Client), DisplayName: "a.jpg"}, photo(t, 10_000)) // by socket and store
 	trust(wrong)
 	w.hangUp("file of --lp-ca was reloaded")
