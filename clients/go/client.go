@@ -26,9 +26,12 @@ import (
 
 // serviceConfig has the timeouts of single attempts, and makes calls wait for a connection. A method's entry replaces the whole
 // entry of its service. There is no retryPolicy: see identityConn.Invoke and the pacer.
+//
+// The health of "" is that of the server as a whole, which accepts calls until it drains. That of FileSharingService also ends while
+// the ledger cannot be used, but then only uploads fail, and say why.
 const serviceConfig = `{
  "loadBalancingConfig": [{"round_robin": {}}],
- "healthCheckConfig": {"serviceName": "lpfileshare.v1.FileSharingService"},
+ "healthCheckConfig": {"serviceName": ""},
  "methodConfig": [
   {"name": [{"service": "lpfileshare.v1.FileSharingService"}, {"service": "lpfileshare.v1.ConversationService"},
             {"service": "lpfileshare.v1.AccountService"}, {"service": "lpfileshare.v1.IdentityService", "method": "SignOutAgent"}],

@@ -37,6 +37,7 @@ type parts struct {
 	ledger      *ledger.KV
 	ledgerPlace string // where the ledger stores its records
 	connector   *connector.Messenger
+	trustUsers  []trustUser
 	webhooks    *webhookServer // nil without --webhook-listen
 	service     *service.Server
 	closers     []func() // in the order of construction
@@ -103,6 +104,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 		return nil, err
 	}
 	onClose(sessions.Close)
+	p.trustUsers = []trustUser{rest, objects, sessions}
 	if p.ledger, err = ledger.Open(ctx, records); err != nil {
 		return nil, err
 	}

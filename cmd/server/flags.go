@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -34,6 +33,8 @@ type flags struct {
 	Log        logFlags        `embed:"" group:"Log:"`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+
+	envs []string // names of the environment variables that set flags
 }
 
 // serverFlags say where and how gRPC is served.
@@ -91,7 +92,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 		kong.Description(description),
 		kong.Vars{"version": version(), "documents": strings.Trim(fmt.Sprint(share.Documents()), "[]")},
 		kong.Writers(stdout, stderr),
-		kong.DefaultEnvars("LPFILESHARE"),
+		kong.DefaultEnvars(envPrefix),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(c int) { exited = c }),
 	)
@@ -105,6 +106,9 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	if err != nil {
 		fmt.Fprintf(stderr, "lpfileshare-server: %v\n(see lpfileshare-server --help)\n", err)
 		return nil, 2, true
+	}
+	for _, flag := range k.Model.Flags {
+		f.envs = append(f.envs, flag.Envs...)
 	}
 	return f, 0, false
 }
@@ -209,16 +213,16 @@ func (f *behaviourFlags) agentTokenKey() (key [32]byte, err error) {
 	if f.AgentTokenKey == "" {
 		return service.NewAgentTokenKey(), nil
 	}
-	text, err := os.ReadFile(f.AgentTokenKey)
+	text, err := readSecret("--agent-token-key", f.AgentTokenKey)
 	if err != nil {
-		return key, fmt.Errorf("--agent-token-key: %w", err)
+		return key, err
 	}
 	text = bytes.TrimSpace(text)
 	if len(text) == hex.EncodedLen(len(key)) {
 		_, err = hex.Decode(key[:], text)
 	}
 	if err != nil || len(text) != hex.EncodedLen(len(key)) {
-		return key, fmt.Errorf("--agent-token-key: %s does not contain 64 hex digits; write it with `openssl rand -hex 32`", f.AgentTokenKey)
+		return key, fmt.Errorf("--agent-token-key: %s does not contain 64 hex digits; write it with `umask 077; openssl rand -hex 32`", f.AgentTokenKey)
 	}
 	return key, nil
 }

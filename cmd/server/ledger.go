@@ -24,10 +24,11 @@ type ledgerFlags struct {
 	DataDir      string   `placeholder:"DIR" help:"Directory for the files of an embedded ledger. Default: $STATE_DIRECTORY, or lpfileshare in the user's state directory; with --sandbox none, and the ledger is in memory."`
 	Sync         bool     `name:"ledger-sync" help:"Wait for the disk at every write of an embedded ledger, so that results also survive a power failure."`
 	Bytes        byteSize `name:"ledger-bytes" default:"1GiB" placeholder:"SIZE" help:"Maximum size of all request_ids, about 500 bytes each (${default}). Above 90% of it, finished ids are dropped before --request-id-ttl."`
+	AcceptLoss   bool     `name:"ledger-accept-loss" help:"Continue with a ledger that has lost records, instead of rejecting uploads: repeated requests may then publish files a second time. For one start after a loss; see docs/ledger.md."`
 	Replicas     int      `name:"ledger-replicas" placeholder:"N" help:"Number of NATS servers that store each request_id, 1 to 5. Default: the existing number; for a new ledger 3 in a cluster and 1 elsewhere."`
 	Creds        string   `name:"ledger-creds" placeholder:"FILE" help:"NATS credentials file. Default: none."`
 	User         string   `name:"ledger-user" placeholder:"NAME" help:"NATS user, instead of a credentials file. Default: none."`
-	PasswordFile string   `name:"ledger-password-file" placeholder:"FILE" help:"File with the password of --ledger-user."`
+	PasswordFile string   `name:"ledger-password-file" placeholder:"FILE" help:"File with the password of --ledger-user. Credentials, password, certificates and key are read whenever a connection is made."`
 	CA           string   `name:"ledger-ca" placeholder:"FILE" help:"PEM file of certificates to trust for the NATS servers, instead of the system's. Requires TLS. Default: none."`
 	Cert         string   `name:"ledger-cert" placeholder:"FILE" help:"PEM file of the certificate to present to the NATS servers. Requires TLS. Default: none."`
 	Key          string   `name:"ledger-key" placeholder:"FILE" help:"PEM file of the private key of --ledger-cert."`
@@ -44,8 +45,6 @@ const (
 	ledgerTimeout = 4 * time.Second
 	// ledgerStart is the maximum time until NATS is available when the server starts.
 	ledgerStart = 10 * time.Second
-	// ledgerHealth is the name under which the health service reports whether the ledger is available.
-	ledgerHealth = "lpfileshare.ledger"
 )
 
 // Validate checks which flags are set for which kind of ledger. The files are checked when they are read.
@@ -120,7 +119,7 @@ func (f *ledgerFlags) validateNATS() error {
 func (f *flags) ledgerConfig(log *slog.Logger) (ledger.Config, error) {
 	l := &f.Ledger
 	c := ledger.Config{
-		Sync: l.Sync, Replicas: l.Replicas, CredsFile: l.Creds, User: l.User,
+		Sync: l.Sync, AcceptLoss: l.AcceptLoss, Replicas: l.Replicas, CredsFile: l.Creds, User: l.User,
 		TTL: f.Behaviour.RequestIDTTL, MaxBytes: int64(l.Bytes), Timeout: ledgerTimeout, StartTimeout: ledgerStart, Now: time.Now, Log: log,
 		Grown: func(heap int64) { limitMemory(f, heap) },
 	}
@@ -141,41 +140,46 @@ func (f *flags) ledgerConfig(log *slog.Logger) (ledger.Config, error) {
 	if c.Servers, err = ledger.ParseServers(l.Where); err != nil {
 		return c, err
 	}
-	if l.PasswordFile != "" {
-		password, err := os.ReadFile(l.PasswordFile)
-		if err != nil {
-			return c, fmt.Errorf("--ledger-password-file: %w", err)
-		}
-		c.Password = string(bytes.TrimRight(password, "\r\n"))
-	}
-	c.TLS, err = l.tls()
-	return c, err
+	return c, l.credentials(&c)
 }
 
-// tls returns the TLS configuration for the NATS servers. nil means that a tls:// URL is checked against the system's certificates.
-func (f *ledgerFlags) tls() (*tls.Config, error) {
-	if f.CA == "" && f.Cert == "" {
-		return nil, nil
+// credentials sets the functions that read the files with the credentials for the NATS servers. The ledger calls them whenever it
+// connects; here each is called once, so that a mistake ends the start with the name of the flag.
+func (f *ledgerFlags) credentials(c *ledger.Config) error {
+	var errs []error
+	if f.Creds != "" {
+		_, err := readSecret("--ledger-creds", f.Creds)
+		errs = append(errs, err)
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.PasswordFile != "" {
+		c.Password = func() (string, error) {
+			password, err := readSecret("--ledger-password-file", f.PasswordFile)
+			return string(bytes.TrimRight(password, "\r\n")), err
+		}
+		_, err := c.Password()
+		errs = append(errs, err)
+	}
 	if f.CA != "" {
-		pem, err := os.ReadFile(f.CA)
-		if err != nil {
-			return nil, fmt.Errorf("--ledger-ca: %w", err)
+		c.RootCAs = func() (*x509.CertPool, error) {
+			pem, err := os.ReadFile(f.CA)
+			if err != nil {
+				return nil, fmt.Errorf("--ledger-ca: %w", err)
+			}
+			roots := x509.NewCertPool()
+			if !roots.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("--ledger-ca: %s has no certificate in PEM", f.CA)
+			}
+			return roots, nil
 		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--ledger-ca: %s has no certificate in PEM", f.CA)
-		}
+		_, err := c.RootCAs()
+		errs = append(errs, err)
 	}
 	if f.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
-		if err != nil {
-			return nil, fmt.Errorf("--ledger-cert: %w", err)
-		}
-		c.Certificates = []tls.Certificate{cert}
+		c.Certificate = func() (tls.Certificate, error) { return readKeyPair("--ledger-cert", f.Cert, "--ledger-key", f.Key) }
+		_, err := c.Certificate()
+		errs = append(errs, err)
 	}
-	return c, nil
+	return errors.Join(errs...)
 }
 
 // stateDir returns the directory for data that a program of this user keeps between runs.

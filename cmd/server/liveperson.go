@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/url"
 	"os"
@@ -24,7 +25,7 @@ type livePersonFlags struct {
 	Domain         map[string]string `placeholder:"SERVICE=HOST" help:"Host of a LivePerson service that is not to be looked up: agentVep, asyncMessagingEnt, facadeMsg, idp, sentinel, swift, accountConfigReadWrite, accountConfigReadOnly."`
 	DomainSuffix   []string          `placeholder:".SUFFIX" default:".liveperson.net,.lpsnmedia.net,.liveperson.com" help:"Suffixes of which a looked-up host must have one (${default})."`
 	PlainHTTP      bool              `name:"lp-plain-http" help:"Use http and ws instead of https and wss, with loopback hosts only: for a sandbox in another process."`
-	CA             string            `name:"lp-ca" placeholder:"FILE" help:"PEM file of certificates to trust for LivePerson, in addition to the system's. Default: none."`
+	CA             string            `name:"lp-ca" placeholder:"FILE" help:"PEM file of certificates to trust for LivePerson, in addition to the system's. SIGHUP reloads it. Default: none."`
 	Timeout        time.Duration     `name:"lp-timeout" default:"10s" help:"Maximum time of a request to LivePerson (${default})."`
 	Settle         time.Duration     `default:"10s" help:"Time after --lp-timeout in which a message without an answer may still appear, before it is sent again (${default})."`
 	MaxSessions    int               `default:"10000" help:"Maximum concurrent LivePerson sessions (${default})."`
@@ -103,3 +104,20 @@ func (f *livePersonFlags) trust() (*tls.Config, error) {
 	}
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }
+
+// reloadTrust reads --lp-ca again, and passes the result to the clients of LivePerson and its store, for their later connections. If the
+// file is invalid, the previous authorities stay trusted.
+func reloadTrust(f *livePersonFlags, clients []trustUser, log *slog.Logger) {
+	trust, err := f.trust()
+	if err != nil {
+		log.Error("the file of --lp-ca is invalid, the previous one stays in use; correct it and send SIGHUP again", "error", err)
+		return
+	}
+	for _, c := range clients {
+		c.SetTLS(trust)
+	}
+	log.Info("the file of --lp-ca was reloaded")
+}
+
+// A trustUser connects to LivePerson or its store.
+type trustUser interface{ SetTLS(*tls.Config) }

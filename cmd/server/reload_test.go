@@ -271,3 +271,46 @@ func TestAccountsFile_IsCheckedWithoutServing(t *testing.T) {
 		}
 	}
 }
+
+func TestReload_AuthoritiesOfLivePerson(t *testing.T) {
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	w := newSandboxWorld(t, sandbox.Options{TLSListen: "127.0.0.1:0", CAFile: ca})
+	right, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, err := os.ReadFile(newAuthority(t, "another").ca())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := func(pem []byte) {
+		t.Helper()
+		if err := os.WriteFile(ca, pem, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(wrong)
+	w.run("--domain-api="+w.sb.TLSURL(), "--domain-suffix=127.0.0.1", "--lp-ca="+ca, "--ledger=memory", "--drain-time=2s", "--drain-notice=0s", "--log-level=debug")
+	signUp := func() error {
+		_, err := w.dial().Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
+		return err
+	}
+	if err := signUp(); err == nil {
+		t.Fatal("a wrong authority is trusted")
+	}
+	trust([]byte("none"))
+	w.hangUp("file of --lp-ca is invalid")
+	trust(right)
+	w.hangUp("file of --lp-ca was reloaded")
+	who := w.consumer()                                                                                                                       // by the REST client
+	file := w.upload(who.Client, lpfileshare.UploadOptions{Conversation: w.conversation(who.Client), DisplayName: "a.jpg"}, photo(t, 10_000)) // by socket and store
+	trust(wrong)
+	w.hangUp("file of --lp-ca was reloaded")
+	if err := signUp(); err == nil {
+		t.Error("the previous authority is still trusted")
+	}
+	_, err = who.Download(t.Context(), lpfileshare.DownloadOptions{Name: file.GetName(), RetryFor: -1}, &bytes.Buffer{})
+	if err == nil {
+		t.Error("the previous authority is still trusted for the store")
+	}
+}

@@ -25,7 +25,6 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
-	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
@@ -44,6 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	log := openLog(&f.Log, stderr)
 	defer log.close()
+	warnUnknown(os.Environ(), f.envs, log.Logger)
 	if err := serve(ctx, f, log); err != nil {
 		fmt.Fprintf(log.out, "lpfileshare-server: %v\n", err)
 		return 1
@@ -58,7 +58,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	defer rejected.Close()
 	hangups := make(chan os.Signal, 1)
 	// Without files to reload SIGHUP ends the server, as when its terminal is closed, unless it was started with nohup.
-	reloads := f.LivePerson.Accounts != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
+	reloads := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
 	if reloads || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
@@ -93,14 +93,8 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	server := newGRPCServer(f, messages.Credentials(secure.credentials()), rejected, log, draining)
 	p.service.Register(server)
 	serving := health.NewServer()
-	serving.SetServingStatus(lpfilesharev1.FileSharingService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	p.ledger.Watch(func(usable bool) {
-		status := healthpb.HealthCheckResponse_SERVING
-		if !usable {
-			status = healthpb.HealthCheckResponse_NOT_SERVING
-		}
-		serving.SetServingStatus(ledgerHealth, status)
-	})
+	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
+	p.ledger.Watch(ready.ledgerChanged)
 	healthpb.RegisterHealthServer(server, serving)
 	reflection.Register(server)
 
@@ -110,6 +104,10 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	reload := func() {
 		if f.LivePerson.Accounts != "" {
 			reloadAccounts(f, p.accounts, log)
+			ready.update()
+		}
+		if f.LivePerson.CA != "" {
+			reloadTrust(&f.LivePerson, p.trustUsers, log)
 		}
 		if secure != nil {
 			secure.reload(log)

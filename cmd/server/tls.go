@@ -62,9 +62,9 @@ func newServerTLS(f *tlsFlags) (*serverTLS, error) {
 
 // load reads the files. If it fails, the previous configuration stays in use.
 func (s *serverTLS) load() error {
-	pair, err := tls.LoadX509KeyPair(s.flags.Cert, s.flags.Key)
+	pair, err := readKeyPair("--tls-cert", s.flags.Cert, "--tls-key", s.flags.Key)
 	if err != nil {
-		return fmt.Errorf("--tls-cert %s and --tls-key %s: %w", s.flags.Cert, s.flags.Key, err)
+		return err
 	}
 	config := &tls.Config{
 		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},

@@ -102,9 +102,9 @@ func (s *webhookServer) start(handler http.Handler, log *slog.Logger) error {
 }
 
 func (s *webhookServer) loadCert() error {
-	cert, err := tls.LoadX509KeyPair(s.flags.WebhookCert, s.flags.WebhookKey)
+	cert, err := readKeyPair("--webhook-cert", s.flags.WebhookCert, "--webhook-key", s.flags.WebhookKey)
 	if err != nil {
-		return fmt.Errorf("--webhook-cert: %w", err)
+		return err
 	}
 	s.cert.Store(&cert)
 	return nil

@@ -53,7 +53,7 @@ func (r *reader) secret(n ast.Node, where, stem string, from secretSource) ([]by
 			r.bad(from.fileNode, "%s.%s_file must be the path of a file", where, stem)
 			return nil, false
 		}
-		data, err := readSecret(r.inFolder(path))
+		data, err := ReadSecret(r.inFolder(path))
 		if err != nil {
 			r.bad(from.fileNode, "%s.%s_file cannot be used: %v", where, stem, err)
 			return nil, false
@@ -76,8 +76,8 @@ func (r *reader) secret(n ast.Node, where, stem string, from secretSource) ([]by
 	return nil, false
 }
 
-// readSecret reads a file that only its owner and group may access.
-func readSecret(path string) ([]byte, error) {
+// ReadSecret reads a file with a secret, of at most 64 KiB, which only its owner and group may access. Its errors do not show the path.
+func ReadSecret(path string) ([]byte, error) {
 	info, err := os.Stat(path) // before opening it, which would block for a named pipe
 	if err != nil {
 		return nil, withoutPath(err)

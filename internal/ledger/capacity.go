@@ -101,7 +101,7 @@ func (l *KV) stored(key string, value []byte) int64 {
 // observe takes over the state of the bucket's stream.
 func (l *KV) observe(info *jetstream.StreamInfo) {
 	used, limit := int64(info.State.Bytes), info.Config.MaxBytes
-	l.records.Store(info.State.Msgs)
+	l.records.Store(info.State.Msgs - min(info.State.Msgs, 1)) // without the probe
 	l.shares.observe(used, limit)
 	l.growth.observe(l.log, l.now(), used, limit)
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -42,7 +43,12 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 		nats.MaxReconnects(-1),
 		// Nothing is buffered without a connection: a write must not be sent after its caller has given up.
 		nats.ReconnectBufSize(-1),
-		nats.CustomReconnectDelay(func(attempts int) time.Duration { return min(50*time.Millisecond<<min(attempts, 10), 2*time.Second) }),
+		nats.CustomReconnectDelay(func(attempts int) time.Duration {
+			if l.own != nil {
+				return 100 * time.Millisecond // nothing but a pipe in this process
+			}
+			return min(50*time.Millisecond<<min(attempts, 10), 2*time.Second)
+		}),
 		// A server that no longer answers is detected after about six seconds.
 		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -51,7 +57,7 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
 	}
 	if l.own != nil {
-		opts = append(opts, nats.InProcessServer(l.own.server))
+		opts = append(opts, nats.InProcessServer(l.own))
 	} else {
 		opts = append(opts,
 			nats.Timeout(min(2*time.Second, c.StartTimeout/time.Duration(len(c.Servers)))),
@@ -66,14 +72,20 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 			}),
 		)
 	}
-	if c.TLS != nil {
-		opts = append(opts, nats.Secure(c.TLS))
+	if c.RootCAs != nil || c.Certificate != nil {
+		opts = append(opts, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}), nats.ClientTLSConfig(c.Certificate, c.RootCAs))
 	}
 	if c.CredsFile != "" {
 		opts = append(opts, nats.UserCredentials(c.CredsFile))
 	}
 	if c.User != "" {
-		opts = append(opts, nats.UserInfo(c.User, c.Password))
+		opts = append(opts, nats.UserInfoHandler(func() (string, string) {
+			password, err := c.Password()
+			if err != nil {
+				l.log.Error("the ledger's password cannot be read", "error", err)
+			}
+			return c.User, password
+		}))
 	}
 	for {
 		conn, err := nats.Connect(strings.Join(c.Servers, ","), opts...)
@@ -93,7 +105,7 @@ var errStorage = errors.New("it exists, but without file storage; delete it (its
 func permanent(err error) bool {
 	for _, e := range []error{
 		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAccountAuthExpired, nats.ErrSecureConnRequired, nats.ErrSecureConnWanted,
-		nats.ErrPermissionViolation, jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, errStorage,
+		nats.ErrPermissionViolation, errLost, jetstream.ErrJetStreamNotEnabled, jetstream.ErrJetStreamNotEnabledForAccount, errStorage,
 	} {
 		if errors.Is(err, e) {
 			return true
@@ -114,7 +126,7 @@ func explain(err error) error {
 		{nats.ErrSecureConnWanted, "the server has no TLS: use nats://"},
 		{nats.ErrNoServers, "start it, or correct --ledger"},
 		{nats.ErrNoResponders, "enable JetStream in the NATS servers, and start a majority of them"},
-		{context.DeadlineExceeded, "start a majority of the NATS servers"},
+		{context.DeadlineExceeded, "start a majority of the NATS servers, and check their disks"},
 		{jetstream.ErrJetStreamNotEnabled, "enable JetStream in the NATS servers"},
 		{jetstream.ErrJetStreamNotEnabledForAccount, "enable JetStream for this NATS account"},
 	} {
@@ -123,6 +135,9 @@ func explain(err error) error {
 		}
 	}
 	if e, ok := errors.AsType[*jetstream.APIError](err); ok {
+		if e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) {
+			return fmt.Errorf("%w; check the disks of the NATS servers", e)
+		}
 		return fmt.Errorf("%w; choose --ledger-replicas and --ledger-bytes within the limits of the cluster and the account", e)
 	}
 	return err

@@ -37,6 +37,8 @@ type Events struct {
 	l *KV
 	c EventsConfig
 
+	needed atomic.Bool // the log was opened, or should have been
+
 	// opening is a lock on opening the streams. Opening may take long; a channel lets waiting callers give up with their context.
 	opening chan struct{}
 
@@ -98,6 +100,7 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	if err != nil {
 		return nil, nil, logError(err)
 	}
+	e.needed.Store(true)
 	events, err = e.stream(ctx, js, jetstream.StreamConfig{
 		Name: eventStream, Subjects: []string{eventSubjects + ">"}, Description: "lpfileshare: events of conversations", MaxBytes: e.eventShares.limit,
 	})
@@ -132,6 +135,9 @@ func (e *Events) stream(ctx context.Context, js jetstream.JetStream, want jetstr
 	want.Storage, want.Replicas = ledger.Storage, ledger.Replicas
 	want.MaxMsgs, want.MaxConsumers, want.MaxMsgsPerSubject = -1, -1, 1
 	want.Discard = jetstream.DiscardOld
+	// Positions of a log that was lost are below those of its successor, so that clients which have one list again. No log gets 1,000
+	// events per millisecond.
+	want.FirstSeq = uint64(time.Now().UnixMilli())
 	want.MaxAge, want.MaxMsgSize = e.c.TTL, maxValue+1<<10
 	s, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,11 +32,18 @@ type Config struct {
 	// Replicas is the number of servers of a cluster that store each record, 1 to 5. 0: unchanged; a new bucket gets 3 in a
 	// cluster and 1 otherwise.
 	Replicas int
-	// CredsFile is a NATS credentials file. User and Password are the alternative.
-	CredsFile      string
-	User, Password string
-	// TLS, if set, is required of every server.
-	TLS *tls.Config
+	// AcceptLoss continues with a ledger that has lost records, instead of rejecting uploads.
+	AcceptLoss bool
+
+	// CredsFile is a NATS credentials file. User and Password are the alternative. The file, Password, RootCAs and Certificate are
+	// read whenever a connection is made, so that changes need no restart.
+	CredsFile string
+	User      string
+	Password  func() (string, error)
+	// RootCAs returns the authorities to trust, and Certificate the certificate to present. If one is set, TLS is required of every
+	// server. nil: the system's authorities; no certificate.
+	RootCAs     func() (*x509.CertPool, error)
+	Certificate func() (tls.Certificate, error)
 
 	// TTL is the longest time that a record is valid. NATS may drop older ones; Record.Expires decides until then.
 	TTL time.Duration
@@ -54,13 +62,12 @@ type Config struct {
 }
 
 const (
-	// bucketName is the name of the bucket; NATS names its stream KV_lpfileshare.
+	// bucketName is the name of the bucket, streamName NATS' name of its stream, and subjectPrefix is before the key in a subject.
 	bucketName    = "lpfileshare"
+	streamName    = "KV_" + bucketName
 	subjectPrefix = "$KV." + bucketName + "."
 	// ttlMargin is how much longer than its validity a record is kept, because clocks differ.
 	ttlMargin = time.Hour
-	// checkInterval is the time between two checks of the ledger's state.
-	checkInterval = time.Second
 	// fullAt is the share of MaxBytes that new keys may use. The rest is reserved for uploads that have begun: one whose file is
 	// stored must be able to record that.
 	fullAt = 0.95
@@ -100,21 +107,30 @@ type KV struct {
 	grown         func(heap int64)
 	reported      int64 // last argument of grown
 	eventLog      atomic.Pointer[Events]
+	guard         *guard
+	config        Config // as given to Open
+
+	checking  sync.Mutex
+	restarted time.Time // when own was restarted last
+	spaceAt   time.Time // when noSpace was set
+	noSpace   error     // why nothing can be written to the disk of own
+	reopened  bool      // own was restarted, and its records are not verified yet
 
 	mu      sync.Mutex
-	usable  bool
-	watcher func(usable bool) // nil: none
+	health  Health
+	watcher func(Health) // nil: none
 }
 
 // Open starts the process's own server or connects to the cluster, and creates the bucket if there is none. It takes at most
 // StartTimeout. Its errors say what to do. The caller must call Close.
 func Open(ctx context.Context, c Config) (_ *KV, err error) {
-	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, usable: true}
+	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, config: c}
 	if l.rejections = c.Rejections; l.rejections == nil {
 		l.rejections = rejections.New(c.Log)
 		l.ownRejections = l.rejections
 	}
 	l.shares = newShares(c.Now)
+	l.guard = &guard{accept: c.AcceptLoss, log: c.Log, sync: c.Sync, keeps: c.TTL + ttlMargin}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -124,7 +140,7 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.StartTimeout)
 	defer cancel()
 	if len(c.Servers) == 0 {
-		if l.own, err = startEmbedded(c, c.Log); err != nil {
+		if err := l.startOwn(); err != nil {
 			return nil, err
 		}
 	}
@@ -134,8 +150,11 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	if err := l.openBucket(ctx, c); err != nil {
 		return nil, err
 	}
+	if err := l.verifyOpened(ctx); err != nil {
+		return nil, err
+	}
 	if err := l.check(); err != nil {
-		return nil, fmt.Errorf("the ledger did not answer: %w", err)
+		return nil, fmt.Errorf("the ledger cannot be used: %w", err)
 	}
 	l.goroutines.Go(l.checkPeriodically)
 	if l.msgTTL {
@@ -155,10 +174,12 @@ func (l *KV) Close() error {
 		l.conn.Close()
 		<-l.closed
 	}
-	if l.own != nil {
-		return l.own.close()
+	if l.own == nil {
+		return nil
 	}
-	return nil
+	l.own.stop()
+	err := l.guard.stopped(l.own.streamDir(streamName))
+	return errors.Join(err, l.own.close())
 }
 
 // Load returns the record of key and its revision. Revision 0: there is no record, or it has expired.
@@ -199,6 +220,9 @@ func load[R any](ctx context.Context, l *KV, f format[R], key string) (R, uint64
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	var none R
+	if l.guard.lost.Load() {
+		return none, 0, unavailable(errLost)
+	}
 	found, err := read(ctx, l, f, key)
 	if err != nil {
 		return none, 0, err
@@ -216,6 +240,9 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 	value, name, err := f.encode(r)
 	if err != nil {
 		return 0, err
+	}
+	if l.guard.lost.Load() {
+		return 0, unavailable(errLost)
 	}
 	size := l.stored(key, value)
 	if t.begins {
@@ -283,11 +310,12 @@ func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64, tt
 	if ttl > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(ttl))
 	}
+	newest := l.guard.newest.Load()
 	ack, err := l.js.Publish(ctx, subjectPrefix+key, value, opts...)
 	if err != nil {
 		return 0, err
 	}
-	return ack.Sequence, nil
+	return ack.Sequence, l.guard.saved(newest, ack.Sequence)
 }
 
 // read repeats until ctx ends. It asks the leader of the bucket, never a follower, which may lag behind.
@@ -335,56 +363,27 @@ func pause(ctx context.Context) bool {
 var errFull = errors.New("the ledger is full")
 
 func unavailable(cause error) error {
-	// The server reports a store failure most often because the stream is full.
-	if e, ok := errors.AsType[*jetstream.APIError](cause); cause == errFull || ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) {
+	switch e, ok := errors.AsType[*jetstream.APIError](cause); {
+	case errors.Is(cause, errLost):
+		return share.Errorf(share.LedgerUnavailable, "the ledger of request ids has lost records", cause)
+	case cause == errFull, ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF) && e.Description == server.ErrMaxBytes.Error():
 		return share.Errorf(share.LedgerUnavailable, "the ledger of request ids is full", cause)
+	case ok && e.ErrorCode == jetstream.ErrorCode(server.JSStreamStoreFailedF):
+		return share.Errorf(share.LedgerUnavailable, "the ledger of request ids cannot write to its disk", cause)
 	}
 	return share.Errorf(share.LedgerUnavailable, "the ledger of request ids cannot be reached", cause)
 }
 
-// Watch calls f with whether the ledger is usable: now, and at every change, until Close. A second call replaces f.
-func (l *KV) Watch(f func(usable bool)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.watcher = f
-	f(l.usable)
-}
-
-// checkPeriodically calls check until Close, and reports changes to the watcher.
-func (l *KV) checkPeriodically() {
-	tick := time.NewTicker(checkInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := l.check()
-		if l.ctx.Err() != nil {
-			return
-		}
-		l.mu.Lock()
-		if usable := err == nil; usable != l.usable {
-			l.usable = usable
-			if usable {
-				l.log.Info("the ledger is usable again")
-			} else {
-				l.log.Warn("the ledger is not usable; uploads are rejected", "error", err)
-			}
-			if l.watcher != nil {
-				l.watcher(usable)
-			}
-		}
-		l.mu.Unlock()
-	}
-}
-
-// check asks the bucket's leader for its state. It answers only while a majority of its servers is connected.
+// check writes the probe, and asks the bucket's leader for its state. Both succeed only while a majority of its servers is connected.
 func (l *KV) check() error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/2)
 	defer cancel()
-	info, err := l.stream.Info(ctx)
+	if l.own != nil {
+		if err := l.own.check(streamName); err != nil {
+			return err
+		}
+	}
+	info, err := l.writeProbe(ctx)
 	if err != nil {
 		return err
 	}
@@ -421,7 +420,7 @@ func (l *KV) openBucket(ctx context.Context, c Config) error {
 	var cause error
 	for {
 		attempt, cancel := context.WithTimeout(ctx, l.timeout)
-		l.stream, err = ensureBucket(attempt, js, c, l.conn.ConnectedClusterName() != "")
+		l.stream, err = l.ensureBucket(attempt, js)
 		if err == nil {
 			l.bucket, err = js.KeyValue(attempt, bucketName)
 		}
@@ -440,22 +439,26 @@ func (l *KV) openBucket(ctx context.Context, c Config) error {
 }
 
 // ensureBucket creates the bucket, or corrects the configuration of an existing one.
-func ensureBucket(ctx context.Context, js jetstream.JetStream, c Config, cluster bool) (jetstream.Stream, error) {
+func (l *KV) ensureBucket(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+	c := l.config
 	storage := jetstream.FileStorage
 	if len(c.Servers) == 0 && c.Dir == "" {
 		storage = jetstream.MemoryStorage
 	}
-	name := "KV_" + bucketName
-	s, err := js.Stream(ctx, name)
+	s, err := js.Stream(ctx, streamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		first, refused := l.guard.creating()
+		if refused != nil {
+			return nil, refused
+		}
 		want := jetstream.StreamConfig{
-			Name: name, Subjects: []string{"$KV." + bucketName + ".>"}, Description: "lpfileshare: request ids",
+			Name: streamName, FirstSeq: first, Subjects: []string{"$KV." + bucketName + ".>"}, Description: "lpfileshare: request ids",
 			Storage: storage, Replicas: c.Replicas, AllowRollup: true, DenyDelete: true, MaxMsgs: -1, MaxConsumers: -1,
 			MaxAge: c.TTL + ttlMargin,
 		}
 		if want.Replicas == 0 {
 			want.Replicas = 1
-			if cluster {
+			if l.conn.ConnectedClusterName() != "" {
 				want.Replicas = 3
 			}
 		}
@@ -463,7 +466,7 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, c Config, cluster
 		if s, err = js.CreateStream(ctx, want); !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return s, err
 		}
-		s, err = js.Stream(ctx, name) // another server created it meanwhile
+		s, err = js.Stream(ctx, streamName) // another server created it meanwhile
 	}
 	if err != nil {
 		return nil, err

@@ -181,7 +181,7 @@ func TestKV_ServerStops(t *testing.T) {
 	p := newPeer(t)
 	l := open(t, impatient(config(t, "", p.url()), 2*time.Second))
 	reports := make(chan bool, 100)
-	l.Watch(func(usable bool) { reports <- usable })
+	l.Watch(func(h Health) { reports <- h.Ledger == nil })
 	want := func(usable bool) {
 		t.Helper()
 		select {
@@ -419,7 +419,7 @@ func TestKV_Full(t *testing.T) {
 			fat := record("a")
 			fat.FailureMessage = strings.Repeat("x", 1000)
 			var last string
-			var rev uint64
+			var rev, first uint64
 			deadline := time.Now().Add(2 * time.Minute)
 			refused := false
 			for i := 0; !refused; i++ {
@@ -432,16 +432,19 @@ func TestKV_Full(t *testing.T) {
 					t.Fatal(err)
 				default:
 					last, rev = key, at
+					if i == 0 {
+						first = at
+					}
 				}
 				if time.Now().After(deadline) {
 					t.Fatal("the ledger never gets full")
 				}
 			}
-			if err := l.check(); err != nil {
-				t.Error(err)
+			if now := l.checkAll(); now.Ledger != errFull {
+				t.Errorf("the check of a full ledger gives %v", now.Ledger)
 			}
 			wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "one more", fat, 0); return err })
-			wantRecord(t, l, "k0", "a", 1) // nothing was dropped
+			wantRecord(t, l, "k0", "a", first) // nothing was dropped
 			if u := l.Usage(); u.RejectedFull != 2 || u.RejectedShare != 0 || float64(u.Bytes) < fullAt*float64(u.LimitBytes) || u.Records == 0 {
 				t.Errorf("got %+v", u)
 			}
@@ -519,7 +522,7 @@ func TestOpen_Errors(t *testing.T) {
 	t.Run("with a password", func(t *testing.T) {
 		t.Parallel()
 		conf := config(t, "", newPeer(t, withUser).url())
-		conf.User, conf.Password = "user", "Hunter2"
+		conf.User, conf.Password = "user", func() (string, error) { return "Hunter2", nil }
 		mustSave(t, open(t, conf), "k", "a", 0)
 	})
 }
@@ -533,24 +536,29 @@ func TestOpen_TLS(t *testing.T) {
 		o.TLS, o.TLSTimeout = true, 5
 		o.TLSConfig = &tls.Config{Certificates: certified.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
 	})
-	trusting := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: certified.TLS.Certificates, MinVersion: tls.VersionTLS12}
-	trusting.RootCAs.AddCert(certified.Certificate())
+	none, trusted := x509.NewCertPool(), x509.NewCertPool()
+	trusted.AddCert(certified.Certificate())
+	trusting := func(roots *x509.CertPool) func() (*x509.CertPool, error) {
+		return func() (*x509.CertPool, error) { return roots, nil }
+	}
+	presenting := func() (tls.Certificate, error) { return certified.TLS.Certificates[0], nil }
 	conf := config(t, "", p.url())
-	conf.TLS = trusting
+	conf.RootCAs, conf.Certificate = trusting(trusted), presenting
 	mustSave(t, open(t, conf), "k", "a", 0)
 
 	for name, c := range map[string]struct {
-		url string
-		tls *tls.Config
+		url         string
+		roots       func() (*x509.CertPool, error)
+		certificate func() (tls.Certificate, error)
 	}{
-		"another's certificate":              {p.url(), &tls.Config{RootCAs: x509.NewCertPool(), Certificates: certified.TLS.Certificates, MinVersion: tls.VersionTLS12}},
-		"the system's certificates alone":    {"tls://" + p.addr(), nil},
-		"no certificate to show":             {p.url(), &tls.Config{RootCAs: trusting.RootCAs, MinVersion: tls.VersionTLS12}},
-		"a server without TLS, and tls://":   {"tls://" + newPeer(t).addr(), nil},
-		"a server without TLS, and a CA set": {newPeer(t).url(), trusting},
+		"another's certificate":              {p.url(), trusting(none), presenting},
+		"the system's certificates alone":    {"tls://" + p.addr(), nil, nil},
+		"no certificate to show":             {p.url(), trusting(trusted), nil},
+		"a server without TLS, and tls://":   {"tls://" + newPeer(t).addr(), nil, nil},
+		"a server without TLS, and a CA set": {newPeer(t).url(), trusting(trusted), presenting},
 	} {
 		conf := config(t, "", c.url)
-		conf.TLS, conf.StartTimeout = c.tls, time.Second
+		conf.RootCAs, conf.Certificate, conf.StartTimeout = c.roots, c.certificate, time.Second
 		if _, err := Open(t.Context(), conf); err == nil {
 			t.Errorf("%s: Open succeeded", name)
 		}

@@ -137,7 +137,7 @@ func TestEvents_NoPermissionToDrop(t *testing.T) {
 		}}}
 	})
 	c := config(t, "", p.url())
-	c.User, c.Password, c.Timeout = "u", "p", c.Timeout/10
+	c.User, c.Password, c.Timeout = "u", func() (string, error) { return "p", nil }, c.Timeout/10
 	e := events(t, open(t, c), func(c *EventsConfig) { c.MaxBytes = 40 << 10 })
 	for seq := range int64(100) {
 		if _, err := e.AddEvent(t.Context(), acct, sentBy("alice", seq, 100)); err != nil {

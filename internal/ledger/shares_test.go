@@ -297,7 +297,7 @@ func TestKV_ShortRecordsAreDropped(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if info.State.Msgs == 1 {
+				if info.State.Msgs == 2 { // with the probe
 					break
 				}
 				select {

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -75,6 +76,7 @@ type Client struct {
 	log       *slog.Logger
 	domainAPI string // a base URL
 	http      *http.Client
+	transport transport // of http
 
 	lookups *Shared[string]
 	known   *lru.Cache[serviceKey, knownHost]
@@ -133,7 +135,11 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("lprest: %w", err)
 	}
 	c.lookups = NewShared[string](c, "looking up a host")
-	c.http = newHTTPClient(c.cfg)
+	c.transport.Store(newTransport(c.cfg))
+	c.http = &http.Client{
+		Transport:     &c.transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -148,6 +154,22 @@ func (c *Client) Close() {
 	c.work.Wait()
 	c.http.CloseIdleConnections()
 }
+
+// SetTLS replaces Config.TLS for connections that are opened later. Running requests continue.
+func (c *Client) SetTLS(config *tls.Config) {
+	next := c.cfg
+	next.TLS = config
+	c.transport.Swap(newTransport(next)).CloseIdleConnections()
+}
+
+// RoundTrip sends a request by the current transport.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) { return t.Load().RoundTrip(r) }
+
+// CloseIdleConnections closes those of the current transport.
+func (t *transport) CloseIdleConnections() { t.Load().CloseIdleConnections() }
+
+// transport is an http.Transport that can be replaced.
+type transport struct{ atomic.Pointer[http.Transport] }
 
 // begin counts a shared operation, unless the client is closed.
 func (c *Client) begin() bool {
@@ -168,8 +190,8 @@ func (c *Client) Timeout() time.Duration { return c.cfg.Timeout }
 // Logger returns the client's log.
 func (c *Client) Logger() *slog.Logger { return c.log }
 
-// newHTTPClient returns a client that does not follow redirects.
-func newHTTPClient(cfg Config) *http.Client {
+// newTransport returns a transport for connections to LivePerson.
+func newTransport(cfg Config) *http.Transport {
 	t := &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: min(cfg.Timeout, 5*time.Second), KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:      true,
@@ -186,8 +208,5 @@ func newHTTPClient(cfg Config) *http.Client {
 	if !cfg.PlainHTTP {
 		t.Proxy = http.ProxyFromEnvironment
 	}
-	return &http.Client{
-		Transport:     t,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return t
 }

@@ -223,7 +223,7 @@ func (o *opener) dial(ctx context.Context, base string) (*websocket.Conn, error)
 	var stop func() bool
 	dialer := websocket.Dialer{
 		Proxy:           http.ProxyFromEnvironment,
-		TLSClientConfig: o.p.cfg.TLS,
+		TLSClientConfig: o.p.tls.Load(),
 		ReadBufferSize:  1 << 10,  // each socket keeps one
 		WriteBufferSize: 64 << 10, // pooled; large enough to send a message with its preview as one frame
 		WriteBufferPool: &o.p.writeBuffers,

@@ -76,6 +76,7 @@ type Config struct {
 // Pool keeps the sessions of all callers. It is safe for concurrent use.
 type Pool struct {
 	cfg    Config
+	tls    atomic.Pointer[tls.Config] // Config.TLS, or what SetTLS has replaced it by
 	log    *slog.Logger
 	ctx    context.Context // canceled by Close; parent of all work that no single caller waits for
 	cancel context.CancelFunc
@@ -88,6 +89,9 @@ type Pool struct {
 	closed   bool
 	sessions map[[sha256.Size]byte]*sharedSession
 }
+
+// SetTLS replaces Config.TLS for sockets that are opened later. Open ones stay open.
+func (p *Pool) SetTLS(config *tls.Config) { p.tls.Store(config) }
 
 // New returns a Pool without sessions. The caller must close it.
 func New(cfg Config) *Pool {
@@ -115,6 +119,7 @@ func New(cfg Config) *Pool {
 		cfg.dial = (&net.Dialer{}).DialContext
 	}
 	p := &Pool{cfg: cfg, log: cfg.Logger, sessions: make(map[[sha256.Size]byte]*sharedSession)}
+	p.tls.Store(cfg.TLS)
 	p.readBuffers.New = func() any { return new(bytes.Buffer) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.maintain)

@@ -103,6 +103,17 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// SetTLS replaces Config.TLS for connections that are opened later. Running transfers continue.
+func (c *Client) SetTLS(config *tls.Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.template.TLSClientConfig = config.Clone()
+	for _, t := range c.transports {
+		t.CloseIdleConnections()
+	}
+	clear(c.transports)
+}
+
 // transport returns the transport of the store that r is sent to. Each store has its own, so that a fault of one does not
 // close connections to the others. Stores are few: their hosts come from Config.BaseURL.
 func (c *Client) transport(r *http.Request) *http.Transport {
