@@ -16,11 +16,14 @@ type Grouping int
 
 const (
 	// ByAccount: a group that is the only one to hold something may hold everything, because what is kept for an absent account is
-	// of use to nobody, and most servers have one account. Beside others it may hold seven times what is free.
+	// of use to nobody, and most servers have one account. Beside others it may hold accountFactor times what is free.
 	ByAccount Grouping = iota
 	// ByPeer: a group may hold as much as is free. Peers have proved nothing, so even a single one leaves half for others.
 	ByPeer
 )
+
+// accountFactor leaves an eighth for further accounts.
+const accountFactor = 7
 
 // Shares divides a limited quantity by the load, not by fixed parts. A caller may hold at most as much as is still free, so one
 // caller alone can have half, and each of n callers 1/(n+1). What is free is then as much as the largest caller holds, so a new
@@ -55,30 +58,25 @@ func (s *Shares) Fits(h Holder, n int64) bool { return n <= s.free && s.Within(h
 
 // Within reports whether a caller stays within its share if it takes n more, whether or not there is as much.
 func (s *Shares) Within(h Holder, n int64) bool {
-	group, held := s.groups[h.Group], s.callers[h]
-	switch {
-	case group == 0:
-		return true
-	case held == 0:
-		return n <= s.leftTo(h.Group)
+	held := s.callers[h]
+	left, limited := s.leftTo(h.Group)
+	if held == 0 {
+		return !limited || n <= left
 	}
-	return held+n <= s.leftTo(h.Group)-n
+	return held+n <= left-n
 }
 
-// leftTo returns how much more a group may take. If it takes n it holds group+n, and free-n is left.
-func (s *Shares) leftTo(group string) int64 {
-	held, others := s.groups[group], len(s.groups)
-	if held > 0 {
-		others--
-	}
-	factor := int64(1)
+// leftTo returns how much more a group may take: if it takes n it holds group+n, and free-n is left. A group that holds nothing, or
+// that no other limits, may take what is free.
+func (s *Shares) leftTo(group string) (left int64, limited bool) {
+	held, factor := s.groups[group], int64(1)
 	if s.grouping == ByAccount {
-		if others == 0 {
-			return s.free
-		}
-		factor = 7
+		factor = accountFactor
 	}
-	return max(0, (factor*s.free-held)/(factor+1))
+	if held == 0 || s.grouping == ByAccount && len(s.groups) == 1 {
+		return s.free, false
+	}
+	return max(0, (factor*s.free-held)/(factor+1)), true
 }
 
 // Take counts n for a caller, negative to return it, whether or not it is within the caller's share.
