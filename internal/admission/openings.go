@@ -23,8 +23,8 @@ type OpeningLimits struct {
 // Openings limit what callers use before LivePerson has accepted their identity: openings of sessions, and other exchanges that prove
 // an identity (docs/adr/0021). Such callers are known by their credential and the address of their connection (share.Credential.Peer)
 // only. In the queue the addresses take turns, and for each address its credentials, because many callers may share the address of a
-// proxy. A credential that LivePerson has accepted before counts in a group of its own, so that a flood of invented ones through the
-// same proxy does not keep known callers from their turn.
+// proxy. Credentials that LivePerson has accepted before, and sign-ins, are groups of their own, so that a flood of invented credentials
+// through the same proxy does not keep known callers and new ones from their turn.
 type Openings struct {
 	OpeningLimits
 
@@ -51,9 +51,13 @@ func NewOpenings(l OpeningLimits) *Openings {
 	}
 }
 
-// holder returns the Holder of a credential, in the group of its peer.
+// holder returns the Holder of a credential, in a group of its peer.
 func (o *Openings) holder(c share.Credential) Holder {
 	h := Holder{c.Peer, ByCredential(c)}
+	if c.Secret == "" {
+		h.Group += " sign-in"
+		return h
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, known := range o.known {
@@ -75,7 +79,7 @@ func (o *Openings) Know(c share.Credential) {
 	o.known[0][ByCredential(c)] = struct{}{}
 }
 
-// Begin waits until an opening with a credential may begin. SessionLimit if it may not in time, or the queue is full. The caller calls
+// Begin waits until an opening with a credential may begin; without a secret it is a sign-in. SessionLimit if it may not in time, or the queue is full. The caller calls
 // end once, when the opening has ended.
 func (o *Openings) Begin(ctx context.Context, c share.Credential) (end func(accepted bool), err error) {
 	w := &waiter{holder: o.holder(c), admitted: make(chan struct{})}

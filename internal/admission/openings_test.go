@@ -116,7 +116,7 @@ func TestOpenings_CredentialsOfAnAddressTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newOpeningsFixture(t, 2, 100)
 		f.begin(t.Context(), "proxy", "a")
-		for range 5 { // such as sign-ins, which have no credential yet
+		for range 5 {
 			f.begin(t.Context(), "proxy", "b")
 		}
 		f.begin(t.Context(), "proxy", "c")
@@ -141,13 +141,13 @@ func TestOpenings_QueueIsSharedToo(t *testing.T) {
 			f.begin(ctx, "flood", fmt.Sprint(i))
 		}
 		f.want(15, "xfirst")
-		f.begin(ctx, "honest", "")
+		f.begin(ctx, "honest", "x")
 		f.want(0)
 		f.end("xfirst")
 		f.want(0, "flood0")
 		f.end("flood0")
-		f.want(0, "honest") // its address had its turn
-		f.end("honest")
+		f.want(0, "honestx") // its address had its turn
+		f.end("honestx")
 		f.want(0, "flood1")
 		cancel()
 		synctest.Wait()
@@ -170,12 +170,15 @@ func TestOpenings_KnownCredentialsHaveTurnsOfTheirOwn(t *testing.T) {
 		}
 		f.want(15, "proxyfirst")
 		f.begin(ctx, "proxy", "known")
+		f.begin(ctx, "proxy", "") // a sign-in
 		f.want(0)
 		f.end("proxyfirst")
 		f.want(0, "proxy0")
 		f.end("proxy0")
 		f.want(0, "proxyknown")
 		f.ends["proxyknown"](true)
+		f.want(0, "proxy")
+		f.end("proxy")
 		f.want(0, "proxy1")
 		cancel()
 		for i := range 2*maxKnown - 2 { // the credential has just been accepted again
