@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
 	"github.com/lpfileshare/lpfileshare/internal/images"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
@@ -99,7 +100,8 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 	onClose(rest.Close)
 	objects := newStore(f, rest, trust)
 	onClose(func() { objects.Close() })
-	sessions, err := newSessions(f, p.accounts, rest, trust, log)
+	openings := newOpenings(f)
+	sessions, err := newSessions(f, p.accounts, rest, openings, trust, log)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +116,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 		return nil, err
 	}
 	onClose(events.Close)
-	if p.connector, err = newConnector(f, p.accounts, rest, events, rejected); err != nil {
+	if p.connector, err = newConnector(f, p.accounts, rest, openings, events, rejected); err != nil {
 		return nil, err
 	}
 	if p.webhooks != nil {
@@ -126,7 +128,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 		log.Warn("the accounts file has app.webhooks, but this server receives none; set --webhook-listen here or on another replica")
 	}
 
-	p.service = newService(f, p.accounts, key, rejected, log, service.Ports{
+	p.service = newService(f, p.accounts, openings, key, rejected, log, service.Ports{
 		Messenger: messenger{sessions, p.connector, p.accounts},
 		Accounts:  rest,
 		Store:     objects,
@@ -154,8 +156,16 @@ func newStore(f *flags, rest *lprest.Client, trust *tls.Config) store {
 	}), rest}
 }
 
+// newOpenings returns the limits of what callers use before their identity is proved.
+func newOpenings(f *flags) *admission.Openings {
+	return admission.NewOpenings(admission.OpeningLimits{
+		InFlight: f.LivePerson.MaxOpenings, Queue: f.Limits.QueueLength, Timeout: f.Limits.QueueTime,
+		FirstBytes: f.Limits.firstBytes(), Now: time.Now,
+	})
+}
+
 // newSessions returns the pool of messaging sessions.
-func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, trust *tls.Config, log *slog.Logger) (*lpws.Pool, error) {
+func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, trust *tls.Config, log *slog.Logger) (*lpws.Pool, error) {
 	issued, err := lprest.NewIssuedTokens(rest, issuer(r))
 	if err != nil {
 		return nil, err
@@ -168,6 +178,7 @@ func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, trust *tls
 		},
 		RefreshAgent: rest.RefreshAgent, RefreshEvery: lp.AgentRefresh,
 		TLS: trust, Logger: log, CallTimeout: lp.Timeout, IdleClose: lp.SessionIdle, MaxSessions: lp.MaxSessions,
+		Begin: openings.Begin,
 	}), nil
 }
 
@@ -191,16 +202,16 @@ func newEvents(ctx context.Context, f *flags, l *ledger.KV, served *accounts.Set
 }
 
 // newConnector returns the messenger for accounts that use the Connector API.
-func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, events *ledger.Events, rejected *rejections.Tally) (*connector.Messenger, error) {
+func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, events *ledger.Events, rejected *rejections.Tally) (*connector.Messenger, error) {
 	return connector.New(connector.Config{
 		Client: rest, App: connectorApp(r), Log: events,
 		GapWait: f.Connector.EventGap, KeepFor: f.Connector.EventTTL, MaxConsumers: f.LivePerson.MaxSessions,
-		Rejections: rejected,
+		Begin: openings.Begin, Rejections: rejected,
 	})
 }
 
 // newService returns the gRPC service.
-func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, rejected *rejections.Tally, log *slog.Logger, ports service.Ports) *service.Server {
+func newService(f *flags, r *accounts.Registry, openings *admission.Openings, agentTokenKey [32]byte, rejected *rejections.Tally, log *slog.Logger, ports service.Ports) *service.Server {
 	l, b, lp := &f.Limits, &f.Behaviour, &f.LivePerson
 	return service.New(service.Config{
 		Caller:       f.Server.caller,
@@ -212,7 +223,7 @@ func newService(f *flags, r *accounts.Registry, agentTokenKey [32]byte, rejected
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
 		RequestIDTTL:   b.RequestIDTTL,
 		PublishTimeout: lp.Timeout, Settle: lp.Settle, Heartbeat: b.HeartbeatInterval, ReadStall: l.ReadStall,
-		AgentTokenKey: agentTokenKey, Version: version(), Now: time.Now,
+		AgentTokenKey: agentTokenKey, Version: version(), Openings: openings, Now: time.Now,
 		Rejections: rejected, Log: log,
 	}, ports)
 }

@@ -56,17 +56,17 @@ type limitFlags struct {
 	DownloadMemory    byteSize      `default:"96MiB" placeholder:"SIZE" help:"Memory for all downloads (${default}). While many run, their chunks are smaller."`
 	PreviewMemory     byteSize      `default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, for previews and for reducing them (${default}). Images that need more get no preview and are not reduced."`
 	ReceiveMemory     byteSize      `default:"48MiB" placeholder:"SIZE" help:"Memory for gRPC messages that are being received, over all connections (${default})."`
-	QueueLength       int           `default:"1024" help:"Maximum number of uploads that wait for memory, and of downloads (${default})."`
-	QueueTime         time.Duration `default:"5s" help:"Maximum time that an upload or download waits for memory (${default})."`
+	QueueLength       int           `default:"1024" help:"Maximum number of uploads that wait for memory, of downloads that do, and of sessions that wait to be opened (${default})."`
+	QueueTime         time.Duration `default:"5s" help:"Maximum time that an upload or download waits for memory, or a session to be opened (${default})."`
 	UploadIdleTimeout time.Duration `default:"30s" help:"Time after which an upload that sends no byte is ended, and any other call whose request has not arrived (${default})."`
 	MinUploadRate     byteSize      `default:"1KiB" placeholder:"SIZE" help:"Minimum average upload rate per second, measured over --upload-idle-timeout (${default}; 0 disables the check)."`
 	UploadTimeout     time.Duration `default:"10m" help:"Maximum duration of an upload (${default})."`
 	ReadStall         time.Duration `default:"60s" help:"Maximum time that the client of a download or watch may read nothing (${default})."`
 
-	MaxUploadsPerCaller int `default:"64" placeholder:"N" help:"Maximum concurrent uploads of one caller, within half of --memory-budget; as many again may wait (${default})."`
+	MaxUploadsPerCaller int `default:"64" placeholder:"N" help:"Maximum concurrent uploads of one caller, within its share of --memory-budget; as many again may wait (${default})."`
 	MaxStreamsPerCaller int `default:"256" placeholder:"N" help:"Maximum concurrent downloads and watches of one caller (${default})."`
 	MaxWatches          int `default:"4096" placeholder:"N" help:"Maximum concurrent watches of all callers (${default})."`
-	MaxConnections      int `default:"4096" placeholder:"N" help:"Maximum concurrent connections; further connections wait to be accepted (${default})."`
+	MaxConnections      int `default:"4096" placeholder:"N" help:"Maximum concurrent connections, of which each address has a share; for further ones those without a call are closed (${default})."`
 }
 
 // behaviourFlags are the remaining settings of the service.
@@ -177,6 +177,9 @@ func (f *limitFlags) Validate() error {
 		positive("max-connections", f.MaxConnections),
 	)
 }
+
+// firstBytes is the memory for the first messages of uploads whose identity is not proved yet, in addition to MemoryBudget.
+func (f *limitFlags) firstBytes() int64 { return int64(f.MemoryBudget) / 4 }
 
 // checkMemory reports whether the memory budget is too small for an account's limits: an image that is stripped or reduced is in
 // memory twice, as received and as stored.

@@ -29,6 +29,7 @@ type livePersonFlags struct {
 	Timeout        time.Duration     `name:"lp-timeout" default:"10s" help:"Maximum time of a request to LivePerson (${default})."`
 	Settle         time.Duration     `default:"10s" help:"Time after --lp-timeout in which a message without an answer may still appear, before it is sent again (${default})."`
 	MaxSessions    int               `default:"10000" help:"Maximum concurrent LivePerson sessions (${default})."`
+	MaxOpenings    int               `default:"256" help:"Maximum number of LivePerson sessions and sign-ins that are being opened at once; each address has a share (${default})."`
 	SessionIdle    time.Duration     `default:"5m" help:"Time after which an unused LivePerson session is closed (${default})."`
 	AgentRefresh   time.Duration     `default:"10m" help:"Interval at which the logins of agents with an open session are refreshed (${default})."`
 	AcceptReceipts bool              `default:"true" negatable:"" help:"Notify senders when a file was delivered to a watcher, as ACCEPT (${default})."`
@@ -45,7 +46,7 @@ func (f *livePersonFlags) Validate() error {
 	return errors.Join(
 		f.validateAccounts(), f.validateHosts(),
 		positive("lp-timeout", f.Timeout), notNegative("settle", f.Settle),
-		positive("max-sessions", f.MaxSessions), positive("session-idle", f.SessionIdle), positive("agent-refresh", f.AgentRefresh),
+		positive("max-sessions", f.MaxSessions), positive("max-openings", f.MaxOpenings), positive("session-idle", f.SessionIdle), positive("agent-refresh", f.AgentRefresh),
 	)
 }
 

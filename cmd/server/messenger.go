@@ -45,6 +45,14 @@ func (m messenger) Session(ctx context.Context, c share.Credential) (service.Ses
 	return session{s}, nil
 }
 
+func (m messenger) Opened(c share.Credential) bool {
+	account, ok := m.accounts.Account(c.Account)
+	if ok && account.Messenger == accounts.Connector && c.Scheme == share.ExternalConsumerID {
+		return m.connector.Opened(c)
+	}
+	return ok && m.pool.Opened(c)
+}
+
 type connectorSession struct{ *connector.Session }
 
 func (s connectorSession) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (service.FileWatch, error) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -32,8 +33,7 @@ func begin(ctx context.Context, c *lpfileshare.Client, conversation, requestID s
 	return err
 }
 
-// Admission control rejects an upload at its first message, before it reaches LivePerson, the store or the ledger. No socket is opened
-// for the token.
+// Admission control rejects an upload before it reaches the store or the ledger. Of LivePerson it needs the session only.
 func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 	t.Parallel()
 	for limit, queue := range map[string]string{"budget": "--queue-length=10", "queue": "--queue-length=0"} {
@@ -47,7 +47,10 @@ func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			other := w.consumer() // whose token no socket has been opened for
+			other := w.consumer()
+			if _, err := other.Raw().Conversations.ListConversations(ctx, &pb.ListConversationsRequest{Account: accountPath}); err != nil { // opens its session
+				t.Fatal(err)
+			}
 			frames, quiet := int64(-1), 0
 			harness.Eventually(t, "the admitted uploads have their URLs, and no frames are on the way", func() bool {
 				if now := w.frames.Load(); now == frames {
@@ -73,16 +76,10 @@ func TestAdmission_RejectedUploadReachesNothing(t *testing.T) {
 	}
 }
 
-// A connection above the limit waits until another has ended.
+// An address whose share of connections is in use loses the one without a call, and a probe is answered.
 func TestConnections_AreLimited(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, sandbox.Options{}, "--max-connections=2")
-	alive := func(c *lpfileshare.Client, within time.Duration) error {
-		ctx, cancel := context.WithTimeout(t.Context(), within)
-		defer cancel()
-		_, err := c.Health(ctx, "")
-		return err
-	}
+	w := newWorld(t, sandbox.Options{}, "--max-connections=6")
 	connect := func() *grpc.ClientConn {
 		conn, err := grpc.NewClient(w.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
@@ -91,18 +88,20 @@ func TestConnections_AreLimited(t *testing.T) {
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
-	first, second := connect(), connect()
-	for _, conn := range []*grpc.ClientConn{first, second} {
-		if _, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+	watched := connect()
+	watch, err := healthpb.NewHealthClient(watched).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // idle afterwards
+		if _, err := healthpb.NewHealthClient(connect()).Check(t.Context(), &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	third := w.dial()
-	if err := alive(third, 300*time.Millisecond); err == nil {
-		t.Error("a third connection was taken")
-	}
-	first.Close()
-	if err := alive(third, time.Minute); err != nil {
-		t.Errorf("the third connection, after the first has gone: %v", err)
+	if err := watch.CloseSend(); err != nil || watched.GetState() != connectivity.Ready {
+		t.Errorf("the connection with a call was closed: %v", watched.GetState())
 	}
 }

@@ -15,7 +15,6 @@ import (
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -26,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
@@ -72,7 +72,8 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if err != nil {
 		return err
 	}
-	listener = netutil.LimitListener(listener, f.Limits.MaxConnections)
+	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
+	listener = connections.Listener(listener)
 	p, err := build(ctx, f, rejected, log)
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-	server := newGRPCServer(f, messages.Credentials(secure.credentials()), rejected, log, draining)
+	server := newGRPCServer(f, messages.Credentials(secure.credentials()), connections, rejected, log, draining)
 	p.service.Register(server)
 	serving := health.NewServer()
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
@@ -215,11 +216,12 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, creds credentials.TransportCredentials, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, creds credentials.TransportCredentials, connections *connlimit.Limiter, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
 	return grpc.NewServer(
 		grpc.Creds(creds),
+		grpc.StatsHandler(connections),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(service.Codec()),
 		grpc.MaxConcurrentStreams(250),
@@ -286,7 +288,7 @@ func limitMemory(f *flags, ledger int64) {
 	const rest, session, watch = 48 << 20, 16 << 10, 32 << 10
 	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox.On {
 		l := &f.Limits
-		budgets := int64(l.MemoryBudget + l.DownloadMemory + l.PreviewMemory + l.ReceiveMemory)
+		budgets := l.firstBytes() + int64(l.MemoryBudget+l.DownloadMemory+l.PreviewMemory+l.ReceiveMemory)
 		debug.SetMemoryLimit(budgets + int64(f.LivePerson.MaxSessions)*session + int64(l.MaxWatches)*watch + ledger + rest)
 	}
 }

@@ -84,6 +84,9 @@ type Config struct {
 	Rejections *rejections.Tally
 	// MaxConsumers is the number of consumers whose tokens are cached. Default 10,000.
 	MaxConsumers int
+	// Begin waits until the tokens of a consumer that is not cached may be requested. end is called once, with whether LivePerson has
+	// accepted the consumer. Default: such requests are not limited.
+	Begin func(ctx context.Context, cred share.Credential) (end func(accepted bool), err error)
 }
 
 const (
@@ -157,7 +160,7 @@ func New(cfg Config) (*Messenger, error) {
 // Session opens a session for a consumer of the brand. The credential's secret is the brand's own id of the consumer; the caller
 // must have checked that it may act for that consumer. Session fails with LPCredentialsRejected if LivePerson rejects the app
 // install, NotAllowed for an account without one or for another credential, otherwise as lprest.Client.BaseURL.
-func (m *Messenger) Session(ctx context.Context, cred share.Credential) (*Session, error) {
+func (m *Messenger) Session(ctx context.Context, cred share.Credential) (_ *Session, err error) {
 	if err := lprest.CheckAccount(cred.Account); err != nil {
 		return nil, err
 	}
@@ -169,12 +172,25 @@ func (m *Messenger) Session(ctx context.Context, cred share.Credential) (*Sessio
 		return nil, share.Errorf(share.TokenInvalid, string(share.ExternalConsumerID)+" is malformed", nil)
 	}
 	s := &Session{m: m, account: cred.Account, app: app, external: cred.Secret}
+	if m.cfg.Begin != nil && !m.consumers.Contains(s.key()) {
+		end, begin := m.cfg.Begin(ctx, cred)
+		if begin != nil {
+			return nil, begin
+		}
+		defer func() { end(err == nil) }()
+	}
 	_, consumer, err := s.tokens(ctx, "", "")
 	if err != nil {
 		return nil, err
 	}
 	s.principal = share.Principal{Account: cred.Account, ID: consumer.id, Caller: cred.Caller, Role: share.RoleConsumer}
 	return s, nil
+}
+
+// Opened reports whether the tokens of a consumer are cached.
+func (m *Messenger) Opened(cred share.Credential) bool {
+	app, ok := m.cfg.App(cred.Account)
+	return ok && m.consumers.Contains((&Session{account: cred.Account, app: app, external: cred.Secret}).key())
 }
 
 // limit bounds a shared operation: waiting for another token, a look-up and an exchange.

@@ -83,6 +83,34 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// Only a consumer whose tokens are not cached needs an opening.
+func TestSession_OpeningsAreLimited(t *testing.T) {
+	h := newEnv(t, sandbox.Options{}, false)
+	var ended []bool
+	limit := error(nil)
+	h.m.cfg.Begin = func(context.Context, share.Credential) (func(bool), error) {
+		return func(accepted bool) { ended = append(ended, accepted) }, limit
+	}
+	anna := share.Credential{Scheme: share.ExternalConsumerID, Account: lpfake.Account, Secret: "anna"}
+	if h.m.Opened(anna) {
+		t.Error("it is open before its first call")
+	}
+	h.session("anna")
+	h.session("anna")
+	if !h.m.Opened(anna) || len(ended) != 1 || !ended[0] {
+		t.Errorf("open %t, openings %v", h.m.Opened(anna), ended)
+	}
+	h.sb.Inject(sandbox.Fault{On: "http:consumer", Count: 1, Status: 403})
+	bert := share.Credential{Scheme: share.ExternalConsumerID, Account: lpfake.Account, Secret: "bert"}
+	if _, err := h.m.Session(t.Context(), bert); err == nil || len(ended) != 2 || ended[1] {
+		t.Errorf("%v, openings %v", err, ended)
+	}
+	limit = share.Reject(share.SessionLimit, "too many")
+	_, err := h.m.Session(t.Context(), bert)
+	wantKind(t, "at the limit", err, share.SessionLimit)
+	h.session("anna")
+}
+
 func TestWatch_Sandbox(t *testing.T) {
 	h := newEnv(t, sandbox.Options{AutoAssign: true}, true)
 	s := h.session("anna")

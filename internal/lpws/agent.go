@@ -47,6 +47,11 @@ func (d agent) subscription(openOnly bool) subscribeConversations {
 	return subscribeConversations{ConvState: states(openOnly), AgentIDs: []string{d.oldID()}}
 }
 
+func (d agent) check(now time.Time) error {
+	p, err := d.principal()
+	return checkPrincipal(p, err, now)
+}
+
 func (d agent) principal() (share.Principal, error) {
 	return share.Principal{Account: d.grant.Account, ID: d.grant.UserPID, Role: share.RoleAgent, Expires: d.expires()}, nil
 }

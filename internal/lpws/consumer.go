@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -41,6 +42,11 @@ func states(openOnly bool) []string {
 		return []string{"OPEN"}
 	}
 	return []string{"OPEN", "CLOSE"}
+}
+
+func (d consumer) check(now time.Time) error {
+	p, err := d.principal()
+	return checkPrincipal(p, err, now)
 }
 
 func (d consumer) principal() (share.Principal, error) {

@@ -3,6 +3,7 @@ package lpws
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -25,6 +26,8 @@ type dialect interface {
 	requestType(name string) string
 	// subscription returns the request for the caller's conversations: the open ones only, or all.
 	subscription(openOnly bool) subscribeConversations
+	// check rejects a credential that LivePerson would not accept, as far as the credential itself says so. No socket is opened for it.
+	check(now time.Time) error
 	// principal reads the identity from the credential. It must be called only after LivePerson has accepted the credential.
 	principal() (share.Principal, error)
 	// rejected returns the error for a credential that LivePerson did not accept.
@@ -65,4 +68,12 @@ func newDialect(cred share.Credential) (dialect, error) {
 		return agent{grant}, nil
 	}
 	return nil, share.Errorf(share.MethodNotImplemented, "identities of this kind have no messaging session", nil)
+}
+
+// checkPrincipal rejects an identity that cannot be read or has expired.
+func checkPrincipal(p share.Principal, err error, now time.Time) error {
+	if err == nil && !p.Expires.IsZero() && !now.Before(p.Expires) {
+		return errExpired()
+	}
+	return err
 }

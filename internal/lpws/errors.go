@@ -58,9 +58,14 @@ var errIdle = errors.New("the session is idle")
 var errNoConnection = errors.New("the connection was lost and is not open again yet")
 
 func errSessionLimit() error {
-	return &share.Error{
-		Kind: share.SessionLimit, Message: "the server has reached its limit of LivePerson sessions; retry later", RetryAfter: time.Second,
-	}
+	e := share.Errorf(share.SessionLimit, "the server has reached its limit of LivePerson sessions; retry later", nil)
+	e.RetryAfter = time.Second
+	return e.With("limit", "sessions")
+}
+
+func errSessionShare() error {
+	e := share.Errorf(share.SessionLimit, "the identity, or its account, uses its share of LivePerson sessions; end some of its calls, or retry later", nil)
+	return e.With("limit", "caller")
 }
 
 func errNoConversation() error {

@@ -3,6 +3,7 @@ package lpws
 import (
 	"bytes"
 	"cmp"
+	"container/list"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -49,9 +51,13 @@ type Config struct {
 	KeepAlive time.Duration
 	// IdleClose is how long an idle session stays open: one that no caller uses (5 min).
 	IdleClose time.Duration
-	// MaxSessions is the maximum number of sessions (10,000). For a further one, the session that has been idle longest is closed; if
-	// none is idle, Pool.Session fails with SessionLimit.
+	// MaxSessions is the maximum number of sessions that LivePerson has accepted (10,000). For a further one, the session that has been
+	// idle longest is closed; if none is idle, Pool.Session fails with SessionLimit. It also fails if the principal, or its account,
+	// uses more than its share of sessions: see admission.Shares. Idle sessions do not count.
 	MaxSessions int
+	// Begin waits until a session with a credential may be opened. The pool calls end once, with whether LivePerson has accepted the
+	// credential. Default: openings are not limited.
+	Begin func(ctx context.Context, cred share.Credential) (end func(accepted bool), err error)
 	// BackoffMin and BackoffMax bound the pause before a lost connection is reopened (1 s, 30 s). The first pause is between half of
 	// BackoffMin and BackoffMin. It doubles each time, until a connection has lasted for BackoffMax. A longer Retry-After of
 	// LivePerson takes precedence.
@@ -88,6 +94,9 @@ type Pool struct {
 	mu       sync.Mutex // may be locked with a session's mu held, not the other way round
 	closed   bool
 	sessions map[[sha256.Size]byte]*sharedSession
+	accepted int               // of sessions, those that LivePerson has accepted
+	idle     *list.List        // of accepted sessions that no caller uses, the one that has been idle longest first
+	used     *admission.Shares // of the others
 }
 
 // SetTLS replaces Config.TLS for sockets that are opened later. Open ones stay open.
@@ -115,10 +124,16 @@ func New(cfg Config) *Pool {
 	if cfg.SettingsKey == nil {
 		cfg.SettingsKey = func(string) string { return "" }
 	}
+	if cfg.Begin == nil {
+		cfg.Begin = func(context.Context, share.Credential) (func(bool), error) { return func(bool) {}, nil }
+	}
 	if cfg.dial == nil {
 		cfg.dial = (&net.Dialer{}).DialContext
 	}
-	p := &Pool{cfg: cfg, log: cfg.Logger, sessions: make(map[[sha256.Size]byte]*sharedSession)}
+	p := &Pool{
+		cfg: cfg, log: cfg.Logger, sessions: make(map[[sha256.Size]byte]*sharedSession),
+		idle: list.New(), used: admission.NewShares(int64(cfg.MaxSessions), admission.ByAccount),
+	}
 	p.tls.Store(cfg.TLS)
 	p.readBuffers.New = func() any { return new(bytes.Buffer) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -131,7 +146,7 @@ func New(cfg Config) *Pool {
 // caller must release the session.
 //
 // It fails with TokenInvalid if LivePerson does not accept the credential or if it has expired, with NotAllowed for a credential of
-// another account, with SessionLimit, LPUnavailable, LPRateLimited, LPProtocolError or ServerDraining, or with the cause of ctx's
+// another account, without asking LivePerson if the credential says so itself, with SessionLimit, LPUnavailable, LPRateLimited, LPProtocolError or ServerDraining, or with the cause of ctx's
 // end. All callers that waited for an opening share its failure; the next caller tries again.
 func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, error) {
 	d, err := newDialect(cred)
@@ -172,6 +187,14 @@ func (p *Pool) Session(ctx context.Context, cred share.Credential) (*Session, er
 	}
 }
 
+// Opened reports whether LivePerson has accepted the credential, so that Session waits for nothing.
+func (p *Pool) Opened(cred share.Credential) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.sessions[keyOf(cred, p.cfg.SettingsKey(cred.Account))]
+	return s != nil && s.counted
+}
+
 func keyOf(cred share.Credential, settings string) [sha256.Size]byte {
 	return sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + settings))
 }
@@ -201,30 +224,67 @@ func (p *Pool) use(key [sha256.Size]byte, cred share.Credential, d dialect, sett
 	}
 	s := p.sessions[key]
 	if s == nil {
-		if len(p.sessions) >= p.cfg.MaxSessions && !p.evict() {
-			return nil, errSessionLimit()
+		if err := d.check(p.cfg.Now()); err != nil {
+			return nil, err
 		}
 		s = newSession(p, key, cred, d, settings)
 		p.sessions[key] = s
 		p.wg.Go(s.open)
+	} else if s.refs == 0 && s.counted {
+		if err := p.occupy(s); err != nil {
+			return nil, err
+		}
 	}
 	s.refs++
 	return s, nil
 }
 
-// evict removes the session that has been idle longest, and reports whether there was one. It must be called with mu held.
-func (p *Pool) evict() bool {
-	var oldest *sharedSession
-	for _, s := range p.sessions {
-		if s.refs == 0 && !s.idleSince.IsZero() && (oldest == nil || s.idleSince.Before(oldest.idleSince)) {
-			oldest = s
-		}
+// accept counts a session that LivePerson has just accepted. For one too many the session that has been idle longest is closed.
+func (p *Pool) accept(s *sharedSession) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.accepted >= p.cfg.MaxSessions && !p.evict() {
+		return errSessionLimit()
 	}
+	s.holder = admission.HolderOf(s.principal)
+	if s.refs == 0 { // its callers have given up meanwhile
+		p.rest(s)
+	} else if err := p.occupy(s); err != nil {
+		return err
+	}
+	s.counted = true
+	p.accepted++
+	return nil
+}
+
+// occupy counts a session that a caller begins to use. It must be called with mu held, as all functions down to forget.
+func (p *Pool) occupy(s *sharedSession) error {
+	if !p.used.Fits(s.holder, 1) {
+		return errSessionShare()
+	}
+	p.used.Take(s.holder, 1)
+	if s.idleAt != nil {
+		p.idle.Remove(s.idleAt)
+		s.idleAt = nil
+	}
+	return nil
+}
+
+// rest begins the idle time of a session.
+func (p *Pool) rest(s *sharedSession) {
+	s.idleSince = p.cfg.Now()
+	s.idleAt = p.idle.PushBack(s)
+}
+
+// evict removes the session that has been idle longest, and reports whether there was one.
+func (p *Pool) evict() bool {
+	oldest := p.idle.Front()
 	if oldest == nil {
 		return false
 	}
-	p.removeLocked(oldest)
-	p.wg.Go(func() { oldest.end(errIdle) })
+	s := oldest.Value.(*sharedSession)
+	p.removeLocked(s)
+	p.wg.Go(func() { s.end(errIdle) })
 	return true
 }
 
@@ -232,8 +292,9 @@ func (p *Pool) evict() bool {
 func (p *Pool) release(s *sharedSession) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.refs--; s.refs == 0 {
-		s.idleSince = p.cfg.Now()
+	if s.refs--; s.refs == 0 && s.counted {
+		p.used.Take(s.holder, -1)
+		p.rest(s)
 	}
 }
 
@@ -249,15 +310,6 @@ func (p *Pool) inUse(s *sharedSession) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return s.refs > 0
-}
-
-// markIfUnused starts the idle time of a session that was just opened, if its callers have given up meanwhile.
-func (p *Pool) markIfUnused(s *sharedSession) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s.refs == 0 {
-		s.idleSince = p.cfg.Now()
-	}
 }
 
 // removeUnused removes the session if no caller uses it or the pool is closed, and reports whether it did.
@@ -281,6 +333,17 @@ func (p *Pool) remove(s *sharedSession) {
 func (p *Pool) removeLocked(s *sharedSession) {
 	if p.sessions[s.key] == s {
 		delete(p.sessions, s.key)
+	}
+	if !s.counted {
+		return
+	}
+	s.counted = false
+	p.accepted--
+	if s.refs > 0 { // they notice when they use it
+		p.used.Take(s.holder, -1)
+	} else {
+		p.idle.Remove(s.idleAt)
+		s.idleAt = nil
 	}
 }
 
@@ -357,7 +420,7 @@ func (p *Pool) maintain() {
 func (p *Pool) removeIdle(s *sharedSession, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.refs > 0 || s.idleSince.IsZero() {
+	if s.idleAt == nil {
 		return false
 	}
 	if now.Sub(s.idleSince) < p.cfg.IdleClose && s.settingsKey == p.cfg.SettingsKey(s.cred.Account) {

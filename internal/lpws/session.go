@@ -1,6 +1,7 @@
 package lpws
 
 import (
+	"container/list"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/retry"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -31,8 +33,12 @@ type sharedSession struct {
 	settingsKey string // Config.SettingsKey when the session was created
 	tag         string // identifies the session in the log
 
-	refs      int       // callers that use the session; guarded by Pool.mu
-	idleSince time.Time // when refs became 0; zero while it is being opened; guarded by Pool.mu
+	// Guarded by Pool.mu.
+	refs      int              // callers that use the session
+	counted   bool             // LivePerson has accepted it, and it is in the pool
+	holder    admission.Holder // of its principal; set before counted
+	idleAt    *list.Element    // in Pool.idle; nil while a caller uses it or it is not counted
+	idleSince time.Time        // when it was put there
 
 	opened    chan struct{}   // closed when the first opening has succeeded or failed
 	accepted  bool            // the first opening succeeded; set before opened is closed
@@ -72,26 +78,44 @@ func newSession(p *Pool, key [sha256.Size]byte, cred share.Credential, d dialect
 
 // open opens the session for the first time.
 func (s *sharedSession) open() {
-	ctx, cancel := context.WithTimeoutCause(s.p.ctx, s.p.cfg.OpenTimeout, errOpenTimeout)
-	defer cancel()
-	t, err := s.opener.open(ctx)
-	if err == nil {
-		if err = s.identify(); err != nil {
-			s.discard(t, err)
-		}
-	}
-	if err != nil {
+	if err := s.openFirst(); err != nil {
 		s.p.remove(s)
 		s.log("could not open a session", slog.Any("error", err))
 		s.finish(err)
-		close(s.opened)
-		return
 	}
-	s.p.markIfUnused(s)
+	close(s.opened)
+}
+
+func (s *sharedSession) openFirst() error {
+	end, err := s.p.cfg.Begin(s.p.ctx, s.cred)
+	if err != nil {
+		if s.p.ctx.Err() != nil {
+			return errDraining
+		}
+		return err
+	}
+	if s.p.removeUnused(s) { // its callers have given up meanwhile
+		end(false)
+		return errIdle
+	}
+	ctx, cancel := context.WithTimeoutCause(s.p.ctx, s.p.cfg.OpenTimeout, errOpenTimeout)
+	defer cancel()
+	t, err := s.opener.open(ctx)
+	end(err == nil)
+	if err != nil {
+		return err
+	}
+	if err = s.identify(); err == nil {
+		err = s.p.accept(s)
+	}
+	if err != nil {
+		s.discard(t, err)
+		return err
+	}
 	s.accepted = true
 	s.adopt(t)
 	s.log("opened a session")
-	close(s.opened)
+	return nil
 }
 
 // identify reads the identity from the credential, which LivePerson has accepted.

@@ -47,6 +47,24 @@ func IsLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
+// Peer returns the part of a peer's address that stands for one subscriber, as limits per address see it: an IPv4 address, or the /64
+// network of an IPv6 address, in which one host can have any number of addresses. Other addresses, such as those of Unix sockets, are
+// one peer.
+func Peer(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	ip, ok := netip.AddrFromSlice(tcp.IP)
+	if !ok {
+		return ""
+	}
+	if ip = ip.Unmap(); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
+}
+
 // A safeError has no secrets in its text.
 type safeError struct {
 	text  string

@@ -103,3 +103,19 @@ func TestSafeError(t *testing.T) {
 		}
 	}
 }
+
+func TestPeer_IsASubscriber(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "::1": "::/64",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::": "2001:db8:1:2::/64", "2001:db8:1:3::": "2001:db8:1:3::/64",
+	} {
+		if got := Peer(&net.TCPAddr{IP: net.ParseIP(addr), Port: 1}); got != want {
+			t.Errorf("%s is %s, want %s", addr, got, want)
+		}
+	}
+	for _, a := range []net.Addr{nil, &net.UnixAddr{Name: "x"}, &net.TCPAddr{}} {
+		if got := Peer(a); got != "" {
+			t.Errorf("%v is %s", a, got)
+		}
+	}
+}

@@ -16,7 +16,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-func TestUpload_RejectedByAdmissionMakesNoCalls(t *testing.T) {
+func TestUpload_RejectedByAdmissionReachesNoStore(t *testing.T) {
 	for what, places := range map[string]int{"the queue is full": 0, "no memory becomes free in time": 1} {
 		t.Run(what, inBubble(func(t *testing.T) {
 			h := newHarness(t, func(c *Config) { c.QueueLength, c.QueueWait = places, 30*time.Millisecond })
@@ -25,7 +25,7 @@ func TestUpload_RejectedByAdmissionMakesNoCalls(t *testing.T) {
 			if limit := wantError(t, err, share.TooManyUploads).GetMetadata()["limit"]; limit != map[int]string{0: "queue", 1: "budget"}[places] {
 				t.Errorf("the limit is %q", limit)
 			}
-			if n := h.lp.count("Session") + h.ledger.count("Load", "Save") + h.store.count("Put"); n != 0 {
+			if n := h.lp.count("UploadURL", "Conversation") + h.ledger.count("Load", "Save") + h.store.count("Put"); n != 0 {
 				t.Errorf("%d calls were made", n)
 			}
 			reserved.Release()
@@ -101,8 +101,8 @@ func TestUpload_ReservesWholeBlocks(t *testing.T) {
 		h := newHarness(t)
 		for what, s := range map[string]*pb.UploadSpec{"declared": spec(picture(admission.BlockBytes + 1)), "undeclared": spec(nil, undeclared)} {
 			want := h.server.MemoryBudget - 2*admission.BlockBytes
-			if what == "undeclared" { // the limit, 300,000 bytes
-				want = h.server.MemoryBudget - 5*admission.BlockBytes
+			if what == "undeclared" { // nothing has arrived
+				want = h.server.MemoryBudget - admission.BlockBytes
 			}
 			ctx, cancel := context.WithCancel(h.alice())
 			h.begin(ctx, s)

@@ -4,7 +4,9 @@ import (
 	"context"
 
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -17,7 +19,7 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 	var found []share.Credential
 	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
 		for _, value := range md.Get(string(scheme)) {
-			found = append(found, share.Credential{Scheme: scheme, Account: account, Secret: value})
+			found = append(found, share.Credential{Scheme: scheme, Account: account, Secret: value, Peer: peerOf(ctx)})
 		}
 	}
 	const ways = "give exactly one of lp-consumer-token, lp-agent-token and lp-external-consumer-id in the metadata"
@@ -48,4 +50,12 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 	}
 	factsOf(ctx).claim(c)
 	return c, nil
+}
+
+// peerOf returns the address that a call's connection comes from, as limits see it.
+func peerOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return netrules.Peer(p.Addr)
+	}
+	return ""
 }

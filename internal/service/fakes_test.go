@@ -114,6 +114,7 @@ type fakeMessenger struct {
 	faults
 	state   sync.Mutex
 	tokens  map[string]share.Principal
+	opened  map[string]bool      // by token
 	convs   []share.Conversation // oldest first
 	files   []share.FileEvent
 	changed chan struct{} // closed and replaced when files are added
@@ -126,7 +127,7 @@ type fakeMessenger struct {
 }
 
 func newFakeMessenger() *fakeMessenger {
-	return &fakeMessenger{tokens: make(map[string]share.Principal), changed: make(chan struct{}), urlLife: time.Minute}
+	return &fakeMessenger{tokens: make(map[string]share.Principal), opened: make(map[string]bool), changed: make(chan struct{}), urlLife: time.Minute}
 }
 
 func (l *fakeMessenger) Session(ctx context.Context, c share.Credential) (Session, error) {
@@ -143,7 +144,14 @@ func (l *fakeMessenger) Session(ctx context.Context, c share.Credential) (Sessio
 		p.Caller = c.Caller
 	}
 	l.open++
+	l.opened[c.Secret] = true
 	return &fakeSession{fakeMessenger: l, p: p}, nil
+}
+
+func (l *fakeMessenger) Opened(c share.Credential) bool {
+	l.state.Lock()
+	defer l.state.Unlock()
+	return l.opened[c.Secret]
 }
 
 func (l *fakeMessenger) End(c share.Credential) { _ = l.enter(context.Background(), "End") }

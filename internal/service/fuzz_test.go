@@ -332,7 +332,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 			}, MemoryBudget: admission.BlockBytes,
 			MaxUploadsPerCaller: 1,
 			IdleTimeout:         time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
-			Now: time.Now, Log: slog.New(slog.DiscardHandler),
+			Openings: testOpenings(), Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		}, Ports{Messenger: lp, Store: store, Ledger: ledgertest.NewMemory(10, time.Now), Images: &fakeImages{}})
 		ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs(string(share.ConsumerToken), aliceToken)))
 		stream := &script{ctx: ctx, msgs: msgs}

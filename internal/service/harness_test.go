@@ -118,7 +118,7 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 		RequestIDTTL:   time.Hour,
 		PublishTimeout: 200 * time.Millisecond, Settle: 100 * time.Millisecond,
 		Heartbeat: 10 * time.Second, ReadStall: 10 * time.Second,
-		Now: time.Now,
+		Openings: testOpenings(), Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, f := range change {
@@ -131,6 +131,10 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 	h.serve(c)
 	t.Cleanup(h.checkLeftovers)
 	return h
+}
+
+func testOpenings() *admission.Openings {
+	return admission.NewOpenings(admission.OpeningLimits{InFlight: 16, Queue: 16, Timeout: time.Second, FirstBytes: 8 << 20, Now: time.Now})
 }
 
 // testSettings are the settings of every account, unless a test changes them with set.
@@ -192,6 +196,9 @@ func (h *harness) checkLeftovers() {
 		u := h.server.memory.Usage()
 		return u.Callers+u.Queued+h.server.streams.Open() == 0
 	})
+	h.eventually("nothing of callers without a proved identity is counted", func() bool {
+		return h.server.Openings.Usage() == admission.OpeningsUsage{}
+	})
 	h.eventually("no attempt runs", func() bool { return h.server.uploads.Running() == 0 })
 	if strings.Contains(h.log.String(), secret) {
 		h.t.Errorf("a secret was logged:\n%s", h.log)
@@ -204,7 +211,7 @@ func (h *harness) budgetFree() int64 { return h.server.memory.Usage().FreeBytes 
 // reserveAll reserves the whole budget for another caller.
 func (h *harness) reserveAll() *admission.Reservation {
 	h.t.Helper()
-	r, err := h.server.memory.Reserve(context.Background(), admission.Caller{1}, h.server.MemoryBudget, false)
+	r, err := h.server.memory.Reserve(context.Background(), admission.Holder{Group: account, Caller: admission.Caller{1}}, h.server.MemoryBudget, 0, false)
 	if err != nil {
 		h.t.Fatal(err)
 	}

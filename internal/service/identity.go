@@ -35,10 +35,7 @@ func (s *Server) SignInConsumer(ctx context.Context, req *lpfilesharev1.SignInCo
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	if err := s.checkServed(account); err != nil {
-		return nil, err
-	}
-	in, err := signIn()
+	in, err := s.signIn(ctx, account, share.ConsumerToken, signIn)
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +52,9 @@ func (s *Server) RenewConsumer(ctx context.Context, req *lpfilesharev1.RenewCons
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	if err := s.checkServed(account); err != nil {
-		return nil, err
-	}
-	in, err := s.ports.Accounts.Renew(ctx, account, req.GetRenewalSecret())
+	in, err := s.signIn(ctx, account, share.ConsumerToken, func() (share.SignIn, error) {
+		return s.ports.Accounts.Renew(ctx, account, req.GetRenewalSecret())
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -97,10 +93,7 @@ func (s *Server) SignInAgent(ctx context.Context, req *lpfilesharev1.SignInAgent
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	if err := s.checkServed(account); err != nil {
-		return nil, err
-	}
-	in, err := signIn()
+	in, err := s.signIn(ctx, account, share.AgentToken, signIn)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +118,23 @@ func (s *Server) SignOutAgent(ctx context.Context, req *lpfilesharev1.SignOutAge
 		return nil, err
 	}
 	return &lpfilesharev1.SignOutAgentResponse{}, nil
+}
+
+// signIn makes an exchange that returns a token of a scheme. It counts as an opening of its peer, as no caller is known yet.
+func (s *Server) signIn(ctx context.Context, account string, scheme share.Scheme, exchange func() (share.SignIn, error)) (share.SignIn, error) {
+	if err := s.checkServed(account); err != nil {
+		return share.SignIn{}, err
+	}
+	end, err := s.Openings.Begin(ctx, share.Credential{Account: account, Peer: peerOf(ctx)})
+	if err != nil {
+		return share.SignIn{}, err
+	}
+	defer end(false)
+	in, err := exchange()
+	if err == nil {
+		s.Openings.Know(share.Credential{Scheme: scheme, Account: account, Secret: in.Token})
+	}
+	return in, err
 }
 
 func checkAccount(v *violations, name string) string {

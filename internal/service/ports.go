@@ -12,9 +12,11 @@ import (
 // A Messenger connects callers to LivePerson.
 type Messenger interface {
 	// Session returns the session of a credential, and opens it if needed. Calls with the same credential share one. It returns once
-	// LivePerson has accepted the credential. TokenInvalid if LivePerson rejects it, or it has expired. The caller releases the
-	// session. ctx limits the wait, not the session.
+	// LivePerson has accepted the credential. TokenInvalid if LivePerson rejects it, or it has expired. SessionLimit. The caller
+	// releases the session. ctx limits the wait, not the session.
 	Session(ctx context.Context, c share.Credential) (Session, error)
+	// Opened reports whether LivePerson has accepted the credential already, so that Session waits for nothing.
+	Opened(c share.Credential) bool
 	// End ends the session of a credential, if there is one. Its running calls fail with LPIdentityExpired.
 	End(c share.Credential)
 }

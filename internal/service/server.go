@@ -37,8 +37,8 @@ type Config struct {
 	QueueWait   time.Duration
 	// MaxWatches is the maximum number of watches of all callers.
 	MaxWatches int
-	// MaxUploadsPerCaller is the maximum number of uploads of one caller at once, which may use half of the budget; as many again may
-	// wait. MaxStreamsPerCaller is the maximum number of its downloads and watches.
+	// MaxUploadsPerCaller is the maximum number of uploads of one caller at once; as many again may wait. MaxStreamsPerCaller is the
+	// maximum number of its downloads and watches.
 	MaxUploadsPerCaller, MaxStreamsPerCaller int
 	// IdleTimeout ends an upload from which no byte arrives for this long, and any other call whose request does not arrive.
 	// UploadTimeout ends an upload that takes longer in all.
@@ -60,6 +60,8 @@ type Config struct {
 	AgentTokenKey [32]byte
 	// Version is the server's version, for GetCapabilities.
 	Version string
+	// Openings limits what callers use before their identity is proved. The Messenger limits its openings of sessions with it.
+	Openings *admission.Openings
 	// Now is the clock.
 	Now func() time.Time
 	// Rejections counts what the limits of the service reject.
@@ -126,8 +128,8 @@ func New(c Config, p Ports) *Server {
 		rejections: c.Rejections, log: c.Log,
 	}
 	s.uploads = upload.New(upload.Config{
-		OpenSession: func(ctx context.Context, credential share.Credential) (upload.Session, error) {
-			return s.openSession(ctx, credential)
+		OpenSession: func(ctx context.Context, credential share.Credential, firstBytes int64) (upload.Session, error) {
+			return s.openUploadSession(ctx, credential, firstBytes)
 		},
 		Store: p.Store, Ledger: p.Ledger, Images: p.Images, Memory: s.memory, Drain: s.drain,
 		IdleTimeout: c.IdleTimeout, Timeout: c.UploadTimeout, MinRate: c.MinUploadRate, RequestIDTTL: c.RequestIDTTL,
@@ -177,6 +179,23 @@ func (s *Server) openSession(ctx context.Context, c share.Credential) (Session, 
 	factsOf(ctx).prove(session.Principal())
 	return session, nil
 }
+
+// openUploadSession is openSession for an upload. Until the identity is proved the bytes of the call's first message count against the
+// share of the peer's address.
+func (s *Server) openUploadSession(ctx context.Context, c share.Credential, firstBytes int64) (Session, error) {
+	if s.ports.Messenger.Opened(c) {
+		return s.openSession(ctx, c)
+	}
+	release, err := s.Openings.Hold(c, firstBytes+specBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return s.openSession(ctx, c)
+}
+
+// specBytes is what the first message of an upload holds beside the file's bytes, or less: a preview and a caption.
+const specBytes = 48 << 10
 
 // streamSession is session for a download or a watch, which counts as a stream of its caller: of the credential, and once that is
 // proved of the principal. The caller of streamSession calls done.

@@ -135,7 +135,7 @@ func statusOfKind(e *share.Error) *status.Status {
 		e, row = share.Errorf(share.Internal, "internal error", e), conditions[share.Internal]
 	}
 	message := share.Clip(e.Message, maxMessage)
-	info := &errdetails.ErrorInfo{Reason: string(e.Kind), Domain: ErrorDomain, Metadata: maps.Clone(e.Metadata)}
+	info := &errdetails.ErrorInfo{Reason: string(e.Kind), Domain: ErrorDomain, Metadata: clippedMetadata(e.Metadata)}
 	details := []protoadapt.MessageV1{info}
 	if len(e.Violations) > 0 {
 		bad := &errdetails.BadRequest{}
@@ -203,9 +203,20 @@ func limitOf(s *status.Status, cause error) string {
 	return string(e.Kind)
 }
 
+// clippedMetadata bounds what an error repeats of a request. Fields are validated before errors name them; this is for what a
+// validation forgets.
+func clippedMetadata(m map[string]string) map[string]string {
+	clipped := maps.Clone(m)
+	for k, v := range clipped {
+		clipped[k] = share.Clip(v, maxMetadata)
+	}
+	return clipped
+}
+
 // Limits of a status. It is sent in a header, with its message twice, and peers stop at 8 KiB. Within these it stays under 3 KiB.
 const (
 	maxMessage    = 400
+	maxMetadata   = 300
 	maxViolations = 6
 )
 

@@ -25,6 +25,9 @@ type Credential struct {
 	// Caller is the calling service, if its connection proves its identity; otherwise empty. It is used with ExternalConsumerID
 	// only, because any other credential is a proof by itself.
 	Caller string
+	// Peer is the address, or the network of one subscriber, from which the call came: see netrules.Peer. It says whose share of the
+	// server's limits a call uses before its credential is proved, and is not part of the identity.
+	Peer string
 }
 
 // String hides the secret.

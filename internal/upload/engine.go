@@ -14,8 +14,9 @@ import (
 
 // Config is what an Engine works with. Every field is required.
 type Config struct {
-	// OpenSession returns the caller's session with LivePerson, which proves the credential. The engine releases the session.
-	OpenSession func(ctx context.Context, c share.Credential) (Session, error)
+	// OpenSession returns the caller's session with LivePerson, which proves the credential. firstBytes is what the call holds of the
+	// file meanwhile. The engine releases the session.
+	OpenSession func(ctx context.Context, c share.Credential, firstBytes int64) (Session, error)
 	Store       Store
 	Ledger      Ledger
 	Images      Images
@@ -109,24 +110,20 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 	timeout := time.AfterFunc(e.Timeout, func() { cancel(e.errTimeout()) })
 	defer timeout.Stop()
 
-	if spec.ValidateOnly {
-		return Result{}, drain.Cause(ctx, e.validate(ctx, credential, &spec))
-	}
-
-	// Memory comes first: an upload that is rejected costs LivePerson, the store and the ledger nothing.
-	memory, err := e.reserve(ctx, credential, &spec, src)
-	if err != nil {
-		return Result{}, err
-	}
-	defer memory.Release()
-	session, err := e.OpenSession(ctx, credential)
+	// The identity is proved first, so that memory, and a place in the queue for it, is given to callers that LivePerson knows.
+	session, err := e.OpenSession(ctx, credential, src.QueuedBytes())
 	if err != nil {
 		return Result{}, drain.Cause(ctx, err)
 	}
 	defer session.Release()
-	if err := memory.Prove(session.Principal()); err != nil {
+	if spec.ValidateOnly { // what can be checked without the file
+		return Result{}, drain.Cause(ctx, checkOpen(ctx, session, spec.Conversation, spec.Dialog))
+	}
+	memory, err := e.reserve(ctx, session.Principal(), &spec, src)
+	if err != nil {
 		return Result{}, err
 	}
+	defer memory.Release()
 	a, err := e.claimUpload(ctx, cancel, session, &spec)
 	if err != nil {
 		return Result{}, drain.Cause(ctx, err)
@@ -152,21 +149,17 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 	return Result{File: a.rec.File, Replayed: replayed}, nil
 }
 
-// validate checks what can be checked without the file. It needs no memory.
-func (e *Engine) validate(ctx context.Context, credential share.Credential, spec *Spec) error {
-	session, err := e.OpenSession(ctx, credential)
-	if err != nil {
-		return err
-	}
-	defer session.Release()
-	return checkOpen(ctx, session, spec.Conversation, spec.Dialog)
-}
-
-// reserve reserves memory for the file. Draining ends the wait for it, so that clients retry on another server.
-func (e *Engine) reserve(ctx context.Context, credential share.Credential, spec *Spec, src Source) (*admission.Reservation, error) {
+// reserve reserves memory for the file: all of it if its size was declared, else for what has arrived. Draining ends the wait for it,
+// so that clients retry on another server.
+func (e *Engine) reserve(ctx context.Context, p share.Principal, spec *Spec, src Source) (*admission.Reservation, error) {
 	queued, cancel := e.Drain.UntilDraining(ctx)
 	defer cancel(nil)
-	memory, err := e.Memory.Reserve(queued, admission.ByCredential(credential), spec.memory(), src.QueuedBytes() <= admission.BlockBytes)
+	most := spec.memory()
+	first := most
+	if spec.Size < 0 {
+		first = max(1, src.QueuedBytes())
+	}
+	memory, err := e.Memory.Reserve(queued, admission.HolderOf(p), first, most, src.QueuedBytes() <= admission.BlockBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,9 @@ func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 	if err := t.receive(ctx, input, in, storing); err != nil {
 		return nil, err
 	}
+	if !t.spec.transforms() {
+		t.memory.Shrink(input.len())
+	}
 
 	output, sums, image := input, in.sums, in.image.info
 	var fitted *share.FittedImage
@@ -78,12 +81,13 @@ func (t *transfer) newFile(size int64, sums *Sums, image share.ImageInfo, fitted
 // receive takes the bytes into the spool until all have arrived and every inspector has passed them. A storing that runs at the
 // same time, and ends before the last byte, ends it too; nil: none runs.
 func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, storing *storing) error {
-	reader := t.startReader(spool)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the reader's wait for memory
+	reader := t.startReader(ctx, spool)
 	idle := time.NewTimer(t.IdleTimeout)
 	defer idle.Stop()
-	pace := time.NewTicker(t.IdleTimeout)
-	defer pace.Stop()
-	paced := int64(0) // bytes at the latest tick
+	pace := t.newPace(reader)
+	defer pace.stop()
 	for {
 		more, err := in.advance(spool)
 		if err != nil {
@@ -104,45 +108,43 @@ func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, st
 				return share.Reject(share.UploadIdle, "no byte arrived for %s; retry with the same request_id from byte 0", t.IdleTimeout)
 			}
 			idle.Reset(left)
-		case <-pace.C:
-			arrived := spool.len()
-			if least := t.minBytes(); arrived-paced < least && arrived != t.spec.Size { // all there: only the finish is missing
-				return share.Reject(share.UploadIdle, "%d bytes arrived in %s, the minimum is %d; retry with the same request_id from byte 0",
-					arrived-paced, t.IdleTimeout, least)
-			}
-			paced = arrived
+		case <-pace.long.C:
+			err = pace.checkLong()
+		case <-pace.short.C:
+			err = pace.checkShort()
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// minBytes is what must arrive in each IdleTimeout.
-func (t *transfer) minBytes() int64 { return int64(float64(t.MinRate) * t.IdleTimeout.Seconds()) }
-
 // A reader copies the Source into a spool. It has a goroutine of its own, because Source.Next cannot be interrupted.
 type reader struct {
-	source   Source
+	*transfer
 	spool    *spool
 	declared int64 // -1: not declared
 	limit    int64
 	ended    chan error // nil: the client has finished
 
-	now      func() time.Time
 	begun    time.Time
 	lastByte atomic.Int64 // when the latest byte arrived, in nanoseconds after begun: steps of the wall clock do not count
+	waiting  atomic.Bool  // for memory, so that the client cannot send
+	waits    atomic.Int64 // how often it has waited
 }
 
-func (t *transfer) startReader(spool *spool) *reader {
+func (t *transfer) startReader(ctx context.Context, spool *spool) *reader {
 	r := &reader{
-		source: t.source, spool: spool, declared: t.spec.Size, limit: t.spec.Limits.MaxInputBytes,
-		ended: make(chan error, 1), now: t.Now, begun: t.Now(),
+		transfer: t, spool: spool, declared: t.spec.Size, limit: t.spec.Limits.MaxInputBytes,
+		ended: make(chan error, 1), begun: t.Now(),
 	}
-	t.Drain.Go(func() { r.ended <- r.run() }) // ends with the call at the latest
+	t.Drain.Go(func() { r.ended <- r.run(ctx) }) // ends with the call at the latest
 	return r
 }
 
-func (r *reader) run() error {
+func (r *reader) run(ctx context.Context) error {
 	for n := int64(0); ; {
 		c, err := r.source.Next()
 		if errors.Is(err, io.EOF) {
@@ -158,18 +160,40 @@ func (r *reader) run() error {
 			return share.Reject(share.SizeExceeded, "more than the declared %d bytes arrived", r.declared).With("declaredBytes", share.Itoa(r.declared))
 		case n+size > r.limit:
 			return TooLarge(r.limit, n+size)
-		case c.Owned && n == 0:
+		case r.declared < 0:
+			if err := r.reserve(ctx, n+size); err != nil {
+				return err
+			}
+		}
+		if c.Owned && n == 0 {
 			r.spool.adopt(c.Bytes)
-		default:
+		} else {
 			r.spool.append(c.Bytes)
 		}
 		n += size
-		r.lastByte.Store(int64(r.now().Sub(r.begun)))
+		r.touch()
 	}
 }
 
+// reserve reserves memory for the bytes of a file whose size was not declared. While it waits the client cannot send, so the upload
+// is neither idle nor slow.
+func (r *reader) reserve(ctx context.Context, size int64) error {
+	err := r.memory.Grow(ctx, size, r.IdleTimeout, func() {
+		r.waits.Add(1)
+		r.waiting.Store(true)
+	})
+	r.touch()
+	r.waiting.Store(false)
+	return err
+}
+
+func (r *reader) touch() { r.lastByte.Store(int64(r.Now().Sub(r.begun))) }
+
 func (r *reader) sinceLastByte() time.Duration {
-	return r.now().Sub(r.begun) - time.Duration(r.lastByte.Load())
+	if r.waiting.Load() {
+		return 0
+	}
+	return r.Now().Sub(r.begun) - time.Duration(r.lastByte.Load())
 }
 
 // TooLarge returns the error for a file of more than limit bytes.

@@ -52,7 +52,7 @@ func (s *Spec) transforms() bool {
 	return s.Strip || s.Fit && (s.Size < 0 || s.Size > s.Limits.MaxFileBytes)
 }
 
-// memory returns the bytes of memory that the upload needs: for the file, and for a changed copy of it.
+// memory returns the bytes of memory that the upload needs at most: for the file, and for a changed copy of it.
 func (s *Spec) memory() int64 {
 	n := s.Size
 	if n < 0 {

@@ -28,6 +28,9 @@ func (t *transfer) transform(ctx context.Context, input *spool, in *inspection) 
 	if err := t.stripPreview(ctx); err != nil {
 		return r, err
 	}
+	if err := t.memory.Grow(ctx, wholeBlocks(input.len())+t.spec.Limits.MaxFileBytes, t.IdleTimeout, func() {}); err != nil {
+		return r, err
+	}
 	out := &transformOutput{memory: t.Memory}
 	fitted, err := t.Images.Fit(ctx, t.imageJob(input, out))
 	if err != nil {

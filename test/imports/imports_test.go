@@ -51,7 +51,7 @@ var table = map[string]rule{
 		never: []string{"net/http", "github.com/gorilla/websocket"},
 	},
 	"internal/lpwire":            {ours: rules},
-	"internal/lpws":              {ours: append([]string{"internal/lpwire"}, rules...)},
+	"internal/lpws":              {ours: append([]string{"internal/admission", "internal/lpwire"}, rules...)},
 	"internal/swift":             {ours: rules},
 	"internal/images":            {ours: rules},
 	"internal/ledger":            {ours: append([]string{"internal/rejections"}, rules...)},
@@ -60,6 +60,7 @@ var table = map[string]rule{
 	"internal/connector":         {ours: append([]string{"internal/lprest", "internal/lpwire", "internal/rejections"}, rules...)},
 	"internal/sandbox":           {},
 	"internal/recvlimit":         {},
+	"internal/connlimit":         {ours: append([]string{"internal/admission"}, rules...)},
 	// The sandbox's parts know each other as little as possible.
 	"internal/sandbox/fault":      {stdlibOnly: true},
 	"internal/sandbox/jsonhttp":   {stdlibOnly: true},

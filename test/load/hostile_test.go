@@ -218,7 +218,7 @@ func TestHostile_SilentConnectionsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	silent := min(10_000, int(limit.Cur)-500)
-	s := startServer(t, "--documents", fmt.Sprintf("--max-connections=%d", silent+100))
+	s := startServer(t, "--documents", fmt.Sprintf("--max-connections=%d", 2*silent+100))
 	consumer := s.Consumer(t)
 	conversation, client := consumer.Conversation, consumer.Client
 	before := s.settled(t, 1)

@@ -158,7 +158,8 @@ const (
 	ErrorReason_ERROR_REASON_LEDGER_UNAVAILABLE ErrorReason = 49
 	// RESOURCE_EXHAUSTED, with RetryInfo. The client did not read a watch or a download in time, and the server ended it.
 	ErrorReason_ERROR_REASON_WATCH_TOO_SLOW ErrorReason = 50
-	// RESOURCE_EXHAUSTED, with RetryInfo. The server has reached its limit of LivePerson sessions.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The server has reached a limit of LivePerson sessions. Metadata: limit, one of "sessions" (all
+	// are in use), "openings" (too many are being opened) and "caller" (this caller uses its whole share: end some of its calls).
 	ErrorReason_ERROR_REASON_SESSION_LIMIT ErrorReason = 51
 	// UNIMPLEMENTED, no RetryInfo. This server does not implement the method.
 	ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED ErrorReason = 52
