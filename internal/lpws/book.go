@@ -436,10 +436,11 @@ func (b *book) collect(f *feed, r *fetch, e *lpwire.Event) (more bool) {
 }
 
 // discarded notes that a frame was not read.
-func (b *book) discarded(dialog string) {
+func (b *book) discarded(dialog string) []*feed {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.feeds.discard(dialog)
+	return b.feeds.takeStarts()
 }
 
 // logDue reports whether a failure to read a dialog is to be logged: once a minute.

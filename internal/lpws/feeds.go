@@ -254,12 +254,21 @@ func (fs *feeds) abandon(f *feed, err error) {
 	}
 }
 
-// discard makes the fetches fail whose events may have been in a frame that was not read: those of the dialog, or all that are
-// running if the dialog is not known.
+// discard notes that a frame was not read, which may have had events of the dialog, or of any dialog if it is empty. Running fetches
+// fail, and watches read the dialog again.
 func (fs *feeds) discard(dialog string) {
 	for _, f := range fs.byDialog {
-		if r := f.running; r != nil && r.begun && r.refused == nil && (dialog == "" || dialog == f.dialog) {
+		if dialog != "" && dialog != f.dialog {
+			continue
+		}
+		for _, p := range f.positions {
+			p.live = false
+		}
+		switch r := f.running; {
+		case r != nil && r.begun && r.refused == nil:
 			fs.refuse(r, errDiscarded())
+		case r == nil && len(f.positions) > 0:
+			fs.request(f, false)
 		}
 	}
 }

@@ -291,7 +291,7 @@ func TestSession_FramesOverTheLimit(t *testing.T) {
 		}
 		defer w.Close()
 		time.Sleep(time.Second) // of the fake clock: past Config.Grace
-		p.add("c", strings.Replace(fileEvent("c", 0, "a"), `"fileType"`, `"preview":"`+strings.Repeat("x", 10_000)+`","fileType"`, 1))
+		p.add("c", strings.Replace(fileEvent("c", 0, "a"), `"fileType"`, `"preview":"`+strings.Repeat("x", 40_000)+`","fileType"`, 1))
 		_, _, err = listFiles(s, ctxOf(t), "c")
 		want(t, err, share.LPProtocolError)
 		_, err = w.Next(ctxOf(t))

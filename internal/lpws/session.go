@@ -150,7 +150,7 @@ func (k bookkeeper) event(e *lpwire.Event) {
 func (k bookkeeper) discarded(dialog string) *closeReason {
 	select {
 	case <-k.t.listed:
-		k.s.book.discarded(dialog)
+		k.s.startFetches(k.s.book.discarded(dialog))
 		return nil
 	default:
 		return &closeReason{kind: closedTooLarge, cause: errElement}
