@@ -11,6 +11,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/images"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
@@ -98,7 +99,8 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 	onClose(rest.Close)
 	objects := newStore(f, rest, trust)
 	onClose(func() { objects.Close() })
-	sessions, err := newSessions(f, p.accounts, rest, trust, log)
+	lists := filecache.New(int64(f.Limits.ListMemory))
+	sessions, err := newSessions(f, p.accounts, rest, trust, lists, log)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +114,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 		return nil, err
 	}
 	onClose(events.Close)
-	if p.connector, err = newConnector(f, p.accounts, rest, events, rejected); err != nil {
+	if p.connector, err = newConnector(f, p.accounts, rest, events, lists, rejected); err != nil {
 		return nil, err
 	}
 	if p.webhooks != nil {
@@ -153,7 +155,7 @@ func newStore(f *flags, rest *lprest.Client, trust *tls.Config) store {
 }
 
 // newSessions returns the pool of messaging sessions.
-func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, trust *tls.Config, log *slog.Logger) (*lpws.Pool, error) {
+func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, trust *tls.Config, lists *filecache.Cache, log *slog.Logger) (*lpws.Pool, error) {
 	issued, err := lprest.NewIssuedTokens(rest, issuer(r))
 	if err != nil {
 		return nil, err
@@ -165,7 +167,7 @@ func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, trust *tls
 			return issued.Token(ctx, c.Account, c.Secret, instead)
 		},
 		RefreshAgent: rest.RefreshAgent, RefreshEvery: lp.AgentRefresh,
-		TLS: trust, Logger: log, CallTimeout: lp.Timeout, IdleClose: lp.SessionIdle, MaxSessions: lp.MaxSessions,
+		TLS: trust, Logger: log, CallTimeout: lp.Timeout, IdleClose: lp.SessionIdle, MaxSessions: lp.MaxSessions, Cache: lists,
 	}), nil
 }
 
@@ -189,11 +191,11 @@ func newEvents(ctx context.Context, f *flags, l *ledger.KV, served *accounts.Set
 }
 
 // newConnector returns the messenger for accounts that use the Connector API.
-func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, events *ledger.Events, rejected *rejections.Tally) (*connector.Messenger, error) {
+func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, events *ledger.Events, lists *filecache.Cache, rejected *rejections.Tally) (*connector.Messenger, error) {
 	return connector.New(connector.Config{
 		Client: rest, App: connectorApp(r), Log: events,
 		GapWait: f.Connector.EventGap, KeepFor: f.Connector.EventTTL, MaxConsumers: f.LivePerson.MaxSessions,
-		Rejections: rejected,
+		Cache: lists, Rejections: rejected,
 	})
 }
 

@@ -100,7 +100,7 @@ func (s *Session) ListFiles(ctx context.Context, conversation string, upTo share
 	for _, c := range in {
 		files, tails, err := s.read(ctx, c, first, last)
 		if e, ok := tooLarge(err); ok && conversation == "" {
-			list.Unreadable = append(list.Unreadable, share.UnreadableDialog{Conversation: c.ID, Dialog: c.ID, Err: e})
+			list.Unreadable = append(list.Unreadable, share.UnreadableDialog{Conversation: c.ID, Dialog: c.ID, Last: -1, Err: e})
 			continue
 		}
 		if err != nil {

@@ -102,7 +102,9 @@ func (s *Session) ListFiles(ctx context.Context, conversation string, upTo share
 	for i, d := range read {
 		ref := refs[i]
 		if d.err != nil {
-			list.Unreadable = append(list.Unreadable, share.UnreadableDialog{Conversation: ref.conversation, Dialog: ref.dialog, Err: d.err})
+			list.Unreadable = append(list.Unreadable, share.UnreadableDialog{
+				Conversation: ref.conversation, Dialog: ref.dialog, Last: s.s.book.last(ref.dialog), Err: d.err,
+			})
 			continue
 		}
 		list.Cursor[ref.dialog] = d.next - 1

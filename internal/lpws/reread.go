@@ -33,7 +33,7 @@ func (s *sharedSession) complete(ctx context.Context, d dialogRef, files []*shar
 		}
 		for _, e := range run {
 			if f := found[e.Sequence]; f != nil && f.File.StoragePath == e.File.StoragePath {
-				e.File, e.Omitted = f.File, 0
+				e.File, e.Omitted, e.CaptionOmitted = f.File, 0, false
 			}
 		}
 	}

@@ -27,11 +27,13 @@ type FileEvent struct {
 	File HostedFile
 	// Omitted is the number of bytes of the preview and the caption that File lacks. 0: File is complete.
 	Omitted int `json:",omitempty"`
+	// CaptionOmitted reports whether File lacks its caption.
+	CaptionOmitted bool `json:",omitempty"`
 }
 
 const (
 	// keptCaption is the length up to which Brief keeps a caption, in bytes.
-	keptCaption = 128
+	keptCaption = 512
 	// eventOverhead is the approximate size of a FileEvent without its strings, in bytes.
 	eventOverhead = 256
 )
@@ -42,7 +44,7 @@ func (e FileEvent) Brief() FileEvent {
 	e.File.Preview = ""
 	if len(e.File.Caption) > keptCaption {
 		e.Omitted += len(e.File.Caption)
-		e.File.Caption = ""
+		e.File.Caption, e.CaptionOmitted = "", true
 	}
 	return e
 }
@@ -72,6 +74,8 @@ type FileList struct {
 // a watch.
 type UnreadableDialog struct {
 	Conversation, Dialog string
+	// Last is the last sequence that is known to exist; -1 if none is.
+	Last int64
 	// Err is why it could not be read.
 	Err *Error
 }

@@ -20,19 +20,21 @@ type outbox struct {
 
 func newOutbox(limit int) *outbox { return &outbox{limit: limit, wake: make(chan struct{}, 1)} }
 
-// put queues frames and reports whether the queue is within its limit. A closed outbox discards them.
+// put queues frames and reports whether the queue before them was within its limit: the messages of a dialog are one frame, however
+// many there are. A closed outbox discards frames.
 func (o *outbox) put(frames ...[]byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
 		return true
 	}
+	within := o.size <= o.limit
 	for _, f := range frames {
 		o.size += len(f)
 		o.frames = append(o.frames, f)
 	}
 	o.signal()
-	return o.size <= o.limit
+	return within
 }
 
 // close ends the queue. Queued frames are still written, then a close frame if code is not 0.
