@@ -165,7 +165,9 @@ func (l *FileList) note(page *pb.ListFilesResponse, first bool) {
 		l.unreadable = nil
 	}
 	for _, u := range page.GetUnreadableConversations() {
-		known := func(k *pb.UnreadableConversation) bool { return k.GetName() == u.GetName() && k.GetDialogId() == u.GetDialogId() }
+		known := func(k *pb.UnreadableConversation) bool {
+			return k.GetName() == u.GetName() && k.GetDialogId() == u.GetDialogId()
+		}
 		if !slices.ContainsFunc(l.unreadable, known) {
 			l.unreadable = append(l.unreadable, u)
 		}

@@ -39,11 +39,10 @@ type receiver interface {
 
 // streamReader is the rest of a large frame. It limits what is read of one part.
 type streamReader struct {
-	r     io.Reader
-	t     *transport
-	until time.Time
-	limit int64
-	n     int64 // bytes since the last part
+	r      io.Reader
+	extend func() // extends the deadline of reading
+	limit  int64
+	n      int64 // bytes since the last part
 }
 
 func (s *streamReader) Read(p []byte) (int, error) {
@@ -52,27 +51,32 @@ func (s *streamReader) Read(p []byte) (int, error) {
 	}
 	n, err := s.r.Read(p)
 	s.n += int64(n)
-	s.t.extendReadDeadlineUntil(s.until)
+	s.extend()
 	return n, err
 }
 
+// discard reads the rest of the frame.
+func (s *streamReader) discard() error {
+	s.n, s.limit = 0, maxStream
+	_, err := io.Copy(io.Discard, s)
+	return err
+}
+
 // streamFrame decodes a large frame of which head has arrived. Memory is bounded by its largest part.
-func (t *transport) streamFrame(head []byte, rest io.Reader, to receiver) *closeReason {
-	s := &streamReader{t: t, until: time.Now().Add(frameTime), limit: t.maxPart}
-	s.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), rest), 32<<10)
+func (t *transport) streamFrame(head []byte, rest io.Reader, extend func(), to receiver) *closeReason {
+	s := &streamReader{r: bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), rest), 32<<10), extend: extend, limit: t.maxPart}
 	t.streams.Add(1)
 	defer t.streams.Add(-1)
 	d := &streamDecoder{Decoder: json.NewDecoder(s), s: s, to: to}
 	f, err := d.frame()
 	if err == nil {
-		_, err = io.Copy(io.Discard, &streamReader{r: s.r, t: t, until: s.until, limit: 1 << 62}) // what follows the object
+		err = s.discard() // what follows the object
 	}
 	if errors.Is(err, errElement) {
 		if reason := to.discarded(d.dialog); reason != nil {
 			return reason
 		}
-		_, err = io.Copy(io.Discard, &streamReader{r: s.r, t: t, until: s.until, limit: 1 << 62})
-		if err == nil {
+		if err = s.discard(); err == nil {
 			return nil
 		}
 	}

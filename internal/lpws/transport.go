@@ -150,7 +150,8 @@ func (t *transport) readFrame(kind int, r io.Reader, to receiver) *closeReason {
 		}
 		return nil
 	case n == whole:
-		return t.streamFrame(buf.Bytes(), r, to)
+		until := time.Now().Add(frameTime)
+		return t.streamFrame(buf.Bytes(), r, func() { t.extendReadDeadlineUntil(until) }, to)
 	}
 	f, err := parseFrame(buf.Bytes())
 	f.connection = t.id
