@@ -15,6 +15,9 @@ import (
 // have about 4 MB, behind which other answers would wait.
 const asideEvents = 128
 
+// asideWhole is wholeFrame for such connections, in bytes: the first messages are passed on before the others have arrived.
+const asideWhole = 4 << 10
+
 // aside reads the messages of one dialog over a connection of its own. LivePerson can be asked where to begin, but not where to end:
 // closing the connection ends the answer.
 type aside struct {

@@ -159,6 +159,7 @@ func (o *opener) connect(ctx context.Context) (*transport, error) {
 func (o *opener) aside(ctx context.Context, start func(*transport) error) (*transport, error) {
 	t, err := o.socket(ctx)
 	if err == nil {
+		t.whole = asideWhole
 		if err = start(t); err != nil {
 			_ = t.ws.Close()
 		} else {

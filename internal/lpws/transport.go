@@ -38,6 +38,7 @@ type transport struct {
 	buffers      *sync.Pool      // of *bytes.Buffer
 	readTimeout  time.Duration
 	maxPart      int64               // Config.MaxFrame
+	whole        int64               // frames of this size and more are decoded as they arrive
 	endsIdentity func(code int) bool // reports whether a close code ends the credential
 
 	writing chan struct{} // holds one token while a frame is written: a mutex that a context can give up on
@@ -62,7 +63,7 @@ type transport struct {
 
 func newTransport(id uint64, ws *websocket.Conn, goroutines *sync.WaitGroup, buffers *sync.Pool, readTimeout time.Duration, maxPart int64, streams *atomic.Int64, endsIdentity func(int) bool) *transport {
 	t := &transport{
-		id: id, ws: ws, goroutines: goroutines, buffers: buffers, readTimeout: readTimeout, maxPart: maxPart, streams: streams, endsIdentity: endsIdentity,
+		id: id, ws: ws, goroutines: goroutines, buffers: buffers, readTimeout: readTimeout, maxPart: maxPart, whole: min(wholeFrame, maxPart), streams: streams, endsIdentity: endsIdentity,
 		writing: make(chan struct{}, 1), control: make(chan struct{}, 1),
 		closing: make(chan struct{}), done: make(chan struct{}), listed: make(chan struct{}), opened: time.Now(),
 	}
@@ -139,8 +140,7 @@ func (t *transport) read(to receiver) {
 func (t *transport) readFrame(kind int, r io.Reader, to receiver) *closeReason {
 	buf := t.buffers.Get().(*bytes.Buffer)
 	buf.Reset()
-	whole := min(wholeFrame, t.maxPart)
-	n, err := buf.ReadFrom(io.LimitReader(r, whole))
+	n, err := buf.ReadFrom(io.LimitReader(r, t.whole))
 	switch {
 	case err != nil:
 		return t.reasonOf(err)
@@ -149,7 +149,7 @@ func (t *transport) readFrame(kind int, r io.Reader, to receiver) *closeReason {
 			return t.reasonOf(err)
 		}
 		return nil
-	case n == whole:
+	case n == t.whole:
 		until := time.Now().Add(frameTime)
 		return t.streamFrame(buf.Bytes(), r, func() { t.extendReadDeadlineUntil(until) }, to)
 	}
