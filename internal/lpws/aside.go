@@ -42,17 +42,18 @@ func (a *aside) notification(f *frame) {
 	}
 }
 
-func (a *aside) event(e *lpwire.Event) {
-	if !e.Sequence.OK || e.Sequence.N < 0 || string(e.DialogID) != a.dialog {
-		return
-	}
+func (a *aside) event(e *lpwire.Event) (more bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !e.Sequence.OK || e.Sequence.N < 0 || string(e.DialogID) != a.dialog {
+		return !a.ended
+	}
 	if !a.ended && !a.pass(e) {
 		a.ended = true
 		close(a.enough)
 		a.t.close(&closeReason{kind: closedLocally, cause: errEnough})
 	}
+	return !a.ended
 }
 
 func (a *aside) discarded(string) *closeReason {

@@ -411,7 +411,10 @@ type recorder struct {
 }
 
 func (r *recorder) notification(f *frame) { r.frames = append(r.frames, *f) }
-func (r *recorder) event(e *lpwire.Event) { r.events = append(r.events, e.Sequence.N) }
+func (r *recorder) event(e *lpwire.Event) bool {
+	r.events = append(r.events, e.Sequence.N)
+	return true
+}
 func (r *recorder) discarded(d string) *closeReason {
 	r.dialogs = append(r.dialogs, d)
 	return nil

@@ -142,8 +142,9 @@ func (k bookkeeper) notification(f *frame) {
 	k.s.startFetches(e.fetches)
 }
 
-func (k bookkeeper) event(e *lpwire.Event) {
+func (k bookkeeper) event(e *lpwire.Event) (more bool) {
 	k.s.startFetches(k.s.book.applyEvents([]lpwire.Event{*e}).fetches)
+	return true
 }
 
 // discarded ends a connection whose list of conversations is too large: the opener then asks for the open ones only.

@@ -30,8 +30,9 @@ var errElement = errors.New("a part of a frame exceeded the size limit")
 type receiver interface {
 	// notification is called for each notification, except for what has been passed to event.
 	notification(f *frame)
-	// event is called for each message in a frame larger than wholeFrame, whether it is an answer or a notification.
-	event(e *lpwire.Event)
+	// event is called for each message in a frame larger than wholeFrame, whether it is an answer or a notification. If it returns
+	// false, the rest is not read, and the transport ends.
+	event(e *lpwire.Event) (more bool)
 	// discarded is called if the rest of a large frame is not read, because one of its parts was too large. dialog is the one of the
 	// messages before that part; empty if there was none. The result ends the transport, unless it is nil.
 	discarded(dialog string) *closeReason
@@ -83,6 +84,8 @@ func (t *transport) streamFrame(head []byte, rest io.Reader, extend func(), to r
 	var syntax *json.SyntaxError
 	switch {
 	case err == nil:
+	case errors.Is(err, errEnough):
+		return &closeReason{kind: closedLocally, cause: err}
 	case errors.Is(err, errTooManyChanges):
 		return &closeReason{kind: closedTooLarge, cause: err}
 	case errors.As(err, &syntax), errors.Is(err, errFrame), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -236,7 +239,9 @@ func (d *streamDecoder) list() error {
 		}
 		if e.Result.V.ConvID == "" {
 			d.dialog = string(e.DialogID)
-			d.to.event(&e.Event)
+			if !d.to.event(&e.Event) {
+				return errEnough
+			}
 			continue
 		}
 		if len(d.changes) == maxChanges {
