@@ -365,7 +365,7 @@ func (s *fakeSession) FindFile(ctx context.Context, conversation, dialog, path s
 	}
 	for _, e := range s.files {
 		if e.Conversation == conversation && (dialog == "" || e.Dialog == dialog) && e.File.StoragePath == path {
-			return e, nil
+			return e.Brief(), nil
 		}
 	}
 	return share.FileEvent{}, share.Errorf(share.FileNotFound, "there is no such file", nil)
