@@ -146,6 +146,7 @@ func (b *bigDialogs) of(operation func()) cost {
 // TestSession_BigDialogsCostTheSame measures requests and bytes, not time: a page with its previews, and a download, cost the same in
 // a dialog of 10, 1,000 and 10,000 files.
 func TestSession_BigDialogsCostTheSame(t *testing.T) {
+	t.Parallel()
 	const preview, page = 1000, 10
 	sizes := []int{10, 1000, 10_000}
 	if testing.Short() {
@@ -226,13 +227,15 @@ func (b *bigDialogs) wantFlat(t *testing.T, s *Session, conversation, last strin
 
 // TestSession_LargeBacklogDisturbsNobody has a dialog whose messages exceed Config.MaxFrame, which once closed the connection.
 func TestSession_LargeBacklogDisturbsNobody(t *testing.T) {
+	t.Parallel()
+	const many = 60
 	for _, role := range []string{"consumer", "agent"} {
 		t.Run(role, func(t *testing.T) {
 			b := newBigDialogs(t, func(c *Config) { c.MaxFrame = 1 << 20 })
 			cred := b.consumer()
 			author := b.session(cred)
 			c := b.begin(author)
-			last := b.fill(author, c.ID, 150, 30_000)
+			last := b.fill(author, c.ID, many, 30_000)
 			if role == "agent" {
 				cred = b.agent("ann")
 				b.join(b.session(cred), c.ID, "ASSIGNED_AGENT")
@@ -252,7 +255,7 @@ func TestSession_LargeBacklogDisturbsNobody(t *testing.T) {
 			}
 			defer w.Close()
 			files, _, err := listFiles(s, ctxOf(t), "")
-			if err != nil || len(files) != 150 || files[149].File.StoragePath != last {
+			if err != nil || len(files) != many || files[many-1].File.StoragePath != last {
 				t.Fatalf("%d files, %v", len(files), err)
 			}
 			for _, e := range files {
@@ -284,6 +287,7 @@ func (s *Session) publishAndFind(t *testing.T, conversation, path string) (int64
 }
 
 func TestSession_UnreadableDialogIsLeftOut(t *testing.T) {
+	t.Parallel()
 	// One dialog exceeds a quarter of the cache.
 	b := newBigDialogs(t, func(c *Config) { c.Cache = filecache.New(256 << 10) })
 	ann := b.agent("ann")
@@ -379,6 +383,7 @@ func TestSession_FailedRequestLeavesOneDialogOut(t *testing.T) {
 }
 
 func TestPool_ManyConversationsWithLargeMessages(t *testing.T) {
+	t.Parallel()
 	// The list of conversations has the last message of each, with its preview: more than Config.MaxFrame.
 	b := newBigDialogs(t, func(c *Config) { c.MaxFrame = 1 << 20 })
 	ann := b.agent("ann")
@@ -386,7 +391,7 @@ func TestPool_ManyConversationsWithLargeMessages(t *testing.T) {
 	author := b.session(b.consumer())
 	for range 200 {
 		c := b.begin(author)
-		b.fill(author, c.ID, 1, 30_000)
+		b.fill(author, c.ID, 1, 6000)
 		b.join(joined, c.ID, "ASSIGNED_AGENT")
 	}
 	s := b.read(ann)
