@@ -3,6 +3,7 @@ package lpfileshare
 import (
 	"context"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 
@@ -116,8 +117,9 @@ type FileList struct {
 	ctx     context.Context // of the listing, which is one operation over several calls
 	options FilesOptions
 
-	mu    sync.Mutex
-	token string
+	mu         sync.Mutex
+	token      string
+	unreadable []*pb.UnreadableConversation
 }
 
 // Files returns the files of a conversation, or of all conversations of the caller.
@@ -139,11 +141,7 @@ func (l *FileList) All() iter.Seq2[*pb.File, error] {
 				yield(nil, err)
 				return
 			}
-			if t := r.GetWatchToken(); t != "" {
-				l.mu.Lock()
-				l.token = t
-				l.mu.Unlock()
-			}
+			l.note(r, page == "")
 			for _, file := range r.GetFiles() {
 				if !yield(file, nil) {
 					return
@@ -154,6 +152,34 @@ func (l *FileList) All() iter.Seq2[*pb.File, error] {
 			}
 		}
 	}
+}
+
+// note keeps what a page says about the listing.
+func (l *FileList) note(page *pb.ListFilesResponse, first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := page.GetWatchToken(); t != "" {
+		l.token = t
+	}
+	if first {
+		l.unreadable = nil
+	}
+	for _, u := range page.GetUnreadableConversations() {
+		known := func(k *pb.UnreadableConversation) bool {
+			return k.GetName() == u.GetName() && k.GetDialogId() == u.GetDialogId()
+		}
+		if !slices.ContainsFunc(l.unreadable, known) {
+			l.unreadable = append(l.unreadable, u)
+		}
+	}
+}
+
+// Unreadable returns the conversations that the listing leaves out, in part or as a whole, because the server could not read them. It
+// is known once All or Collect has read the listing.
+func (l *FileList) Unreadable() []*pb.UnreadableConversation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.unreadable)
 }
 
 // Collect returns all files of the listing in one slice.

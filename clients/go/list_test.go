@@ -120,3 +120,23 @@ func TestAccount(t *testing.T) {
 		t.Errorf("asked for %q, request %v, %v", asked, req, err)
 	}
 }
+
+func TestFiles_Unreadable(t *testing.T) {
+	reports := [][]*pb.UnreadableConversation{{{Name: "a", DialogId: "a"}}, {{Name: "a", DialogId: "a"}, {Name: "b", DialogId: "b"}}}
+	c := start(t, &fake{list: func(r *pb.ListFilesRequest) (*pb.ListFilesResponse, error) {
+		if r.GetPageToken() == "" {
+			return &pb.ListFilesResponse{UnreadableConversations: reports[0], NextPageToken: "2"}, nil
+		}
+		return &pb.ListFilesResponse{UnreadableConversations: reports[1]}, nil
+	}})
+	list := c.Files(testContext(t), lpfileshare.FilesOptions{Parent: conversation})
+	for range 2 { // a listing can be repeated
+		if _, err := list.Collect(); err != nil {
+			t.Fatal(err)
+		}
+		got := list.Unreadable()
+		if len(got) != 2 || got[0].GetName() != "a" || got[1].GetName() != "b" {
+			t.Errorf("unreadable: %v", got)
+		}
+	}
+}

@@ -39,6 +39,9 @@ type WatchOptions struct {
 	// once), and the error when the connection is lost or not possible and is about to be retried. It is called for changes only. It
 	// must return quickly.
 	OnConnection func(err error)
+	// OnUnreadable receives each conversation that the watch leaves out, because the server could not read it. Only a watch of all
+	// conversations does so. It must return quickly.
+	OnUnreadable func(*pb.UnreadableConversation)
 	// MaxSilence is the time without any message after which the watch is opened again. 0: three of the server's heartbeat intervals.
 	MaxSilence time.Duration
 	// RetryFor is how long after the last progress another attempt may begin. 0: for ever. Negative: one attempt.
@@ -186,6 +189,10 @@ func (w *FileWatch) receive(stream grpc.ServerStreamingClient[pb.WatchFilesRespo
 			w.pace.progress()
 			if !yield(event.File, nil) {
 				return true, nil
+			}
+		case *pb.WatchFilesResponse_UnreadableConversation:
+			if w.options.OnUnreadable != nil {
+				w.options.OnUnreadable(event.UnreadableConversation)
 			}
 		}
 		silence.Reset(w.silence)

@@ -286,3 +286,26 @@ func TestWatch_OpensAgainBeforeItsMaximumAge(t *testing.T) {
 		}
 	})
 }
+
+func TestWatch_OnUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, &fake{watch: func(_ int, _ *pb.WatchFilesRequest, s watchStream) error {
+			u := &pb.UnreadableConversation{Name: "a", Reason: pb.ErrorReason_ERROR_REASON_CONVERSATION_TOO_LARGE}
+			_ = s.Send(&pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_UnreadableConversation{UnreadableConversation: u}, ResumeToken: "1"})
+			return s.Send(&pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_File{File: &pb.File{Name: "f"}}, ResumeToken: "2"})
+		}})
+		var reported []string
+		w := c.Watch(t.Context(), lpfileshare.WatchOptions{Parent: conversation, OnUnreadable: func(u *pb.UnreadableConversation) {
+			reported = append(reported, u.GetName())
+		}})
+		for f, err := range w.All() {
+			if err != nil || f.GetName() != "f" {
+				t.Fatal(f, err)
+			}
+			break
+		}
+		if len(reported) != 1 || reported[0] != "a" || w.Token() != "2" {
+			t.Errorf("reported %q, token %q", reported, w.Token())
+		}
+	})
+}

@@ -48,9 +48,12 @@ func (cmd *lsCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	files, err := cmd.list(ctx, client, parent)
+	files, unreadable, err := cmd.list(ctx, client, parent)
 	if err != nil {
 		return err
+	}
+	for _, u := range unreadable {
+		a.printUnreadable(u)
 	}
 	if a.JSON || !a.terminal(a.stdout) {
 		for _, f := range files {
@@ -74,17 +77,24 @@ func (cmd *lsCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-func (cmd *lsCmd) list(ctx context.Context, client *lpfileshare.Client, parent string) (files []*pb.File, err error) {
+func (cmd *lsCmd) list(ctx context.Context, client *lpfileshare.Client, parent string) (files []*pb.File, unreadable []*pb.UnreadableConversation, err error) {
 	o := lpfileshare.FilesOptions{Parent: parent, NewestFirst: cmd.Newest, PageSize: int32(min(cmd.Limit, maxListed))}
-	for f, err := range client.Files(ctx, o).All() {
+	list := client.Files(ctx, o)
+	for f, err := range list.All() {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if files = append(files, f); len(files) == cmd.Limit {
 			break
 		}
 	}
-	return files, nil
+	return files, list.Unreadable(), nil
+}
+
+// printUnreadable prints a conversation that a listing or a watch leaves out on standard error.
+func (a *app) printUnreadable(u *pb.UnreadableConversation) {
+	reason := strings.TrimPrefix(u.GetReason().String(), "ERROR_REASON_")
+	fmt.Fprintf(a.stderr, "lpfileshare: left out %s: %s (%s)\n", plain(u.GetName()), plain(u.GetMessage()), reason)
 }
 
 // maxListed is the number of files of a listing that can be named by number. It limits the session file.

@@ -51,6 +51,7 @@ type gateway struct {
 	corrupt       bool                                                                          // downloads return other bytes than were uploaded
 	signInExpiry  time.Duration                                                                 // lifetime of a consumer's token
 	image         *pb.ImageChange                                                               // of each response to an upload
+	unreadable    []*pb.UnreadableConversation                                                  // what listings and watches leave out
 	upload        func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error // instead of the real one
 
 	mu            sync.Mutex
@@ -325,7 +326,7 @@ func (g *gateway) ListFiles(ctx context.Context, r *pb.ListFilesRequest) (*pb.Li
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	resp := &pb.ListFilesResponse{WatchToken: fmt.Sprint(len(g.files))}
+	resp := &pb.ListFilesResponse{WatchToken: fmt.Sprint(len(g.files)), UnreadableConversations: g.unreadable}
 	files := slices.Clone(g.files)
 	if r.GetNewestFirst() {
 		slices.Reverse(files)
@@ -351,6 +352,12 @@ func (g *gateway) WatchFiles(r *pb.WatchFilesRequest, s grpc.ServerStreamingServ
 	first := &pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_Heartbeat{}, ResumeToken: fmt.Sprint(at)}
 	if err := s.Send(first); err != nil {
 		return err
+	}
+	for _, u := range g.unreadable {
+		m := &pb.WatchFilesResponse{Event: &pb.WatchFilesResponse_UnreadableConversation{UnreadableConversation: u}, ResumeToken: fmt.Sprint(at)}
+		if err := s.Send(m); err != nil {
+			return err
+		}
 	}
 	if g.onWatch != nil {
 		if err := g.onWatch(); err != nil {

@@ -563,6 +563,31 @@ func TestWatch_PrintsConnection(t *testing.T) {
 	}
 }
 
+func TestLsAndWatch_PrintWhatIsLeftOut(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	g := startGateway(t, &gateway{unreadable: []*pb.UnreadableConversation{{
+		Name: "accounts/12345678/conversations/c9", DialogId: "c9", Reason: pb.ErrorReason_ERROR_REASON_CONVERSATION_TOO_LARGE, Message: "too many\x1b files",
+	}}})
+	s := newShell(t, g).signIn()
+	const line = "lpfileshare: left out accounts/12345678/conversations/c9: too many\uFFFD files (CONVERSATION_TOO_LARGE)\n"
+	var stderr bytes.Buffer
+	code := run(ctx, []string{"--session-file", s.session, "ls", "--all"}, strings.NewReader(""), io.Discard, &stderr)
+	if code != exitOK || strings.Count(stderr.String(), line) != 1 {
+		t.Errorf("ls: exit code %d\n%s", code, stderr.String())
+	}
+	lines := 0
+	both := &trigger{text: line, then: func() { // from the listing, and from the watch
+		if lines++; lines == 2 {
+			cancel()
+		}
+	}}
+	code = run(ctx, []string{"--session-file", s.session, "watch", "--all"}, strings.NewReader(""), io.Discard, both)
+	if code != exitOK || strings.Count(both.String(), line) != 2 {
+		t.Errorf("watch: exit code %d\n%s", code, both.String())
+	}
+}
+
 func TestLs_Table(t *testing.T) {
 	g := startGateway(t, &gateway{})
 	s := newShell(t, g).signIn()

@@ -94,7 +94,7 @@ func (w *watcher) run(ctx context.Context, parent string) error {
 			return err
 		}
 		watch := w.client.Watch(ctx, lpfileshare.WatchOptions{
-			Parent: parent, Token: token, OnConnection: func(err error) { w.connection(parent, err) },
+			Parent: parent, Token: token, OnConnection: func(err error) { w.connection(parent, err) }, OnUnreadable: w.printUnreadable,
 		})
 		for f, werr := range watch.All() {
 			if err = werr; err != nil {
@@ -128,6 +128,9 @@ func (w *watcher) list(ctx context.Context, parent string, show bool) (token str
 				return "", err
 			}
 		}
+	}
+	for _, u := range list.Unreadable() {
+		w.printUnreadable(u)
 	}
 	return list.WatchToken(), nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/images"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
@@ -101,7 +102,8 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 	objects := newStore(f, rest, trust)
 	onClose(func() { objects.Close() })
 	openings := newOpenings(f)
-	sessions, err := newSessions(f, p.accounts, rest, openings, trust, log)
+	lists := filecache.New(int64(f.Limits.ListMemory))
+	sessions, err := newSessions(f, p.accounts, rest, openings, lists, trust, log)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +118,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 		return nil, err
 	}
 	onClose(events.Close)
-	if p.connector, err = newConnector(f, p.accounts, rest, openings, events, rejected); err != nil {
+	if p.connector, err = newConnector(f, p.accounts, rest, openings, events, lists, rejected); err != nil {
 		return nil, err
 	}
 	if p.webhooks != nil {
@@ -165,7 +167,7 @@ func newOpenings(f *flags) *admission.Openings {
 }
 
 // newSessions returns the pool of messaging sessions.
-func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, trust *tls.Config, log *slog.Logger) (*lpws.Pool, error) {
+func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, lists *filecache.Cache, trust *tls.Config, log *slog.Logger) (*lpws.Pool, error) {
 	issued, err := lprest.NewIssuedTokens(rest, issuer(r))
 	if err != nil {
 		return nil, err
@@ -178,7 +180,7 @@ func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, openings *
 		},
 		RefreshAgent: rest.RefreshAgent, RefreshEvery: lp.AgentRefresh,
 		TLS: trust, Logger: log, CallTimeout: lp.Timeout, IdleClose: lp.SessionIdle, MaxSessions: lp.MaxSessions,
-		Begin: openings.Begin,
+		Begin: openings.Begin, Cache: lists,
 	}), nil
 }
 
@@ -202,11 +204,11 @@ func newEvents(ctx context.Context, f *flags, l *ledger.KV, served *accounts.Set
 }
 
 // newConnector returns the messenger for accounts that use the Connector API.
-func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, events *ledger.Events, rejected *rejections.Tally) (*connector.Messenger, error) {
+func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, events *ledger.Events, lists *filecache.Cache, rejected *rejections.Tally) (*connector.Messenger, error) {
 	return connector.New(connector.Config{
 		Client: rest, App: connectorApp(r), Log: events,
 		GapWait: f.Connector.EventGap, KeepFor: f.Connector.EventTTL, MaxConsumers: f.LivePerson.MaxSessions,
-		Begin: openings.Begin, Rejections: rejected,
+		Begin: openings.Begin, Cache: lists, Rejections: rejected,
 	})
 }
 

@@ -56,6 +56,7 @@ type limitFlags struct {
 	DownloadMemory    byteSize      `default:"96MiB" placeholder:"SIZE" help:"Memory for all downloads (${default}). While many run, their chunks are smaller."`
 	PreviewMemory     byteSize      `default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, for previews and for reducing them (${default}). Images that need more get no preview and are not reduced."`
 	ReceiveMemory     byteSize      `default:"48MiB" placeholder:"SIZE" help:"Memory for gRPC messages that are being received, over all connections (${default})."`
+	ListMemory        byteSize      `default:"64MiB" placeholder:"SIZE" help:"Memory for the lists of files of all conversations, without previews (${default}). A quarter of it limits one dialog."`
 	QueueLength       int           `default:"1024" help:"Maximum number of uploads that wait for memory, of downloads that do, and of sessions that wait to be opened (${default})."`
 	QueueTime         time.Duration `default:"5s" help:"Maximum time that an upload or download waits for memory, or a session to be opened (${default})."`
 	UploadIdleTimeout time.Duration `default:"30s" help:"Time after which an upload that sends no byte is ended, and any other call whose request has not arrived (${default})."`
@@ -157,6 +158,9 @@ func (f *serverFlags) listensOnLoopback() bool {
 	return err == nil && netrules.IsLoopback(host)
 }
 
+// leastListMemory is the minimum of --list-memory: about 500 files in one dialog.
+const leastListMemory byteSize = 1 << 20
+
 // Validate checks each limit.
 func (f *limitFlags) Validate() error {
 	var receive error
@@ -167,9 +171,13 @@ func (f *limitFlags) Validate() error {
 	if least := byteSize(4 * admission.MinDownloadBytes); f.DownloadMemory < least {
 		download = fmt.Errorf("--download-memory is %d, which is too small for four downloads; set it to at least %d", f.DownloadMemory, least)
 	}
+	var lists error
+	if f.ListMemory < leastListMemory {
+		lists = fmt.Errorf("--list-memory is %d, which is too small; set it to at least %d", f.ListMemory, leastListMemory)
+	}
 	return errors.Join(
 		positive("max-file-bytes", f.MaxFileBytes), positive("max-image-pixels", f.MaxImagePixels), positive("max-image-input", f.MaxImageInput),
-		positive("memory-budget", f.MemoryBudget), positive("preview-memory", f.PreviewMemory), receive, download,
+		positive("memory-budget", f.MemoryBudget), positive("preview-memory", f.PreviewMemory), receive, download, lists,
 		notNegative("queue-length", f.QueueLength), notNegative("queue-time", f.QueueTime),
 		positive("upload-idle-timeout", f.UploadIdleTimeout), positive("upload-timeout", f.UploadTimeout), positive("read-stall", f.ReadStall),
 		positive("max-uploads-per-caller", f.MaxUploadsPerCaller), positive("max-streams-per-caller", f.MaxStreamsPerCaller),

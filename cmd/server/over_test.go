@@ -30,6 +30,7 @@ var suites = []struct {
 	{"journeys", []string{
 		"TestUpload_DownloadReturnsTheFile", "TestWatch_AgentSeesAFileAndSendsOne", "TestDownload_RejectsOtherConsumersFiles",
 		"TestListFiles_SeparatesConversations", "TestReceipts_AreSentUnlessDisabled", "TestSetFileSharing",
+		"TestListFiles_BigDialogBreaksNothing",
 	}},
 	{"trouble", []string{
 		"TestUpload_TransientFaultsAreHidden", "TestUpload_ReportsRejectionsByReason",

@@ -288,7 +288,7 @@ func limitMemory(f *flags, ledger int64) {
 	const rest, session, watch = 48 << 20, 16 << 10, 32 << 10
 	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox.On {
 		l := &f.Limits
-		budgets := l.firstBytes() + int64(l.MemoryBudget+l.DownloadMemory+l.PreviewMemory+l.ReceiveMemory)
+		budgets := l.firstBytes() + int64(l.MemoryBudget+l.DownloadMemory+l.PreviewMemory+l.ReceiveMemory+l.ListMemory)
 		debug.SetMemoryLimit(budgets + int64(f.LivePerson.MaxSessions)*session + int64(l.MaxWatches)*watch + ledger + rest)
 	}
 }

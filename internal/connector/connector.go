@@ -18,6 +18,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
@@ -50,8 +51,10 @@ type EventLog interface {
 	AddEvent(ctx context.Context, account string, e share.LoggedEvent) (added bool, err error)
 	// Bounds returns the positions of the first and the last event in the log.
 	Bounds(ctx context.Context) (first, last uint64, err error)
-	// Read returns a conversation's events with positions after after and up to upTo, by position.
-	Read(ctx context.Context, account, conversation string, after, upTo uint64) ([]share.LoggedEvent, error)
+	// Each calls f for a conversation's events with positions after after and up to upTo, by position. It stops at an error of f.
+	Each(ctx context.Context, account, conversation string, after, upTo uint64, f func(share.LoggedEvent) error) error
+	// Event finds the event of a dialog with a sequence.
+	Event(ctx context.Context, account, conversation, dialog string, sequence int64) (share.LoggedEvent, bool, error)
 	// FindFile finds the first event of a dialog (empty: any of the conversation's) that shows a storage path.
 	FindFile(ctx context.Context, account, conversation, dialog, storagePath string) (share.LoggedEvent, bool, error)
 	// Conversation finds a conversation that a consumer takes part in.
@@ -87,6 +90,8 @@ type Config struct {
 	// Begin waits until the tokens of a consumer that is not cached may be requested. end is called once, with whether LivePerson has
 	// accepted the consumer. Default: such requests are not limited.
 	Begin func(ctx context.Context, cred share.Credential) (end func(accepted bool), err error)
+	// Cache is the memory for the files of conversations, which other messengers may share. Default: one of 64 MiB.
+	Cache *filecache.Cache
 }
 
 const (
@@ -115,6 +120,7 @@ type Messenger struct {
 	getJWS    *lprest.Shared[consumerToken]
 	apps      *lru.Cache[appKey, appToken]
 	consumers *lru.Cache[consumerKey, consumerToken]
+	kept      *lru.Cache[string, *keptFiles] // by account and conversation
 	hub       hub
 	bodies    unverified
 	keeping   chan struct{} // one element per verified delivery that is being put into the log
@@ -142,6 +148,9 @@ func New(cfg Config) (*Messenger, error) {
 		return nil, errors.New("connector: Client, App, Log, Rejections, GapWait and KeepFor are required")
 	}
 	cfg.MaxConsumers = cmp.Or(cfg.MaxConsumers, defaultConsumers)
+	if cfg.Cache == nil {
+		cfg.Cache = filecache.New(64 << 20)
+	}
 	m := &Messenger{
 		cfg: cfg, client: cfg.Client, events: cfg.Log, log: cfg.Client.Logger(),
 		getApp: lprest.NewShared[appToken](cfg.Client, "getting an AppJWT"), getJWS: lprest.NewShared[consumerToken](cfg.Client, "getting a ConsumerJWS"),
@@ -153,6 +162,9 @@ func New(cfg Config) (*Messenger, error) {
 	}
 	if m.consumers, err = lru.New[consumerKey, consumerToken](cfg.MaxConsumers); err != nil {
 		return nil, fmt.Errorf("connector: MaxConsumers: %w", err)
+	}
+	if m.kept, err = lru.NewWithEvict(maxKept, func(_ string, k *keptFiles) { k.files.Drop() }); err != nil {
+		return nil, fmt.Errorf("connector: %w", err)
 	}
 	return m, nil
 }

@@ -440,59 +440,6 @@ func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePat
 	return *e.File, nil
 }
 
-// ListFiles returns the known files of a conversation (empty: of all that the consumer takes part in), by conversation (oldest
-// first), dialog (the main one first) and sequence, and the cursor after them. Without webhooks these are the files that were
-// published through this server and those that share its log.
-func (s *Session) ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error) {
-	in, err := s.chosen(ctx, conversation)
-	if err != nil {
-		return nil, nil, err
-	}
-	_, last, err := s.m.events.Bounds(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	files, after := []share.FileEvent{}, share.Cursor{share.LogPosition: int64(last)}
-	for _, c := range in {
-		events, err := s.m.events.Read(ctx, s.account, c.ID, 0, last)
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := s.learn(ctx, c, events); err != nil {
-			return nil, nil, err
-		}
-		after[c.ID] = -1
-		for _, d := range c.Dialogs {
-			after[d.ID] = -1
-		}
-		from := len(files)
-		for _, e := range events {
-			if at, seen := after[e.Dialog]; !seen || e.Sequence > at {
-				after[e.Dialog] = e.Sequence
-			}
-			if e.File != nil {
-				files = append(files, *e.File)
-			}
-		}
-		slices.SortFunc(files[from:], func(a, b share.FileEvent) int {
-			return cmp.Or(mainFirst(c.ID, a.Dialog, b.Dialog), cmp.Compare(a.Dialog, b.Dialog), cmp.Compare(a.Sequence, b.Sequence))
-		})
-	}
-	return files, after, nil
-}
-
-func mainFirst(main, a, b string) int {
-	switch {
-	case a == b:
-		return 0
-	case a == main:
-		return -1
-	case b == main:
-		return 1
-	}
-	return 0
-}
-
 // chosen returns the conversation, or all (empty id) of the consumer's, oldest first.
 func (s *Session) chosen(ctx context.Context, conversation string) ([]share.Conversation, error) {
 	if conversation != "" {
@@ -502,24 +449,4 @@ func (s *Session) chosen(ctx context.Context, conversation string) ([]share.Conv
 	all, err := s.ListConversations(ctx)
 	slices.Reverse(all)
 	return all, err
-}
-
-// learn adds dialogs to the record of a conversation that only its events name: LivePerson may report the conversation later.
-func (s *Session) learn(ctx context.Context, c share.Conversation, events []share.LoggedEvent) error {
-	for _, e := range events {
-		if _, ok := c.Dialog(e.Dialog); ok {
-			continue
-		}
-		d := share.Dialog{ID: e.Dialog, Open: c.Open}
-		c.Dialogs = append(slices.Clip(c.Dialogs), d)
-		err := s.m.events.ChangeConversation(ctx, s.account, s.principal.ID, c.ID, func(l share.LoggedConversation, known bool) (share.LoggedConversation, bool) {
-			_, there := l.Dialog(d.ID)
-			l.Dialogs = append(slices.Clip(l.Dialogs), d)
-			return l, known && !there
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

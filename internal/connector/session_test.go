@@ -46,7 +46,7 @@ func TestSession(t *testing.T) {
 			if err != nil || e.Sequence != seq || e.SenderID != who.ID || e.File.Caption != "c" || e.File.Preview == "" {
 				t.Errorf("%+v %v", e, err)
 			}
-			files, after, err := s.ListFiles(t.Context(), conv.ID)
+			files, after, err := listFiles(t, s, conv.ID)
 			if err != nil || len(files) != 1 || files[0].File.StoragePath != path || after[conv.ID] < seq {
 				t.Errorf("%+v %v %v", files, after, err)
 			}

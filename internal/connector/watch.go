@@ -11,6 +11,10 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
+// livePreviews is the size of the previews that wait for the reader of a watch, in bytes. Those of further files are read again when
+// the reader has come to them.
+const livePreviews = 1 << 20
+
 // A hub follows the event log and reports its changes to watches. position is how far it has followed: conversations that are not
 // marked as changed have no events up to it that a watch has not read.
 type hub struct {
@@ -105,6 +109,8 @@ type Watch struct {
 	read    map[string]uint64         // by conversation: the position up to which its events were read
 	dialogs map[string]*watchedDialog // by dialog
 	ready   []share.FileEvent         // files to return next
+
+	previews int // bytes of the previews of files that wait
 
 	mu     sync.Mutex // guards cursor
 	cursor share.Cursor
@@ -215,7 +221,16 @@ func (w *Watch) Cursor() share.Cursor {
 func (w *Watch) Next(ctx context.Context) (share.FileEvent, error) {
 	for {
 		if len(w.ready) > 0 {
+			if e := &w.ready[0]; e.Omitted > 0 {
+				if err := w.s.complete(ctx, e); ctx.Err() != nil {
+					return share.FileEvent{}, context.Cause(ctx)
+				} else if err != nil {
+					return share.FileEvent{}, err
+				}
+				w.previews += len(e.File.Preview)
+			}
 			e := w.ready[0]
+			w.previews -= len(e.File.Preview)
 			w.ready[0] = share.FileEvent{}
 			w.ready = w.ready[1:]
 			w.updateCursor(e.Dialog)
@@ -301,14 +316,28 @@ func (w *Watch) refresh(ctx context.Context) error {
 
 // readUpTo reads a conversation's events up to a position.
 func (w *Watch) readUpTo(ctx context.Context, id string, upTo uint64) error {
-	events, err := w.s.m.events.Read(ctx, w.s.account, id, w.read[id], upTo)
+	var events []share.LoggedEvent
+	dialogs := map[string]bool{}
+	previews := 0
+	err := w.s.m.events.Each(ctx, w.s.account, id, w.read[id], upTo, func(e share.LoggedEvent) error {
+		dialogs[e.Dialog] = true
+		if e.File != nil && w.previews+previews > livePreviews {
+			brief := e.File.Brief()
+			e.File = &brief
+		}
+		if e.File != nil {
+			previews += len(e.File.File.Preview)
+		}
+		events = append(events, e)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
 	if slices.ContainsFunc(events, func(e share.LoggedEvent) bool { return w.dialogs[e.Dialog] == nil && e.Dialog != id }) {
 		c, err := w.s.Conversation(ctx, id)
 		if err == nil {
-			err = w.s.learn(ctx, c, events)
+			err = w.s.learn(ctx, c, maps.Keys(dialogs))
 		}
 		if err != nil {
 			return err
@@ -323,6 +352,9 @@ func (w *Watch) readUpTo(ctx context.Context, id string, upTo uint64) error {
 				d.held = make(map[int64]share.LoggedEvent)
 			}
 			d.held[e.Sequence] = e
+			if e.File != nil {
+				w.previews += len(e.File.File.Preview)
+			}
 		case e.File != nil && e.Position > w.since:
 			w.s.m.counts.late.Add(1)
 			w.s.m.log.LogAttrs(ctx, slog.LevelInfo, "a file arrived after a watch had passed its sequence; the watch must list again",

@@ -86,7 +86,7 @@ func TestWatch_Order(t *testing.T) {
 		cursor["c"] = int64(at)
 		wantFiles(t, watchAll(t, s, "c", cursor), rest...)
 	}
-	files, after, err := s.ListFiles(t.Context(), "c")
+	files, after, err := listFiles(t, s, "c")
 	if err != nil || len(files) != len(want) || after["c"] != n-1 {
 		t.Errorf("%d files up to %d, %v", len(files), after["c"], err)
 	}
@@ -134,7 +134,7 @@ func TestWatch_Gap(t *testing.T) {
 		t.Errorf("a watch from a cursor after a late file: %v", err)
 	}
 	wantFiles(t, watchAll(t, s, "c", passed), 6, 7) // their sequences are after this cursor
-	files, after, err := s.ListFiles(t.Context(), "c")
+	files, after, err := listFiles(t, s, "c")
 	if err != nil || len(files) != 6 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
@@ -147,7 +147,7 @@ func TestWatch_Cursor(t *testing.T) {
 	h := newWebhookEnv(t)
 	s := h.anna()
 	h.deliver(fileEvent(0))
-	_, after, err := s.ListFiles(t.Context(), "c")
+	_, after, err := listFiles(t, s, "c")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,4 +184,18 @@ func TestWatch_Cursor(t *testing.T) {
 	h.deliver(late)
 	h.deliver(conversationUpdate("e", "OPEN", 1))
 	wantFiles(t, w, 0)
+}
+
+// listFiles lists the files of a conversation ("": of all), complete and in one list.
+func listFiles(t *testing.T, s *Session, conversation string) ([]share.FileEvent, share.Cursor, error) {
+	list, err := s.ListFiles(t.Context(), conversation, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var files []share.FileEvent
+	for _, d := range list.Dialogs {
+		files = append(files, d.Files...)
+	}
+	_, err = s.Complete(t.Context(), files)
+	return files, list.Cursor, err
 }

@@ -84,7 +84,7 @@ func BenchmarkReadConversation(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		if got, err := e.Read(b.Context(), acct, "c", 0, n); err != nil || len(got) != n {
+		if got, err := readEvents(b, e, acct, "c", 0, n); err != nil || len(got) != n {
 			b.Fatal(len(got), err)
 		}
 	}

@@ -389,23 +389,33 @@ func (e *Events) Bounds(ctx context.Context) (first, last uint64, err error) {
 	return info.State.FirstSeq, info.State.LastSeq, nil
 }
 
-// Read returns the events of a conversation with positions above after and up to upTo, in the order of their positions.
-func (e *Events) Read(ctx context.Context, account, conversation string, after, upTo uint64) ([]share.LoggedEvent, error) {
+// Each calls f for each event of a conversation with a position above after and up to upTo, in the order of their positions. It stops
+// at an error of f and returns it.
+func (e *Events) Each(ctx context.Context, account, conversation string, after, upTo uint64, f func(share.LoggedEvent) error) error {
 	events, _, err := e.open(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var all []share.LoggedEvent
-	err = e.scan(ctx, events, conversationSubjects(account, conversation), after, upTo, func(m *jetstream.RawStreamMsg) error {
+	return e.scan(ctx, events, conversationSubjects(account, conversation), after, upTo, func(m *jetstream.RawStreamMsg) error {
 		if ev, ok := e.readEvent(m); ok {
-			all = append(all, ev)
+			return f(ev)
 		}
 		return nil
 	})
+}
+
+// Event returns the event of a dialog with a sequence; false if there is none.
+func (e *Events) Event(ctx context.Context, account, conversation, dialog string, sequence int64) (share.LoggedEvent, bool, error) {
+	events, _, err := e.open(ctx)
 	if err != nil {
-		return nil, err
+		return share.LoggedEvent{}, false, err
 	}
-	return all, nil
+	m, err := e.next(ctx, events, 1, eventSubjects+account+"."+token(conversation)+"."+token(dialog)+"."+strconv.FormatInt(sequence, 10)+".*")
+	if err != nil || m == nil {
+		return share.LoggedEvent{}, false, err
+	}
+	ev, ok := e.readEvent(m)
+	return ev, ok, nil
 }
 
 // FindFile returns the first event of a dialog ("": any dialog of the conversation) with a storage path; false if there is none.

@@ -115,7 +115,7 @@ func TestEvents_AddEventOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := other.Read(t.Context(), acct, "c.1", 0, last)
+		got, err := readEvents(t, other, acct, "c.1", 0, last)
 		if err != nil || len(got) != n {
 			t.Fatalf("%d events, %v; want %d", len(got), err, n)
 		}
@@ -300,7 +300,7 @@ func TestEvents_RestartAndBounds(t *testing.T) {
 	if err != nil || last != base+300 || first < base+200 {
 		t.Errorf("positions %d to %d after %d, %v", first, last, base, err)
 	}
-	got, err := e.Read(t.Context(), acct, "c", 0, last)
+	got, err := readEvents(t, e, acct, "c", 0, last)
 	if err != nil || len(got) == 0 || got[len(got)-1].Sequence != 299 || int(last-first)+1 != len(got) {
 		t.Errorf("%d events, %v", len(got), err)
 	}
@@ -424,7 +424,7 @@ func TestEvents_Read(t *testing.T) {
 			{"none", 0, 2 * n, 0, -1, 1},
 		} {
 			c.after, c.upTo = base+c.after, base+c.upTo
-			got, err := other.Read(t.Context(), acct, c.conversation, c.after, c.upTo)
+			got, err := readEvents(t, other, acct, c.conversation, c.after, c.upTo)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -462,7 +462,7 @@ func TestEvents_ReadWithoutBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := e.Read(t.Context(), acct, "c", 0, lastPosition(t, e)); err != nil || len(got) != 3*singles {
+	if got, err := readEvents(t, e, acct, "c", 0, lastPosition(t, e)); err != nil || len(got) != 3*singles {
 		t.Errorf("%d events, %v; want %d", len(got), err, 3*singles)
 	}
 }
@@ -484,4 +484,13 @@ func TestEvents_OpenWaits(t *testing.T) {
 	if err := e.Open(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// readEvents returns events of a conversation as Each reports them.
+func readEvents(t testing.TB, e *Events, account, conversation string, after, upTo uint64) (all []share.LoggedEvent, err error) {
+	err = e.Each(t.Context(), account, conversation, after, upTo, func(ev share.LoggedEvent) error {
+		all = append(all, ev)
+		return nil
+	})
+	return all, err
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -36,9 +37,9 @@ type book struct {
 }
 
 // init must be called before all other methods.
-func (b *book) init(maxConversations int, openOnly func() bool, now func() time.Time) {
+func (b *book) init(maxConversations int, cache *filecache.Cache, openOnly func() bool, now func() time.Time) {
 	b.maxConversations, b.openOnly, b.now = maxConversations, openOnly, now
-	b.feeds.conversations, b.feeds.now = &b.conversations, now
+	b.feeds.conversations, b.feeds.cache, b.feeds.now = &b.conversations, cache, now
 }
 
 // effects is what the session must do after a frame was applied.
@@ -105,7 +106,9 @@ func (b *book) end(why error) {
 	b.err = why
 	b.feeds.failWatches(why)
 	b.feeds.connection = 0
-	b.feeds.byDialog = nil
+	for _, f := range b.feeds.byDialog {
+		b.feeds.forget(f)
+	}
 	b.conversations.byID, b.conversations.parents, b.conversations.last = nil, nil, nil
 }
 
@@ -116,17 +119,13 @@ func (b *book) endWatches(why error) {
 	b.feeds.failWatches(why)
 }
 
-// expire drops cached state that no caller has used for a while.
-func (b *book) expire(now time.Time) {
+// expire removes the state of dialogs of which nothing is kept.
+func (b *book) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for dialog, f := range b.feeds.byDialog {
-		if f.running != nil || now.Sub(f.used) < cacheTime {
-			continue
-		}
-		f.uncache()
-		if len(f.positions) == 0 {
-			delete(b.feeds.byDialog, dialog)
+	for _, f := range b.feeds.byDialog {
+		if _, kept := f.kept.Next(); !kept && f.running == nil && len(f.positions) == 0 && len(f.wants) == 0 {
+			b.feeds.forget(f)
 		}
 	}
 }
@@ -135,6 +134,9 @@ func (b *book) expire(now time.Time) {
 func (b *book) apply(f *frame) effects {
 	switch f.name() {
 	case "ExConversationChangeNotification":
+		if f.conversations != nil {
+			return b.applyConversations(f.connection, f.conversations)
+		}
 		var body lpwire.ConversationChanges
 		if json.Unmarshal(f.Body, &body) != nil {
 			return effects{}
@@ -226,7 +228,7 @@ func (b *book) drop(c *conversation) {
 	b.feeds.unfollow(c)
 	for _, d := range dialogIDs(c.Conversation) {
 		if f := b.feeds.byDialog[d]; f != nil && f.running == nil {
-			delete(b.feeds.byDialog, d)
+			b.feeds.forget(f)
 		}
 	}
 	b.conversations.remove(c)
@@ -372,16 +374,85 @@ func (b *book) current(connection uint64) bool {
 	return connection == b.feeds.connection
 }
 
-// cached returns the file with a storage path among the cached files of a dialog.
-func (b *book) cached(dialog, path string) (share.FileEvent, bool) {
+// kept returns the files of a dialog that are kept, and the sequence behind them; ok is false if none are.
+func (b *book) kept(dialog string) (files []share.FileEvent, next int64, ok bool) {
+	b.mu.Lock()
+	f := b.feeds.byDialog[dialog]
+	b.mu.Unlock()
+	if f == nil {
+		return nil, 0, false
+	}
+	return f.kept.Files()
+}
+
+// last returns the highest known sequence of a dialog; -1 if none is known.
+func (b *book) last(dialog string) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	f := b.feeds.byDialog[dialog]
-	if f == nil {
-		return share.FileEvent{}, false
+	if last, known := b.conversations.last[dialog]; known {
+		return last
 	}
-	f.used = b.now()
-	return withPath(f.files, path)
+	return -1
+}
+
+// want begins to wait for messages of a dialog. The caller must call unwant.
+func (b *book) want(conversation, dialog string, sequences []int64) (*feed, *wanted) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f, w := b.feeds.feed(conversation, dialog), newWanted(sequences)
+	if f.wants == nil {
+		f.wants = make(map[*wanted]struct{})
+	}
+	f.wants[w] = struct{}{}
+	return f, w
+}
+
+// unwant ends a want, and returns the messages that have arrived; others are nil.
+func (b *book) unwant(f *feed, w *wanted) map[int64]*share.FileEvent {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(f.wants, w)
+	return w.files
+}
+
+// satisfy adds messages to a want, and reports whether more are missing.
+func (b *book) satisfy(f *feed, w *wanted, events ...lpwire.Event) (more bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range events {
+		if e := &events[i]; e.Sequence.OK {
+			w.add(e.Sequence.N, b.feeds.fileOf(f, e))
+		}
+	}
+	return w.missing > 0
+}
+
+// collect adds an event to a fetch, and reports whether the fetch needs more that were known to exist.
+func (b *book) collect(f *feed, r *fetch, e *lpwire.Event) (more bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.feeds.collect(r, e.Sequence.N, withoutPreview(b.feeds.fileOf(f, e)))
+	return e.Sequence.N < r.known && r.refused == nil
+}
+
+// discarded notes that a frame was not read.
+func (b *book) discarded(dialog string) []*feed {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.feeds.discard(dialog)
+	return b.feeds.takeStarts()
+}
+
+// logDue reports whether a failure to read a dialog is to be logged: once a minute.
+func (b *book) logDue(f *feed) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if !f.logged.IsZero() && now.Sub(f.logged) < time.Minute {
+		return false
+	}
+	f.logged = now
+	return true
 }
 
 // running returns the current fetch of a feed.
@@ -396,7 +467,7 @@ func (b *book) begin(f *feed, r *fetch) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r.begun = true
-	r.from = f.start(r.files)
+	r.from = f.start(r)
 	r.known = -1
 	if last, ok := b.conversations.last[f.dialog]; ok {
 		r.known = last
@@ -415,7 +486,7 @@ func (b *book) add(f *feed, r *fetch, events []lpwire.Event, complete bool) {
 	defer b.mu.Unlock()
 	for i := range events {
 		if e := &events[i]; e.Sequence.OK && e.Sequence.N >= 0 {
-			r.got[e.Sequence.N] = b.feeds.fileOf(f, e)
+			b.feeds.collect(r, e.Sequence.N, withoutPreview(b.feeds.fileOf(f, e)))
 			if complete {
 				r.known = max(r.known, e.Sequence.N)
 			}
@@ -423,11 +494,13 @@ func (b *book) add(f *feed, r *fetch, events []lpwire.Event, complete bool) {
 	}
 }
 
-// covered reports whether all events of a fetch that were known to exist have arrived, and whether the last of them has.
-func (b *book) covered(r *fetch) (complete, last bool) {
+// covered reports whether all events of a fetch that were known to exist have arrived, and whether the last of them has. It fails if
+// the fetch cannot be completed.
+func (b *book) covered(r *fetch) (complete, last bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return r.covered()
+	complete, last = r.covered()
+	return complete, last, r.refused
 }
 
 // finish ends a fetch over a connection (0 if there was none). It returns the feed's next fetch, which the caller must run; nil if
@@ -436,6 +509,9 @@ func (b *book) finish(f *feed, r *fetch, connection uint64, err error) (next *fe
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	current := connection != 0 && connection == b.feeds.connection
+	if err == nil {
+		err = b.err
+	}
 	r.err = err
 	b.feeds.advance(f, r, current)
 	close(r.done)
@@ -446,7 +522,7 @@ func (b *book) finish(f *feed, r *fetch, connection uint64, err error) (next *fe
 	case !f.behind() || b.feeds.connection == 0: // the next connection requests the events
 		return nil, false
 	case err == nil || !current:
-	case !share.Passing(share.KindOf(err)):
+	case !share.Passing(share.KindOf(err)) && !share.Is(err, share.SessionLimit):
 		b.feeds.abandon(f, err)
 		return nil, false
 	default:

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -16,7 +17,7 @@ import (
 // newTestBook returns the book of a consumer "me".
 func newTestBook(maxConversations int) *book {
 	b := &book{}
-	b.init(maxConversations, func() bool { return false }, time.Now)
+	b.init(maxConversations, filecache.New(64<<20), func() bool { return false }, time.Now)
 	b.identify(share.Principal{Account: account, ID: "me", Role: share.RoleConsumer}, []string{"me"})
 	return b
 }

@@ -76,6 +76,21 @@ func errClosed() error {
 	return share.Errorf(share.ConversationClosed, "the conversation or dialog is closed; start a new one", nil)
 }
 
+// errDialogTooLarge ends the reading of a dialog whose files need more memory than one dialog may use.
+func errDialogTooLarge() error {
+	return share.Errorf(share.ConversationTooLarge, "the conversation has more files than this server reads", nil)
+}
+
+// errNoMemory ends the reading of a dialog while others use the memory for files.
+func errNoMemory() error {
+	return share.Reject(share.SessionLimit, "the server's memory for lists of files is in use; retry later").With("limit", "lists")
+}
+
+// errDiscarded ends the reading of a dialog with a message over Config.MaxFrame.
+func errDiscarded() error {
+	return share.Errorf(share.LPProtocolError, "LivePerson sent a message over the server's size limit; please report it", nil)
+}
+
 func errTooSlow() error {
 	return share.Errorf(share.WatchTooSlow, "the reader of the watch is too slow; start a new watch with the last resume token", nil)
 }

@@ -6,20 +6,15 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-const (
-	// cacheTime is how long the files of a dialog are kept after a caller asked for them.
-	cacheTime = 15 * time.Second
-	// cacheBytes is the approximate maximum size of the cached files of a dialog. Previews are most of it.
-	cacheBytes = 1 << 20
-	// fileOverhead is the approximate size of a file event without its strings.
-	fileOverhead = 256
-)
+// gotBytes is the approximate size of an event in a fetch, without its file.
+const gotBytes = 64
 
-// feed is the known state of the events of one dialog. It exists only while the dialog is watched or read, and shortly after.
-// book.mu guards it.
+// feed is the known state of the events of one dialog. It exists only while the dialog is watched or read, and as long as its files
+// are kept. book.mu guards it.
 //
 // Sequences count all events of a dialog, but LivePerson hides some events from some readers. So a missing sequence may be late,
 // lost or hidden. A live position therefore advances only from one sequence to the next. If one is missing, the events are fetched
@@ -32,11 +27,35 @@ type feed struct {
 	running   *fetch // the current one
 	queued    *fetch // the next one, for readers that arrived after the request of the current one may have been sent
 
-	complete bool              // files has all files of sequences below next
-	files    []share.FileEvent // by sequence; only appended to, so that callers may share parts of it
-	next     int64
-	size     int
-	used     time.Time
+	kept   *filecache.Dialog    // all files below a sequence, by sequence
+	wants  map[*wanted]struct{} // readers of files that are kept without their previews
+	logged time.Time            // when a failure was logged
+}
+
+// wanted are the messages of a dialog that one reader waits for.
+type wanted struct {
+	files   map[int64]*share.FileEvent // by sequence; nil for messages that have not arrived
+	missing int
+	arrived chan struct{} // closed when none is missing
+}
+
+func newWanted(sequences []int64) *wanted {
+	w := &wanted{files: make(map[int64]*share.FileEvent, len(sequences)), missing: len(sequences), arrived: make(chan struct{})}
+	for _, seq := range sequences {
+		w.files[seq] = nil
+	}
+	return w
+}
+
+// add adds a message if it is wanted.
+func (w *wanted) add(seq int64, file *share.FileEvent) {
+	if known, wanted := w.files[seq]; !wanted || known != nil || file == nil {
+		return
+	}
+	w.files[seq] = file
+	if w.missing--; w.missing == 0 {
+		close(w.arrived)
+	}
 }
 
 // position is how far a watch has read a dialog.
@@ -54,8 +73,12 @@ type fetch struct {
 	from   int64
 	known  int64 // the highest sequence known before the request; -1 if none
 
-	got     map[int64]*share.FileEvent // nil for events that are not files
-	arrived chan struct{}              // signals that got has grown or, before the beginning, that the fetch must not wait
+	base     []share.FileEvent // the files that were kept at the beginning, below sequence baseNext
+	baseNext int64
+	got      map[int64]*share.FileEvent // without previews; nil for events that are not files
+	reserved int64                      // bytes of got
+	refused  error                      // why got is not complete: there is no memory for it, or a frame was discarded
+	arrived  chan struct{}              // signals that got has grown or, before the beginning, that the fetch must not wait
 
 	done   chan struct{} // closed at the end; then the following fields are set
 	err    error
@@ -76,6 +99,9 @@ func (r *fetch) signal() {
 
 // needed reports whether the fetch has anything to request.
 func (r *fetch) needed() bool { return r.from != math.MaxInt64 }
+
+// many reports whether so many events are expected that they are read over a connection of their own.
+func (r *fetch) many() bool { return r.known-r.from >= asideEvents }
 
 // covered reports whether all events that were known to exist have arrived, and whether the last of them has.
 func (r *fetch) covered() (complete, last bool) {
@@ -126,13 +152,11 @@ func (f *feed) behind() bool {
 }
 
 // start returns the sequence from which a fetch must read; math.MaxInt64 if it has nothing to read.
-func (f *feed) start(files bool) int64 {
+func (f *feed) start(r *fetch) int64 {
 	from := int64(math.MaxInt64)
-	if files {
-		from = 0
-		if f.complete {
-			from = f.next
-		}
+	if r.files {
+		r.base, r.baseNext, _ = f.kept.Files()
+		from = r.baseNext
 	}
 	for _, p := range f.positions {
 		if !p.live {
@@ -142,27 +166,32 @@ func (f *feed) start(files bool) int64 {
 	return from
 }
 
-// cache adds the files of a fetch, and sets the result of the fetch.
-func (f *feed) cache(r *fetch, sequences []int64) {
-	if !f.complete {
-		f.complete, f.files, f.next, f.size = true, nil, 0, 0
+// keep adds the files of a fetch to those that are kept, and sets the result of the fetch.
+func (f *feed) keep(r *fetch, sequences []int64) {
+	// Live events may have been kept meanwhile, or everything may have been dropped.
+	next, kept := f.kept.Next()
+	if !kept || next < r.baseNext {
+		next = r.baseNext
 	}
+	end, files := next, []share.FileEvent(nil)
 	for _, seq := range sequences {
-		if seq >= f.next {
-			f.next = seq + 1
+		if seq >= next {
+			end = seq + 1
 			if file := r.got[seq]; file != nil {
-				f.files = append(f.files, *file)
-				f.size += fileOverhead + len(file.File.Preview) + len(file.File.Caption) + len(file.File.StoragePath)
+				files = append(files, *file)
 			}
 		}
 	}
-	r.result, r.end = slices.Clip(f.files), f.next
-	if f.size > cacheBytes {
-		f.uncache()
+	if kept || r.baseNext == 0 {
+		f.kept.Append(next, end, files...)
+	} else {
+		f.kept.Replace(end, slices.Concat(r.base, files))
+	}
+	var ok bool
+	if r.result, r.end, ok = f.kept.Files(); !ok || r.end < end { // there is no memory to keep it
+		r.result, r.end = slices.Concat(r.base, files), end
 	}
 }
-
-func (f *feed) uncache() { f.complete, f.files, f.next, f.size = false, nil, 0, 0 }
 
 // withPath returns the first of files with that storage path.
 func withPath(files []share.FileEvent, path string) (share.FileEvent, bool) {

@@ -2,7 +2,9 @@ package lpws
 
 import (
 	"time"
+	"unique"
 
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -11,6 +13,7 @@ import (
 type feeds struct {
 	conversations *conversations // of the same book
 	now           func() time.Time
+	cache         *filecache.Cache
 
 	connection uint64           // id of the transport in use; 0 if there is none
 	byDialog   map[string]*feed // created on first use, like watches
@@ -56,13 +59,19 @@ func (fs *feeds) applyEvent(e *lpwire.Event) {
 	}
 	fs.conversations.exists(dialog, seq)
 	f := fs.byDialog[dialog]
-	if f == nil || f.running == nil && len(f.positions) == 0 {
+	if f == nil {
 		return
 	}
 	file := fs.fileOf(f, e)
+	brief := withoutPreview(file)
+	if next, kept := f.kept.Next(); kept && next == seq {
+		f.kept.Append(seq, seq+1, valueOf(brief)...)
+	}
 	if r := f.running; r != nil && r.begun {
-		r.got[seq] = file
-		r.signal()
+		fs.collect(r, seq, brief)
+	}
+	for w := range f.wants {
+		w.add(seq, file)
 	}
 	gap := false
 	for w, p := range f.positions {
@@ -80,16 +89,65 @@ func (fs *feeds) applyEvent(e *lpwire.Event) {
 	}
 }
 
+// collect adds an event to a fetch. A fetch whose events need too much memory ends with an error.
+func (fs *feeds) collect(r *fetch, seq int64, file *share.FileEvent) {
+	defer r.signal()
+	if _, known := r.got[seq]; known || r.refused != nil {
+		return
+	}
+	size := int64(gotBytes)
+	if file != nil {
+		size += file.Size()
+	}
+	switch {
+	case r.reserved+size > fs.cache.MaxDialog():
+		fs.refuse(r, errDialogTooLarge())
+	case !fs.cache.Reserve(size):
+		fs.refuse(r, errNoMemory())
+	default:
+		r.reserved += size
+		r.got[seq] = file
+	}
+}
+
+// refuse makes a fetch fail, and gives its memory back.
+func (fs *feeds) refuse(r *fetch, why error) {
+	fs.cache.Release(r.reserved)
+	r.reserved, r.refused = 0, why
+	clear(r.got)
+	r.signal()
+}
+
 // fileOf converts an event; nil if it is not a file.
 func (fs *feeds) fileOf(f *feed, e *lpwire.Event) *share.FileEvent {
 	file, ok := e.File(fs.conversations.principal.Account)
 	if !ok {
 		return nil
 	}
+	// Few values repeat in all files: one copy of each saves memory.
+	file.FileType = unique.Make(file.FileType).Value()
 	return &share.FileEvent{
 		Conversation: f.conversation, Dialog: f.dialog, Sequence: e.Sequence.N,
-		SenderID: e.SenderID(), SenderRole: fs.conversations.role(f.conversation, e), Time: e.Timestamp.Time(), File: file,
+		SenderID: unique.Make(e.SenderID()).Value(), SenderRole: unique.Make(fs.conversations.role(f.conversation, e)).Value(),
+		Time: e.Timestamp.Time(), File: file,
 	}
+}
+
+// withoutPreview returns what is kept of a file, which may be nil.
+func withoutPreview(file *share.FileEvent) *share.FileEvent {
+	if file == nil {
+		return nil
+	}
+	brief := file.Brief()
+	return &brief
+}
+
+// valueOf returns the file, which may be nil, in a slice.
+func valueOf(file *share.FileEvent) []share.FileEvent {
+	if file == nil {
+		return nil
+	}
+	return []share.FileEvent{*file}
 }
 
 // pass passes an event to a watch, and reports whether the watch continues.
@@ -105,13 +163,19 @@ func (fs *feeds) pass(w *Watch, dialog string, seq int64, file *share.FileEvent,
 func (fs *feeds) feed(conversation, dialog string) *feed {
 	f := fs.byDialog[dialog]
 	if f == nil {
-		f = &feed{conversation: conversation, dialog: dialog, used: fs.now()}
+		f = &feed{conversation: conversation, dialog: dialog, kept: fs.cache.Dialog()}
 		if fs.byDialog == nil {
 			fs.byDialog = make(map[string]*feed)
 		}
 		fs.byDialog[dialog] = f
 	}
 	return f
+}
+
+// forget drops a feed with its files.
+func (fs *feeds) forget(f *feed) {
+	f.kept.Drop()
+	delete(fs.byDialog, f.dialog)
 }
 
 // request returns a fetch of the feed whose request is not sent yet.
@@ -135,13 +199,14 @@ func (fs *feeds) request(f *feed, files bool) *fetch {
 // advance passes the events of a fetch to the watches, even if the fetch failed. current reports whether the connection is still in
 // use: otherwise events that followed the answer may be lost.
 func (fs *feeds) advance(f *feed, r *fetch, current bool) {
-	f.used = fs.now()
+	fs.cache.Release(r.reserved)
+	r.reserved = 0
 	if !r.begun || !r.needed() {
 		return
 	}
 	sequences, gap := r.certain()
 	if r.files && r.err == nil {
-		f.cache(r, sequences)
+		f.keep(r, sequences)
 	}
 	for w, p := range f.positions {
 		if p.sequence+1 < r.from { // the watch began after the request
@@ -174,8 +239,8 @@ func (fs *feeds) passAll(w *Watch, f *feed, p *position, r *fetch, sequences []i
 	return true
 }
 
-// abandon gives up a dialog that cannot be read. It ends watches of the dialog's conversation; watches of all conversations go on
-// without the dialog.
+// abandon gives up a dialog that cannot be read. It ends watches of the dialog's conversation; watches of all conversations report
+// it and go on without the dialog.
 func (fs *feeds) abandon(f *feed, err error) {
 	for w, p := range f.positions {
 		if w.conversation != "" {
@@ -185,6 +250,26 @@ func (fs *feeds) abandon(f *feed, err error) {
 		}
 		delete(f.positions, w)
 		w.park(f.dialog, p.sequence, true)
+		w.abandon(f.conversation, f.dialog, err)
+	}
+}
+
+// discard notes that a frame was not read, which may have had events of the dialog, or of any dialog if it is empty. Running fetches
+// fail, and watches read the dialog again.
+func (fs *feeds) discard(dialog string) {
+	for _, f := range fs.byDialog {
+		if dialog != "" && dialog != f.dialog {
+			continue
+		}
+		for _, p := range f.positions {
+			p.live = false
+		}
+		switch r := f.running; {
+		case r != nil && r.begun && r.refused == nil:
+			fs.refuse(r, errDiscarded())
+		case r == nil && len(f.positions) > 0:
+			fs.request(f, false)
+		}
 	}
 }
 
@@ -232,7 +317,7 @@ func (fs *feeds) enter(w *Watch, c *conversation) {
 	for _, dialog := range dialogIDs(c.Conversation) {
 		d, _ := c.Dialog(dialog)
 		from, parked := w.parked[dialog]
-		if parked && from.finished && !d.Open {
+		if parked && from.finished && !d.Open || w.tooLarge[dialog] {
 			continue
 		}
 		f := fs.feed(c.ID, dialog)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/retry"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -29,6 +30,10 @@ func (s *sharedSession) runFetches(f *feed) {
 			connection = t.id
 		}
 		next, again := s.book.finish(f, r, connection, err)
+		if share.OfDialog(err) && s.book.logDue(f) {
+			s.p.log.LogAttrs(s.p.ctx, slog.LevelWarn, "a dialog cannot be read", slog.Any("error", err), slog.String("dialog", f.dialog),
+				slog.String("session", s.tag), slog.String("account", s.cred.Account))
+		}
 		if err == nil {
 			pauses.Reset()
 		}
@@ -50,7 +55,7 @@ func (s *sharedSession) runFetches(f *feed) {
 
 // fetch requests the events of a dialog from LivePerson. It returns the connection that it used, if any.
 func (s *sharedSession) fetch(f *feed, r *fetch) (*transport, error) {
-	ctx, cancel := context.WithTimeoutCause(s.p.ctx, s.p.cfg.CallTimeout, errTimeout)
+	ctx, cancel := s.readContext(s.p.ctx)
 	defer cancel()
 	t, err := s.acquire(ctx)
 	if err != nil {
@@ -67,7 +72,22 @@ func (s *sharedSession) fetch(f *feed, r *fetch) (*transport, error) {
 	if !s.book.begin(f, r) {
 		return t, nil
 	}
-	events, complete, err := s.dialect.events(ctx, t, f.conversation, f.dialog, r.from)
+	from := r.from
+	if r.many() {
+		opened, err := s.readAside(ctx, dialogRef{f.conversation, f.dialog}, from, func(e *lpwire.Event) bool { return s.book.collect(f, r, e) })
+		if _, _, refused := s.book.covered(r); err == nil {
+			err = refused
+		}
+		switch {
+		case err == nil:
+			from = r.known + 1
+		case opened || ctx.Err() != nil:
+			return t, err
+		default:
+			s.log("could not open a connection to read a dialog; reading it over the session's own", slog.Any("error", err))
+		}
+	}
+	events, complete, err := s.dialect.events(ctx, t, f.conversation, f.dialog, from)
 	if reason, ok := errors.AsType[*closeReason](err); ok {
 		return t, reason.callError()
 	}
@@ -79,9 +99,41 @@ func (s *sharedSession) fetch(f *feed, r *fetch) (*transport, error) {
 	}
 	s.book.add(f, r, events, complete)
 	if complete {
-		return t, nil
+		_, _, err := s.book.covered(r)
+		return t, err
 	}
 	return t, s.awaitEvents(ctx, t, r)
+}
+
+// readContext returns a context to read messages in. It ends after Config.CallTimeout, but not while a large frame is arriving, which
+// may take up to frameTime.
+func (s *sharedSession) readContext(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	go func() {
+		timer := time.NewTimer(s.p.cfg.CallTimeout)
+		defer timer.Stop()
+		for {
+			select {
+			case <-timer.C:
+				if s.streams.Load() == 0 {
+					cancel(errTimeout)
+					return
+				}
+				timer.Reset(s.p.cfg.CallTimeout)
+			case <-s.p.ctx.Done():
+				cancel(errDraining)
+				return
+			case <-s.ended:
+				s.mu.Lock()
+				cancel(withKind(s.err))
+				s.mu.Unlock()
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // awaitEvents waits for the events of a dialog that may follow the answer that announces them. If no known event is missing, it
@@ -91,9 +143,9 @@ func (s *sharedSession) awaitEvents(ctx context.Context, t *transport, r *fetch)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		complete, last := s.book.covered(r)
-		if complete {
-			return nil
+		complete, last, err := s.book.covered(r)
+		if complete || err != nil {
+			return err
 		}
 		grace := s.p.cfg.Grace
 		switch {

@@ -17,7 +17,8 @@ type frame struct {
 	Type  lpwire.Text     `json:"type"`
 	Body  json.RawMessage `json:"body"`
 
-	connection uint64 // id of the transport that received it
+	connection    uint64                      // id of the transport that received it
+	conversations *lpwire.ConversationChanges // the body of a large frame with conversations, which is decoded already
 }
 
 // errFrame is the error for a malformed frame. It has nothing of the frame, which may contain secrets.

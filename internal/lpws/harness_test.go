@@ -294,3 +294,17 @@ func nothing(t *testing.T, w *Watch) {
 		t.Fatalf("unexpected %+v", e)
 	}
 }
+
+// listFiles lists the files of a conversation ("": of all), complete and in one list.
+func listFiles(s *Session, ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error) {
+	list, err := s.ListFiles(ctx, conversation, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var files []share.FileEvent
+	for _, d := range list.Dialogs {
+		files = append(files, d.Files...)
+	}
+	_, err = s.Complete(ctx, files)
+	return files, list.Cursor, err
+}

@@ -2,6 +2,7 @@ package lpws
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -38,8 +39,8 @@ func (s *Session) ListConversations(ctx context.Context) ([]share.Conversation, 
 // Sight returns share.SeesAll: a message that LivePerson does not return does not exist.
 func (s *Session) Sight() share.Sight { return share.SeesAll }
 
-// FindFile returns the first message with a storage path in a dialog; an empty dialog means all dialogs of the conversation. It asks
-// LivePerson if the message is not known. ConversationNotFound if the caller does not take part; FileNotFound.
+// FindFile returns the first message with a storage path in a dialog; an empty dialog means all dialogs of the conversation. The
+// result may lack the preview: see Complete. It asks LivePerson if the message is not known. ConversationNotFound if the caller does not take part; FileNotFound.
 func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePath string) (share.FileEvent, error) {
 	c, err := s.s.conversation(ctx, conversation)
 	if err != nil {
@@ -53,11 +54,12 @@ func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePat
 		dialogs = []string{dialog}
 	}
 	for _, d := range dialogs {
-		if e, ok := s.s.book.cached(d, storagePath); ok {
+		files, _, _ := s.s.book.kept(d)
+		if e, ok := withPath(files, storagePath); ok {
 			return e, nil
 		}
 	}
-	read, err := s.readDialogs(ctx, dialogRefs(c.ID, dialogs), false)
+	read, err := s.readDialogs(ctx, dialogRefs(c.ID, dialogs), nil, false)
 	if err != nil {
 		return share.FileEvent{}, err
 	}
@@ -69,37 +71,46 @@ func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePat
 	return share.FileEvent{}, share.Errorf(share.FileNotFound, "no message of the conversation has this file", nil)
 }
 
-// ListFiles returns the files of a conversation, or of all conversations of the caller if conversation is empty, and the cursor
-// behind them. The files are ordered by conversation (oldest first), dialog (the main one first) and sequence. Each call asks
-// LivePerson for what is new. A list of all conversations leaves out those that LivePerson does not permit to be read.
-func (s *Session) ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error) {
+// ListFiles returns the files of a conversation, or of all conversations of the caller if conversation is empty. They lack previews
+// and long captions: see Complete. Each call asks LivePerson for what is new, except if upTo is not nil: then it returns the dialogs of
+// upTo only, and asks for those of which the files up to there are not known. A list of all conversations leaves out dialogs that
+// cannot be read.
+func (s *Session) ListFiles(ctx context.Context, conversation string, upTo share.Cursor) (share.FileList, error) {
 	var refs []dialogRef
 	if conversation != "" {
 		c, err := s.s.conversation(ctx, conversation)
 		if err != nil {
-			return nil, nil, err
+			return share.FileList{}, err
 		}
 		refs = dialogRefs(c.ID, dialogIDs(c))
 	} else {
 		if _, err := s.s.acquire(ctx); err != nil {
-			return nil, nil, err
+			return share.FileList{}, err
 		}
 		for _, c := range s.s.book.list() {
 			refs = append(refs, dialogRefs(c.ID, dialogIDs(c))...)
 		}
 	}
-	read, err := s.readDialogs(ctx, refs, conversation == "")
+	if upTo != nil {
+		refs = slices.DeleteFunc(refs, func(d dialogRef) bool { _, listed := upTo[d.dialog]; return !listed })
+	}
+	read, err := s.readDialogs(ctx, refs, upTo, conversation == "")
 	if err != nil {
-		return nil, nil, err
+		return share.FileList{}, err
 	}
-	files, cursor := []share.FileEvent{}, share.Cursor{}
+	list := share.FileList{Cursor: share.Cursor{}}
 	for i, d := range read {
-		if d.read {
-			files = append(files, d.files...)
-			cursor[refs[i].dialog] = d.next - 1
+		ref := refs[i]
+		if d.err != nil {
+			list.Unreadable = append(list.Unreadable, share.UnreadableDialog{
+				Conversation: ref.conversation, Dialog: ref.dialog, Last: s.s.book.last(ref.dialog), Err: d.err,
+			})
+			continue
 		}
+		list.Cursor[ref.dialog] = d.next - 1
+		list.Dialogs = append(list.Dialogs, share.DialogFiles{Conversation: ref.conversation, Dialog: ref.dialog, Files: d.files})
 	}
-	return files, cursor, nil
+	return list, nil
 }
 
 // WatchFiles returns a watch of the files behind a cursor, and of those that follow, in the order of each dialog, without gaps or
@@ -134,32 +145,43 @@ func dialogRefs(conversation string, dialogs []string) []dialogRef {
 	return refs
 }
 
-// dialogFiles are the files of a dialog.
+// dialogFiles are the files of a dialog, or why it cannot be read.
 type dialogFiles struct {
 	files []share.FileEvent
 	next  int64
-	read  bool // false if LivePerson does not permit it
+	err   *share.Error
 }
 
-// readDialogs reads several dialogs, some at the same time. The first failure ends it. With skipDenied, dialogs that LivePerson does
-// not permit to be read are left out.
-func (s *Session) readDialogs(ctx context.Context, refs []dialogRef, skipDenied bool) ([]dialogFiles, error) {
+// readDialogs reads several dialogs, some at the same time. It does not ask for those whose files up to a sequence in upTo are kept.
+// The first failure ends it. With tolerant, a failure that concerns one dialog only is part of the result.
+func (s *Session) readDialogs(ctx context.Context, refs []dialogRef, upTo share.Cursor, tolerant bool) ([]dialogFiles, error) {
 	read := make([]dialogFiles, len(refs))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	readOne := func(i int) {
+		if last, limited := upTo[refs[i].dialog]; limited {
+			if files, end, kept := s.s.book.kept(refs[i].dialog); kept && end > last {
+				read[i] = dialogFiles{files, end, nil}
+				return
+			}
+		}
+		files, end, err := s.s.files(ctx, refs[i].conversation, refs[i].dialog)
+		failure, ok := errors.AsType[*share.Error](err)
+		switch {
+		case err == nil:
+			read[i] = dialogFiles{files, end, nil}
+		case tolerant && ok && share.OfDialog(err):
+			read[i].err = failure
+		default:
+			cancel(err)
+		}
+	}
 	next := make(chan int)
 	var readers sync.WaitGroup
 	for range min(concurrentFetches, len(refs)) {
 		readers.Go(func() {
 			for i := range next {
-				files, end, err := s.s.files(ctx, refs[i].conversation, refs[i].dialog)
-				switch {
-				case err == nil:
-					read[i] = dialogFiles{files, end, true}
-				case skipDenied && share.Is(err, share.ConversationNotFound, share.LPForbidden):
-				default:
-					cancel(err)
-				}
+				readOne(i)
 			}
 		})
 	}

@@ -18,17 +18,19 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// opener opens the connections of one session. Only one goroutine may use it at a time.
+// opener opens the connections of one session. Only one goroutine may use it at a time, except for aside.
 type opener struct {
 	p       *Pool
 	cred    share.Credential
 	dialect dialect
 	renewal *renewal         // nil for a credential with its own token
 	start   func(*transport) // starts the reader of a transport
+	streams *atomic.Int64    // see transport
 	log     func(message string)
 
-	inFrame  bool        // send the credential in an InitConnection request
-	openOnly atomic.Bool // subscribe to open conversations only, because all of them exceed a frame; read by other goroutines
+	// Read by other goroutines.
+	inFrame  atomic.Bool // send the credential in an InitConnection request
+	openOnly atomic.Bool // subscribe to open conversations only, because all of them exceed a frame
 }
 
 // refusedUpgrade is an HTTP answer other than 101.
@@ -82,12 +84,12 @@ func (o *opener) openOnce(ctx context.Context) (*transport, error) {
 		o.log("the list of conversations exceeds a frame; subscribing to the open ones only")
 		t, err = o.connect(ctx)
 	}
-	if _, ok := o.dialect.initHeaders(); ok && !o.inFrame {
+	if _, ok := o.dialect.initHeaders(); ok && !o.inFrame.Load() {
 		if e, ok := errors.AsType[*refusedUpgrade](err); ok && (e.status == http.StatusBadRequest || e.status == http.StatusRequestHeaderFieldsTooLarge) {
 			// A proxy may have rejected the header with the credential.
-			o.inFrame = true
+			o.inFrame.Store(true)
 			if t, err = o.connect(ctx); err != nil {
-				o.inFrame = false
+				o.inFrame.Store(false)
 			}
 		}
 	}
@@ -144,6 +146,44 @@ func (o *opener) explainUpgrade(e *refusedUpgrade) error {
 
 // connect opens a socket and makes the first requests on it. Its errors are not for callers: see explain.
 func (o *opener) connect(ctx context.Context) (*transport, error) {
+	t, err := o.socket(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.start(t)
+	return o.require(t, o.introduce(ctx, t))
+}
+
+// aside opens a socket that only reads messages: it does not list conversations. start starts its reader. It may be called at any
+// time once the session is open.
+func (o *opener) aside(ctx context.Context, start func(*transport) error) (*transport, error) {
+	t, err := o.socket(ctx)
+	if err == nil {
+		t.whole = asideWhole
+		if err = start(t); err != nil {
+			_ = t.ws.Close()
+		} else {
+			t, err = o.require(t, o.authenticate(ctx, t))
+		}
+	}
+	if err != nil {
+		return nil, o.explain(ctx, err)
+	}
+	return t, nil
+}
+
+// require closes the transport if err is not nil.
+func (o *opener) require(t *transport, err error) (*transport, error) {
+	if err != nil {
+		t.close(&closeReason{kind: closedLocally, cause: errIdle})
+		<-t.done
+		return nil, err
+	}
+	return t, nil
+}
+
+// socket opens a socket. The caller must start its reader.
+func (o *opener) socket(ctx context.Context) (*transport, error) {
 	base, err := o.p.cfg.SocketURL(ctx, o.cred.Account, o.socketScheme())
 	if err != nil {
 		return nil, err
@@ -155,33 +195,37 @@ func (o *opener) connect(ctx context.Context) (*transport, error) {
 		}
 		return nil, err
 	}
-	ws.SetReadLimit(o.p.cfg.MaxFrame)
+	ws.SetReadLimit(maxStream)
 	keepAlive := o.p.cfg.KeepAlive
-	t := newTransport(o.p.lastTransport.Add(1), ws, &o.p.wg, &o.p.readBuffers, keepAlive*5/2, o.dialect.endsIdentity)
+	t := newTransport(o.p.lastTransport.Add(1), ws, &o.p.wg, &o.p.readBuffers, keepAlive*5/2, o.p.cfg.MaxFrame, o.streams, o.dialect.endsIdentity)
 	t.nextPing.Store(time.Now().Add(keepAlive/2 + rand.N(keepAlive/2+1)).UnixNano()) // spread, so that not all sessions ping at once
-	o.start(t)
-	if err := o.introduce(ctx, t); err != nil {
-		t.close(&closeReason{kind: closedLocally, cause: errIdle})
-		<-t.done
-		return nil, err
-	}
 	return t, nil
+}
+
+// authenticate sends the credential, unless the upgrade has.
+func (o *opener) authenticate(ctx context.Context, t *transport) error {
+	headers, ok := o.dialect.initHeaders()
+	if !ok || !o.inFrame.Load() {
+		return nil
+	}
+	// LivePerson accepts no other request before it has answered this one.
+	answer, _, err := t.roundTrip(ctx, request{Type: reqInit, Headers: headers})
+	if err != nil {
+		return err
+	}
+	if answer.failed() {
+		if answer.Code == 400 || answer.Code == 403 {
+			return o.dialect.rejected()
+		}
+		return answerError(lpwire.StepOpen, &answer)
+	}
+	return nil
 }
 
 // introduce makes LivePerson accept the credential on a new connection, and waits for the list of conversations.
 func (o *opener) introduce(ctx context.Context, t *transport) error {
-	if headers, ok := o.dialect.initHeaders(); ok && o.inFrame {
-		// LivePerson accepts no other request before it has answered this one.
-		answer, _, err := t.roundTrip(ctx, request{Type: reqInit, Headers: headers})
-		if err != nil {
-			return err
-		}
-		if answer.failed() {
-			if answer.Code == 400 || answer.Code == 403 {
-				return o.dialect.rejected()
-			}
-			return answerError(lpwire.StepOpen, &answer)
-		}
+	if err := o.authenticate(ctx, t); err != nil {
+		return err
 	}
 	answer, _, err := t.roundTrip(ctx, request{Type: o.dialect.requestType(reqSubscribeConvs), Body: o.subscription()})
 	if err != nil {
@@ -219,7 +263,7 @@ func (o *opener) socketScheme() share.Scheme {
 
 // dial opens the socket.
 func (o *opener) dial(ctx context.Context, base string) (*websocket.Conn, error) {
-	path, header := o.dialect.endpoint(o.inFrame)
+	path, header := o.dialect.endpoint(o.inFrame.Load())
 	var stop func() bool
 	dialer := websocket.Dialer{
 		Proxy:           http.ProxyFromEnvironment,

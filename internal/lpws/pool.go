@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -62,9 +63,11 @@ type Config struct {
 	// BackoffMin and BackoffMin. It doubles each time, until a connection has lasted for BackoffMax. A longer Retry-After of
 	// LivePerson takes precedence.
 	BackoffMin, BackoffMax time.Duration
-	// MaxFrame is the maximum size of a frame from LivePerson, in bytes (4 MiB). A larger one ends the connection. LivePerson sends
-	// all messages of a dialog in one frame, with previews of up to 30 KB each, so MaxFrame limits how long a readable dialog can be.
+	// MaxFrame is the maximum size of one message or conversation from LivePerson, and of a frame with anything else, in bytes (4 MiB).
+	// Frames with all messages of a dialog, or with all conversations, are decoded as they arrive, and may have up to 1 GiB.
 	MaxFrame int64
+	// Cache is the memory for the files of dialogs, which other messengers may share. Default: one of 64 MiB.
+	Cache *filecache.Cache
 	// MaxConversations is the maximum number of conversations that a session knows (2,000). The newest ones are kept.
 	MaxConversations int
 	// Grace is how long the events of a dialog may follow the answer that announces them (400 ms). The wait ends as soon as all known
@@ -115,6 +118,9 @@ func New(cfg Config) *Pool {
 	cfg.MaxFrame = cmp.Or(cfg.MaxFrame, 4<<20)
 	cfg.MaxConversations = cmp.Or(cfg.MaxConversations, 2000)
 	cfg.Grace = cmp.Or(cfg.Grace, 400*time.Millisecond)
+	if cfg.Cache == nil {
+		cfg.Cache = filecache.New(64 << 20)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

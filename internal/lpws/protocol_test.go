@@ -36,7 +36,7 @@ func TestWatch_SkipsHiddenEvents(t *testing.T) {
 		if e := next(t, w); e.Sequence != 9 {
 			t.Errorf("%+v", e)
 		}
-		files, cursor, err := s.ListFiles(ctxOf(t), "c")
+		files, cursor, err := listFiles(s, ctxOf(t), "c")
 		if err != nil || names(files) != "a@0 b@5 live@6 late@9" || cursor["c"] != 9 {
 			t.Errorf("%s %v %v", names(files), cursor, err)
 		}
@@ -148,7 +148,7 @@ func TestSession_AcceptsUnusualForms(t *testing.T) {
 		k := p.sockets[0]
 		k.send(`{"kind":"notification","type":".ams.ms.OnlineEventDistribution","body":%s}`, fileEvent("c", 4, "one"))
 		p.add("c", fileEvent("c", 4, "one"))
-		files, cursor, err := s.ListFiles(ctxOf(t), "c")
+		files, cursor, err := listFiles(s, ctxOf(t), "c")
 		if err != nil || names(files) != "ok@3 one@4 s@0" || cursor["c"] != 4 || cursor["survey"] != 0 {
 			t.Errorf("%s %v %v", names(files), cursor, err)
 		}
@@ -291,8 +291,8 @@ func TestSession_FramesOverTheLimit(t *testing.T) {
 		}
 		defer w.Close()
 		time.Sleep(time.Second) // of the fake clock: past Config.Grace
-		p.add("c", strings.Replace(fileEvent("c", 0, "a"), `"fileType"`, `"preview":"`+strings.Repeat("x", 10_000)+`","fileType"`, 1))
-		_, _, err = s.ListFiles(ctxOf(t), "c")
+		p.add("c", strings.Replace(fileEvent("c", 0, "a"), `"fileType"`, `"preview":"`+strings.Repeat("x", 40_000)+`","fileType"`, 1))
+		_, _, err = listFiles(s, ctxOf(t), "c")
 		want(t, err, share.LPProtocolError)
 		_, err = w.Next(ctxOf(t))
 		want(t, err, share.LPProtocolError)
@@ -381,7 +381,7 @@ func TestSession_ShowsOwnConversationsOnly(t *testing.T) {
 		defer w.Close()
 		p.publish(fileEvent("c", 1, "b"))
 		nothing(t, w)
-		files, cursor, err := s.ListFiles(ctxOf(t), "")
+		files, cursor, err := listFiles(s, ctxOf(t), "")
 		if err != nil || len(files) != 0 || len(cursor) != 0 {
 			t.Errorf("%v %v %v", files, cursor, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
@@ -49,6 +50,7 @@ type sharedSession struct {
 	login   loginRefresh // of an agent
 	book    book
 	fetches chan struct{} // limits concurrent fetches
+	streams atomic.Int64  // large frames that are arriving
 
 	opening sync.Mutex // held while a connection is opened after the first one; locked before mu
 	opener  opener     // used by the first opening, and then with opening locked
@@ -69,9 +71,10 @@ func newSession(p *Pool, key [sha256.Size]byte, cred share.Credential, d dialect
 		renewal: newRenewal(d, cred, &p.cfg), fetches: make(chan struct{}, concurrentFetches),
 		backoff: retry.Backoff{First: p.cfg.BackoffMin, Max: p.cfg.BackoffMax, Spread: true},
 	}
-	s.book.init(p.cfg.MaxConversations, s.opener.openOnly.Load, p.cfg.Now)
+	s.book.init(p.cfg.MaxConversations, p.cfg.Cache, s.opener.openOnly.Load, p.cfg.Now)
 	s.opener.p, s.opener.cred, s.opener.dialect, s.opener.renewal = p, cred, d, s.renewal
-	s.opener.inFrame, s.opener.start = p.cfg.InitConnection, s.start
+	s.opener.inFrame.Store(p.cfg.InitConnection)
+	s.opener.start, s.opener.streams = s.start, &s.streams
 	s.opener.log = func(message string) { s.log(message) }
 	return s
 }
@@ -138,13 +141,7 @@ func (s *sharedSession) identify() error {
 // start starts the reader of a transport. Frames go to the book.
 func (s *sharedSession) start(t *transport) {
 	s.p.wg.Go(func() {
-		t.read(func(f *frame) {
-			e := s.book.apply(f)
-			if e.listed {
-				close(t.listed)
-			}
-			s.startFetches(e.fetches)
-		})
+		t.read(bookkeeper{s, t})
 		s.mu.Lock()
 		current := s.transport == t
 		s.mu.Unlock()
@@ -153,6 +150,36 @@ func (s *sharedSession) start(t *transport) {
 		}
 		close(t.done)
 	})
+}
+
+// bookkeeper is the receiver of a session's connection.
+type bookkeeper struct {
+	s *sharedSession
+	t *transport
+}
+
+func (k bookkeeper) notification(f *frame) {
+	e := k.s.book.apply(f)
+	if e.listed {
+		close(k.t.listed)
+	}
+	k.s.startFetches(e.fetches)
+}
+
+func (k bookkeeper) event(e *lpwire.Event) (more bool) {
+	k.s.startFetches(k.s.book.applyEvents([]lpwire.Event{*e}).fetches)
+	return true
+}
+
+// discarded ends a connection whose list of conversations is too large: the opener then asks for the open ones only.
+func (k bookkeeper) discarded(dialog string) *closeReason {
+	select {
+	case <-k.t.listed:
+		k.s.startFetches(k.s.book.discarded(dialog))
+		return nil
+	default:
+		return &closeReason{kind: closedTooLarge, cause: errElement}
+	}
 }
 
 // adopt makes t the session's connection, unless the session or t has ended.
@@ -264,7 +291,7 @@ func (s *sharedSession) maintain(now, mono time.Time) {
 	}
 	s.refreshLogin(mono)
 	s.renewToken(now)
-	s.book.expire(now)
+	s.book.expire()
 	s.mu.Lock()
 	t := s.transport
 	s.mu.Unlock()

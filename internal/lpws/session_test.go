@@ -47,7 +47,7 @@ func TestSession_SharesAFile(t *testing.T) {
 	if err := s.MarkAccessed(ctx, c.ID, "", seq); err != nil {
 		t.Error(err)
 	}
-	files, cursor, err := s.ListFiles(ctx, c.ID)
+	files, cursor, err := listFiles(s, ctx, c.ID)
 	if err != nil || len(files) != 1 || cursor[c.ID] != seq+1 {
 		t.Errorf("listed %v %v %v", files, cursor, err)
 	}
@@ -98,11 +98,11 @@ func TestSession_HidesConversationsFromOthers(t *testing.T) {
 	want(t, err, share.ConversationNotFound)
 	_, err = other.FindFile(ctx, c.ID, "", path)
 	want(t, err, share.ConversationNotFound)
-	_, _, err = other.ListFiles(ctx, c.ID)
+	_, _, err = listFiles(other, ctx, c.ID)
 	want(t, err, share.ConversationNotFound)
 	_, err = other.WatchFiles(ctx, c.ID, nil)
 	want(t, err, share.ConversationNotFound)
-	files, _, err := other.ListFiles(ctx, "")
+	files, _, err := listFiles(other, ctx, "")
 	if err != nil || len(files) != 0 {
 		t.Errorf("listed %v %v", files, err)
 	}
@@ -349,7 +349,7 @@ func TestSession_ErrorAnswers(t *testing.T) {
 	receipt := func(s *Session) error { return s.MarkAccepted(ctx, c.ID, "", 0) }
 	create := func(s *Session) error { _, err := s.CreateConversation(ctx, share.NewConversation{}); return err }
 	closing := func(s *Session) error { _, err := s.CloseConversation(ctx, c.ID); return err }
-	list := func(s *Session) error { _, _, err := s.ListFiles(ctx, c.ID); return err }
+	list := func(s *Session) error { _, _, err := listFiles(s, ctx, c.ID); return err }
 	const (
 		up, down = "ms.GenerateURLForUploadFile", "ms.GenerateURLForDownloadFile"
 		pub, sub = "ms.PublishEvent", "ms.SubscribeMessagingEvents"

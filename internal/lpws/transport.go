@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,8 @@ type transport struct {
 	goroutines   *sync.WaitGroup // of the pool
 	buffers      *sync.Pool      // of *bytes.Buffer
 	readTimeout  time.Duration
+	maxPart      int64               // Config.MaxFrame
+	whole        int64               // frames of this size and more are decoded as they arrive
 	endsIdentity func(code int) bool // reports whether a close code ends the credential
 
 	writing chan struct{} // holds one token while a frame is written: a mutex that a context can give up on
@@ -43,6 +46,8 @@ type transport struct {
 
 	closing chan struct{} // closed as soon as the reason is known
 	done    chan struct{} // closed by the owner after read has returned and the session knows
+
+	streams *atomic.Int64 // counts the large frames of the session that are arriving
 
 	opened   time.Time
 	nextPing atomic.Int64 // Unix nanoseconds; used only by the pool's keeper once the session is open
@@ -56,9 +61,9 @@ type transport struct {
 	lastID  uint64
 }
 
-func newTransport(id uint64, ws *websocket.Conn, goroutines *sync.WaitGroup, buffers *sync.Pool, readTimeout time.Duration, endsIdentity func(int) bool) *transport {
+func newTransport(id uint64, ws *websocket.Conn, goroutines *sync.WaitGroup, buffers *sync.Pool, readTimeout time.Duration, maxPart int64, streams *atomic.Int64, endsIdentity func(int) bool) *transport {
 	t := &transport{
-		id: id, ws: ws, goroutines: goroutines, buffers: buffers, readTimeout: readTimeout, endsIdentity: endsIdentity,
+		id: id, ws: ws, goroutines: goroutines, buffers: buffers, readTimeout: readTimeout, maxPart: maxPart, whole: min(wholeFrame, maxPart), streams: streams, endsIdentity: endsIdentity,
 		writing: make(chan struct{}, 1), control: make(chan struct{}, 1),
 		closing: make(chan struct{}), done: make(chan struct{}), listed: make(chan struct{}), opened: time.Now(),
 	}
@@ -75,6 +80,15 @@ func newTransport(id uint64, ws *websocket.Conn, goroutines *sync.WaitGroup, buf
 }
 
 func (t *transport) extendReadDeadline() { _ = t.ws.SetReadDeadline(time.Now().Add(t.readTimeout)) }
+
+// extendReadDeadlineUntil extends the deadline while a large frame arrives, but not beyond until.
+func (t *transport) extendReadDeadlineUntil(until time.Time) {
+	deadline := time.Now().Add(t.readTimeout)
+	if until.Before(deadline) {
+		deadline = until
+	}
+	_ = t.ws.SetReadDeadline(deadline)
+}
 
 // ping keeps the connection alive. The reader notices a peer that does not answer.
 func (t *transport) ping() { t.writeControl(websocket.PingMessage, nil) }
@@ -98,63 +112,67 @@ func (t *transport) writeControl(kind int, data []byte) {
 	})
 }
 
-// read reads frames until the transport ends. It passes notifications to notify, one at a time; notify must not block. Only one
-// goroutine may call it, once, and must then close done.
-func (t *transport) read(notify func(*frame)) {
+// read reads frames until the transport ends. Only one goroutine may call it, once, and must then close done.
+func (t *transport) read(to receiver) {
 	t.extendReadDeadline()
 	for {
-		buf, reason := t.readFrame()
-		if reason == nil && buf != nil {
-			// Decoding grows the stack, and a grown stack stays. On a goroutine of its own it costs an idle session over TLS 4 KiB of
-			// stack; without, 8 KiB (BenchmarkIdleSessions).
-			handled := make(chan *closeReason)
-			go func() { handled <- t.handle(buf, notify) }()
-			reason = <-handled
+		kind, r, err := t.ws.NextReader()
+		if err != nil {
+			t.close(t.reasonOf(err))
+			break
 		}
-		if reason != nil {
+		// Decoding grows the stack, and a grown stack stays. On a goroutine of its own it costs an idle session over TLS 4 KiB of
+		// stack; without, 8 KiB (BenchmarkIdleSessions).
+		handled := make(chan *closeReason)
+		go func() { handled <- t.readFrame(kind, r, to) }()
+		if reason := <-handled; reason != nil {
 			t.close(reason)
 			break
 		}
+		t.extendReadDeadline()
 	}
 	if !t.closeReason().local() { // else sendClose closes the socket
 		_ = t.ws.Close()
 	}
 }
 
-// readFrame reads the next frame; nil for a frame to ignore.
-func (t *transport) readFrame() (*bytes.Buffer, *closeReason) {
-	kind, r, err := t.ws.NextReader()
-	if err != nil {
-		return nil, t.reasonOf(err)
-	}
+// readFrame reads one frame and passes it on. Frames of unknown kinds are ignored.
+func (t *transport) readFrame(kind int, r io.Reader, to receiver) *closeReason {
 	buf := t.buffers.Get().(*bytes.Buffer)
 	buf.Reset()
-	if _, err := buf.ReadFrom(r); err != nil {
-		return nil, t.reasonOf(err)
+	n, err := buf.ReadFrom(io.LimitReader(r, t.whole))
+	switch {
+	case err != nil:
+		return t.reasonOf(err)
+	case kind != websocket.TextMessage:
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return t.reasonOf(err)
+		}
+		return nil
+	case n == t.whole:
+		until := time.Now().Add(frameTime)
+		return t.streamFrame(buf.Bytes(), r, func() { t.extendReadDeadlineUntil(until) }, to)
 	}
-	t.extendReadDeadline()
-	if kind != websocket.TextMessage {
-		return nil, nil
-	}
-	return buf, nil
-}
-
-// handle decodes a frame and passes it on. Frames of unknown kinds are ignored.
-func (t *transport) handle(buf *bytes.Buffer, notify func(*frame)) *closeReason {
 	f, err := parseFrame(buf.Bytes())
 	f.connection = t.id
 	if buf.Cap() <= maxPooledBuffer {
 		t.buffers.Put(buf) // f has copies
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return &closeReason{kind: closedUnreadable, cause: err}
-	case f.isAnswer():
-		t.deliver(&f)
-	case f.Kind == "notification":
-		notify(&f)
 	}
+	t.dispatch(&f, to)
 	return nil
+}
+
+// dispatch passes a frame to the call that it answers, or to the receiver.
+func (t *transport) dispatch(f *frame, to receiver) {
+	switch {
+	case f.isAnswer():
+		t.deliver(f)
+	case f.Kind == "notification":
+		to.notification(f)
+	}
 }
 
 // reasonOf converts an error of the socket.

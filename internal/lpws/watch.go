@@ -2,9 +2,11 @@ package lpws
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 
+	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -12,11 +14,15 @@ const (
 	// watchQueue is the maximum number of live files that wait for the reader of a watch. Files from before the watch began do not
 	// count.
 	watchQueue = 256
-	// watchBytes is the approximate maximum size of all files that wait for the reader, mostly previews and captions. A longer
-	// history is delivered in parts: each ends with WatchTooSlow, and the cursor continues behind it.
-	watchBytes = 32 << 20
-	// itemBytes is the approximate size of an item without its preview and caption.
-	itemBytes = 512
+	// watchBytes is the approximate maximum size of all files that wait for the reader. A longer history is delivered in parts: each
+	// ends with WatchTooSlow, and the cursor continues behind it.
+	watchBytes = 8 << 20
+	// livePreviews is the size of the queue up to which live files keep their previews. Those of others are read again when the
+	// reader has come to them, a number at a time: readAhead bytes of previews.
+	livePreviews = 1 << 20
+	readAhead    = 512 << 10
+	// itemBytes is the approximate size of an item without its file.
+	itemBytes = 128
 )
 
 // Watch delivers files as they are published. It holds its session until Close, which callers must call. A conversation that is
@@ -31,27 +37,27 @@ type Watch struct {
 
 	cursor share.Cursor // used only by the reader
 
-	parked map[string]parkedPosition // dialogs that the watch does not follow at present; guarded by book.mu
+	parked   map[string]parkedPosition // dialogs that the watch does not follow at present; guarded by book.mu
+	reported map[string]bool           // dialogs that were reported as unreadable; guarded by book.mu
+	tooLarge map[string]bool           // dialogs that are not read again; guarded by book.mu
 
 	mu      sync.Mutex // may be locked with book.mu held, not the other way round
 	err     error      // why the watch ended
 	closed  bool
 	queue   []*item
 	waiting int              // live items in the queue
-	bytes   int              // approximate size of the queue
+	bytes   int64            // approximate size of the queue, which is reserved in the cache
 	tails   map[string]*item // the last item in the queue, by dialog
 	passed  share.Cursor     // sequences passed since the reader last looked, of dialogs without an item in the queue
 }
 
-// item is a file in the queue of a watch.
+// item is a file in the queue of a watch, or an unreadable dialog.
 type item struct {
-	event share.FileEvent
-	upTo  int64 // the last sequence before the dialog's next item
-	live  bool
-}
-
-func (it *item) size() int {
-	return itemBytes + len(it.event.File.Preview) + len(it.event.File.Caption)
+	event      share.FileEvent
+	unreadable *share.UnreadableDialog
+	upTo       int64 // the last sequence before the dialog's next item
+	live       bool
+	size       int64 // reserved bytes
 }
 
 // parkedPosition is the position of a watch in a dialog that it does not follow.
@@ -76,16 +82,26 @@ func newWatch(s *sharedSession, b *book, conversation string, after share.Cursor
 
 // Next waits for the next file. It fails with WatchTooSlow if the reader is too slow, with LPIdentityExpired if the identity has
 // ended, with ServerDraining, with the error that makes the conversation unreadable, or with the cause of ctx's end. Only after the
-// last one can the watch be used further. Files that arrived before the end of the session are still delivered.
+// last one and after a *share.UnreadableDialog, which is a dialog that the watch leaves out, can the watch be used further. Files that
+// arrived before the end of the session are still delivered.
 func (w *Watch) Next(ctx context.Context) (share.FileEvent, error) {
 	for {
-		it, err := w.pop()
-		if it != nil {
+		it, err := w.first()
+		switch {
+		case it == nil && err != nil:
+			return share.FileEvent{}, err
+		case it != nil:
+			if it.event.Omitted > 0 && w.s != nil {
+				if err := w.complete(ctx); err != nil {
+					return share.FileEvent{}, err
+				}
+			}
+			w.remove(it)
+			if it.unreadable != nil {
+				return share.FileEvent{}, it.unreadable
+			}
 			w.cursor[it.event.Dialog] = it.upTo
 			return it.event, nil
-		}
-		if err != nil {
-			return share.FileEvent{}, err
 		}
 		select {
 		case <-w.wake:
@@ -95,26 +111,89 @@ func (w *Watch) Next(ctx context.Context) (share.FileEvent, error) {
 	}
 }
 
-// pop removes the first item of the queue. If the queue is empty, it returns why the watch ended; nil if it has not.
-func (w *Watch) pop() (*item, error) {
+// first returns the first item of the queue. If the queue is empty, it returns why the watch ended; nil if it has not.
+func (w *Watch) first() (*item, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.queue) == 0 {
 		return nil, w.err
 	}
-	it := w.queue[0]
+	return w.queue[0], nil
+}
+
+// remove removes the first item of the queue, unless the queue was dropped meanwhile.
+func (w *Watch) remove(it *item) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 || w.queue[0] != it {
+		return
+	}
 	w.queue[0] = nil
 	if w.queue = w.queue[1:]; len(w.queue) == 0 {
 		w.queue = nil
 	}
-	w.bytes -= it.size()
+	w.bytes -= it.size
+	w.cache().Release(it.size)
 	if it.live {
 		w.waiting--
 	}
 	if w.tails[it.event.Dialog] == it {
 		delete(w.tails, it.event.Dialog)
 	}
-	return it, nil
+}
+
+// dropQueue must be called with mu held.
+func (w *Watch) dropQueue() {
+	w.cache().Release(w.bytes)
+	w.queue, w.tails, w.bytes = nil, nil, 0
+}
+
+func (w *Watch) cache() *filecache.Cache { return w.book.feeds.cache }
+
+// complete reads the previews of the first files of the queue. Those that cannot be read are delivered without.
+func (w *Watch) complete(ctx context.Context) error {
+	items, reserved := w.lacking()
+	defer w.cache().Release(reserved)
+	files := make([]*share.FileEvent, len(items))
+	for i, it := range items {
+		e := it.event
+		files[i] = &e
+	}
+	first := files[0]
+	err := w.s.complete(ctx, dialogRef{first.Conversation, first.Dialog}, files)
+	if err != nil && !share.OfDialog(err) {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, it := range items {
+		it.event = *files[i]
+		if more := it.event.Size() + itemBytes - it.size; len(w.queue) > 0 && more > 0 && w.cache().Reserve(more) {
+			it.size += more
+			w.bytes += more
+		}
+		it.event.Omitted = 0 // not tried again
+	}
+	return nil
+}
+
+// lacking returns the first files of the queue that lack their previews, and the bytes reserved for the previews.
+func (w *Watch) lacking() (items []*item, reserved int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, it := range w.queue {
+		e := &it.event
+		if n := len(items); n > 0 {
+			last := &items[n-1].event
+			if e.Omitted == 0 || e.Dialog != last.Dialog || e.Sequence-last.Sequence >= asideEvents ||
+				reserved+int64(e.Omitted) > readAhead || !w.cache().Reserve(int64(e.Omitted)) {
+				break
+			}
+			reserved += int64(e.Omitted)
+		}
+		items = append(items, it)
+	}
+	return items, reserved
 }
 
 // Cursor returns the position behind the last file that Next has returned. Messages without a file that passed since are included.
@@ -137,7 +216,7 @@ func (w *Watch) Close() {
 	w.book.remove(w)
 	w.fail(errWatchClosed)
 	w.mu.Lock()
-	w.queue, w.tails = nil, nil
+	w.dropQueue()
 	first := !w.closed
 	w.closed = true
 	w.mu.Unlock()
@@ -203,21 +282,59 @@ func (w *Watch) push(dialog string, seq int64, file *share.FileEvent, live bool)
 	}
 	if live {
 		if w.waiting == watchQueue {
-			w.queue, w.tails = nil, nil
+			w.dropQueue()
 			w.failLocked(errTooSlow())
 			return false
 		}
-		w.waiting++
 	}
 	it := &item{event: *file, upTo: seq, live: live}
-	if w.bytes += it.size(); w.bytes > watchBytes && len(w.queue) > 0 {
+	if w.bytes > livePreviews {
+		it.event = file.Brief()
+	}
+	if !w.enqueue(it) {
 		w.failLocked(errTooSlow())
 		return false
 	}
-	w.queue = append(w.queue, it)
+	if live {
+		w.waiting++
+	}
 	w.tails[dialog] = it
+	return true
+}
+
+// enqueue adds an item to the queue, if there is memory for it. It must be called with mu held.
+func (w *Watch) enqueue(it *item) bool {
+	it.size = itemBytes + it.event.Size()
+	if w.bytes+it.size > watchBytes && len(w.queue) > 0 || !w.cache().Reserve(it.size) {
+		return false
+	}
+	w.bytes += it.size
+	w.queue = append(w.queue, it)
 	w.signal()
 	return true
+}
+
+// abandon reports a dialog that the watch leaves out, once. It must be called with book.mu held.
+func (w *Watch) abandon(conversation, dialog string, why error) {
+	if share.Is(why, share.ConversationTooLarge) {
+		if w.tooLarge == nil {
+			w.tooLarge = make(map[string]bool)
+		}
+		w.tooLarge[dialog] = true
+	}
+	e, ok := errors.AsType[*share.Error](why)
+	if !ok || w.reported[dialog] {
+		return
+	}
+	if w.reported == nil {
+		w.reported = make(map[string]bool)
+	}
+	w.reported[dialog] = true
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.enqueue(&item{unreadable: &share.UnreadableDialog{Conversation: conversation, Dialog: dialog, Err: e}})
+	}
 }
 
 // park keeps the position in a dialog that the watch no longer follows. It must be called with book.mu held.

@@ -47,6 +47,9 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err != nil {
 		return err
 	}
+	if err := found.complete(ctx, session, ref.account, false); err != nil {
+		return err
+	}
 	memory, err := s.downloads.Reserve(ctx, admission.ByPrincipal(session.Principal()))
 	if err != nil {
 		return err
@@ -171,6 +174,23 @@ type foundFile struct {
 	file *lpfilesharev1.File
 	// event is the message that shows it; nil for a file that the caller stored and did not publish.
 	event *share.FileEvent
+}
+
+// complete adds what is missing in a file: the preview only if it is needed, because that costs a request to LivePerson.
+func (f *foundFile) complete(ctx context.Context, session Session, account string, preview bool) error {
+	if f.event == nil || f.event.Omitted == 0 || !preview && !f.event.CaptionOmitted {
+		return nil
+	}
+	files := []share.FileEvent{*f.event}
+	unreadable, err := session.Complete(ctx, files)
+	if err != nil {
+		return err
+	}
+	if len(unreadable) > 0 {
+		return unreadable[0].Err
+	}
+	f.event, f.file = &files[0], eventToProto(account, files[0])
+	return nil
 }
 
 // find looks up a file that the caller may read: one in a message of the conversation as the caller's session sees it, or one that

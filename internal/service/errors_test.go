@@ -268,6 +268,13 @@ var errorCases = map[share.Kind]errorCase{
 			return err
 		}
 	}},
+	share.ConversationTooLarge: {do: func(h *harness) func() error {
+		h.lp.failAlways("ListFiles", kindError(share.ConversationTooLarge))
+		return func() error {
+			_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent})
+			return err
+		}
+	}},
 	share.SessionLimit:          portFails("Session", share.SessionLimit),
 	share.MethodNotImplemented:  portFails("Session", share.MethodNotImplemented),
 	share.IdentityNotConfigured: portFails("Session", share.IdentityNotConfigured),

@@ -111,6 +111,7 @@ func (f *faults) count(methods ...string) int {
 
 // A fakeMessenger is a Messenger in memory: conversations, their messages, and their participants.
 type fakeMessenger struct {
+	unreadable map[string]*share.Error // by dialog
 	faults
 	state   sync.Mutex
 	tokens  map[string]share.Principal
@@ -372,7 +373,7 @@ func (s *fakeSession) FindFile(ctx context.Context, conversation, dialog, path s
 	}
 	for _, e := range s.files {
 		if e.Conversation == conversation && (dialog == "" || e.Dialog == dialog) && e.File.StoragePath == path {
-			return e, nil
+			return e.Brief(), nil
 		}
 	}
 	return share.FileEvent{}, share.Errorf(share.FileNotFound, "there is no such file", nil)
@@ -398,24 +399,53 @@ func (s *fakeSession) visible(conversation string) (files []share.FileEvent, dia
 	return files, dialogs, nil
 }
 
-func (s *fakeSession) ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error) {
+func (s *fakeSession) ListFiles(ctx context.Context, conversation string, upTo share.Cursor) (share.FileList, error) {
 	if err := s.enter(ctx, "ListFiles"); err != nil {
-		return nil, nil, err
+		return share.FileList{}, err
 	}
 	s.state.Lock()
 	defer s.state.Unlock()
 	files, dialogs, err := s.visible(conversation)
 	if err != nil {
-		return nil, nil, err
+		return share.FileList{}, err
 	}
-	at := make(share.Cursor)
+	list := share.FileList{Cursor: make(share.Cursor)}
 	for _, d := range dialogs {
-		at[d] = -1
+		if s.unreadable[d] != nil {
+			list.Unreadable = append(list.Unreadable, share.UnreadableDialog{Conversation: d, Dialog: d, Last: -1, Err: s.unreadable[d]})
+			continue
+		}
+		list.Cursor[d] = -1
 	}
 	for _, e := range files {
-		at[e.Dialog] = e.Sequence
+		if s.unreadable[e.Dialog] != nil {
+			continue
+		}
+		list.Cursor[e.Dialog] = e.Sequence
+		n := len(list.Dialogs) - 1
+		if n < 0 || list.Dialogs[n].Dialog != e.Dialog {
+			list.Dialogs = append(list.Dialogs, share.DialogFiles{Conversation: e.Conversation, Dialog: e.Dialog})
+			n++
+		}
+		list.Dialogs[n].Files = append(list.Dialogs[n].Files, e.Brief())
 	}
-	return files, at, nil
+	return list, nil
+}
+
+func (s *fakeSession) Complete(ctx context.Context, files []share.FileEvent) ([]share.UnreadableDialog, error) {
+	if err := s.enter(ctx, "Complete"); err != nil {
+		return nil, err
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	for i, e := range files {
+		for _, f := range s.files {
+			if e.Omitted > 0 && f.Dialog == e.Dialog && f.Sequence == e.Sequence {
+				files[i] = f
+			}
+		}
+	}
+	return nil, nil
 }
 
 func (s *fakeSession) WatchFiles(ctx context.Context, conversation string, after share.Cursor) (FileWatch, error) {

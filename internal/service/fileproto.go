@@ -50,6 +50,13 @@ func eventToProto(account string, e share.FileEvent) *lpfilesharev1.File {
 	}
 }
 
+// unreadableToProto converts a dialog that could not be read.
+func unreadableToProto(account string, u *share.UnreadableDialog) *lpfilesharev1.UnreadableConversation {
+	return &lpfilesharev1.UnreadableConversation{
+		Name: conversationName(account, u.Conversation), DialogId: u.Dialog, Reason: errorReason(u.Err.Kind), Message: share.Clip(u.Err.Message, maxMessage),
+	}
+}
+
 func timeToProto(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil

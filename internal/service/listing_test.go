@@ -331,6 +331,92 @@ func TestListFiles_PageFitsInAMessage(t *testing.T) {
 	})
 }
 
+func TestListFiles_ReportsWhatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.addConversation("conv-2", true, "alice")
+		h.lp.addConversation("conv-3", true, "alice")
+		for i := range 2 {
+			for _, c := range []string{conversation, "conv-2", "conv-3"} {
+				h.lp.send(c, path(c+fmt.Sprint(i)), "bob")
+			}
+		}
+		h.lp.unreadable = map[string]*share.Error{"conv-2": share.Errorf(share.ConversationTooLarge, "too many files", nil)}
+		for _, newest := range []bool{false, true} {
+			var got []string
+			req := &pb.ListFilesRequest{Parent: everywhere, PageSize: 1, NewestFirst: newest}
+			for {
+				page, err := h.files.ListFiles(h.alice(), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := &pb.UnreadableConversation{
+					Name: conversationName(account, "conv-2"), DialogId: "conv-2", Reason: pb.ErrorReason_ERROR_REASON_CONVERSATION_TOO_LARGE, Message: "too many files",
+				}
+				if u := page.GetUnreadableConversations(); len(u) != 1 || !proto.Equal(u[0], want) {
+					t.Errorf("reported %v, want %v", u, want)
+				}
+				for _, f := range page.GetFiles() {
+					got = append(got, f.GetStoragePath())
+				}
+				if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+					break
+				}
+			}
+			slices.Sort(got)
+			if want := []string{path("conv-30"), path("conv-31"), path(conversation + "0"), path(conversation + "1")}; !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+				t.Errorf("listed %v, want %v", got, want)
+			}
+		}
+
+		// A page whose predecessor cannot be read any more fails with the reason.
+		page, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: everywhere, PageSize: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.lp.unreadable = map[string]*share.Error{conversation: share.Errorf(share.LPTimeout, "late", nil)}
+		_, err = h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: everywhere, PageSize: 1, PageToken: page.GetNextPageToken()})
+		wantError(t, err, share.LPTimeout)
+	})
+}
+
+func TestWatchFiles_ReportsWhatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.fail("Next", &share.UnreadableDialog{Conversation: conversation, Dialog: "survey", Err: share.Errorf(share.LPForbidden, "denied", nil)})
+		watch, _ := h.watch(h.alice(), everywhere, "")
+		m, err := watch.Recv()
+		if u := m.GetUnreadableConversation(); err != nil || u.GetName() != parent || u.GetDialogId() != "survey" ||
+			u.GetReason() != pb.ErrorReason_ERROR_REASON_LP_FORBIDDEN || m.GetResumeToken() == "" {
+			t.Errorf("got %v, %v", m, err)
+		}
+		h.lp.send(conversation, path("new"), "bob")
+		if m, err = watch.Recv(); err != nil || m.GetFile().GetStoragePath() != path("new") {
+			t.Errorf("got %v, %v", m, err)
+		}
+	})
+}
+
+// The preview costs a request to LivePerson, so only responses that promise it have it.
+func TestStatFile_HasPreviewAndDownloadDoesNotAskForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		file := h.put(picture(10), func(s *pb.UploadSpec) {
+			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64,AAAA"}}
+		}).GetFile().GetName()
+		if f, err := h.files.StatFile(h.alice(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: file}}); err != nil || f.GetFile().GetPreviewDataUri() == "" {
+			t.Errorf("stat: %v, %v", f, err)
+		}
+		before := h.lp.count("Complete")
+		if _, _, _, err := h.download(h.alice(), byName(file)); err != nil {
+			t.Fatal(err)
+		}
+		if n := h.lp.count("Complete") - before; n != 0 {
+			t.Errorf("a download asked for the preview %d times", n)
+		}
+	})
+}
+
 func TestPageSize_IsCoerced(t *testing.T) {
 	for asked, want := range map[int32]int{0: defaultPage, 1: 1, maxPage: maxPage, maxPage + 1: maxPage} {
 		var v violations

@@ -48,9 +48,12 @@ type Conversations interface {
 
 // Events are the messages of conversations.
 type Events interface {
-	// ListFiles returns the hosted files of a conversation ("": of all), by conversation (oldest first), dialog and sequence, and the
-	// cursor after them.
-	ListFiles(ctx context.Context, conversation string) ([]share.FileEvent, share.Cursor, error)
+	// ListFiles returns the hosted files of a conversation ("": of all), and the cursor after them. They can lack previews and captions
+	// (FileEvent.Omitted). upTo is nil, or the cursor of an earlier list: then only files before it are needed, and LivePerson is asked
+	// only for those that are not known. A list of all conversations leaves out dialogs that cannot be read.
+	ListFiles(ctx context.Context, conversation string, upTo share.Cursor) (share.FileList, error)
+	// Complete adds, in place, what files lack. Files of dialogs that cannot be read stay as they are.
+	Complete(ctx context.Context, files []share.FileEvent) ([]share.UnreadableDialog, error)
 	// WatchFiles returns the files after a cursor, in the order of each dialog, without missing or repeating one, across reconnects
 	// too. An empty conversation means all, including those that begin later. share.ErrWatchReset if it cannot continue from the
 	// cursor. WebhookNotConfigured if it would never return anything. The caller closes the watch.
@@ -61,7 +64,7 @@ type Events interface {
 type FileWatch interface {
 	// Next waits for the next file. It fails with WatchTooSlow if the reader fell too far behind, with LPIdentityExpired if the
 	// identity ended, with share.ErrWatchReset if a file arrived late whose place is before those already returned, and with ctx's
-	// error.
+	// error. A *share.UnreadableDialog is a dialog that the watch leaves out; the watch continues.
 	Next(ctx context.Context) (share.FileEvent, error)
 	// Cursor returns the position after what Next has returned, including other messages that passed since.
 	Cursor() share.Cursor

@@ -45,8 +45,13 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	defer release()
 	after := place.Cursor
 	if req.GetResumeToken() == "" {
-		if _, after, err = session.ListFiles(ctx, conversation); err != nil {
+		list, err := session.ListFiles(ctx, conversation, nil)
+		if err != nil {
 			return err
+		}
+		after = list.Cursor
+		for _, u := range list.Unreadable { // from now on, as far as that is known
+			after[u.Dialog] = u.Last
 		}
 	} else if known, err := knows(ctx, session, conversation, after); err != nil {
 		return err
@@ -72,7 +77,10 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 		}
 		begun = true
 		resp := &lpfilesharev1.WatchFilesResponse{}
+		unreadable, left := errors.AsType[*share.UnreadableDialog](err)
 		switch {
+		case left:
+			resp.Event = &lpfilesharev1.WatchFilesResponse_UnreadableConversation{UnreadableConversation: unreadableToProto(account, unreadable)}
 		case errors.Is(err, share.ErrWatchReset):
 			return errWatchReset()
 		case errors.Is(err, errHeartbeat):

@@ -73,6 +73,7 @@ const (
 	WatchReset              Kind = "WATCH_RESET"
 	UploadNotStored         Kind = "UPLOAD_NOT_STORED"
 	LedgerShare             Kind = "LEDGER_SHARE"
+	ConversationTooLarge    Kind = "CONVERSATION_TOO_LARGE"
 )
 
 // An Error is a failure with a Kind. Adapters create them; only package service turns them into a gRPC status.

@@ -8,19 +8,21 @@ import (
 
 // An outbox queues frames to be written to a socket. put never blocks.
 type outbox struct {
-	mu     sync.Mutex
-	frames [][]byte
-	size   int
-	limit  int
-	code   int // close code, after the last frame
-	reason string
-	closed bool // put discards frames
-	wake   chan struct{}
+	mu      sync.Mutex
+	frames  [][]byte
+	size    int
+	largest int // size of the largest frame
+	limit   int
+	code    int // close code, after the last frame
+	reason  string
+	closed  bool // put discards frames
+	wake    chan struct{}
 }
 
 func newOutbox(limit int) *outbox { return &outbox{limit: limit, wake: make(chan struct{}, 1)} }
 
-// put queues frames and reports whether the queue is within its limit. A closed outbox discards them.
+// put queues frames and reports whether the queue is within its limit. The largest frame does not count: all messages of a dialog are
+// one frame, however many there are. A closed outbox discards frames.
 func (o *outbox) put(frames ...[]byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -29,10 +31,11 @@ func (o *outbox) put(frames ...[]byte) bool {
 	}
 	for _, f := range frames {
 		o.size += len(f)
+		o.largest = max(o.largest, len(f))
 		o.frames = append(o.frames, f)
 	}
 	o.signal()
-	return o.size <= o.limit
+	return o.size-o.largest <= o.limit
 }
 
 // close ends the queue. Queued frames are still written, then a close frame if code is not 0.
@@ -49,7 +52,7 @@ func (o *outbox) close(code int, reason string) {
 func (o *outbox) take() (frames [][]byte, last bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	frames, o.frames, o.size = o.frames, nil, 0
+	frames, o.frames, o.size, o.largest = o.frames, nil, 0, 0
 	return frames, o.closed
 }
 

@@ -159,7 +159,8 @@ const (
 	// RESOURCE_EXHAUSTED, with RetryInfo. The client did not read a watch or a download in time, and the server ended it.
 	ErrorReason_ERROR_REASON_WATCH_TOO_SLOW ErrorReason = 50
 	// RESOURCE_EXHAUSTED, with RetryInfo. The server has reached a limit of LivePerson sessions. Metadata: limit, one of "sessions" (all
-	// are in use), "openings" (too many are being opened) and "caller" (this caller uses its whole share: end some of its calls).
+	// are in use), "openings" (too many are being opened), "caller" (this caller uses its whole share: end some of its calls) and "lists"
+	// (the memory for lists of files is in use).
 	ErrorReason_ERROR_REASON_SESSION_LIMIT ErrorReason = 51
 	// UNIMPLEMENTED, no RetryInfo. This server does not implement the method.
 	ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED ErrorReason = 52
@@ -192,6 +193,9 @@ const (
 	// still free. Nothing was stored. Space returns as request ids expire (request_id_ttl). Metadata: limit, one of "caller" and
 	// "account"; heldBytes, freeBytes.
 	ErrorReason_ERROR_REASON_LEDGER_SHARE ErrorReason = 61
+	// RESOURCE_EXHAUSTED, no RetryInfo. The conversation has more files than this server reads. Its files cannot
+	// be listed, read or downloaded. Uploading still works. Send further files in a new conversation.
+	ErrorReason_ERROR_REASON_CONVERSATION_TOO_LARGE ErrorReason = 62
 )
 
 // Enum value maps for ErrorReason.
@@ -259,6 +263,7 @@ var (
 		59: "ERROR_REASON_WATCH_RESET",
 		60: "ERROR_REASON_UPLOAD_NOT_STORED",
 		61: "ERROR_REASON_LEDGER_SHARE",
+		62: "ERROR_REASON_CONVERSATION_TOO_LARGE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -323,6 +328,7 @@ var (
 		"ERROR_REASON_WATCH_RESET":               59,
 		"ERROR_REASON_UPLOAD_NOT_STORED":         60,
 		"ERROR_REASON_LEDGER_SHARE":              61,
+		"ERROR_REASON_CONVERSATION_TOO_LARGE":    62,
 	}
 )
 
@@ -357,7 +363,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xb7\x11\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xe0\x11\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -421,7 +427,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_TOO_MANY_STREAMS\x10:\x12\x1c\n" +
 	"\x18ERROR_REASON_WATCH_RESET\x10;\x12\"\n" +
 	"\x1eERROR_REASON_UPLOAD_NOT_STORED\x10<\x12\x1d\n" +
-	"\x19ERROR_REASON_LEDGER_SHARE\x10=B\xcd\x01\n" +
+	"\x19ERROR_REASON_LEDGER_SHARE\x10=\x12'\n" +
+	"#ERROR_REASON_CONVERSATION_TOO_LARGE\x10>B\xcd\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (

@@ -255,7 +255,8 @@ type File struct {
 	DialogId string `protobuf:"bytes,12,opt,name=dialog_id,json=dialogId,proto3" json:"dialog_id,omitempty"`
 	// fileType as written in LivePerson's message, for example "JPG", "JPEG" or "IMG".
 	LpFileType string `protobuf:"bytes,13,opt,name=lp_file_type,json=lpFileType,proto3" json:"lp_file_type,omitempty"`
-	// Preview as published: a data URI, "data:image/...;base64,...". Empty: none. Not set in responses about uploads.
+	// Preview as published: a data URI, "data:image/...;base64,...". Empty: none. Not set in responses about uploads, and not always
+	// in DownloadHeader: use StatFile, ListFiles or WatchFiles.
 	PreviewDataUri string `protobuf:"bytes,14,opt,name=preview_data_uri,json=previewDataUri,proto3" json:"preview_data_uri,omitempty"`
 	// LivePerson's id of the sender: a consumer's "sub" or an agent's id.
 	SenderId string `protobuf:"bytes,15,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`

@@ -2069,9 +2069,13 @@ type ListFilesResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Token that starts WatchFiles exactly where the listing ends: no file is missed or repeated. It is the same on every page,
 	// because the first page fixes the end of the listing. The watch has no filters.
-	WatchToken    string `protobuf:"bytes,3,opt,name=watch_token,json=watchToken,proto3" json:"watch_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	WatchToken string `protobuf:"bytes,3,opt,name=watch_token,json=watchToken,proto3" json:"watch_token,omitempty"`
+	// Conversations that are left out, in part or as a whole, because they could not be read. Only in a listing of all conversations
+	// ("-"). The other conversations are complete. A later page can report a conversation that an earlier one did not. A watch with
+	// watch_token tries to read them again, from their start.
+	UnreadableConversations []*UnreadableConversation `protobuf:"bytes,4,rep,name=unreadable_conversations,json=unreadableConversations,proto3" json:"unreadable_conversations,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *ListFilesResponse) Reset() {
@@ -2125,6 +2129,86 @@ func (x *ListFilesResponse) GetWatchToken() string {
 	return ""
 }
 
+func (x *ListFilesResponse) GetUnreadableConversations() []*UnreadableConversation {
+	if x != nil {
+		return x.UnreadableConversations
+	}
+	return nil
+}
+
+// UnreadableConversation is a conversation that a listing or a watch leaves out, because it could not be read.
+type UnreadableConversation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name, accounts/{account}/conversations/{conversation}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The dialog that could not be read. Other dialogs of the conversation are not concerned.
+	DialogId string `protobuf:"bytes,2,opt,name=dialog_id,json=dialogId,proto3" json:"dialog_id,omitempty"`
+	// The named condition. ErrorReason says whether it can pass.
+	Reason ErrorReason `protobuf:"varint,3,opt,name=reason,proto3,enum=lpfileshare.v1.ErrorReason" json:"reason,omitempty"`
+	// What happened, for people.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreadableConversation) Reset() {
+	*x = UnreadableConversation{}
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreadableConversation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreadableConversation) ProtoMessage() {}
+
+func (x *UnreadableConversation) ProtoReflect() protoreflect.Message {
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreadableConversation.ProtoReflect.Descriptor instead.
+func (*UnreadableConversation) Descriptor() ([]byte, []int) {
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *UnreadableConversation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UnreadableConversation) GetDialogId() string {
+	if x != nil {
+		return x.DialogId
+	}
+	return ""
+}
+
+func (x *UnreadableConversation) GetReason() ErrorReason {
+	if x != nil {
+		return x.Reason
+	}
+	return ErrorReason_ERROR_REASON_UNSPECIFIED
+}
+
+func (x *UnreadableConversation) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // WatchFilesRequest is the request of WatchFiles.
 type WatchFilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2138,7 +2222,7 @@ type WatchFilesRequest struct {
 
 func (x *WatchFilesRequest) Reset() {
 	*x = WatchFilesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2234,7 @@ func (x *WatchFilesRequest) String() string {
 func (*WatchFilesRequest) ProtoMessage() {}
 
 func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[25]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2247,7 @@ func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFilesRequest.ProtoReflect.Descriptor instead.
 func (*WatchFilesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{25}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchFilesRequest) GetParent() string {
@@ -2189,6 +2273,7 @@ type WatchFilesResponse struct {
 	//
 	//	*WatchFilesResponse_File
 	//	*WatchFilesResponse_Heartbeat
+	//	*WatchFilesResponse_UnreadableConversation
 	Event isWatchFilesResponse_Event `protobuf_oneof:"event"`
 	// Continues exactly after this message, on any server.
 	ResumeToken   string `protobuf:"bytes,4,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
@@ -2198,7 +2283,7 @@ type WatchFilesResponse struct {
 
 func (x *WatchFilesResponse) Reset() {
 	*x = WatchFilesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2295,7 @@ func (x *WatchFilesResponse) String() string {
 func (*WatchFilesResponse) ProtoMessage() {}
 
 func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2308,7 @@ func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFilesResponse.ProtoReflect.Descriptor instead.
 func (*WatchFilesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{26}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchFilesResponse) GetEvent() isWatchFilesResponse_Event {
@@ -2251,6 +2336,15 @@ func (x *WatchFilesResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *WatchFilesResponse) GetUnreadableConversation() *UnreadableConversation {
+	if x != nil {
+		if x, ok := x.Event.(*WatchFilesResponse_UnreadableConversation); ok {
+			return x.UnreadableConversation
+		}
+	}
+	return nil
+}
+
 func (x *WatchFilesResponse) GetResumeToken() string {
 	if x != nil {
 		return x.ResumeToken
@@ -2272,9 +2366,16 @@ type WatchFilesResponse_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,2,opt,name=heartbeat,proto3,oneof"`
 }
 
+type WatchFilesResponse_UnreadableConversation struct {
+	// The watch of all conversations ("-") continues without this one, because it could not be read. It is sent once.
+	UnreadableConversation *UnreadableConversation `protobuf:"bytes,5,opt,name=unreadable_conversation,json=unreadableConversation,proto3,oneof"`
+}
+
 func (*WatchFilesResponse_File) isWatchFilesResponse_Event() {}
 
 func (*WatchFilesResponse_Heartbeat) isWatchFilesResponse_Event() {}
+
+func (*WatchFilesResponse_UnreadableConversation) isWatchFilesResponse_Event() {}
 
 // Heartbeat shows that a watch is alive.
 type Heartbeat struct {
@@ -2289,7 +2390,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[27]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2402,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[27]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2415,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{27}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
@@ -2342,7 +2443,7 @@ type GetCapabilitiesRequest struct {
 
 func (x *GetCapabilitiesRequest) Reset() {
 	*x = GetCapabilitiesRequest{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[28]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2455,7 @@ func (x *GetCapabilitiesRequest) String() string {
 func (*GetCapabilitiesRequest) ProtoMessage() {}
 
 func (x *GetCapabilitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[28]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2468,7 @@ func (x *GetCapabilitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapabilitiesRequest.ProtoReflect.Descriptor instead.
 func (*GetCapabilitiesRequest) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{28}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetCapabilitiesRequest) GetAccount() string {
@@ -2424,7 +2525,7 @@ type GetCapabilitiesResponse struct {
 
 func (x *GetCapabilitiesResponse) Reset() {
 	*x = GetCapabilitiesResponse{}
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[29]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2537,7 @@ func (x *GetCapabilitiesResponse) String() string {
 func (*GetCapabilitiesResponse) ProtoMessage() {}
 
 func (x *GetCapabilitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[29]
+	mi := &file_lpfileshare_v1_file_sharing_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2550,7 @@ func (x *GetCapabilitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCapabilitiesResponse.ProtoReflect.Descriptor instead.
 func (*GetCapabilitiesResponse) Descriptor() ([]byte, []int) {
-	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{29}
+	return file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetCapabilitiesResponse) GetMaxFileBytes() int64 {
@@ -2716,18 +2817,25 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\fnewest_first\x18\x04 \x01(\bR\vnewestFirst\x12\x1b\n" +
 	"\tdialog_id\x18\x05 \x01(\tR\bdialogId\x12@\n" +
 	"\vsender_role\x18\x06 \x01(\x0e2\x1f.lpfileshare.v1.ParticipantRoleR\n" +
-	"senderRole\"\x88\x01\n" +
+	"senderRole\"\xeb\x01\n" +
 	"\x11ListFilesResponse\x12*\n" +
 	"\x05files\x18\x01 \x03(\v2\x14.lpfileshare.v1.FileR\x05files\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1f\n" +
 	"\vwatch_token\x18\x03 \x01(\tR\n" +
-	"watchToken\"N\n" +
+	"watchToken\x12a\n" +
+	"\x18unreadable_conversations\x18\x04 \x03(\v2&.lpfileshare.v1.UnreadableConversationR\x17unreadableConversations\"\x98\x01\n" +
+	"\x16UnreadableConversation\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tdialog_id\x18\x02 \x01(\tR\bdialogId\x123\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1b.lpfileshare.v1.ErrorReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"N\n" +
 	"\x11WatchFilesRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12!\n" +
-	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\xb4\x01\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\x97\x02\n" +
 	"\x12WatchFilesResponse\x12*\n" +
 	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileH\x00R\x04file\x129\n" +
-	"\theartbeat\x18\x02 \x01(\v2\x19.lpfileshare.v1.HeartbeatH\x00R\theartbeat\x12!\n" +
+	"\theartbeat\x18\x02 \x01(\v2\x19.lpfileshare.v1.HeartbeatH\x00R\theartbeat\x12a\n" +
+	"\x17unreadable_conversation\x18\x05 \x01(\v2&.lpfileshare.v1.UnreadableConversationH\x00R\x16unreadableConversation\x12!\n" +
 	"\fresume_token\x18\x04 \x01(\tR\vresumeTokenB\a\n" +
 	"\x05eventJ\x04\b\x03\x10\x04R\x05reset\"r\n" +
 	"\tHeartbeat\x12.\n" +
@@ -2801,7 +2909,7 @@ func file_lpfileshare_v1_file_sharing_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lpfileshare_v1_file_sharing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_lpfileshare_v1_file_sharing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_lpfileshare_v1_file_sharing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_lpfileshare_v1_file_sharing_service_proto_goTypes = []any{
 	(PublishMode)(0),                // 0: lpfileshare.v1.PublishMode
 	(ImageMetadata)(0),              // 1: lpfileshare.v1.ImageMetadata
@@ -2831,93 +2939,97 @@ var file_lpfileshare_v1_file_sharing_service_proto_goTypes = []any{
 	(*StatFileResponse)(nil),        // 25: lpfileshare.v1.StatFileResponse
 	(*ListFilesRequest)(nil),        // 26: lpfileshare.v1.ListFilesRequest
 	(*ListFilesResponse)(nil),       // 27: lpfileshare.v1.ListFilesResponse
-	(*WatchFilesRequest)(nil),       // 28: lpfileshare.v1.WatchFilesRequest
-	(*WatchFilesResponse)(nil),      // 29: lpfileshare.v1.WatchFilesResponse
-	(*Heartbeat)(nil),               // 30: lpfileshare.v1.Heartbeat
-	(*GetCapabilitiesRequest)(nil),  // 31: lpfileshare.v1.GetCapabilitiesRequest
-	(*GetCapabilitiesResponse)(nil), // 32: lpfileshare.v1.GetCapabilitiesResponse
-	(*DataChunk)(nil),               // 33: lpfileshare.v1.DataChunk
-	(FileType)(0),                   // 34: lpfileshare.v1.FileType
-	(*Checksums)(nil),               // 35: lpfileshare.v1.Checksums
-	(ChecksumKind)(0),               // 36: lpfileshare.v1.ChecksumKind
-	(*File)(nil),                    // 37: lpfileshare.v1.File
-	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
-	(ErrorReason)(0),                // 39: lpfileshare.v1.ErrorReason
-	(ParticipantRole)(0),            // 40: lpfileshare.v1.ParticipantRole
-	(*durationpb.Duration)(nil),     // 41: google.protobuf.Duration
+	(*UnreadableConversation)(nil),  // 28: lpfileshare.v1.UnreadableConversation
+	(*WatchFilesRequest)(nil),       // 29: lpfileshare.v1.WatchFilesRequest
+	(*WatchFilesResponse)(nil),      // 30: lpfileshare.v1.WatchFilesResponse
+	(*Heartbeat)(nil),               // 31: lpfileshare.v1.Heartbeat
+	(*GetCapabilitiesRequest)(nil),  // 32: lpfileshare.v1.GetCapabilitiesRequest
+	(*GetCapabilitiesResponse)(nil), // 33: lpfileshare.v1.GetCapabilitiesResponse
+	(*DataChunk)(nil),               // 34: lpfileshare.v1.DataChunk
+	(FileType)(0),                   // 35: lpfileshare.v1.FileType
+	(*Checksums)(nil),               // 36: lpfileshare.v1.Checksums
+	(ChecksumKind)(0),               // 37: lpfileshare.v1.ChecksumKind
+	(*File)(nil),                    // 38: lpfileshare.v1.File
+	(*timestamppb.Timestamp)(nil),   // 39: google.protobuf.Timestamp
+	(ErrorReason)(0),                // 40: lpfileshare.v1.ErrorReason
+	(ParticipantRole)(0),            // 41: lpfileshare.v1.ParticipantRole
+	(*durationpb.Duration)(nil),     // 42: google.protobuf.Duration
 }
 var file_lpfileshare_v1_file_sharing_service_proto_depIdxs = []int32{
 	4,  // 0: lpfileshare.v1.UploadRequest.spec:type_name -> lpfileshare.v1.UploadSpec
-	33, // 1: lpfileshare.v1.UploadRequest.chunk:type_name -> lpfileshare.v1.DataChunk
+	34, // 1: lpfileshare.v1.UploadRequest.chunk:type_name -> lpfileshare.v1.DataChunk
 	7,  // 2: lpfileshare.v1.UploadRequest.finish:type_name -> lpfileshare.v1.UploadFinish
-	34, // 3: lpfileshare.v1.UploadSpec.file_type:type_name -> lpfileshare.v1.FileType
-	35, // 4: lpfileshare.v1.UploadSpec.checksums:type_name -> lpfileshare.v1.Checksums
+	35, // 3: lpfileshare.v1.UploadSpec.file_type:type_name -> lpfileshare.v1.FileType
+	36, // 4: lpfileshare.v1.UploadSpec.checksums:type_name -> lpfileshare.v1.Checksums
 	6,  // 5: lpfileshare.v1.UploadSpec.preview:type_name -> lpfileshare.v1.Preview
 	0,  // 6: lpfileshare.v1.UploadSpec.publish_mode:type_name -> lpfileshare.v1.PublishMode
 	5,  // 7: lpfileshare.v1.UploadSpec.image:type_name -> lpfileshare.v1.ImageOptions
-	36, // 8: lpfileshare.v1.UploadSpec.want_checksums:type_name -> lpfileshare.v1.ChecksumKind
-	35, // 9: lpfileshare.v1.UploadFinish.checksums:type_name -> lpfileshare.v1.Checksums
-	37, // 10: lpfileshare.v1.UploadResponse.file:type_name -> lpfileshare.v1.File
+	37, // 8: lpfileshare.v1.UploadSpec.want_checksums:type_name -> lpfileshare.v1.ChecksumKind
+	36, // 9: lpfileshare.v1.UploadFinish.checksums:type_name -> lpfileshare.v1.Checksums
+	38, // 10: lpfileshare.v1.UploadResponse.file:type_name -> lpfileshare.v1.File
 	13, // 11: lpfileshare.v1.UploadResponse.image:type_name -> lpfileshare.v1.ImageChange
 	4,  // 12: lpfileshare.v1.UploadSmallFileRequest.spec:type_name -> lpfileshare.v1.UploadSpec
 	8,  // 13: lpfileshare.v1.UploadSmallFileResponse.result:type_name -> lpfileshare.v1.UploadResponse
-	37, // 14: lpfileshare.v1.PublishUploadResponse.file:type_name -> lpfileshare.v1.File
-	35, // 15: lpfileshare.v1.ImageChange.input_checksums:type_name -> lpfileshare.v1.Checksums
-	34, // 16: lpfileshare.v1.ImageChange.input_file_type:type_name -> lpfileshare.v1.FileType
+	38, // 14: lpfileshare.v1.PublishUploadResponse.file:type_name -> lpfileshare.v1.File
+	36, // 15: lpfileshare.v1.ImageChange.input_checksums:type_name -> lpfileshare.v1.Checksums
+	35, // 16: lpfileshare.v1.ImageChange.input_file_type:type_name -> lpfileshare.v1.FileType
 	1,  // 17: lpfileshare.v1.ImageChange.removed_metadata:type_name -> lpfileshare.v1.ImageMetadata
 	15, // 18: lpfileshare.v1.DownloadRequest.storage:type_name -> lpfileshare.v1.StorageRef
-	36, // 19: lpfileshare.v1.DownloadRequest.want_checksums:type_name -> lpfileshare.v1.ChecksumKind
+	37, // 19: lpfileshare.v1.DownloadRequest.want_checksums:type_name -> lpfileshare.v1.ChecksumKind
 	17, // 20: lpfileshare.v1.DownloadResponse.header:type_name -> lpfileshare.v1.DownloadHeader
-	33, // 21: lpfileshare.v1.DownloadResponse.chunk:type_name -> lpfileshare.v1.DataChunk
+	34, // 21: lpfileshare.v1.DownloadResponse.chunk:type_name -> lpfileshare.v1.DataChunk
 	19, // 22: lpfileshare.v1.DownloadResponse.trailer:type_name -> lpfileshare.v1.DownloadTrailer
-	37, // 23: lpfileshare.v1.DownloadHeader.file:type_name -> lpfileshare.v1.File
+	38, // 23: lpfileshare.v1.DownloadHeader.file:type_name -> lpfileshare.v1.File
 	18, // 24: lpfileshare.v1.DownloadHeader.content_range:type_name -> lpfileshare.v1.ContentRange
-	35, // 25: lpfileshare.v1.DownloadTrailer.sent_checksums:type_name -> lpfileshare.v1.Checksums
+	36, // 25: lpfileshare.v1.DownloadTrailer.sent_checksums:type_name -> lpfileshare.v1.Checksums
 	22, // 26: lpfileshare.v1.GetUploadResponse.upload:type_name -> lpfileshare.v1.Upload
 	2,  // 27: lpfileshare.v1.Upload.state:type_name -> lpfileshare.v1.UploadState
-	37, // 28: lpfileshare.v1.Upload.file:type_name -> lpfileshare.v1.File
+	38, // 28: lpfileshare.v1.Upload.file:type_name -> lpfileshare.v1.File
 	23, // 29: lpfileshare.v1.Upload.failure:type_name -> lpfileshare.v1.UploadFailure
-	38, // 30: lpfileshare.v1.Upload.attempt_time:type_name -> google.protobuf.Timestamp
-	38, // 31: lpfileshare.v1.Upload.expire_time:type_name -> google.protobuf.Timestamp
+	39, // 30: lpfileshare.v1.Upload.attempt_time:type_name -> google.protobuf.Timestamp
+	39, // 31: lpfileshare.v1.Upload.expire_time:type_name -> google.protobuf.Timestamp
 	13, // 32: lpfileshare.v1.Upload.image:type_name -> lpfileshare.v1.ImageChange
-	39, // 33: lpfileshare.v1.UploadFailure.reason:type_name -> lpfileshare.v1.ErrorReason
+	40, // 33: lpfileshare.v1.UploadFailure.reason:type_name -> lpfileshare.v1.ErrorReason
 	15, // 34: lpfileshare.v1.StatFileRequest.storage:type_name -> lpfileshare.v1.StorageRef
-	37, // 35: lpfileshare.v1.StatFileResponse.file:type_name -> lpfileshare.v1.File
-	40, // 36: lpfileshare.v1.ListFilesRequest.sender_role:type_name -> lpfileshare.v1.ParticipantRole
-	37, // 37: lpfileshare.v1.ListFilesResponse.files:type_name -> lpfileshare.v1.File
-	37, // 38: lpfileshare.v1.WatchFilesResponse.file:type_name -> lpfileshare.v1.File
-	30, // 39: lpfileshare.v1.WatchFilesResponse.heartbeat:type_name -> lpfileshare.v1.Heartbeat
-	38, // 40: lpfileshare.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	41, // 41: lpfileshare.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
-	34, // 42: lpfileshare.v1.GetCapabilitiesResponse.file_types:type_name -> lpfileshare.v1.FileType
-	41, // 43: lpfileshare.v1.GetCapabilitiesResponse.upload_idle_timeout:type_name -> google.protobuf.Duration
-	41, // 44: lpfileshare.v1.GetCapabilitiesResponse.upload_timeout:type_name -> google.protobuf.Duration
-	41, // 45: lpfileshare.v1.GetCapabilitiesResponse.request_id_ttl:type_name -> google.protobuf.Duration
-	41, // 46: lpfileshare.v1.GetCapabilitiesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
-	41, // 47: lpfileshare.v1.GetCapabilitiesResponse.min_ping_interval:type_name -> google.protobuf.Duration
-	3,  // 48: lpfileshare.v1.FileSharingService.Upload:input_type -> lpfileshare.v1.UploadRequest
-	9,  // 49: lpfileshare.v1.FileSharingService.UploadSmallFile:input_type -> lpfileshare.v1.UploadSmallFileRequest
-	11, // 50: lpfileshare.v1.FileSharingService.PublishUpload:input_type -> lpfileshare.v1.PublishUploadRequest
-	14, // 51: lpfileshare.v1.FileSharingService.Download:input_type -> lpfileshare.v1.DownloadRequest
-	20, // 52: lpfileshare.v1.FileSharingService.GetUpload:input_type -> lpfileshare.v1.GetUploadRequest
-	24, // 53: lpfileshare.v1.FileSharingService.StatFile:input_type -> lpfileshare.v1.StatFileRequest
-	26, // 54: lpfileshare.v1.FileSharingService.ListFiles:input_type -> lpfileshare.v1.ListFilesRequest
-	28, // 55: lpfileshare.v1.FileSharingService.WatchFiles:input_type -> lpfileshare.v1.WatchFilesRequest
-	31, // 56: lpfileshare.v1.FileSharingService.GetCapabilities:input_type -> lpfileshare.v1.GetCapabilitiesRequest
-	8,  // 57: lpfileshare.v1.FileSharingService.Upload:output_type -> lpfileshare.v1.UploadResponse
-	10, // 58: lpfileshare.v1.FileSharingService.UploadSmallFile:output_type -> lpfileshare.v1.UploadSmallFileResponse
-	12, // 59: lpfileshare.v1.FileSharingService.PublishUpload:output_type -> lpfileshare.v1.PublishUploadResponse
-	16, // 60: lpfileshare.v1.FileSharingService.Download:output_type -> lpfileshare.v1.DownloadResponse
-	21, // 61: lpfileshare.v1.FileSharingService.GetUpload:output_type -> lpfileshare.v1.GetUploadResponse
-	25, // 62: lpfileshare.v1.FileSharingService.StatFile:output_type -> lpfileshare.v1.StatFileResponse
-	27, // 63: lpfileshare.v1.FileSharingService.ListFiles:output_type -> lpfileshare.v1.ListFilesResponse
-	29, // 64: lpfileshare.v1.FileSharingService.WatchFiles:output_type -> lpfileshare.v1.WatchFilesResponse
-	32, // 65: lpfileshare.v1.FileSharingService.GetCapabilities:output_type -> lpfileshare.v1.GetCapabilitiesResponse
-	57, // [57:66] is the sub-list for method output_type
-	48, // [48:57] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	38, // 35: lpfileshare.v1.StatFileResponse.file:type_name -> lpfileshare.v1.File
+	41, // 36: lpfileshare.v1.ListFilesRequest.sender_role:type_name -> lpfileshare.v1.ParticipantRole
+	38, // 37: lpfileshare.v1.ListFilesResponse.files:type_name -> lpfileshare.v1.File
+	28, // 38: lpfileshare.v1.ListFilesResponse.unreadable_conversations:type_name -> lpfileshare.v1.UnreadableConversation
+	40, // 39: lpfileshare.v1.UnreadableConversation.reason:type_name -> lpfileshare.v1.ErrorReason
+	38, // 40: lpfileshare.v1.WatchFilesResponse.file:type_name -> lpfileshare.v1.File
+	31, // 41: lpfileshare.v1.WatchFilesResponse.heartbeat:type_name -> lpfileshare.v1.Heartbeat
+	28, // 42: lpfileshare.v1.WatchFilesResponse.unreadable_conversation:type_name -> lpfileshare.v1.UnreadableConversation
+	39, // 43: lpfileshare.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	42, // 44: lpfileshare.v1.Heartbeat.interval:type_name -> google.protobuf.Duration
+	35, // 45: lpfileshare.v1.GetCapabilitiesResponse.file_types:type_name -> lpfileshare.v1.FileType
+	42, // 46: lpfileshare.v1.GetCapabilitiesResponse.upload_idle_timeout:type_name -> google.protobuf.Duration
+	42, // 47: lpfileshare.v1.GetCapabilitiesResponse.upload_timeout:type_name -> google.protobuf.Duration
+	42, // 48: lpfileshare.v1.GetCapabilitiesResponse.request_id_ttl:type_name -> google.protobuf.Duration
+	42, // 49: lpfileshare.v1.GetCapabilitiesResponse.heartbeat_interval:type_name -> google.protobuf.Duration
+	42, // 50: lpfileshare.v1.GetCapabilitiesResponse.min_ping_interval:type_name -> google.protobuf.Duration
+	3,  // 51: lpfileshare.v1.FileSharingService.Upload:input_type -> lpfileshare.v1.UploadRequest
+	9,  // 52: lpfileshare.v1.FileSharingService.UploadSmallFile:input_type -> lpfileshare.v1.UploadSmallFileRequest
+	11, // 53: lpfileshare.v1.FileSharingService.PublishUpload:input_type -> lpfileshare.v1.PublishUploadRequest
+	14, // 54: lpfileshare.v1.FileSharingService.Download:input_type -> lpfileshare.v1.DownloadRequest
+	20, // 55: lpfileshare.v1.FileSharingService.GetUpload:input_type -> lpfileshare.v1.GetUploadRequest
+	24, // 56: lpfileshare.v1.FileSharingService.StatFile:input_type -> lpfileshare.v1.StatFileRequest
+	26, // 57: lpfileshare.v1.FileSharingService.ListFiles:input_type -> lpfileshare.v1.ListFilesRequest
+	29, // 58: lpfileshare.v1.FileSharingService.WatchFiles:input_type -> lpfileshare.v1.WatchFilesRequest
+	32, // 59: lpfileshare.v1.FileSharingService.GetCapabilities:input_type -> lpfileshare.v1.GetCapabilitiesRequest
+	8,  // 60: lpfileshare.v1.FileSharingService.Upload:output_type -> lpfileshare.v1.UploadResponse
+	10, // 61: lpfileshare.v1.FileSharingService.UploadSmallFile:output_type -> lpfileshare.v1.UploadSmallFileResponse
+	12, // 62: lpfileshare.v1.FileSharingService.PublishUpload:output_type -> lpfileshare.v1.PublishUploadResponse
+	16, // 63: lpfileshare.v1.FileSharingService.Download:output_type -> lpfileshare.v1.DownloadResponse
+	21, // 64: lpfileshare.v1.FileSharingService.GetUpload:output_type -> lpfileshare.v1.GetUploadResponse
+	25, // 65: lpfileshare.v1.FileSharingService.StatFile:output_type -> lpfileshare.v1.StatFileResponse
+	27, // 66: lpfileshare.v1.FileSharingService.ListFiles:output_type -> lpfileshare.v1.ListFilesResponse
+	30, // 67: lpfileshare.v1.FileSharingService.WatchFiles:output_type -> lpfileshare.v1.WatchFilesResponse
+	33, // 68: lpfileshare.v1.FileSharingService.GetCapabilities:output_type -> lpfileshare.v1.GetCapabilitiesResponse
+	60, // [60:69] is the sub-list for method output_type
+	51, // [51:60] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_lpfileshare_v1_file_sharing_service_proto_init() }
@@ -2948,9 +3060,10 @@ func file_lpfileshare_v1_file_sharing_service_proto_init() {
 		(*StatFileRequest_Name)(nil),
 		(*StatFileRequest_Storage)(nil),
 	}
-	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[26].OneofWrappers = []any{
+	file_lpfileshare_v1_file_sharing_service_proto_msgTypes[27].OneofWrappers = []any{
 		(*WatchFilesResponse_File)(nil),
 		(*WatchFilesResponse_Heartbeat)(nil),
+		(*WatchFilesResponse_UnreadableConversation)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2958,7 +3071,7 @@ func file_lpfileshare_v1_file_sharing_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lpfileshare_v1_file_sharing_service_proto_rawDesc), len(file_lpfileshare_v1_file_sharing_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
