@@ -229,6 +229,7 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_FILE_SHARING_DISABLED:     "Ask an administrator of the account to enable file sharing.",
 	pb.ErrorReason_ERROR_REASON_LP_FORBIDDEN:              "LivePerson does not allow this to the identity. Ask an administrator of the account.",
 	pb.ErrorReason_ERROR_REASON_CONVERSATION_NOT_FOUND:    "Check the name of the conversation, and that the caller takes part in it.",
+	pb.ErrorReason_ERROR_REASON_CONVERSATION_TOO_LARGE:    "Its messages need more memory than the server's operator allows (--list-memory). Other conversations are not affected.",
 	pb.ErrorReason_ERROR_REASON_CONVERSATION_CLOSED:       "Create another conversation.",
 	pb.ErrorReason_ERROR_REASON_LP_REJECTED_FILE:          "LivePerson rejects this file. Send another one.",
 	pb.ErrorReason_ERROR_REASON_LP_RATE_LIMITED:           "LivePerson asks for fewer requests. Retry later.",

@@ -65,9 +65,7 @@ func TestKV_DropsFinishedRecords(t *testing.T) {
 				t.Fatal(err)
 			}
 			for limit := time.After(time.Minute); ; { // until NATS has dropped the markers, of which it has no event
-				if err := l.check(); err != nil {
-					t.Fatal(err)
-				}
+				check(t, l)
 				if part := l.shares.part(); part < dropTo-0.05 {
 					t.Fatalf("the ledger is at %.3f of its limit, want %.2f", part, dropTo)
 				} else if part <= dropTo+0.01 {

@@ -294,3 +294,11 @@ func put(t *testing.T, url, key string, value []byte) {
 }
 
 func subdir(t testing.TB) string { return filepath.Join(t.TempDir(), "ledger") }
+
+// check makes a health check now, and fails the test unless the ledger is usable or full.
+func check(t testing.TB, l *KV) {
+	t.Helper()
+	if now := l.checkAll(); now.Ledger != nil && now.Ledger != errFull {
+		t.Fatal(now.Ledger)
+	}
+}

@@ -50,9 +50,7 @@ func TestEvents_ConsumerOverItsShare(t *testing.T) {
 	for seq := range int64(n) {
 		add(sentBy("alice", seq, 30_000))
 		if seq%100 == 0 {
-			if err := l.check(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, l)
 		}
 	}
 	if got := has(t, e, "bob", 5); len(got) != 5 {
@@ -71,9 +69,7 @@ func TestEvents_ConsumerOverItsShare(t *testing.T) {
 	if err != nil || newest.File == nil || newest.File.File.Preview != "" {
 		t.Errorf("alice's newest file is %+v, %v", newest.File, err)
 	}
-	if err := l.check(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, l)
 	u := e.Usage()
 	if u.Shortened < n/2 || u.Dropped != got[0] || u.Consumers != 2 || u.Bytes > u.LimitBytes*3/4 || u.LimitBytes != 1<<20 {
 		t.Errorf("got %+v", u)

@@ -239,9 +239,7 @@ func TestKV_Share(t *testing.T) {
 			if !share.Is(err, share.LedgerShare) {
 				t.Fatalf("got %v after %d uploads, want LEDGER_SHARE", err, n)
 			}
-			if err := l.check(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, l)
 			u := l.Usage()
 			if part := float64(u.Bytes) / float64(u.LimitBytes); part < 0.45 || part > 0.55 {
 				t.Errorf("alice's uploads use %.2f of the ledger", part)
