@@ -30,12 +30,12 @@ func TestSet_Take(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	f, err := Parse([]byte(`{"on":"store:PUT","status":503,"retryAfter":2,"delay":1000000}`))
+	f, err := Parse([]byte(`{"on":"store:PUT","status":503,"retryAfter":2,"delay":1000000}`), nil)
 	if err != nil || f != (Fault{On: "store:PUT", Status: 503, RetryAfter: 2, Delay: 1e6}) {
 		t.Errorf("got %+v, %v", f, err)
 	}
 	for _, bad := range []string{`x`, `{"status":500}`, `{"on":"x","statsu":500}`, `{"on":"store:PATCH"}`} {
-		if _, err := Parse([]byte(bad)); err == nil {
+		if _, err := Parse([]byte(bad), []string{"GetClock"}); err == nil {
 			t.Errorf("%s: no error", bad)
 		}
 	}
