@@ -78,22 +78,19 @@ func Failure(s Step, status, number int) *share.Error {
 }
 
 // refusals are the words, in lower case, by which LivePerson refuses a request in the text of an answer with code 200.
-var refusals = []string{"not allowed", "not permitted", "not authorized", "unauthorized", "forbidden", "denied"}
+var refusals = []string{
+	"not allowed", "not permitted", "no permission", "not authori", "unauthori", "forbidden", "denied", "disabled", "not enabled",
+}
 
 // IsRefusal reports whether the body of a successful answer is a text that refuses the request, such as "Agent not allowed".
 // LivePerson's texts of success are like "OK Agent added successfully".
 func IsRefusal(body json.RawMessage) bool {
-	said := strings.ToLower(answerText(body))
-	return !strings.HasPrefix(said, "ok") && slices.ContainsFunc(refusals, func(words string) bool { return strings.Contains(said, words) })
-}
-
-// answerText returns the body of an answer if it is a string, or else "".
-func answerText(body json.RawMessage) string {
-	var text string
-	if len(body) == 0 || body[0] != '"' || json.Unmarshal(body, &text) != nil {
-		return ""
+	var said string
+	if len(body) == 0 || body[0] != '"' || json.Unmarshal(body, &said) != nil {
+		return false
 	}
-	return text
+	said = strings.ToLower(said)
+	return !strings.HasPrefix(said, "ok") && slices.ContainsFunc(refusals, func(words string) bool { return strings.Contains(said, words) })
 }
 
 // Refused returns the error for an answer that [IsRefusal].
@@ -114,7 +111,7 @@ func Unconfirmed(cause error) *share.Error {
 }
 
 // ReadTempURL reads the answer to a request for a signed URL. asked is the requested path of a download; empty for an upload.
-// It returns LPProtocolError for an answer that leads outside the account's container, and LPForbidden for a text instead of a URL.
+// It returns LPProtocolError for an answer that leads outside the account's container.
 func ReadTempURL(body json.RawMessage, account, asked string) (share.TempURL, error) {
 	var answer struct {
 		RelativePath Text `json:"relativePath"`
@@ -122,13 +119,6 @@ func ReadTempURL(body json.RawMessage, account, asked string) (share.TempURL, er
 			Sig     Text `json:"temp_url_sig"`
 			Expires Text `json:"temp_url_expires"`
 		} `json:"queryParams"`
-	}
-	if text := answerText(body); text != "" && !strings.HasPrefix(strings.ToLower(text), "ok") {
-		step := StepUploadURL
-		if asked != "" {
-			step = StepDownloadURL
-		}
-		return share.TempURL{}, Refused(step)
 	}
 	if json.Unmarshal(body, &answer) != nil {
 		return share.TempURL{}, Unreadable("a signed URL")

@@ -198,11 +198,25 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("inject: %s", resp.Status)
 	}
 	w.refused(50000, "GetClock", "")
+	resp, _ := fetch(t, "POST", admin+"/faults", `{"on":"KeepAlive","delay":"1ms","count":3}`)
+	_, list := fetch(t, "GET", admin+"/faults", "")
+	const want = `[{"id":1,"on":"GetClock","delay":"1ms","status":500,"struck":1,"skipsLeft":0,"left":null},{"id":2,"on":"KeepAlive","count":3,"delay":"1ms","struck":0,"skipsLeft":0,"left":3}]`
+	if got := faultList(t, list); got != faultList(t, []byte(want)) {
+		t.Errorf("the armed faults are %s, want %s", list, want)
+	}
+	for _, code := range []int{204, 404} {
+		if resp, _ := fetch(t, "DELETE", s.URL()+resp.Header.Get("Location"), ""); resp.StatusCode != code {
+			t.Errorf("removal of a fault: %s, want %d", resp.Status, code)
+		}
+	}
+	if resp, _ := fetch(t, "DELETE", admin+"/faults/x", ""); resp.StatusCode != 404 {
+		t.Errorf("removal of no fault: %s", resp.Status)
+	}
 	if resp, _ := fetch(t, "DELETE", admin+"/faults", ""); resp.StatusCode != 204 {
 		t.Errorf("clear: %s", resp.Status)
 	}
 	w.ok("GetClock", "")
-	for _, bad := range []string{`{"status":500}`, `{"on":"x","statsu":500}`, `x`} {
+	for _, bad := range []string{`{"status":500}`, `{"on":"GetClock","statsu":500}`, `{"on":"ms.Publish"}`, `{"on":"http:logins"}`, `x`} {
 		if resp, _ := fetch(t, "POST", admin+"/faults", bad); resp.StatusCode != 400 {
 			t.Errorf("%s: %s", bad, resp.Status)
 		}
@@ -219,6 +233,16 @@ func TestAdmin(t *testing.T) {
 	if code := w.closed(); code != 4401 {
 		t.Errorf("closed with %d", code)
 	}
+}
+
+// faultList returns a list of faults in a comparable form.
+func faultList(t *testing.T, text []byte) string {
+	t.Helper()
+	var list []map[string]any
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return fmt.Sprint(list)
 }
 
 // TestClose_EndsEverything closes a sandbox with open sockets and delayed requests.

@@ -39,6 +39,9 @@ type Fault struct {
 	Status int `json:"status,omitempty"`
 	// ErrorCode is body.errorCode in the error answer of a socket or of the Connector API; 0: Status*100.
 	ErrorCode int `json:"errorCode,omitempty"`
+	// Text is the body of the answer to a request of a socket or of the Connector API, without processing. The code is 200: LivePerson
+	// refuses some requests by a text such as "Agent not allowed".
+	Text string `json:"text,omitempty"`
 	// RetryAfter is the Retry-After header, in seconds, to send with Status.
 	RetryAfter int `json:"retryAfter,omitempty"`
 	// Drop resets the TCP connection before the request is processed.

@@ -37,7 +37,7 @@ type conversation struct {
 	skill        string
 	ttr          ttr
 	csat         *csat // nil until the consumer has answered
-	first        bool // the consumer's first
+	first        bool  // the consumer's first
 	state        string
 	closedBy     string
 	closedCause  string

@@ -93,6 +93,9 @@ func (k *socket) perform(c *call) {
 	case f.Status != 0:
 		k.answer(c, RefuseWith(f.Status, ErrorCode(f), "made on demand"))
 		return
+	case f.Text != "":
+		k.answer(c, text(200, f.Text))
+		return
 	}
 	if f.DropAfter {
 		k.muted.Store(true) // before processing, or a notification could reveal the result
