@@ -1,8 +1,8 @@
 package sandbox
 
 import (
-	"bufio"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -63,8 +63,8 @@ func (e *eitherListener) run() {
 // sort reads the first byte of conn, and passes the connection to Accept in its protocol.
 func (e *eitherListener) sort(conn net.Conn) {
 	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
-	begun := &begunConn{Conn: conn, r: bufio.NewReader(conn)}
-	first, err := begun.r.Peek(1)
+	begun := &begunConn{Conn: conn}
+	_, err := io.ReadFull(conn, begun.first[:])
 	e.mu.Lock()
 	delete(e.pending, conn)
 	e.mu.Unlock()
@@ -74,7 +74,7 @@ func (e *eitherListener) sort(conn net.Conn) {
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	var served net.Conn = begun
-	if first[0] == recordHandshake {
+	if begun.first[0] == recordHandshake {
 		served = tls.Server(begun, e.config)
 	}
 	select {
@@ -111,14 +111,21 @@ func (e *eitherListener) Close() error {
 	return err
 }
 
-// A begunConn is a connection of which some bytes have already been read.
+// A begunConn is a connection whose first byte has already been read. Its methods may not be called concurrently with the first Read.
 type begunConn struct {
 	net.Conn
-	r *bufio.Reader
+	first [1]byte
+	begun bool // first was returned
 }
 
-// Read returns the bytes that have been read, then those of the connection.
-func (c *begunConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+// Read returns the first byte, then what the connection returns.
+func (c *begunConn) Read(p []byte) (int, error) {
+	if !c.begun && len(p) > 0 {
+		c.begun = true
+		return copy(p, c.first[:]), nil
+	}
+	return c.Conn.Read(p)
+}
 
 // NetConn returns the connection underneath, which can be reset.
 func (c *begunConn) NetConn() net.Conn { return c.Conn }
