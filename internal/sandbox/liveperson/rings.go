@@ -23,6 +23,7 @@ type ring struct {
 
 // A routingTask is a conversation that needs an agent, as that agent sees it.
 type routingTask struct {
+	ID             string     `json:"routingTaskId"`
 	Completed      bool       `json:"taskCompleted"`
 	ConversationID string     `json:"conversationId"`
 	ConsumerID     string     `json:"consumerId"`
@@ -43,7 +44,7 @@ type ringView struct {
 func (r *ring) view() change {
 	conv := r.conv
 	return change{"UPSERT", routingTask{
-		Completed: r.state != ringWaiting, ConversationID: conv.id, ConsumerID: conv.consumer.id, SkillID: conv.skill,
+		ID: conv.id, Completed: r.state != ringWaiting, ConversationID: conv.id, ConsumerID: conv.consumer.id, SkillID: conv.skill,
 		Rings: []ringView{{r.id, r.state, conv.started, conv.id, conv.consumer.id, conv.skill}},
 	}}
 }
