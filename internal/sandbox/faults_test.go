@@ -1,13 +1,18 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
 )
 
 func TestFaults_Socket(t *testing.T) {
@@ -284,5 +289,25 @@ func TestClose_EndsEverything(t *testing.T) {
 	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 	if _, err := http.Get(s.URL()); err == nil {
 		t.Error("the sandbox still answers")
+	}
+}
+
+// TestDocs_Faults compares docs/sandbox.md with the fields, places and request types of faults.
+func TestDocs_Faults(t *testing.T) {
+	text, err := os.ReadFile("../../docs/sandbox.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ = bytes.Cut(text, []byte("## Faults"))
+	section, _, _ := bytes.Cut(text, []byte("\n## "))
+	words := fault.Places()
+	for field := range reflect.TypeFor[Fault]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		words = append(words, name)
+	}
+	for _, word := range words {
+		if !bytes.Contains(section, []byte("`"+word+"`")) {
+			t.Errorf("docs/sandbox.md does not describe %s", word)
+		}
 	}
 }

@@ -157,7 +157,9 @@ func (d *duration) UnmarshalJSON(data []byte) error {
 // MarshalJSON returns the string.
 func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
 
-// places are the valid values of Fault.On besides request types.
+// Places returns the valid values of Fault.On besides request types.
+func Places() []string { return slices.Clone(places) }
+
 var places = []string{
 	"store:PUT", "store:GET", "store:HEAD", "store:POST", "store:DELETE", "ws:upgrade", "ws:idle", "http:domains", "http:login",
 	"http:logout", "http:signup", "http:authorize", "http:authenticate", "http:refresh", "http:property", "http:token",
