@@ -138,6 +138,7 @@ func TestConsumer_Profile(t *testing.T) {
 	for _, body := range []string{"", "null", `""`, fmt.Sprintf("%q", me), fmt.Sprintf(`{"userId":%q}`, me)} {
 		w.ok("userprofile.GetUserProfile", body).want(t, "body.userId", me)
 	}
+	w.ok("up.GetUserProfile", "{}").want(t, "body.userId", me)
 	w.ok("userprofile.SetUserProfile", `{"firstName":"Jo"}`)
 	w.ok("userprofile.GetUserProfile", "{}").want(t, "body.firstName", "Jo")
 
@@ -238,7 +239,8 @@ func TestAgent_Rings(t *testing.T) {
 	s := start(t, Options{})
 	w := consumer(t, s, signUp(t, s))
 	early := w.conversation()
-	a, b := agent(t, s, logIn(t, s, "ann")), agent(t, s, logIn(t, s, "bob"))
+	bob := logIn(t, s, "bob")
+	a, b := agent(t, s, logIn(t, s, "ann")), agent(t, s, bob)
 	const rings = ".ams.routing.RoutingTaskNotification"
 	const state, ring, task = "body.changes.0.result.ringsDetails.0.ringState", "body.changes.0.result.ringsDetails.0.ringId", "body.changes.0.result.conversationId"
 
@@ -261,6 +263,26 @@ func TestAgent_Rings(t *testing.T) {
 	b.note(rings).want(t, state, "CANCELLED")
 	b.refused(40002, "routing.UpdateRingState", fmt.Sprintf(`{"ringId":%q,"ringState":"ACCEPTED"}`, forB.text(ring)))
 	a.publishText(conv, "hello")
+
+	// A suggested agent is the only one at which the conversation rings next.
+	for _, bad := range []string{`"type":"SUGGEST","role":"MANAGER"`, `"type":"SUGGEST","role":"ASSIGNED_AGENT"`} {
+		a.refused(40002, "cm.UpdateConversationField", participants(conv, bad))
+	}
+	bobs := acct + "." + bob.text("config.userId")
+	a.ok("cm.UpdateConversationField", update(conv, fmt.Sprintf(`[{"field":"ParticipantsChange","type":"SUGGEST","role":"ASSIGNED_AGENT","userId":%q},
+		{"field":"ParticipantsChange","type":"REMOVE","role":"ASSIGNED_AGENT"}]`, bobs)))
+	suggested := b.note(rings)
+	suggested.want(t, task, conv)
+	a.quiet(rings)
+	b.ok("routing.UpdateRingState", fmt.Sprintf(`{"ringId":%q,"ringState":"ACCEPTED"}`, suggested.text(ring)))
+	b.note(rings).want(t, state, "ACCEPTED")
+	b.ok("cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"ASSIGNED_AGENT"`))
+	back := a.note(rings)
+	back.want(t, task, conv)
+	b.note(rings)
+	a.ok("routing.UpdateRingState", fmt.Sprintf(`{"ringId":%q,"ringState":"ACCEPTED"}`, back.text(ring)))
+	a.note(rings).want(t, state, "ACCEPTED")
+	b.note(rings).want(t, state, "CANCELLED")
 
 	// A conversation that goes back to the queue rings again.
 	a.ok("cm.UpdateConversationField", participants(conv, `"type":"REMOVE","role":"ASSIGNED_AGENT"`))

@@ -48,6 +48,7 @@ type conversation struct {
 	context      json.RawMessage
 	last         *event // the last with content
 	rings        []*ring
+	suggested    *person // the only agent at which the conversation rings; nil for all
 }
 
 type participant struct {

@@ -243,6 +243,7 @@ func withCommon(own map[string]func(*socket, *call) Reply) map[string]func(*sock
 	}
 	own["KeepAlive"] = func(*socket, *call) Reply { return text(200, "OK") }
 	own["userprofile.GetUserProfile"] = (*socket).getProfile
+	own["up.GetUserProfile"] = (*socket).getProfile // the name in LivePerson's published schema
 	own["ms.SubscribeMessagingEvents"] = (*socket).subscribeMessaging
 	own["ms.QueryMessages"] = (*socket).queryMessages
 	for typ, handle := range consumerRequests {

@@ -104,6 +104,9 @@ func (s *Service) ring(b *batch, conv *conversation) {
 		}
 		return
 	}
+	if conv.assigned() == conv.suggested {
+		conv.suggested = nil
+	}
 	for _, r := range conv.rings {
 		if r.state == ringWaiting {
 			r.state = ringCancelled
@@ -113,10 +116,13 @@ func (s *Service) ring(b *batch, conv *conversation) {
 }
 
 // offer returns a new ring for a conversation at one agent, or nil if the conversation has an assigned agent or already waits for
-// this one, or the agent is not available or has rejected it.
+// this one, another one is suggested, or the agent is not available or has rejected it.
 func (s *Service) offer(conv *conversation, agent *person) *ring {
 	acct := conv.account
 	if conv.state != stateOpen || conv.assigned() != nil || acct.states[agent.id] != online || !acct.routed(agent) {
+		return nil
+	}
+	if conv.suggested != nil && conv.suggested != agent {
 		return nil
 	}
 	if last := conv.ringOf(agent); last != nil && (last.state == ringWaiting || last.state == ringRejected) {

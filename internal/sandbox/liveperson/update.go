@@ -201,8 +201,14 @@ func (k *caller) changeParticipants(next *conversation, f fieldChange) (string, 
 		}
 		next.leave(who)
 		return "OK Agent removed successfully", nil
+	case "SUGGEST":
+		if f.Role != roleAssigned || f.UserID == "" {
+			return refuseUpdate(CodeInvalid, "an agent with a userId can be suggested as ASSIGNED_AGENT only")
+		}
+		next.suggested = who
+		return "OK Agent suggested successfully", nil
 	default:
-		return refuseUpdate(CodeInvalid, "type must be ADD, REMOVE or UPDATE")
+		return refuseUpdate(CodeInvalid, "type must be ADD, REMOVE, UPDATE or SUGGEST")
 	}
 }
 
