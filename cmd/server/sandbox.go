@@ -19,7 +19,8 @@ type sandboxFlags struct {
 	TLSListen string   `name:"sandbox-tls-listen" placeholder:"ADDR" help:"Address to also serve the sandbox on with TLS, for LivePerson's own clients. Default: none."`
 	CA        string   `name:"sandbox-ca" placeholder:"FILE" help:"File to write the certificate of the sandbox's CA to. Default: none."`
 	User      string   `name:"sandbox-user" default:"admin" placeholder:"NAME" help:"Name of the sandbox's administrator (${default})."`
-	Fault     []string `name:"sandbox-fault" sep:"none" placeholder:"JSON" help:"Fault to inject, for example {\"on\":\"store:PUT\",\"status\":503,\"count\":2}; repeatable. POST to /_sandbox/faults injects more, GET /_sandbox/journal shows the requests."`
+	OneLogin  bool     `name:"sandbox-one-login" help:"End an agent's session in the sandbox when the agent logs in again (false)."`
+	Fault     []string `name:"sandbox-fault" sep:"none" placeholder:"JSON" help:"Fault to inject, for example {\"on\":\"store:PUT\",\"status\":503,\"count\":2}; repeatable. POST to /_sandbox/faults injects more, GET /_sandbox/journal shows the requests. docs/sandbox.md has the fields."`
 	Webhook   string   `name:"sandbox-webhook" placeholder:"URL" help:"Loopback URL that the sandbox sends the webhooks of its app install to: http://127.0.0.1:PORT/PATH. The install is sandbox-app with the secret sandbox-secret. PUT /_sandbox/webhooks changes it later."`
 	Frames    string   `name:"sandbox-frames" placeholder:"FOLDER" help:"Folder to write the frames of the sandbox's sockets to, one per line. Default: none."`
 	Password  string   `name:"sandbox-password" default:"sandbox" placeholder:"WORD" help:"Password of every sandbox user, which is not a secret (${default})."`
@@ -33,7 +34,7 @@ func (f *sandboxFlags) Validate() error {
 	if f.On {
 		return nil
 	}
-	if f.TLSListen != "" || f.CA != "" || f.Frames != "" || len(f.Fault) > 0 || f.Webhook != "" || f.User != "admin" || f.Password != "sandbox" {
+	if f.TLSListen != "" || f.CA != "" || f.Frames != "" || f.OneLogin || len(f.Fault) > 0 || f.Webhook != "" || f.User != "admin" || f.Password != "sandbox" {
 		return errors.New("a flag of the sandbox is set, but the sandbox is off; add --sandbox, or leave the --sandbox-... flags out")
 	}
 	return nil
@@ -63,7 +64,7 @@ func startSandbox(f *sandboxFlags, served *accounts.Set, log *slog.Logger) (_ *l
 	}
 	s.Sandbox, err = sandbox.Start(sandbox.Options{
 		Accounts: sandboxAccounts(served), Brands: sandboxBrands(served), Listen: f.Listen, TLSListen: f.TLSListen, CAFile: f.CA,
-		AutoAssign: true, AdminUser: f.User, Password: f.Password, OnFrame: onFrame, Logger: log,
+		AutoAssign: true, OneLogin: f.OneLogin, AdminUser: f.User, Password: f.Password, OnFrame: onFrame, Logger: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--sandbox: %w", err)

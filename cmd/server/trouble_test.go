@@ -87,6 +87,8 @@ func TestUpload_ReportsRejectionsByReason(t *testing.T) {
 	}{
 		{"switch off", sandbox.Fault{On: "ms.GenerateURLForUploadFile", Status: 403, ErrorCode: 40301}, pb.ErrorReason_ERROR_REASON_FILE_SHARING_DISABLED},
 		{"URL request refused", sandbox.Fault{On: "ms.GenerateURLForUploadFile", Status: 400}, pb.ErrorReason_ERROR_REASON_LP_REJECTED_FILE},
+		{"URL request refused by a text", sandbox.Fault{On: "ms.GenerateURLForUploadFile", Text: "Agent not allowed"}, pb.ErrorReason_ERROR_REASON_LP_FORBIDDEN},
+		{"publish refused by a text", sandbox.Fault{On: "ms.PublishEvent", Text: "Agent not allowed"}, pb.ErrorReason_ERROR_REASON_LP_FORBIDDEN},
 		{"URL request too large", sandbox.Fault{On: "ms.GenerateURLForUploadFile", Status: 413}, pb.ErrorReason_ERROR_REASON_LP_REJECTED_FILE},
 		{"URL request throttled", sandbox.Fault{On: "ms.GenerateURLForUploadFile", Status: 429}, pb.ErrorReason_ERROR_REASON_LP_RATE_LIMITED},
 		{"URL request 500", sandbox.Fault{On: "ms.GenerateURLForUploadFile", Status: 500}, pb.ErrorReason_ERROR_REASON_LP_UNAVAILABLE},
@@ -127,6 +129,21 @@ func TestUpload_ReportsRejectionsByReason(t *testing.T) {
 				fmt.Println(w.logs.String())
 			}
 		})
+	}
+}
+
+// TestSandbox_TLSAddress uploads and downloads through the address of a sandbox that domain answers name if it has TLS.
+func TestSandbox_TLSAddress(t *testing.T) {
+	w := newWorld(t, sandbox.Options{TLSListen: "127.0.0.1:0"})
+	c := w.consumer()
+	data := photo(t, 50_000)
+	resp, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: w.conversation(c.Client), DisplayName: "a.jpg"}, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if _, err := c.Download(t.Context(), lpfileshare.DownloadOptions{Name: resp.GetFile().GetName()}, &got); err != nil || sha(got.Bytes()) != sha(data) {
+		t.Errorf("%d other bytes, %v", got.Len(), err)
 	}
 }
 

@@ -116,6 +116,8 @@ func (s *Session) exchange(ctx context.Context, step lpwire.Step, path string, b
 			continue
 		case got.status > 399:
 			return nil, false, got.failure(step)
+		case lpwire.IsRefusal(got.body):
+			return nil, false, lpwire.Refused(step)
 		}
 		return got.body, false, nil
 	}

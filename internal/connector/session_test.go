@@ -247,6 +247,9 @@ func TestSession_Errors(t *testing.T) {
 		want     share.Kind
 	}{
 		{"file sharing is off", "ms.GenerateURLForUploadFile", sandbox.Fault{Status: 403}, upload, share.FileSharingDisabled},
+		{"upload: refused by a text", "ms.GenerateURLForUploadFile", sandbox.Fault{Text: "Agent not allowed"}, upload, share.LPForbidden},
+		{"download: refused by a text", "ms.GenerateURLForDownloadFile", sandbox.Fault{Text: "Agent not allowed"}, download, share.LPForbidden},
+		{"publish: refused by a text", "ms.PublishEvent", sandbox.Fault{Text: "Not permitted"}, published, share.LPForbidden},
 		{"no such file", "ms.GenerateURLForDownloadFile", sandbox.Fault{Status: 404}, download, share.FileNotFound},
 		{"too many", "ms.GenerateURLForUploadFile", sandbox.Fault{Status: 429}, upload, share.LPRateLimited},
 		{"trouble", "ms.GenerateURLForUploadFile", sandbox.Fault{Status: 500}, upload, share.LPUnavailable},

@@ -3,7 +3,9 @@ package lpwire
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -73,6 +75,28 @@ func Failure(s Step, status, number int) *share.Error {
 		return withCode(e(share.InvalidField, "LivePerson rejected the new conversation; check skill, campaign, engagement and context"))
 	}
 	return withCode(e(share.LPProtocolError, "LivePerson rejected a request for an unknown reason; please report it"))
+}
+
+// refusals are the words, in lower case, by which LivePerson refuses a request in the text of an answer with code 200.
+var refusals = []string{
+	"not allowed", "not permitted", "no permission", "not authori", "unauthori", "forbidden", "denied", "disabled", "not enabled",
+}
+
+// IsRefusal reports whether the body of a successful answer is a text that refuses the request, such as "Agent not allowed".
+// LivePerson's texts of success are like "OK Agent added successfully".
+func IsRefusal(body json.RawMessage) bool {
+	var said string
+	if len(body) == 0 || body[0] != '"' || json.Unmarshal(body, &said) != nil {
+		return false
+	}
+	said = strings.ToLower(said)
+	return !strings.HasPrefix(said, "ok") && slices.ContainsFunc(refusals, func(words string) bool { return strings.Contains(said, words) })
+}
+
+// Refused returns the error for an answer that [IsRefusal].
+func Refused(s Step) *share.Error {
+	return share.Errorf(share.LPForbidden, "LivePerson does not permit this request for the identity",
+		fmt.Errorf("liveperson refused %s by the text of a successful answer", s))
 }
 
 // Unreadable returns the error for an answer that lacks a required value, named by what.

@@ -99,6 +99,14 @@ func TestFailure_DependsOnStep(t *testing.T) {
 			t.Errorf("%s, %d: %s, want %s", x.step, x.status, got, x.want)
 		}
 	}
+	for body, want := range map[string]bool{
+		`"Agent not allowed"`: true, `"Consumer is NOT AUTHORIZED to upload"`: true, `"Access denied"`: true, `"No permission"`: true, `"File sharing is disabled"`: true, `"Agent added"`: false, `"OK Agent added; not allowed to close"`: false,
+		`"OK Conversation resolved successfully"`: false, `""`: false, `{"details":"not allowed"}`: false, ``: false, `null`: false,
+	} {
+		if got := IsRefusal(json.RawMessage(body)); got != want {
+			t.Errorf("IsRefusal(%s) is %v", body, got)
+		}
+	}
 	if n := ErrorNumber(502, json.RawMessage(`{"errorCode":50201}`)); n != 50201 {
 		t.Errorf("the number is %d", n)
 	}

@@ -12,8 +12,13 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// answerError returns the error for an answer with a code over 399.
-func answerError(s lpwire.Step, f *frame) error { return lpwire.Failure(s, int(f.Code), f.errorCode()) }
+// answerError returns the error for an answer that failed.
+func answerError(s lpwire.Step, f *frame) error {
+	if f.Code <= 399 {
+		return lpwire.Refused(s)
+	}
+	return lpwire.Failure(s, int(f.Code), f.errorCode())
+}
 
 // errUnavailable returns the error for a LivePerson that is unreachable, or that lost the connection.
 func errUnavailable(cause error) *share.Error {

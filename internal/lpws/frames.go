@@ -44,7 +44,7 @@ func (f *frame) name() string {
 }
 
 // failed reports whether an answer means that its request failed.
-func (f *frame) failed() bool { return f.Code > 399 }
+func (f *frame) failed() bool { return f.Code > 399 || lpwire.IsRefusal(f.Body) }
 
 // errorCode returns LivePerson's error code of an answer that failed.
 func (f *frame) errorCode() int { return lpwire.ErrorNumber(int(f.Code), f.Body) }

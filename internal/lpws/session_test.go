@@ -405,6 +405,19 @@ func TestSession_ErrorAnswers(t *testing.T) {
 		h.sb.ClearFaults()
 		s.Release()
 	}
+	for on, call := range map[string]func(*Session) error{
+		up: upload, down: download, pub: publish, sub: list, "cm.ConsumerRequestConversation": create, "cm.UpdateConversationField": closing,
+	} {
+		s, err := h.pool.Session(ctx, cred)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.sb.Inject(sandbox.Fault{On: on, Text: "Agent not allowed", Count: 1})
+		if e := want(t, call(s), share.LPForbidden); strings.Contains(e.Error(), "Agent not allowed") {
+			t.Errorf("%s: LivePerson's own text: %v", on, e)
+		}
+		s.Release()
+	}
 	for _, call := range []func(*Session) error{upload, list} {
 		h.sb.Inject(sandbox.Fault{On: up, Garbage: true, Count: 1})
 		h.sb.Inject(sandbox.Fault{On: sub, Garbage: true, Count: 1})

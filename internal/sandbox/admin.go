@@ -16,7 +16,9 @@ import (
 func (s *Sandbox) registerAdmin(outer *http.ServeMux) {
 	mux := http.NewServeMux()
 	outer.Handle("/_sandbox/", localOnly(mux))
+	mux.HandleFunc("GET /_sandbox/faults", s.adminFaults)
 	mux.HandleFunc("POST /_sandbox/faults", s.adminInject)
+	mux.HandleFunc("DELETE /_sandbox/faults/{id}", s.adminRemove)
 	mux.HandleFunc("DELETE /_sandbox/faults", s.adminClear)
 	mux.HandleFunc("GET /_sandbox/journal", s.adminJournal)
 	mux.HandleFunc("GET /_sandbox/webhooks", s.adminWebhooks)
@@ -54,7 +56,22 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// adminInject answers POST /_sandbox/faults.
+// adminFaults answers GET /_sandbox/faults with the armed faults and what is left of them.
+func (s *Sandbox) adminFaults(w http.ResponseWriter, _ *http.Request) {
+	jsonhttp.Respond(w, http.StatusOK, s.Faults())
+}
+
+// adminRemove answers DELETE /_sandbox/faults/{id}.
+func (s *Sandbox) adminRemove(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.Atoi(r.PathValue("id"))
+	if err != nil || !s.RemoveFault(id) {
+		http.Error(w, "no armed fault has this id", http.StatusNotFound)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// adminInject answers POST /_sandbox/faults. The header Location has the fault's id.
 func (s *Sandbox) adminInject(w http.ResponseWriter, r *http.Request) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, jsonhttp.MaxBody))
 	if err != nil {
@@ -66,7 +83,7 @@ func (s *Sandbox) adminInject(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	s.Inject(f)
+	w.Header().Set("Location", "/_sandbox/faults/"+strconv.Itoa(s.Inject(f)))
 	w.WriteHeader(http.StatusNoContent)
 }
 

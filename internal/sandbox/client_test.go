@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -175,11 +176,17 @@ func dial(t *testing.T, s *Sandbox, path string, header ...string) *wire {
 
 func tryDial(t *testing.T, s *Sandbox, path string, header ...string) (*wire, *http.Response, error) {
 	t.Helper()
+	return dialURL(t, "ws"+strings.TrimPrefix(s.URL(), "http")+path, nil, header...)
+}
+
+// dialURL opens a socket at a URL with the scheme ws or wss.
+func dialURL(t *testing.T, url string, config *tls.Config, header ...string) (*wire, *http.Response, error) {
+	t.Helper()
 	h := http.Header{}
 	for i := 0; i < len(header); i += 2 {
 		h.Set(header[i], header[i+1])
 	}
-	conn, resp, err := (&websocket.Dialer{HandshakeTimeout: patience}).DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL(), "http")+path, h)
+	conn, resp, err := (&websocket.Dialer{HandshakeTimeout: patience, TLSClientConfig: config}).DialContext(t.Context(), url, h)
 	if err != nil {
 		return nil, resp, err
 	}

@@ -66,6 +66,8 @@ func TestDomains(t *testing.T) {
 		acct + "/service/idp/baseURI.json":                           400,
 		acct + "/service/idp/baseURI.json?version=2.0":               400,
 		acct + "/service/idp/baseURI.json?version=1.0&cb=alert(1)//": 400,
+		acct + "/service/idp/baseURI.json?version=1.0&cb=a..b":       400,
+		acct + "/service/idp/baseURI.json?version=1.0&cb=a%3Bb":      400,
 		acct + "/service/IDP/baseURI.json?version=1.0":               404,
 		"1/service/idp/baseURI.json?version=1.0":                     404,
 		"1/service/baseURI.json?version=1.0":                         404,

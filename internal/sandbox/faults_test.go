@@ -1,13 +1,18 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
 )
 
 func TestFaults_Socket(t *testing.T) {
@@ -198,11 +203,25 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("inject: %s", resp.Status)
 	}
 	w.refused(50000, "GetClock", "")
+	resp, _ := fetch(t, "POST", admin+"/faults", `{"on":"KeepAlive","delay":"1ms","count":3}`)
+	_, list := fetch(t, "GET", admin+"/faults", "")
+	const want = `[{"id":1,"on":"GetClock","delay":"1ms","status":500,"struck":1,"skipsLeft":0,"left":null},{"id":2,"on":"KeepAlive","count":3,"delay":"1ms","struck":0,"skipsLeft":0,"left":3}]`
+	if got := faultList(t, list); got != faultList(t, []byte(want)) {
+		t.Errorf("the armed faults are %s, want %s", list, want)
+	}
+	for _, code := range []int{204, 404} {
+		if resp, _ := fetch(t, "DELETE", s.URL()+resp.Header.Get("Location"), ""); resp.StatusCode != code {
+			t.Errorf("removal of a fault: %s, want %d", resp.Status, code)
+		}
+	}
+	if resp, _ := fetch(t, "DELETE", admin+"/faults/x", ""); resp.StatusCode != 404 {
+		t.Errorf("removal of no fault: %s", resp.Status)
+	}
 	if resp, _ := fetch(t, "DELETE", admin+"/faults", ""); resp.StatusCode != 204 {
 		t.Errorf("clear: %s", resp.Status)
 	}
 	w.ok("GetClock", "")
-	for _, bad := range []string{`{"status":500}`, `{"on":"x","statsu":500}`, `x`} {
+	for _, bad := range []string{`{"status":500}`, `{"on":"GetClock","statsu":500}`, `{"on":"ms.Publish"}`, `{"on":"http:logins"}`, `x`} {
 		if resp, _ := fetch(t, "POST", admin+"/faults", bad); resp.StatusCode != 400 {
 			t.Errorf("%s: %s", bad, resp.Status)
 		}
@@ -219,6 +238,16 @@ func TestAdmin(t *testing.T) {
 	if code := w.closed(); code != 4401 {
 		t.Errorf("closed with %d", code)
 	}
+}
+
+// faultList returns a list of faults in a comparable form.
+func faultList(t *testing.T, text []byte) string {
+	t.Helper()
+	var list []map[string]any
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return fmt.Sprint(list)
 }
 
 // TestClose_EndsEverything closes a sandbox with open sockets and delayed requests.
@@ -260,5 +289,25 @@ func TestClose_EndsEverything(t *testing.T) {
 	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 	if _, err := http.Get(s.URL()); err == nil {
 		t.Error("the sandbox still answers")
+	}
+}
+
+// TestDocs_Faults compares docs/sandbox.md with the fields, places and request types of faults.
+func TestDocs_Faults(t *testing.T) {
+	text, err := os.ReadFile("../../docs/sandbox.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ = bytes.Cut(text, []byte("## Faults"))
+	section, _, _ := bytes.Cut(text, []byte("\n## "))
+	words := fault.Places()
+	for field := range reflect.TypeFor[Fault]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		words = append(words, name)
+	}
+	for _, word := range words {
+		if !bytes.Contains(section, []byte("`"+word+"`")) {
+			t.Errorf("docs/sandbox.md does not describe %s", word)
+		}
 	}
 }

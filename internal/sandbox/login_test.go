@@ -10,10 +10,10 @@ import (
 func TestLogin(t *testing.T) {
 	s := start(t, Options{})
 	base := s.URL() + "/api/account/" + acct
-	for _, v := range []string{"1.1", "1.2", "1.3"} {
-		resp, d := ask(t, "POST", base+"/login?v="+v, `{"username":"admin","password":"sandbox"}`)
+	for _, v := range []string{"", "?v=1.1", "?v=1.2", "?v=1.3"} {
+		resp, d := ask(t, "POST", base+"/login"+v, `{"username":"admin","password":"sandbox"}`)
 		if resp.StatusCode != 200 || len(d.text("bearer")) != 64 || d.text("csrf") == "" || len(resp.Cookies()) != 1 || resp.Cookies()[0].Name != "Session_id" {
-			t.Errorf("v=%s: %s %s", v, resp.Status, d)
+			t.Errorf("login%s: %s %s", v, resp.Status, d)
 		}
 		d.want(t, "config.loginName", "admin")
 		d.want(t, "config.isAdmin", true)
@@ -43,7 +43,6 @@ func TestLogin(t *testing.T) {
 		{"assertion", base + "/login?v=1.3", `{"jwt":"dummy","assertion":"SAML"}`, 401},
 		{"no password", base + "/login?v=1.3", `{"username":"admin"}`, 400},
 		{"no JSON", base + "/login?v=1.3", `{`, 400},
-		{"no version", base + "/login", `{"username":"admin","password":"sandbox"}`, 400},
 		{"version 2", base + "/login?v=2.0", `{"username":"admin","password":"sandbox"}`, 400},
 		{"no such site", s.URL() + "/api/account/1/login?v=1.3", `{"username":"admin","password":"sandbox"}`, 401},
 	} {
@@ -110,6 +109,30 @@ func TestSessions(t *testing.T) {
 	want("logout again", post("/logout?v=1.3", cookie, d.text("csrf")), 401)
 	want("logged out", works(d), 401)
 	want("its socket", w.closed(), 4401)
+}
+
+func TestLogin_OnlyOne(t *testing.T) {
+	s := start(t, Options{OneLogin: true})
+	works := func(d dict) int {
+		resp, _ := ask(t, "GET", s.URL()+"/api/account/"+acct+"/configuration/setting/properties?v=3.0", "", "Authorization", "Bearer "+d.text("bearer"))
+		return resp.StatusCode
+	}
+	first, other := logIn(t, s, "ann"), logIn(t, s, "bob")
+	w := agent(t, s, first)
+	second := logIn(t, s, "ann")
+	if code := w.closed(); code != 4401 {
+		t.Errorf("the socket of the first login was closed with %d, want 4401", code)
+	}
+	for _, c := range []struct {
+		name string
+		d    dict
+		want int
+	}{{"first", first, 401}, {"second", second, 200}, {"another agent's", other, 200}} {
+		if got := works(c.d); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+	agent(t, s, second).ok("GetClock", "")
 }
 
 func TestProperty(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 // The types of the sandbox's parts, so that users need only this package.
 type (
 	Fault            = fault.Fault
+	FaultState       = fault.State
 	Journal          = journal.Journal
 	StoredObject     = journal.StoredObject
 	PublishedFile    = journal.PublishedFile
@@ -46,8 +47,8 @@ const (
 // AllEvents returns endpoints that send every type of event to url.
 func AllEvents(url string) map[string]Webhook { return connector.AllEvents(url) }
 
-// ParseFault reads a Fault from JSON. Unknown members are an error.
-func ParseFault(text []byte) (Fault, error) { return fault.Parse(text) }
+// ParseFault reads a Fault from JSON. Unknown members, places and request types are errors.
+func ParseFault(text []byte) (Fault, error) { return fault.Parse(text, liveperson.RequestTypes()) }
 
 // Options configure a Sandbox. The zero value is a LivePerson with one account on a free port of loopback.
 type Options struct {
@@ -81,6 +82,9 @@ type Options struct {
 	WebhookTLS *tls.Config
 	// BearerLifetime is how long an agent's bearer is valid without a refresh. Default: 8 h.
 	BearerLifetime time.Duration
+	// OneLogin ends an agent's session, with its sockets, when the agent logs in again. LivePerson's messaging SDK documents that; by
+	// default every login of an agent stays valid.
+	OneLogin bool
 	// Brands are the identity providers of accounts, by account. For other accounts the signature of a brand's JWT is not verified.
 	Brands map[string]Brand
 	// MaxFileSize is the largest fileSize, in bytes, for which an upload URL is issued. Default: 5 MiB.

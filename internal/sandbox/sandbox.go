@@ -10,7 +10,6 @@ package sandbox
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -97,7 +96,7 @@ func (s *Sandbox) start() error {
 	}
 	s.platform = liveperson.New(s.ctx, liveperson.Options{
 		Accounts: opts.Accounts, AdminUser: opts.AdminUser, Password: opts.Password, URLLifetime: opts.URLLifetime,
-		TokenLifetime: opts.TokenLifetime, BearerLifetime: opts.BearerLifetime, Brands: opts.Brands, MaxFileSize: opts.MaxFileSize,
+		TokenLifetime: opts.TokenLifetime, BearerLifetime: opts.BearerLifetime, OneLogin: opts.OneLogin, Brands: opts.Brands, MaxFileSize: opts.MaxFileSize,
 		FileSharingOff: opts.FileSharingOff, SignAnyPath: opts.SignAnyPath, AutoAssign: opts.AutoAssign,
 		IdleTimeout: opts.IdleTimeout, InitTimeout: opts.InitTimeout,
 		OnFrame: opts.OnFrame, Logger: opts.Logger, Now: opts.Now,
@@ -142,17 +141,9 @@ func (s *Sandbox) listen() (err error) {
 		_ = s.plain.Close()
 		return err
 	}
-	s.secure = tlsListener{s.secure, tls.NewListener(s.secure, config)}
+	s.secure = newEitherListener(s.secure, config)
 	return nil
 }
-
-// A tlsListener is a listener that accepts TLS connections and has the address of the plain one.
-type tlsListener struct {
-	net.Listener
-	tls net.Listener
-}
-
-func (l tlsListener) Accept() (net.Conn, error) { return l.tls.Accept() }
 
 // serve starts a server on each listener.
 func (s *Sandbox) serve() {
@@ -183,20 +174,27 @@ func (s *Sandbox) TLSURL() string {
 	return "https://" + s.secure.Addr().String()
 }
 
-// domain returns the host and port of a service. Clients that use TLS get the TLS address.
-func (s *Sandbox) domain(r *http.Request, service string) string {
+// domain returns the host and port of a service: the TLS address if there is one, which serves plaintext as well. LivePerson's own
+// clients look it up by http and continue by https.
+func (s *Sandbox) domain(service string) string {
 	switch {
 	case service == "swift" && s.remote != nil:
 		return s.remote.Host()
-	case r.TLS != nil:
+	case s.secure != nil:
 		return s.secure.Addr().String()
 	default:
 		return s.plain.Addr().String()
 	}
 }
 
-// Inject arms a fault. It takes effect from the next occasion on.
-func (s *Sandbox) Inject(f Fault) { s.faults.Inject(f) }
+// Inject arms a fault and returns its id. It takes effect from the next occasion on.
+func (s *Sandbox) Inject(f Fault) int { return s.faults.Inject(f) }
+
+// Faults returns the armed faults with what is left of them. A fault that has struck for the last time is no longer armed.
+func (s *Sandbox) Faults() []FaultState { return s.faults.List() }
+
+// RemoveFault disarms one fault, and reports whether it was armed.
+func (s *Sandbox) RemoveFault(id int) bool { return s.faults.Remove(id) }
 
 // FaultsStruck returns how many times faults have struck.
 func (s *Sandbox) FaultsStruck() int { return s.faults.Struck() }

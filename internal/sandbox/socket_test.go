@@ -36,7 +36,18 @@ func TestConsumer_Upgrade(t *testing.T) {
 			t.Errorf("%s: %v %v, want %d", name, resp, err, want)
 		}
 	}
-	refused("v=2", strings.Replace(consumerPath, "v=3", "v=2", 1), "jwt "+token, 404)
+	for _, path := range []string{"?v=2", "?v=3", "/" + token + "?v=2", "/" + token + "?v=3"} {
+		header := []string{"Authorization", "jwt " + token}
+		if path[0] == '/' {
+			header = nil
+		}
+		dial(t, s, strings.TrimSuffix(consumerPath, "?v=3")+path, header...).ok("GetClock", "")
+	}
+	inPath := func(token string) string { return strings.Replace(consumerPath, "consumer", "consumer/"+token, 1) }
+	refused("v=1", strings.Replace(consumerPath, "v=3", "v=1", 1), "jwt "+token, 404)
+	refused("no v behind a token", strings.TrimSuffix(inPath(token), "?v=3"), "", 404)
+	refused("a wrong token in the path", inPath(parts[0]+"."+parts[1]+".AAAA"), "", 401)
+	refused("another account's token in the path", inPath(foreign.text("jwt")), "", 401)
 	refused("no v", strings.TrimSuffix(consumerPath, "?v=3"), "jwt "+token, 404)
 	refused("Bearer", consumerPath, "Bearer "+token, 401)
 	refused("no token", consumerPath, "jwt", 401)
@@ -47,6 +58,7 @@ func TestConsumer_Upgrade(t *testing.T) {
 	refused("no such account", strings.Replace(consumerPath, acct, "1", 1), "jwt "+token, 401)
 	c.advance(2 * time.Minute)
 	refused("expired", consumerPath, "jwt "+token, 401)
+	refused("expired in the path", inPath(token), "", 401)
 }
 
 func TestSocket_Envelope(t *testing.T) {

@@ -197,7 +197,17 @@ func (c *Checker) answer(dialect string, v any) (string, error) {
 			err = fmt.Errorf("as the answer to %s: %w", t, err)
 		}
 	}
+	if refusesByText(v) {
+		return c.apply(prefix+"string", v)
+	}
 	return kind, err
+}
+
+// refusesByText reports whether the body of a successful answer is a text that is no confirmation: LivePerson refuses some requests in
+// this way.
+func refusesByText(v any) bool {
+	said := text(v, "body")
+	return said != "" && !strings.HasPrefix(said, "OK")
 }
 
 // Counts returns the number of frames of each kind, valid or not. A kind is the name of a schema, "foreign request" or "unknown".

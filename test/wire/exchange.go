@@ -101,6 +101,9 @@ func (c *Checker) exchangeAnswer(x Exchange) (kind string, err error) {
 	} else {
 		kind = prefix + x.Endpoint
 	}
+	if refusesByText(v) {
+		kind = prefix + "refusal"
+	}
 	success := http.StatusOK
 	if x.Endpoint == "consumer" {
 		success = http.StatusCreated

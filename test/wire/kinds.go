@@ -29,6 +29,7 @@ var answers = map[string]string{
 	"routing.UpdateRingState":               "string",
 	"routing.SetAgentState":                 "string",
 	"userprofile.GetUserProfile":            "profile",
+	"up.GetUserProfile":                     "profile",
 	"userprofile.SetUserProfile":            "string",
 }
 

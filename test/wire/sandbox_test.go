@@ -77,6 +77,7 @@ func TestSandbox_OtherClients(t *testing.T) {
 	brand.ask(200, ".ams.routing.SubscribeAgentsState", `{"brandId":"12345678"}`)
 	brand.ask(202, ".ams.routing.SetAgentState", `{"availability":"ONLINE"}`)
 	brand.ask(200, ".ams.userprofile.GetUserProfile", `{}`)
+	brand.ask(200, ".ams.routing.SubscribeRoutingTasks", `{"channelType":"MESSAGING"}`)
 	brand.ask(200, "cqm.SubscribeExConversations", `{}`)
 	brand.write(`{"kind":"req","id":1,"type":"GetClock"}`)
 	brand.answer("1", 200)
@@ -86,13 +87,16 @@ func TestSandbox_OtherClients(t *testing.T) {
 	consumer := open(t, "consumer", ws+"consumer?v=3")
 	consumer.write(fmt.Sprintf(`{"kind":"req","id":0,"type":"InitConnection","headers":[{"type":".ams.headers.ConsumerAuthentication","jwt":%q}]}`, token.JWT))
 	consumer.answer("0", 200)
+	consumer.ask(200, "userprofile.GetUserProfile", `{}`)
 	consumer.ask(200, "cm.ConsumerRequestConversation", `{"campaignInfo":{"campaignId":1,"engagementId":2}}`)
 	brand.await("ExConversationChangeNotification")
+	brand.await("RoutingTaskNotification")
 	if err := errors.Join(sb.Close(), checker.Err()); err != nil {
 		t.Error(err)
 	}
 	for _, kind := range []string{
-		"brand.notification.routing.AgentStateNotification", "brand.response.profile",
+		"brand.notification.routing.AgentStateNotification", "brand.response.profile", "brand.notification.routing.RoutingTaskNotification",
+		"consumer.response.profile",
 	} {
 		if checker.Counts()[kind] == 0 {
 			t.Errorf("no %s", kind)

@@ -117,6 +117,9 @@ func (a *API) endpoint(on string, types func(body []byte) []string, serve func(r
 				if f.RetryAfter > 0 {
 					w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
 				}
+			case f.Text != "":
+				req, _ := liveperson.ParseRequest(body) // it has an id even if it is malformed
+				status, data = http.StatusOK, jsonhttp.Encode(map[string]string{"code": "OK", "body": f.Text, "reqId": req.ID})
 			case tooLarge != nil:
 				status, data = refusal("", liveperson.Refuse(liveperson.CodeBodyTooLarge, "the maximum request size is %d bytes", liveperson.MaxFrame))
 			default:

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +19,7 @@ type Fault struct {
 	// On names the place where the fault strikes:
 	//   - "store:PUT", "store:GET", "store:HEAD", "store:POST", "store:DELETE": requests to the store;
 	//   - "http:domains", "http:login", "http:refresh", "http:logout", "http:signup", "http:authorize", "http:authenticate",
-	//     "http:property": LivePerson's REST services;
+	//     "http:property", "http:users" (agents' public profiles): LivePerson's REST services;
 	//   - "http:token" (AppJWT), "http:consumer" (ConsumerJWS), "http:conversation" (the batch that creates a conversation),
 	//     "http:send": the Connector API;
 	//   - "ws:upgrade": the opening of a socket; "ws:idle": the next frame of any kind on an open socket;
@@ -30,14 +31,17 @@ type Fault struct {
 	// Count is how many times the fault strikes; 0: until it is cleared.
 	Count int `json:"count,omitempty"`
 
-	// Delay is the wait before the request is processed. JSON: nanoseconds.
+	// Delay is the wait before the request is processed. JSON: "1.5s" or nanoseconds.
 	Delay time.Duration `json:"delay,omitempty"`
-	// AnswerDelay is the wait between processing and the answer. JSON: nanoseconds.
+	// AnswerDelay is the wait between processing and the answer. JSON: "1.5s" or nanoseconds.
 	AnswerDelay time.Duration `json:"answerDelay,omitempty"`
 	// Status is the HTTP status (store, http, ws:upgrade) or response code (socket requests) to answer with, without processing.
 	Status int `json:"status,omitempty"`
 	// ErrorCode is body.errorCode in the error answer of a socket or of the Connector API; 0: Status*100.
 	ErrorCode int `json:"errorCode,omitempty"`
+	// Text is the body of the answer to a request of a socket or of the Connector API, without processing. The code is 200: LivePerson
+	// refuses some requests by a text such as "Agent not allowed".
+	Text string `json:"text,omitempty"`
 	// RetryAfter is the Retry-After header, in seconds, to send with Status.
 	RetryAfter int `json:"retryAfter,omitempty"`
 	// Drop resets the TCP connection before the request is processed.
@@ -75,57 +79,158 @@ type Fault struct {
 	WrongSignature bool `json:"wrongSignature,omitempty"`
 }
 
-// Parse reads a Fault from JSON. Unknown members are an error: a misspelt fault would never strike, and the test that relies on
-// it would pass.
-func Parse(text []byte) (Fault, error) {
+// Parse reads a Fault from JSON. types are the request types on which a fault may strike. Unknown members, places and request types
+// are errors: a misspelt fault would never strike, and the test that relies on it would pass.
+func Parse(text []byte, types []string) (Fault, error) {
+	var in struct {
+		Fault
+		Delay       duration `json:"delay"` // hides Fault.Delay from the decoder
+		AnswerDelay duration `json:"answerDelay"`
+	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
-	var f Fault
-	if err := dec.Decode(&f); err != nil {
+	if err := dec.Decode(&in); err != nil {
 		return Fault{}, fmt.Errorf("this is not one fault: %w", err)
 	}
-	if f.On == "" {
-		return Fault{}, errors.New(`a fault needs an "on"`)
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Fault{}, errors.New("this is not one fault: there is more text behind it")
 	}
-	kind, _, isPlace := strings.Cut(f.On, ":")
-	if isPlace && !slices.Contains(places, f.On) {
-		var known []string
-		for _, p := range places {
-			if strings.HasPrefix(p, kind+":") {
-				known = append(known, p)
-			}
-		}
-		return Fault{}, fmt.Errorf("there is no %s; of that kind there are %s", f.On, strings.Join(known, ", "))
-	}
-	return f, nil
+	f := in.Fault
+	f.Delay, f.AnswerDelay = time.Duration(in.Delay), time.Duration(in.AnswerDelay)
+	f.On = strings.TrimPrefix(strings.TrimPrefix(f.On, ".ams."), ".")
+	return f, errors.Join(checkPlace(f.On, types), f.checkValues())
 }
 
-// places are the valid values of Fault.On besides request types.
+// checkPlace returns an error unless a fault can strike on that place or request type.
+func checkPlace(on string, types []string) error {
+	if on == "" {
+		return errors.New(`a fault needs an "on"`)
+	}
+	if slices.Contains(places, on) || slices.Contains(types, on) {
+		return nil
+	}
+	known := types
+	if kind, _, isPlace := strings.Cut(on, ":"); isPlace {
+		known = slices.DeleteFunc(slices.Clone(places), func(p string) bool { return !strings.HasPrefix(p, kind+":") })
+		if len(known) == 0 {
+			known = places
+		}
+	}
+	return fmt.Errorf("there is no place or request type %q; similar ones are %s", on, strings.Join(known, ", "))
+}
+
+// checkValues returns an error if a number is out of its range.
+func (f *Fault) checkValues() error {
+	switch {
+	case f.Skip < 0, f.Count < 0, f.ErrorCode < 0, f.RetryAfter < 0, f.BytesPerSecond < 0, f.Delay < 0, f.AnswerDelay < 0:
+		return errors.New("skip, count, errorCode, retryAfter, bytesPerSecond, delay and answerDelay must not be negative")
+	case f.CutAfter < -1, f.StallAfter < -1:
+		return errors.New("cutAfter and stallAfter must be a number of bytes, or -1")
+	case f.Status != 0 && (f.Status < 200 || f.Status > 599):
+		return errors.New("status must be from 200 to 599")
+	case f.CloseCode != 0 && (f.CloseCode < 1000 || f.CloseCode > 4999):
+		return errors.New("closeCode must be from 1000 to 4999")
+	}
+	return nil
+}
+
+// A duration is a time.Duration whose JSON is a string such as "1.5s". It decodes from a number of nanoseconds as well.
+type duration time.Duration
+
+// UnmarshalJSON accepts both forms.
+func (d *duration) UnmarshalJSON(data []byte) error {
+	if data[0] != '"' {
+		if err := json.Unmarshal(data, (*int64)(d)); err != nil {
+			return errors.New(`a duration is a string such as "1.5s", or a whole number of nanoseconds`)
+		}
+		return nil
+	}
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		return err
+	}
+	parsed, err := time.ParseDuration(text)
+	*d = duration(parsed)
+	return err
+}
+
+// MarshalJSON returns the string.
+func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
+
+// Places returns the valid values of Fault.On besides request types.
+func Places() []string { return slices.Clone(places) }
+
 var places = []string{
 	"store:PUT", "store:GET", "store:HEAD", "store:POST", "store:DELETE", "ws:upgrade", "ws:idle", "http:domains", "http:login",
 	"http:logout", "http:signup", "http:authorize", "http:authenticate", "http:refresh", "http:property", "http:token",
-	"http:consumer", "http:conversation", "http:send", "webhook:POST", "webhook:ContentEvent", "webhook:RichContentEvent",
+	"http:users", "http:consumer", "http:conversation", "http:send", "webhook:POST", "webhook:ContentEvent", "webhook:RichContentEvent",
 	"webhook:AcceptStatusEvent", "webhook:ChatStateEvent", "webhook:ExConversationChangeNotification",
 }
 
 // A Set holds the armed faults in the order in which they were injected. The zero value is empty and ready to use; its methods
 // may be called from any goroutine.
 type Set struct {
-	mu    sync.Mutex
-	armed []*armed
-	total int
+	mu     sync.Mutex
+	armed  []*armed // without those that have struck Count times
+	lastID int
+	total  int
 }
 
 type armed struct {
 	Fault
-	seen, struck int
+	id, seen, struck int
 }
 
-// Inject arms f. It takes effect from the next occasion on.
-func (s *Set) Inject(f Fault) {
+// A State is an armed fault with what is left of it.
+type State struct {
+	// ID identifies the fault in its Set.
+	ID int `json:"id"`
+	Fault
+	Delay       duration `json:"delay,omitzero"` // hides Fault.Delay from the encoder
+	AnswerDelay duration `json:"answerDelay,omitzero"`
+	// Struck is how many times the fault has struck.
+	Struck int `json:"struck"`
+	// SkipsLeft is the number of occasions that still pass before the fault strikes.
+	SkipsLeft int `json:"skipsLeft"`
+	// Left is how many times the fault will still strike; nil if it strikes until it is removed.
+	Left *int `json:"left"`
+}
+
+// Inject arms f and returns its id. It takes effect from the next occasion on.
+func (s *Set) Inject(f Fault) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.armed = append(s.armed, &armed{Fault: f})
+	s.lastID++
+	s.armed = append(s.armed, &armed{Fault: f, id: s.lastID})
+	return s.lastID
+}
+
+// List returns the armed faults in the order in which they were injected.
+func (s *Set) List() []State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]State, 0, len(s.armed))
+	for _, a := range s.armed {
+		state := State{
+			ID: a.id, Fault: a.Fault, Delay: duration(a.Delay), AnswerDelay: duration(a.AnswerDelay),
+			Struck: a.struck, SkipsLeft: max(0, a.Skip-a.seen),
+		}
+		if a.Count > 0 {
+			left := a.Count - a.struck
+			state.Left = &left
+		}
+		states = append(states, state)
+	}
+	return states
+}
+
+// Remove disarms one fault, and reports whether it was armed.
+func (s *Set) Remove(id int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := len(s.armed)
+	s.armed = slices.DeleteFunc(s.armed, func(a *armed) bool { return a.id == id })
+	return len(s.armed) < before
 }
 
 // Struck returns how many times faults have struck in total.
@@ -143,7 +248,7 @@ func (s *Set) Clear() {
 }
 
 // Take returns the fault that strikes on this occasion, and false if none does: the first armed fault for on that is past its
-// Skip and within its Count. Each call is one occasion.
+// Skip. Each call is one occasion.
 func (s *Set) Take(on string) (Fault, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,8 +258,7 @@ func (s *Set) Take(on string) (Fault, bool) {
 			continue
 		}
 		a.seen++
-		if hit == nil && a.seen > a.Skip && (a.Count == 0 || a.struck < a.Count) {
-			a.struck++
+		if hit == nil && a.seen > a.Skip {
 			hit = a
 		}
 	}
@@ -162,5 +266,9 @@ func (s *Set) Take(on string) (Fault, bool) {
 		return Fault{}, false
 	}
 	s.total++
+	hit.struck++
+	if hit.struck == hit.Count {
+		s.armed = slices.DeleteFunc(s.armed, func(a *armed) bool { return a == hit })
+	}
 	return hit.Fault, true
 }

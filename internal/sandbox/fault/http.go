@@ -89,7 +89,11 @@ func ResetHTTP(w http.ResponseWriter) {
 
 // Reset closes conn with a TCP reset, so that the peer gets an error instead of an end of stream.
 func Reset(conn net.Conn) {
-	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+	for {
+		c, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
 		conn = c.NetConn() // closing the TLS connection would send close_notify first
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {

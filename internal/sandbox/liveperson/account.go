@@ -24,6 +24,8 @@ type account struct {
 	of            map[string][]*conversation // by consumer, oldest first
 	dialogs       map[string]*dialog
 
+	rings map[string]*ring // by id
+
 	granted map[string]string   // by path: the id of the person who got the upload URL
 	files   map[string][]*event // by path: the events that published the file
 	states  map[string]string   // by agent's id: availability
@@ -52,6 +54,7 @@ func newAccount(id string, fileSharing bool) *account {
 		conversations: map[string]*conversation{},
 		dialogs:       map[string]*dialog{},
 		of:            map[string][]*conversation{},
+		rings:         map[string]*ring{},
 		granted:       map[string]string{},
 		files:         map[string][]*event{},
 		states:        map[string]string{},

@@ -15,10 +15,12 @@ const (
 	stateOpen   = "OPEN"
 	stateClosed = "CLOSE"
 
-	roleConsumer = "CONSUMER"
-	roleAssigned = "ASSIGNED_AGENT"
-	roleManager  = "MANAGER"
-	roleReader   = "READER"
+	roleConsumer   = "CONSUMER"
+	roleAssigned   = "ASSIGNED_AGENT"
+	roleAgent      = "AGENT"
+	roleManager    = "MANAGER"
+	roleReader     = "READER"
+	roleController = "CONTROLLER"
 )
 
 // maxListed is the maximum number of conversations in the first notification of an agent's subscription.
@@ -34,7 +36,8 @@ type conversation struct {
 	participants []participant
 	skill        string
 	ttr          ttr
-	first        bool // the consumer's first
+	csat         *csat // nil until the consumer has answered
+	first        bool  // the consumer's first
 	state        string
 	closedBy     string
 	closedCause  string
@@ -44,6 +47,8 @@ type conversation struct {
 	campaign     json.RawMessage
 	context      json.RawMessage
 	last         *event // the last with content
+	rings        []*ring
+	suggested    *person // the only agent at which the conversation rings; nil for all
 }
 
 type participant struct {
@@ -145,6 +150,7 @@ func (k *caller) consumerRequestConversation(c *call) Reply {
 	}
 	k.s.assign(conv)
 	k.s.conversationChanged(&c.b, conv, false)
+	k.s.ring(&c.b, conv)
 	return Reply{Code: 200, Type: typeConversation, Body: map[string]string{"conversationId": conv.id}}
 }
 

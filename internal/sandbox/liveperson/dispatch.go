@@ -3,6 +3,8 @@ package liveperson
 import (
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -90,6 +92,9 @@ func (k *socket) perform(c *call) {
 		return
 	case f.Status != 0:
 		k.answer(c, RefuseWith(f.Status, ErrorCode(f), "made on demand"))
+		return
+	case f.Text != "":
+		k.answer(c, text(200, f.Text))
 		return
 	}
 	if f.DropAfter {
@@ -214,10 +219,21 @@ var handlers = map[dialect]map[string]func(*socket, *call) Reply{
 		"aam.UnsubscribeExConversations": (*socket).unsubscribeConversations,
 		"cqm.UnsubscribeExConversations": (*socket).unsubscribeConversations,
 		"cm.AgentRequestConversation":    (*socket).agentRequestConversation,
-		"userprofile.GetUserProfile":     (*socket).getProfile,
 		"routing.SetAgentState":          (*socket).setState,
+		"routing.SubscribeRoutingTasks":  func(k *socket, _ *call) Reply { return k.subscribeRoutingTasks() },
+		"routing.UpdateRingState":        (*socket).updateRing,
 		"routing.SubscribeAgentsState":   func(k *socket, _ *call) Reply { return k.subscribeStates() },
 	}),
+}
+
+// RequestTypes returns the types of all requests, sorted.
+func RequestTypes() []string {
+	types := []string{"InitConnection"}
+	for _, own := range handlers {
+		types = slices.AppendSeq(types, maps.Keys(own))
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
 }
 
 // withCommon adds the requests that both dialects have under the same name.
@@ -226,6 +242,8 @@ func withCommon(own map[string]func(*socket, *call) Reply) map[string]func(*sock
 		return Reply{Code: 200, Type: typeClock, Body: map[string]int64{"currentTime": k.s.now().UnixMilli()}}
 	}
 	own["KeepAlive"] = func(*socket, *call) Reply { return text(200, "OK") }
+	own["userprofile.GetUserProfile"] = (*socket).getProfile
+	own["up.GetUserProfile"] = (*socket).getProfile // the name in LivePerson's published schema
 	own["ms.SubscribeMessagingEvents"] = (*socket).subscribeMessaging
 	own["ms.QueryMessages"] = (*socket).queryMessages
 	for typ, handle := range consumerRequests {

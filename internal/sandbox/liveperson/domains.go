@@ -2,7 +2,6 @@ package liveperson
 
 import (
 	"net/http"
-	"regexp"
 	"slices"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/jsonhttp"
@@ -22,8 +21,21 @@ var services = [...]string{
 	"swift",
 }
 
-// domains is the domain API.
+// domains is the domain API. It has the same answers under /api, which is documented, and under /csdr, which older clients use.
 type domains struct{ *Service }
+
+// register adds the domain API to mux.
+func (d domains) register(mux *http.ServeMux) {
+	for _, root := range []string{"/api", "/csdr"} {
+		const all, one = "/account/{account}/service/", "/account/{account}/service/{service}/"
+		for _, name := range []string{"baseURI.json", "baseURI"} {
+			d.public(mux, "GET", root+all+name, "http:domains", d.all)
+			d.public(mux, "GET", root+one+name, "http:domains", d.one)
+		}
+		d.public(mux, "GET", root+all+"baseURI.lpCsds", "http:domains", d.allScript)
+		d.public(mux, "GET", root+one+"baseURI.lpCsds", "http:domains", d.oneScript)
+	}
+}
 
 // A baseURI is one entry of the domain API's answer.
 type baseURI struct {
@@ -33,68 +45,84 @@ type baseURI struct {
 }
 
 // baseURIs returns the domains of all services of an account.
-func (s *Service) baseURIs(r *http.Request, account string) []baseURI {
+func (s *Service) baseURIs(account string) []baseURI {
 	all := make([]baseURI, 0, len(services))
 	for _, name := range services {
-		all = append(all, baseURI{Service: name, Account: account, BaseURI: s.opts.Domain(r, name)})
+		all = append(all, baseURI{Service: name, Account: account, BaseURI: s.opts.Domain(name)})
 	}
 	return all
 }
 
 // all answers GET .../service/baseURI.json.
 func (d domains) all(w http.ResponseWriter, r *http.Request) {
-	account := r.PathValue("account")
-	if !d.valid(w, r, account) {
+	if status, why := d.refusal(r); status != 0 {
+		refuseLookUp(w, status, why)
 		return
 	}
-	respondJSONP(w, r, map[string]any{"baseURIs": d.baseURIs(r, account)})
+	respondScriptable(w, r, map[string]any{"baseURIs": d.baseURIs(r.PathValue("account"))})
 }
 
 // one answers GET .../service/{service}/baseURI.json.
 func (d domains) one(w http.ResponseWriter, r *http.Request) {
+	if status, why := d.refusal(r); status != 0 {
+		refuseLookUp(w, status, why)
+		return
+	}
 	account, service := r.PathValue("account"), r.PathValue("service")
-	if !d.valid(w, r, account) {
-		return
-	}
-	if !slices.Contains(services[:], service) {
-		jsonhttp.Respond(w, http.StatusNotFound, struct{}{})
-		return
-	}
-	respondJSONP(w, r, baseURI{Service: service, Account: account, BaseURI: d.opts.Domain(r, service)})
+	respondScriptable(w, r, baseURI{Service: service, Account: account, BaseURI: d.opts.Domain(service)})
 }
 
-// valid refuses look-ups with a version other than 1.0 and those for unknown accounts.
-func (d domains) valid(w http.ResponseWriter, r *http.Request, account string) bool {
-	if r.URL.Query().Get("version") != "1.0" {
-		jsonhttp.Fail(w, http.StatusBadRequest, "version must be 1.0")
-		return false
+// refuseLookUp answers a look-up that failed. LivePerson documents no body for an unknown account or service.
+func refuseLookUp(w http.ResponseWriter, status int, why string) {
+	if status == http.StatusNotFound {
+		jsonhttp.Respond(w, status, struct{}{})
+		return
 	}
-	if d.account(account) == nil {
-		jsonhttp.Respond(w, http.StatusNotFound, struct{}{})
-		return false
-	}
-	return true
+	jsonhttp.Fail(w, status, why)
 }
 
-// callbackName restricts the callback, so that a link cannot make the answer run a script.
-var callbackName = regexp.MustCompile(`^[A-Za-z_$][\w$.]{0,127}$`)
+// A resultSet is the content of an answer in the form lpCsds, which is a script.
+type resultSet struct {
+	CallID string `json:"lpCallId,omitempty"`
+	Data   any    `json:"lpData,omitempty"`
+	Error  string `json:"lpCallError,omitempty"`
+}
 
-// respondJSONP answers with v as JSON, or as a call of the function that the query names: LivePerson's web clients send requests
-// from pages of other origins.
-func respondJSONP(w http.ResponseWriter, r *http.Request, v any) {
-	q := r.URL.Query()
-	name := q.Get("cb")
-	if name == "" {
-		name = q.Get("callback")
+// defaultCallback is the function that the form lpCsds calls if the query names none: that of LivePerson's connection library.
+const defaultCallback = "lpConnLib.Process"
+
+// allScript answers GET .../service/baseURI.lpCsds.
+func (d domains) allScript(w http.ResponseWriter, r *http.Request) {
+	d.script(w, r, func() any { return map[string]any{"baseURIs": d.baseURIs(r.PathValue("account"))} })
+}
+
+// oneScript answers GET .../service/{service}/baseURI.lpCsds.
+func (d domains) oneScript(w http.ResponseWriter, r *http.Request) {
+	d.script(w, r, func() any { return []any{map[string]string{"lpServer": d.opts.Domain(r.PathValue("service"))}} })
+}
+
+// script answers in the form lpCsds. The status is 200 even if the look-up fails, because a browser runs no script of another status.
+func (d domains) script(w http.ResponseWriter, r *http.Request, data func() any) {
+	set := resultSet{CallID: r.URL.Query().Get("lpCallId")}
+	if _, why := d.refusal(r); why != "" {
+		set.Error = why
+	} else {
+		set.Data = data()
 	}
-	if name == "" {
-		jsonhttp.Respond(w, http.StatusOK, v)
-		return
+	respondScript(w, callback(r, defaultCallback), map[string]any{"ResultSet": set})
+}
+
+// refusal returns the status and the reason with which a look-up is refused, or 0: it needs version 1.0, a known account and, if it
+// names a service, a known one.
+func (d domains) refusal(r *http.Request) (status int, why string) {
+	service := r.PathValue("service")
+	switch {
+	case r.URL.Query().Get("version") != "1.0":
+		return http.StatusBadRequest, "version must be 1.0"
+	case d.account(r.PathValue("account")) == nil:
+		return http.StatusNotFound, "no such account"
+	case service != "" && !slices.Contains(services[:], service):
+		return http.StatusNotFound, "no such service"
 	}
-	if !callbackName.MatchString(name) {
-		jsonhttp.Fail(w, http.StatusBadRequest, "the callback is not the name of a function")
-		return
-	}
-	w.Header().Set("Content-Type", "application/javascript;charset=UTF-8")
-	_, _ = w.Write([]byte(name + "(" + string(jsonhttp.Encode(v)) + ");"))
+	return 0, ""
 }

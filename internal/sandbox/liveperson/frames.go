@@ -116,6 +116,7 @@ const (
 	CodeNoConversation  = 40401 // no such conversation or dialog
 	CodeNoFile          = 40402 // no such file
 	CodeNoSubscription  = 40403 // no such subscription
+	CodeNoRing          = 40404 // no such ring
 	CodeNoPerson        = 40405 // no such consumer or agent
 	CodeVersion         = 40406 // no such version of the endpoint
 	CodeFileTooLarge    = 41301 // the file exceeds Options.MaxFileSize

@@ -52,13 +52,13 @@ type extClaims struct {
 	SDES    any    `json:"lp_sdes,omitempty"`
 }
 
-// signUp answers POST .../signup with a token for a new consumer.
+// signUp answers POST .../signup and GET .../signup.jsonp with a token for a new consumer.
 func (s identityProvider) signUp(w http.ResponseWriter, r *http.Request) {
 	acct := s.accountOf(w, r)
 	if acct == nil {
 		return
 	}
-	s.giveToken(w, "jwt", acct, consumerClaims{RegisteredClaims: jwt.RegisteredClaims{Subject: uuid.NewString()}}, time.Time{})
+	s.giveToken(w, r, "jwt", acct, consumerClaims{RegisteredClaims: jwt.RegisteredClaims{Subject: uuid.NewString()}}, time.Time{})
 }
 
 // authorizeAnonymous answers POST .../anonymous/authorize with an external token, for a new consumer or, if id_token is a previous
@@ -111,7 +111,7 @@ func (s identityProvider) authenticateApp(w http.ResponseWriter, r *http.Request
 		return
 	}
 	if strings.Count(body.IDToken, ".") == 2 {
-		s.exchange(w, "token", acct, body.IDToken)
+		s.exchange(w, r, "token", acct, body.IDToken)
 		return
 	}
 	s.mu.Lock()
@@ -122,7 +122,7 @@ func (s identityProvider) authenticateApp(w http.ResponseWriter, r *http.Request
 		jsonhttp.Fail(w, http.StatusUnauthorized, "id_token is unknown or has expired")
 		return
 	}
-	s.giveToken(w, "token", acct, consumerClaims{
+	s.giveToken(w, r, "token", acct, consumerClaims{
 		RegisteredClaims: jwt.RegisteredClaims{Subject: who.consumer},
 		Kind:             anonymousKind,
 	}, time.Time{})
@@ -141,12 +141,12 @@ func (s identityProvider) authenticate(w http.ResponseWriter, r *http.Request) {
 		jsonhttp.Fail(w, http.StatusBadRequest, "authCode is required")
 		return
 	}
-	s.exchange(w, "jwt", acct, body.AuthCode)
+	s.exchange(w, r, "jwt", acct, body.AuthCode)
 }
 
 // exchange answers with LivePerson's token for a brand's token. It verifies audience and expiry and, if Options.Brands has a key
 // for the account, the signature. A code that is not a JWT is an authorization code; equal codes identify the same consumer.
-func (s identityProvider) exchange(w http.ResponseWriter, member string, acct *account, code string) {
+func (s identityProvider) exchange(w http.ResponseWriter, r *http.Request, member string, acct *account, code string) {
 	ext := &extClaims{Subject: code}
 	var until time.Time
 	if strings.Count(code, ".") == 2 {
@@ -184,7 +184,7 @@ func (s identityProvider) exchange(w http.ResponseWriter, member string, acct *a
 	if until.IsZero() {
 		ext = nil
 	}
-	s.giveToken(w, member, acct, consumerClaims{
+	s.giveToken(w, r, member, acct, consumerClaims{
 		RegisteredClaims: jwt.RegisteredClaims{Subject: hex.EncodeToString(sum[:])},
 		Ext:              ext,
 	}, until)
@@ -199,7 +199,7 @@ func (b Brand) signed(text string) bool {
 
 // giveToken completes and signs the claims and answers with the token in the named member. The token expires at until at the
 // latest, unless until is zero.
-func (s identityProvider) giveToken(w http.ResponseWriter, member string, acct *account, claims consumerClaims, until time.Time) {
+func (s identityProvider) giveToken(w http.ResponseWriter, r *http.Request, member string, acct *account, claims consumerClaims, until time.Time) {
 	now := s.now()
 	expires := WholeSeconds(now.Add(s.opts.TokenLifetime))
 	if !until.IsZero() && until.Before(expires) {
@@ -225,7 +225,7 @@ func (s identityProvider) giveToken(w http.ResponseWriter, member string, acct *
 		jsonhttp.Fail(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	jsonhttp.Respond(w, http.StatusOK, map[string]string{member: text})
+	respondScriptable(w, r, map[string]string{member: text})
 }
 
 // errForeignToken is the error for every invalid token.

@@ -54,8 +54,9 @@ func (c credentials) check(password string) (complete, valid bool) {
 
 // logIn answers POST .../login.
 func (s loginService) logIn(w http.ResponseWriter, r *http.Request) {
-	if v := r.URL.Query().Get("v"); !slices.Contains([]string{"1.1", "1.2", "1.3"}, v) {
-		jsonhttp.Fail(w, http.StatusBadRequest, "v must be 1.1, 1.2 or 1.3")
+	// LivePerson's demo app for the Connector API sends no version.
+	if v := r.URL.Query().Get("v"); !slices.Contains([]string{"", "1.1", "1.2", "1.3"}, v) {
+		jsonhttp.Fail(w, http.StatusBadRequest, "v must be 1.1, 1.2, 1.3 or absent")
 		return
 	}
 	var c credentials
@@ -78,6 +79,13 @@ func (s loginService) logIn(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	agent := acct.agentNamed(c.Username, c.Username == s.opts.AdminUser)
+	if s.opts.OneLogin {
+		for _, other := range s.sessions {
+			if other.agent == agent {
+				s.end(other, "logged in again")
+			}
+		}
+	}
 	in := &session{
 		account: acct,
 		agent:   agent,
@@ -89,11 +97,11 @@ func (s loginService) logIn(w http.ResponseWriter, r *http.Request) {
 	s.sessions[in.bearer] = in
 	s.log.Info("logged in", "account", acct.id, "user", agent.name, "administrator", agent.admin)
 	s.setCookie(w, r, in.cookie, 0)
-	jsonhttp.Respond(w, http.StatusOK, s.answer(r, in))
+	jsonhttp.Respond(w, http.StatusOK, s.answer(in))
 }
 
 // answer returns the body of the answer to a login: every member that LivePerson documents or that a known client reads.
-func (s loginService) answer(r *http.Request, in *session) map[string]any {
+func (s loginService) answer(in *session) map[string]any {
 	return map[string]any{
 		"csrf": in.csrf,
 		"wsuk": strconv.FormatUint(uint64(uuid.NewSHA1(uuid.NameSpaceOID, []byte(in.agent.id)).ID())+766_900_000_000_000_000, 10),
@@ -110,7 +118,7 @@ func (s loginService) answer(r *http.Request, in *session) map[string]any {
 			"isAdmin":            in.agent.admin,
 			"accountTimeZoneId":  "UTC",
 		},
-		"csdsCollectionResponse": map[string]any{"baseURIs": s.baseURIs(r, in.account.id)},
+		"csdsCollectionResponse": map[string]any{"baseURIs": s.baseURIs(in.account.id)},
 		"accountData": map[string]any{"agentGroupsData": map[string]any{
 			"items":    []any{map[string]any{"id": -1, "deleted": false, "name": "Main Group"}},
 			"revision": 1,
@@ -148,14 +156,19 @@ func (s loginService) logOut(w http.ResponseWriter, r *http.Request) {
 	if in == nil {
 		return
 	}
+	s.end(in, "logged out")
+	s.setCookie(w, r, "", -1)
+	jsonhttp.Respond(w, http.StatusOK, struct{}{})
+}
+
+// end revokes a session's bearer and closes its sockets. Service.mu is held.
+func (s loginService) end(in *session, reason string) {
 	delete(s.sessions, in.bearer)
 	for k := range in.account.present[in.agent.id] {
 		if k.bearer == in.bearer {
-			k.shut(closeAuthenticate, "logged out")
+			k.shut(closeAuthenticate, reason)
 		}
 	}
-	s.setCookie(w, r, "", -1)
-	jsonhttp.Respond(w, http.StatusOK, struct{}{})
 }
 
 // sessionOf returns the session of r's cookie and csrf token; if there is none it answers 400 or 401 and returns nil.

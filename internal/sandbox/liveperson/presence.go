@@ -23,6 +23,9 @@ func (k *socket) setState(c *call) Reply {
 		return Refuse(CodeInvalid, "availability is not a known value")
 	}
 	k.s.setAgentState(&c.b, k.account, k.who, body.Availability)
+	for _, conv := range k.account.ordered {
+		k.s.notifyRing(&c.b, k.s.offer(conv, k.who))
+	}
 	return text(202, "Agent state updated successfully")
 }
 

@@ -2,6 +2,8 @@ package liveperson
 
 import (
 	"encoding/json"
+	"net/http"
+	"slices"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/jsonhttp"
 )
@@ -28,10 +30,14 @@ func (k *socket) getProfile(c *call) Reply {
 		person = agent.id
 	}
 	profile := map[string]json.RawMessage{}
-	if raw, known := k.account.profiles[person]; known {
+	raw, known := k.account.profiles[person]
+	if known {
 		_ = json.Unmarshal(raw, &profile) // setProfile has validated it
 	} else if agent == nil && len(k.account.of[person]) == 0 && k.account.present[person] == nil {
 		return Refuse(CodeNoPerson, "no such person")
+	}
+	if !k.who.agent && person != k.who.id && !k.talksTo(person) {
+		return Refuse(CodeNoPerson, "no such person") // the same answer as for one that does not exist
 	}
 	profile["userId"] = jsonhttp.Encode(person)
 	for _, name := range []string{"claims", "authenticatedData"} {
@@ -45,6 +51,11 @@ func (k *socket) getProfile(c *call) Reply {
 	return Reply{Code: 200, Type: typeProfile, Body: profile}
 }
 
+// talksTo reports whether a person takes part in a conversation of the caller, who is a consumer.
+func (k *caller) talksTo(id string) bool {
+	return slices.ContainsFunc(k.account.of[k.who.id], func(conv *conversation) bool { return conv.participant(&person{id: id}) != nil })
+}
+
 // setProfile answers userprofile.SetUserProfile.
 func (k *caller) setProfile(c *call) Reply {
 	var profile map[string]json.RawMessage
@@ -56,4 +67,22 @@ func (k *caller) setProfile(c *call) Reply {
 	}
 	k.account.profiles[k.who.id] = jsonhttp.Encode(profile)
 	return text(200, "OK User Profile set successfully")
+}
+
+// publicProfile answers GET .../le-users/users/{agent} with what a window shows of an agent. It needs no token.
+func (s *Service) publicProfile(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	acct := s.account(r.PathValue("account"))
+	var agent *person
+	if acct != nil {
+		agent = acct.agentsByID[r.PathValue("agent")]
+	}
+	if agent == nil {
+		jsonhttp.Fail(w, http.StatusNotFound, "no such agent")
+		return
+	}
+	respondScriptable(w, r, map[string]string{
+		"pictureUrl": "", "employeeId": agent.userID, "nickname": agent.name, "fullName": agent.name,
+	})
 }

@@ -26,6 +26,7 @@ type Options struct {
 	URLLifetime         time.Duration
 	TokenLifetime       time.Duration
 	BearerLifetime      time.Duration
+	OneLogin            bool
 	Brands              map[string]Brand // optional
 	MaxFileSize         int64
 	FileSharingOff      bool
@@ -44,8 +45,8 @@ type Options struct {
 	// RemoteStore says that Store.Exists takes time. Publishes are then processed in the background, so that they do not hold up
 	// other requests on the same socket.
 	RemoteStore bool
-	// Domain returns the host and port of a service as the client of r must address it.
-	Domain func(r *http.Request, service string) string
+	// Domain returns the host and port of a service.
+	Domain func(service string) string
 	// Listener returns the Listener for the new conversations of a consumer, or nil. It must not block.
 	Listener func(account, consumer string) Listener
 	// Signer signs the tokens of consumers.
@@ -107,8 +108,7 @@ func New(ctx context.Context, opts Options) *Service {
 func (s *Service) Register(mux *http.ServeMux) {
 	domains, login, properties, idp := domains{s}, loginService{s}, properties{s}, identityProvider{s}
 
-	mux.HandleFunc("GET /api/account/{account}/service/baseURI.json", s.endpoint("http:domains", domains.all))
-	mux.HandleFunc("GET /api/account/{account}/service/{service}/baseURI.json", s.endpoint("http:domains", domains.one))
+	domains.register(mux)
 
 	mux.HandleFunc("POST /api/account/{account}/login", s.endpoint("http:login", login.logIn))
 	mux.HandleFunc("POST /api/account/{account}/refresh", s.endpoint("http:refresh", login.refresh))
@@ -121,12 +121,16 @@ func (s *Service) Register(mux *http.ServeMux) {
 	// The script in LivePerson's documentation omits the id in the path and names it in the body only.
 	mux.HandleFunc("PUT "+path+"/{$}", s.endpoint("http:property", properties.write))
 
-	mux.HandleFunc("POST /api/account/{account}/signup", s.endpoint("http:signup", idp.signUp))
-	mux.HandleFunc("POST /api/account/{account}/anonymous/authorize", s.endpoint("http:authorize", idp.authorizeAnonymous))
-	mux.HandleFunc("POST /api/account/{account}/app/{connector}/authenticate", s.endpoint("http:authenticate", idp.authenticateApp))
-	mux.HandleFunc("POST /api/account/{account}/authenticate", s.endpoint("http:authenticate", idp.authenticate))
+	s.public(mux, "POST", "/api/account/{account}/signup", "http:signup", idp.signUp)
+	s.public(mux, "GET", "/api/account/{account}/signup.jsonp", "http:signup", idp.signUp)
+	s.public(mux, "POST", "/api/account/{account}/anonymous/authorize", "http:authorize", idp.authorizeAnonymous)
+	s.public(mux, "POST", "/api/account/{account}/app/{connector}/authenticate", "http:authenticate", idp.authenticateApp)
+	s.public(mux, "POST", "/api/account/{account}/authenticate", "http:authenticate", idp.authenticate)
+
+	s.public(mux, "GET", "/api/account/{account}/configuration/le-users/users/{agent}", "http:users", s.publicProfile)
 
 	mux.HandleFunc("GET /ws_api/account/{account}/messaging/consumer", s.upgradeConsumer)
+	mux.HandleFunc("GET /ws_api/account/{account}/messaging/consumer/{token}", s.upgradeConsumer)
 	mux.HandleFunc("GET /ws_api/account/{account}/messaging/brand/{bearer}", s.upgradeBrand)
 }
 

@@ -100,6 +100,7 @@ type socket struct {
 	convSubs   map[string]*convSubscription
 	dialogSubs map[*dialog]bool
 	stateSubs  map[string]bool
+	ringSubs   map[string]bool
 }
 
 // order prevents requests from overtaking each other where clients could notice.
@@ -117,8 +118,8 @@ func (s *Service) upgradeConsumer(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if r.URL.Query().Get("v") != "3" {
-		jsonhttp.Fail(w, http.StatusNotFound, "v must be 3")
+	if v := r.URL.Query().Get("v"); v != "2" && v != "3" {
+		jsonhttp.Fail(w, http.StatusNotFound, "v must be 2 or 3")
 		return
 	}
 	acct := s.account(r.PathValue("account"))
@@ -127,13 +128,9 @@ func (s *Service) upgradeConsumer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var claims *consumerClaims
-	if r.Header.Get("Authorization") != "" {
-		token, ok := schemeToken(r, "jwt")
-		err := errForeignToken
-		if ok {
-			claims, err = s.consumerOf(acct, token)
-		}
-		if err != nil {
+	if token, given := upgradeToken(r); given {
+		var err error
+		if claims, err = s.consumerOf(acct, token); err != nil {
 			s.log.Info("consumer socket refused", "account", acct.id, "expired", errors.Is(err, jwt.ErrTokenExpired))
 			jsonhttp.Fail(w, http.StatusUnauthorized, "the token is missing, invalid or expired")
 			return
@@ -142,6 +139,16 @@ func (s *Service) upgradeConsumer(w http.ResponseWriter, r *http.Request) {
 	s.converse(w, r, f, &socket{caller: caller{
 		account: acct, dialect: consumerDialect, properties: clientProperties(r),
 	}}, claims, nil)
+}
+
+// upgradeToken returns the token with which a consumer opens a socket: the last element of the path, as older clients send it, or the
+// Authorization header. Without either, the socket is identified by InitConnection.
+func upgradeToken(r *http.Request) (token string, given bool) {
+	if token := r.PathValue("token"); token != "" {
+		return token, true
+	}
+	token, _ = schemeToken(r, "jwt")
+	return token, r.Header.Get("Authorization") != ""
 }
 
 // upgradeBrand serves an agent's socket.
@@ -207,7 +214,7 @@ func (s *Service) converse(w http.ResponseWriter, r *http.Request, f fault.Fault
 	k.s, k.conn, k.out, k.later = s, conn, newOutbox(s.opts.MaxQueued), newTimeline()
 	k.opened = time.Now()
 	k.convSubs, k.dialogSubs = map[string]*convSubscription{}, map[*dialog]bool{}
-	k.stateSubs = map[string]bool{}
+	k.stateSubs, k.ringSubs = map[string]bool{}, map[string]bool{}
 	conn.SetPingHandler(k.pinged)
 	conn.SetPongHandler(func(string) error { return k.frameFault() })
 

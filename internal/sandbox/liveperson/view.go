@@ -23,11 +23,17 @@ type conversationDetails struct {
 	MetaDataUpdateTs  int64               `json:"metaDataLastUpdateTs"`
 	FirstConversation bool                `json:"firstConversation"`
 	TTR               ttr                 `json:"ttr"`
+	CSAT              *csatView           `json:"csat,omitempty"`
 	Campaign          json.RawMessage     `json:"campaignInfo,omitempty"`
 	Participants      any                 `json:"participants"` // for consumers a list of entries, for agents old ids by role
 	ParticipantsPID   map[string][]string `json:"participantsPId,omitempty"`
 	Dialogs           []dialogView        `json:"dialogs"`
 	Context           json.RawMessage     `json:"context,omitempty"`
+}
+
+type csatView struct {
+	Field string `json:"field"`
+	csat
 }
 
 type dialogView struct {
@@ -79,6 +85,9 @@ func (k *caller) conversationView(conv *conversation) conversationView {
 				ClosedBy: conv.closedBy, ClosedCause: conv.closedCause, Participants: details,
 			}},
 		},
+	}
+	if conv.csat.complete() {
+		v.Details.CSAT = &csatView{"CSATRate", *conv.csat}
 	}
 	if brand {
 		v.Details.ConvID, v.Details.Participants, v.Details.ParticipantsPID = conv.id, oldIDs, ids
