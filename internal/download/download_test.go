@@ -20,7 +20,7 @@ var content = []byte("0123456789abcdefghij")
 
 // A fakeStore has one object. It is also the Session.
 type fakeStore struct {
-	etag string
+	etag share.ETag
 	// urlErrors and getErrors are those of the next requests; nil: none.
 	urlErrors, getErrors []error
 	// lengths has, for each of the next bodies, the number of bytes after which it ends early. Later bodies are complete.
@@ -45,7 +45,7 @@ func (s *fakeStore) DownloadURL(context.Context, string) (share.TempURL, error) 
 	return share.TempURL{Sig: fmt.Sprint(s.urls)}, next(&s.urlErrors)
 }
 
-func (s *fakeStore) Get(_ context.Context, _ string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
+func (s *fakeStore) Get(_ context.Context, _ string, u share.TempURL, start, limit int64, ifMatch share.ETag) (*share.ObjectReader, error) {
 	s.gets = append(s.gets, fmt.Sprintf("%s: %d+%d if %s", u.Sig, start, limit, ifMatch))
 	if err := next(&s.getErrors); err != nil {
 		return nil, err

@@ -699,15 +699,15 @@ func TestUpload_RetriesStoreErrors(t *testing.T) {
 			n := 0
 			h.store.answer = func(o *share.StoredObject) {
 				if n++; n == 1 {
-					o.ETag = strings.Repeat("0", 32)
+					o.ETag = share.ETag(strings.Repeat("0", 32))
 				}
 			}
 		}, 2, 1, 1},
 		"202": {func(h *harness) {
-			h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, strings.Repeat("0", 32) }
+			h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, share.ETag(strings.Repeat("0", 32)) }
 		}, 1, 1, 1},
 		"no ETag":               {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = "" } }, 1, 1, 1},
-		"an ETag in upper case": {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = strings.ToUpper(o.ETag) } }, 1, 1, 1},
+		"an ETag in upper case": {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = share.ETag(strings.ToUpper(string(o.ETag))) } }, 1, 1, 1},
 		"URL request times out": {func(h *harness) { h.lp.fail("UploadURL", kindError(share.LPTimeout), kindError(share.LPUnavailable)) }, 1, 3, 1},
 		"no fault":              {func(h *harness) {}, 1, 1, 1},
 	} {

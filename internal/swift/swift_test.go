@@ -111,9 +111,9 @@ func newRawPeer(t *testing.T, serve func(conn *net.TCPConn), change ...func(*Con
 
 func body(s string) io.ReadCloser { return io.NopCloser(strings.NewReader(s)) }
 
-func hexMD5(s string) string {
+func hexMD5(s string) share.ETag {
 	sum := md5.Sum([]byte(s))
-	return hex.EncodeToString(sum[:])
+	return share.ETag(hex.EncodeToString(sum[:]))
 }
 
 func wantKind(t *testing.T, err error, want share.Kind) {
@@ -171,7 +171,7 @@ func TestGet_Ranges(t *testing.T) {
 	// A store that ignores Range.
 	whole := newPeer(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "10")
-		w.Header().Set("Etag", `"`+hexMD5(data)+`"`)
+		w.Header().Set("Etag", `"`+string(hexMD5(data))+`"`)
 		_, _ = io.WriteString(w, data)
 	})
 	for _, c := range []struct {
