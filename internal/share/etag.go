@@ -43,24 +43,23 @@ func (e ETag) Weak() bool { return strings.HasPrefix(string(e), "W/") }
 // text returns e without its marks.
 func (e ETag) text() string { return strings.Trim(strings.TrimPrefix(string(e), "W/"), `"`) }
 
-// MD5 returns the MD5 that e is, in lower-case hexadecimal, and what follows it: a proxy that compresses answers sends
-// "md5-gzip", a store of multipart objects "md5-3". Only one without a suffix is the MD5 of the object's bytes. Of an opaque ETag
-// sum is empty. A weak one can be an MD5 as well: proxies mark the store's ETag as weak without changing it.
+// MD5 returns the MD5 of the stored bytes that e has, in lower-case hexadecimal, and the suffix of a proxy that compresses answers:
+// "-gzip". If there is one, the answer may have other bytes than the object. A weak ETag can be an MD5 as well: proxies mark the
+// store's ETag as weak without changing it. Of any other ETag sum is empty; "md5-3" is that of an object of three parts.
 func (e ETag) MD5() (sum, suffix string) {
 	text := e.text()
 	if len(text) < md5Digits {
 		return "", ""
 	}
 	sum, suffix = strings.ToLower(text[:md5Digits]), text[md5Digits:]
-	if strings.Trim(sum, "0123456789abcdef") != "" || suffix != "" && isAlphanumeric(suffix[0]) {
+	if strings.Trim(sum, "0123456789abcdef") != "" || suffix != "" && (!strings.ContainsAny(suffix[:1], "-;") || isCount(suffix[1:])) {
 		return "", ""
 	}
 	return sum, suffix
 }
 
-func isAlphanumeric(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-}
+// isCount reports whether the rest of a suffix is a number of parts.
+func isCount(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
 // IfMatch returns the value of an If-Match header that only an object with this ETag satisfies, or "" if there is none: a weak ETag
 // never satisfies If-Match, and one with a suffix was changed by a proxy, so the store may not know it.

@@ -22,7 +22,11 @@ func TestParseETag(t *testing.T) {
 		{`W/` + sum, `W/"` + sum + `"`, sum, "", ""},
 		{`"` + sum + `-gzip"`, sum + "-gzip", sum, "-gzip", ""},
 		{`"` + sum + `;br"`, sum + ";br", sum, ";br", ""},
-		{`W/"` + sum + `-3"`, `W/"` + sum + `-3"`, sum, "-3", ""},
+		{`W/"` + sum + `-3"`, `W/"` + sum + `-3"`, "", "", ""},
+		{`"` + sum + `-12"`, sum + "-12", "", "", `"` + sum + `-12"`},
+		{`"` + sum + `--gzip"`, sum + "--gzip", sum, "--gzip", ""},
+		{`"` + sum + `-"`, sum + "-", "", "", `"` + sum + `-"`},
+		{`"` + sum + `.1"`, sum + ".1", "", "", `"` + sum + `.1"`},
 		{`"` + sum + `0"`, sum + "0", "", "", `"` + sum + `0"`}, // longer than an MD5
 		{sum[1:], ETag(sum[1:]), "", "", `"` + sum[1:] + `"`},
 		{`"` + sum[1:] + `g"`, ETag(sum[1:] + "g"), "", "", `"` + sum[1:] + `g"`},

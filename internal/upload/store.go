@@ -181,14 +181,13 @@ const (
 	different
 )
 
-// compare compares an object's ETag with the MD5 of the uploaded bytes. Every ETag that contains this MD5 proves that the store has
-// them; only one that is an MD5 and nothing more can prove that it has others.
+// compare compares an object's ETag with the MD5 of the uploaded bytes.
 func (p *storing) compare(object share.StoredObject) proof {
-	sum, suffix := object.ETag.MD5()
+	sum, _ := object.ETag.MD5()
 	switch {
-	case sum != "" && sum == p.md5:
+	case sum == p.md5:
 		return same
-	case sum != "" && suffix == "" && !object.Large:
+	case sum != "" && !object.Large:
 		return different
 	default:
 		return unknown
