@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -28,11 +29,14 @@ type answer struct {
 
 // newHTTPObject returns an object in an HTTP server that gives one answer after the other, the last one again and again, and the
 // Range and If-Match headers of the requests so far.
-func newHTTPObject(t *testing.T, answers ...answer) (object Object, gets *[]string) {
-	gets = new([]string)
+func newHTTPObject(t *testing.T, answers ...answer) (object Object, gets func() []string) {
+	var mu sync.Mutex
+	var all []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := answers[min(len(*gets), len(answers)-1)]
-		*gets = append(*gets, strings.TrimSpace(r.Header.Get("Range")+" "+r.Header.Get("If-Match")))
+		mu.Lock()
+		a := answers[min(len(all), len(answers)-1)]
+		all = append(all, strings.TrimSpace(r.Header.Get("Range")+" "+r.Header.Get("If-Match")))
+		mu.Unlock()
 		if a.etag != "" {
 			w.Header().Set("Etag", a.etag)
 		}
@@ -73,7 +77,11 @@ func newHTTPObject(t *testing.T, answers ...answer) (object Object, gets *[]stri
 	t.Cleanup(server.Close)
 	client := swift.New(swift.Config{BaseURL: func(context.Context, string) (string, error) { return server.URL, nil }})
 	t.Cleanup(func() { _ = client.Close() })
-	return Object{Session: httpSession{}, Store: client, Log: slog.New(slog.DiscardHandler), Account: "1", StoragePath: httpPath}, gets
+	return Object{Session: httpSession{}, Store: client, Log: slog.New(slog.DiscardHandler), Account: "1", StoragePath: httpPath}, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
 }
 
 const httpPath = "/v1/AUTH_a/1/a.png"
@@ -146,8 +154,8 @@ func TestReader_ResumesOnlyInTheSameObject(t *testing.T) {
 			if !bytes.Equal(got, c.want) {
 				t.Errorf("got %d bytes, which differ from the %d wanted", len(got), len(c.want))
 			}
-			if len(*gets) < 2 || (*gets)[1] != c.second {
-				t.Errorf("the requests were %q, the second must be %q", *gets, c.second)
+			if all := gets(); len(all) < 2 || all[1] != c.second {
+				t.Errorf("the requests were %q, the second must be %q", all, c.second)
 			}
 		})
 	}

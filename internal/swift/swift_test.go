@@ -84,6 +84,11 @@ func newPeer(t *testing.T, h http.HandlerFunc, change ...func(*Config)) *Client 
 
 // newRawPeer starts a server that reads one request header from each connection and then calls serve.
 func newRawPeer(t *testing.T, serve func(conn *net.TCPConn), change ...func(*Config)) *Client {
+	return newRawPeerByMethod(t, func(conn *net.TCPConn, _ string) { serve(conn) }, change...)
+}
+
+// newRawPeerByMethod is newRawPeer for a server whose answers depend on the method of the request.
+func newRawPeerByMethod(t *testing.T, serve func(conn *net.TCPConn, method string), change ...func(*Config)) *Client {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -98,10 +103,12 @@ func newRawPeer(t *testing.T, serve func(conn *net.TCPConn), change ...func(*Con
 			}
 			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			r := bufio.NewReaderSize(conn, 16)
-			for line := "x"; line != "\r\n" && err == nil; {
+			line, err := r.ReadString('\n')
+			method, _, _ := strings.Cut(line, " ")
+			for line != "\r\n" && err == nil {
 				line, err = r.ReadString('\n')
 			}
-			serve(conn.(*net.TCPConn))
+			serve(conn.(*net.TCPConn), method)
 			_ = conn.Close()
 		}
 	}()

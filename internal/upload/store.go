@@ -201,7 +201,7 @@ func (is proof) err() error {
 	case different:
 		return share.Reject(share.StorageCorrupted, "the stored object's checksum differs from that of the uploaded bytes")
 	default:
-		return share.Reject(share.StorageCorrupted, "the store does not show that it has the uploaded bytes: its answers have no ETag")
+		return share.Reject(share.StorageCorrupted, "the store does not show that it has the uploaded bytes: it sends no ETag that can be compared")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -29,7 +30,7 @@ func TestStoring_ChecksTheStoredObject(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		put, head header
-		heads     int
+		heads     int32
 		kind      share.Kind // empty: success
 		etag      share.ETag // of the result
 	}{
@@ -63,12 +64,12 @@ func TestStoring_ChecksTheStoredObject(t *testing.T) {
 		"of parts, another size":    {header{etag: `"` + wrong + `-3"`}, header{etag: `"` + wrong + `-3"`, length: 3}, 1, share.StorageCorrupted, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			heads := 0
+			var heads atomic.Int32
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				h := c.put
 				if r.Method == http.MethodHead {
-					heads++
+					heads.Add(1)
 					if h = c.head; h.length >= 0 {
 						length := h.length
 						if length == 0 {
@@ -106,8 +107,8 @@ func TestStoring_ChecksTheStoredObject(t *testing.T) {
 			if err == nil && object.ETag != c.etag {
 				t.Errorf("the ETag is %q, want %q", object.ETag, c.etag)
 			}
-			if heads != c.heads {
-				t.Errorf("%d HEAD requests, want %d", heads, c.heads)
+			if n := heads.Load(); n != c.heads {
+				t.Errorf("%d HEAD requests, want %d", n, c.heads)
 			}
 		})
 	}
