@@ -88,9 +88,11 @@ func TestDownload_IfMatchETag(t *testing.T) {
 		h := newHarness(t)
 		b := picture(100)
 		req := byName(h.addFile(path("a"), b))
-		req.IfMatchEtag = string(describe(b).ETag)
-		if got, _, _, err := h.download(h.alice(), req); err != nil || !bytes.Equal(got, b) {
-			t.Errorf("got %d bytes, %v", len(got), err)
+		etag := string(describe(b).ETag)
+		for _, req.IfMatchEtag = range []string{`"` + etag + `"`, `W/"` + etag + `"`, etag} {
+			if got, _, _, err := h.download(h.alice(), req); err != nil || !bytes.Equal(got, b) {
+				t.Errorf("%s: got %d bytes, %v", req.IfMatchEtag, len(got), err)
+			}
 		}
 		h.store.keep(path("a"), picture(101))
 		_, _, _, err := h.download(h.alice(), req)
