@@ -85,7 +85,7 @@ type Reader struct {
 
 	object  Object
 	ifMatch share.ETag // the ETag that the object must have; after the first response, that response's
-	// sum is that of the bytes read so far, if the store gives the object no ETag by which a later answer can be compared.
+	// sum is that of the bytes read so far, if nothing else in a later answer can show that it is of the same object; else nil.
 	sum      hash.Hash
 	at       int64
 	body     io.ReadCloser // nil: not open
@@ -107,7 +107,8 @@ func (o Object) Open(ctx context.Context, offset, limit int64, ifMatch share.ETa
 		r.Stored, r.Start, r.at, r.End, r.body = obj.StoredObject, obj.Start, obj.Start, obj.End, obj.Body
 		if obj.ETag != "" {
 			r.ifMatch = obj.ETag
-		} else {
+		}
+		if obj.ETag == "" || obj.ETag.Weak() && obj.ModTime.IsZero() {
 			r.sum = sha256.New()
 		}
 		return nil
@@ -133,7 +134,7 @@ func (r *Reader) Offset() int64 { return r.at }
 func (r *Reader) Done() bool { return r.at >= r.End }
 
 // Read fills buf, which must not be longer than what is left. If the store ends the transfer early, Read continues there with a
-// fresh URL, as long as the object is the same: its ETag shows that, or else that the bytes read so far are still there.
+// fresh URL, as long as the object is the same: its ETag shows that, or else the bytes read so far, which are compared again.
 // StorageTruncated if that keeps happening; FileChanged.
 func (r *Reader) Read(ctx context.Context, buf []byte) error {
 	for n := 0; ; {
@@ -178,8 +179,8 @@ func (r *Reader) resume(ctx context.Context, err error, sent int64) error {
 	return nil
 }
 
-// reopen opens the object again at the next byte. Without an ETag only the bytes themselves show that it is the same object: then
-// reopen reads the part from its start.
+// reopen opens the object again at the next byte. If only the bytes themselves show that it is the same object, reopen reads the part
+// from its start.
 func (r *Reader) reopen(ctx context.Context) error {
 	from := r.at
 	if r.sum != nil {
@@ -205,8 +206,7 @@ func (r *Reader) reopen(ctx context.Context) error {
 // same reports whether the size and the time of an object are those of the first answer. Store.Get compares the ETag. An object that
 // was replaced can keep a weak ETag, but not its time.
 func (r *Reader) same(now share.StoredObject) bool {
-	timed := !now.ModTime.IsZero() && !r.Stored.ModTime.IsZero()
-	return now.Size == r.Stored.Size && (!r.ifMatch.Weak() || !timed || now.ModTime.Equal(r.Stored.ModTime))
+	return now.Size == r.Stored.Size && (r.sum != nil || !r.ifMatch.Weak() || now.ModTime.Equal(r.Stored.ModTime))
 }
 
 // compare reads again what was read before.
