@@ -113,7 +113,7 @@ bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
-SUITES    ?= server lpws connector sandbox load images faults crash demo \
+SUITES    ?= server lpws connector sandbox load images faults abuse crash demo \
              readme tutorial node-agent-sdk swift
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder

@@ -24,7 +24,7 @@ func (s store) Put(ctx context.Context, account string, u share.TempURL, size in
 	return o, err
 }
 
-func (s store) Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
+func (s store) Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch share.ETag) (*share.ObjectReader, error) {
 	o, err := s.Client.Get(ctx, account, u, start, limit, ifMatch)
 	s.forgetIfUnavailable(ctx, account, err)
 	return o, err

@@ -3,7 +3,10 @@
 package download
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"hash"
 	"io"
 	"log/slog"
 	"time"
@@ -35,7 +38,7 @@ type Session interface {
 type Store interface {
 	// Get opens an object from byte start on, for limit bytes (0: to the end), if its ETag is ifMatch (empty: any). A negative start
 	// counts from the end. RangeNotSatisfiable, FileChanged, FileNotFound. The caller closes Body.
-	Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error)
+	Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch share.ETag) (*share.ObjectReader, error)
 	// Head returns what the store has.
 	Head(ctx context.Context, account string, u share.TempURL) (share.StoredObject, error)
 }
@@ -80,8 +83,10 @@ type Reader struct {
 	Stored     share.StoredObject
 	Start, End int64
 
-	object   Object
-	ifMatch  string // the ETag that the object must have; after the first response, that response's
+	object  Object
+	ifMatch share.ETag // the ETag that the object must have; after the first response, that response's
+	// sum is that of the bytes read so far, if nothing else in a later answer can show that it is of the same object; else nil.
+	sum      hash.Hash
 	at       int64
 	body     io.ReadCloser // nil: not open
 	failures *retry.Loop   // in a row, without a byte
@@ -90,7 +95,7 @@ type Reader struct {
 
 // Open opens an object from byte offset on, for limit bytes (0: to the end), if its ETag is ifMatch (empty: any). A negative
 // offset counts from the end.
-func (o Object) Open(ctx context.Context, offset, limit int64, ifMatch string) (*Reader, error) {
+func (o Object) Open(ctx context.Context, offset, limit int64, ifMatch share.ETag) (*Reader, error) {
 	p := retry.Policy{Attempts: maxFruitless + 1, Backoff: retry.Backoff{First: firstPause}, Log: o.Log, Operation: "GET"}
 	p.Kinds = map[share.Kind]retry.Limit{share.StorageTruncated: {Attempts: p.Attempts}, "": {Attempts: p.Attempts}}
 	r := &Reader{object: o, ifMatch: ifMatch, failures: retry.New(p)}
@@ -102,6 +107,9 @@ func (o Object) Open(ctx context.Context, offset, limit int64, ifMatch string) (
 		r.Stored, r.Start, r.at, r.End, r.body = obj.StoredObject, obj.Start, obj.Start, obj.End, obj.Body
 		if obj.ETag != "" {
 			r.ifMatch = obj.ETag
+		}
+		if obj.ETag == "" || obj.ETag.Weak() && obj.ModTime.IsZero() {
+			r.sum = sha256.New()
 		}
 		return nil
 	})
@@ -126,10 +134,14 @@ func (r *Reader) Offset() int64 { return r.at }
 func (r *Reader) Done() bool { return r.at >= r.End }
 
 // Read fills buf, which must not be longer than what is left. If the store ends the transfer early, Read continues there with a
-// fresh URL, as long as the object is the same. StorageTruncated if that keeps happening; FileChanged.
+// fresh URL, as long as the object is the same: its ETag shows that, or else the bytes read so far, which are compared again.
+// StorageTruncated if that keeps happening; FileChanged.
 func (r *Reader) Read(ctx context.Context, buf []byte) error {
 	for n := 0; ; {
 		m, err := io.ReadFull(r.body, buf[n:])
+		if r.sum != nil {
+			r.sum.Write(buf[n : n+m])
+		}
 		n, r.at = n+m, r.at+int64(m)
 		if m > 0 {
 			r.failures.Reset()
@@ -146,6 +158,9 @@ func (r *Reader) Read(ctx context.Context, buf []byte) error {
 
 // resume opens the object where the transfer ended because of err. sent is the position up to which the client has got the bytes.
 func (r *Reader) resume(ctx context.Context, err error, sent int64) error {
+	if kind := share.KindOf(err); kind == share.StorageProtocolError {
+		return err
+	}
 	for r.body == nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -154,19 +169,56 @@ func (r *Reader) resume(ctx context.Context, err error, sent int64) error {
 		if r.resumes > maxResumes || r.failures.Wait(ctx, err) != nil {
 			return drain.Cause(ctx, r.truncated(err, sent))
 		}
-		var obj *share.ObjectReader
-		obj, err = r.get(ctx, r.at, r.End-r.at)
-		switch {
-		case err == nil && (obj.Start != r.at || obj.End != r.End):
-			obj.Body.Close()
+		if err = r.reopen(ctx); share.Is(err, share.RangeNotSatisfiable) {
 			return errChanged()
-		case err == nil:
-			r.body = obj.Body
-		case share.Is(err, share.RangeNotSatisfiable):
-			return errChanged()
-		case !share.Passing(share.KindOf(err)):
+		}
+		if kind := share.KindOf(err); err != nil && kind != share.StorageTruncated && !share.Passing(kind) {
 			return err
 		}
+	}
+	return nil
+}
+
+// reopen opens the object again at the next byte. If only the bytes themselves show that it is the same object, reopen reads the part
+// from its start.
+func (r *Reader) reopen(ctx context.Context) error {
+	from := r.at
+	if r.sum != nil {
+		from = r.Start
+	}
+	obj, err := r.get(ctx, from, r.End-from)
+	if err != nil {
+		return err
+	}
+	if obj.Start != from || obj.End != r.End || !r.same(obj.StoredObject) {
+		err = errChanged()
+	} else if from < r.at {
+		err = r.compare(obj.Body)
+	}
+	if err != nil {
+		obj.Body.Close()
+		return err
+	}
+	r.body = obj.Body
+	return nil
+}
+
+// same reports whether the size and the time of an object are those of the first answer. Store.Get compares the ETag. An object that
+// was replaced can keep a weak ETag, but not its time.
+func (r *Reader) same(now share.StoredObject) bool {
+	return now.Size == r.Stored.Size && (r.sum != nil || !r.ifMatch.Weak() || now.ModTime.Equal(r.Stored.ModTime))
+}
+
+// compare reads again what was read before.
+func (r *Reader) compare(body io.Reader) error {
+	sum := sha256.New()
+	if _, err := io.CopyN(sum, body, r.at-r.Start); err == io.EOF {
+		return share.Errorf(share.StorageTruncated, "the store ended the file early", err)
+	} else if err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), r.sum.Sum(nil)) {
+		return errChanged()
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ var content = []byte("0123456789abcdefghij")
 
 // A fakeStore has one object. It is also the Session.
 type fakeStore struct {
-	etag string
+	etag share.ETag
 	// urlErrors and getErrors are those of the next requests; nil: none.
 	urlErrors, getErrors []error
 	// lengths has, for each of the next bodies, the number of bytes after which it ends early. Later bodies are complete.
@@ -45,7 +45,7 @@ func (s *fakeStore) DownloadURL(context.Context, string) (share.TempURL, error) 
 	return share.TempURL{Sig: fmt.Sprint(s.urls)}, next(&s.urlErrors)
 }
 
-func (s *fakeStore) Get(_ context.Context, _ string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
+func (s *fakeStore) Get(_ context.Context, _ string, u share.TempURL, start, limit int64, ifMatch share.ETag) (*share.ObjectReader, error) {
 	s.gets = append(s.gets, fmt.Sprintf("%s: %d+%d if %s", u.Sig, start, limit, ifMatch))
 	if err := next(&s.getErrors); err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func TestReader_ResumesInTheSamePart(t *testing.T) {
 // Only failures in a row without a byte count: a slow store can end a long transfer more often.
 func TestReader_ProgressResetsFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &fakeStore{lengths: slices.Repeat([]int{1, 0, 0}, len(content)-1)}
+		s := &fakeStore{etag: "e", lengths: slices.Repeat([]int{1, 0, 0}, len(content)-1)}
 		got, err := s.read(t.Context(), 0, 0, 7)
 		if err != nil || !bytes.Equal(got, content) {
 			t.Errorf("got %q, %v", got, err)
@@ -146,12 +146,12 @@ func TestReader_GivesUp(t *testing.T) {
 		gets  int
 		sent  string // of StorageTruncated
 	}{
-		"no byte in a row":    {&fakeStore{lengths: slices.Repeat([]int{0}, 100)}, share.StorageTruncated, maxFruitless + 1, "0"},
-		"in mid-buffer":       {&fakeStore{lengths: append([]int{6}, slices.Repeat([]int{0}, 100)...)}, share.StorageTruncated, maxFruitless + 1, "4"},
-		"passing errors":      {&fakeStore{lengths: []int{6}, getErrors: append([]error{nil}, repeated(failure(share.StorageUnavailable), 100)...)}, share.StorageTruncated, maxFruitless + 1, "4"},
-		"permanent error":     {&fakeStore{lengths: []int{6}, getErrors: []error{nil, failure(share.FileNotFound)}}, share.FileNotFound, 2, ""},
-		"changed":             {&fakeStore{lengths: []int{6}, getErrors: []error{nil, failure(share.FileChanged)}}, share.FileChanged, 2, ""},
-		"shorter than before": {&fakeStore{lengths: []int{6}, getErrors: []error{nil, failure(share.RangeNotSatisfiable)}}, share.FileChanged, 2, ""},
+		"no byte in a row":    {&fakeStore{etag: "e", lengths: slices.Repeat([]int{0}, 100)}, share.StorageTruncated, maxFruitless + 1, "0"},
+		"in mid-buffer":       {&fakeStore{etag: "e", lengths: append([]int{6}, slices.Repeat([]int{0}, 100)...)}, share.StorageTruncated, maxFruitless + 1, "4"},
+		"passing errors":      {&fakeStore{etag: "e", lengths: []int{6}, getErrors: append([]error{nil}, repeated(failure(share.StorageUnavailable), 100)...)}, share.StorageTruncated, maxFruitless + 1, "4"},
+		"permanent error":     {&fakeStore{etag: "e", lengths: []int{6}, getErrors: []error{nil, failure(share.FileNotFound)}}, share.FileNotFound, 2, ""},
+		"changed":             {&fakeStore{etag: "e", lengths: []int{6}, getErrors: []error{nil, failure(share.FileChanged)}}, share.FileChanged, 2, ""},
+		"shorter than before": {&fakeStore{etag: "e", lengths: []int{6}, getErrors: []error{nil, failure(share.RangeNotSatisfiable)}}, share.FileChanged, 2, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestReader_GivesUp(t *testing.T) {
 
 func TestReader_LimitsResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &fakeStore{lengths: slices.Repeat([]int{1}, 1000)}
+		s := &fakeStore{etag: "e", lengths: slices.Repeat([]int{1}, 1000)}
 		r, err := s.object().Open(t.Context(), 0, 0, "")
 		if err != nil {
 			t.Fatal(err)

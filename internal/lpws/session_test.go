@@ -188,7 +188,7 @@ func forge(c share.Credential) share.Credential {
 func TestPoolSession_RejectsBadTokens(t *testing.T) {
 	t.Parallel()
 	now := clock{}
-	h := newHarness(t, sandbox.Options{TokenLifetime: time.Hour, Now: now.now}, func(c *Config) { c.Now = now.now; c.KeepAlive = 40 * time.Millisecond })
+	h := newHarness(t, sandbox.Options{TokenLifetime: time.Hour, Now: now.now}, func(c *Config) { c.Now = now.now })
 	cred := h.consumer()
 	s := h.session(cred)
 	_, err := h.pool.Session(ctxOf(t), forge(cred))

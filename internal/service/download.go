@@ -2,10 +2,7 @@ package service
 
 import (
 	"context"
-	"crypto/md5"
-	"encoding/hex"
 	"slices"
-	"strings"
 
 	"google.golang.org/grpc"
 
@@ -55,12 +52,12 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 		return err
 	}
 	defer memory.Release(s.Connection(ctx))
-	object, err := s.object(session, ref).Open(ctx, req.GetReadOffset(), req.GetReadLimit(), req.GetIfMatchEtag())
+	object, err := s.object(session, ref).Open(ctx, req.GetReadOffset(), req.GetReadLimit(), share.ParseETag(req.GetIfMatchEtag()))
 	if err != nil {
 		return err
 	}
 	defer object.Close()
-	found.file.StoredSizeBytes, found.file.Etag = knownSize(object.Stored), object.Stored.ETag
+	found.file.StoredSizeBytes, found.file.Etag = knownSize(object.Stored), string(object.Stored.ETag)
 	header := &lpfilesharev1.DownloadHeader{
 		File:         found.file,
 		ContentRange: &lpfilesharev1.ContentRange{StartBytes: object.Start, EndBytes: object.End, TotalBytes: object.Stored.Size},
@@ -85,9 +82,10 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 // sendChunks sends the bytes of an object and returns their checksums. It compares those of a whole plain object with its ETag if
 // the settings say so. The bytes of a part cannot be verified.
 func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequest, stream grpc.ServerStream, object *download.Reader, memory *admission.Download) (share.Checksums, error) {
-	whole := object.Start == 0 && object.End == object.Stored.Size && !object.Stored.Large && isMD5(object.Stored.ETag)
+	stored, suffix := object.Stored.ETag.MD5()
+	whole := object.Start == 0 && object.End == object.Stored.Size
 	sums := upload.NewSums(upload.SumKinds{
-		MD5:    whole && s.Settings(object.Account()).CheckETag,
+		MD5:    whole && stored != "" && suffix == "" && !object.Stored.Large && s.Settings(object.Account()).CheckETag,
 		SHA256: slices.Contains(req.GetWantChecksums(), lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256),
 	})
 	c := chunks{s.sender, stream, object, memory, sums}
@@ -96,7 +94,7 @@ func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequ
 			return share.Checksums{}, err
 		}
 	}
-	if sum := sums.MD5(); sum != "" && !strings.EqualFold(sum, object.Stored.ETag) {
+	if sum := sums.MD5(); sum != "" && sum != stored {
 		return share.Checksums{}, share.Reject(share.StorageCorrupted, "the bytes from the store do not match its ETag; discard them")
 	}
 	return sums.Checksums(), nil
@@ -107,12 +105,6 @@ func (s *Server) object(session Session, ref fileRef) download.Object {
 	return download.Object{Session: session, Store: s.ports.Store, Log: s.Log, Account: ref.account, StoragePath: ref.storagePath}
 }
 
-// isMD5 reports whether an ETag can be the MD5 that Swift gives an object that is stored in one piece.
-func isMD5(etag string) bool {
-	sum, err := hex.DecodeString(etag)
-	return err == nil && len(sum) == md5.Size
-}
-
 func checkDownload(req *lpfilesharev1.DownloadRequest) (fileRef, error) {
 	var v violations
 	if req.GetReadLimit() < 0 {
@@ -121,7 +113,7 @@ func checkDownload(req *lpfilesharev1.DownloadRequest) (fileRef, error) {
 	if req.GetMaxChunkBytes() < 0 {
 		v.add("max_chunk_bytes", "must not be negative")
 	}
-	if len(req.GetIfMatchEtag()) > 128 || !printable(req.GetIfMatchEtag()) {
+	if req.GetIfMatchEtag() != "" && share.ParseETag(req.GetIfMatchEtag()) == "" {
 		v.add("if_match_etag", "is not an ETag")
 	}
 	checkChecksumKinds(&v, "want_checksums", req.GetWantChecksums())
@@ -151,15 +143,6 @@ func sourceRef(v violations, name string, ref *lpfilesharev1.StorageRef) (fileRe
 		return fileRef{}, err
 	}
 	return fileRef{account, conversation, ref.GetDialogId(), ref.GetStoragePath()}, nil
-}
-
-func printable(s string) bool {
-	for _, c := range []byte(s) {
-		if c <= ' ' || c > '~' || c == '"' {
-			return false
-		}
-	}
-	return true
 }
 
 func chunkSize(asked int32) int64 {

@@ -53,7 +53,7 @@ func TestDownload_Ranges(t *testing.T) {
 			if trailer.GetSentBytes() != int64(len(want)) || !proto.Equal(trailer.GetSentChecksums(), sumsOf(want)) {
 				t.Errorf("%v: the trailer has %v", c, trailer)
 			}
-			if f := header.GetFile(); f.GetName() != name || f.GetEtag() != describe(b).ETag || f.GetStoredSizeBytes() != 10_000 {
+			if f := header.GetFile(); f.GetName() != name || f.GetEtag() != string(describe(b).ETag) || f.GetStoredSizeBytes() != 10_000 {
 				t.Errorf("%v: the file is %v", c, f)
 			}
 		}
@@ -88,9 +88,11 @@ func TestDownload_IfMatchETag(t *testing.T) {
 		h := newHarness(t)
 		b := picture(100)
 		req := byName(h.addFile(path("a"), b))
-		req.IfMatchEtag = describe(b).ETag
-		if got, _, _, err := h.download(h.alice(), req); err != nil || !bytes.Equal(got, b) {
-			t.Errorf("got %d bytes, %v", len(got), err)
+		etag := string(describe(b).ETag)
+		for _, req.IfMatchEtag = range []string{`"` + etag + `"`, `W/"` + etag + `"`, etag} {
+			if got, _, _, err := h.download(h.alice(), req); err != nil || !bytes.Equal(got, b) {
+				t.Errorf("%s: got %d bytes, %v", req.IfMatchEtag, len(got), err)
+			}
 		}
 		h.store.keep(path("a"), picture(101))
 		_, _, _, err := h.download(h.alice(), req)
@@ -120,7 +122,7 @@ func TestDownload_ResumesWhereTheStoreStopped(t *testing.T) {
 		if want := b[100:4100]; !bytes.Equal(got, want) || !proto.Equal(trailer.GetSentChecksums(), sumsOf(want)) {
 			t.Errorf("the %d bytes differ from the file's", len(got))
 		}
-		etag := describe(b).ETag
+		etag := string(describe(b).ETag)
 		want := []string{"100+4000 if ", "1100+3000 if " + etag, "1100+3000 if " + etag, "1101+2999 if " + etag}
 		if !slices.Equal(h.store.gets, want) {
 			t.Errorf("the GETs were %v, want %v", h.store.gets, want)
@@ -221,7 +223,7 @@ func TestStatFile_RetriesPassingErrors(t *testing.T) {
 			name := h.addFile(path("a"), b)
 			prepare(h)
 			r, err := h.files.StatFile(h.alice(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: name}})
-			if err != nil || r.GetFile().GetEtag() != describe(b).ETag || r.GetFile().GetStoredSizeBytes() != 100 || r.GetFile().GetName() != name {
+			if err != nil || r.GetFile().GetEtag() != string(describe(b).ETag) || r.GetFile().GetStoredSizeBytes() != 100 || r.GetFile().GetName() != name {
 				t.Errorf("got %v, %v", r, err)
 			}
 		}))

@@ -569,7 +569,7 @@ func (w *fakeStore) Put(ctx context.Context, _ string, u share.TempURL, size int
 
 func describe(b []byte) share.StoredObject {
 	sum := md5.Sum(b)
-	return share.StoredObject{Size: int64(len(b)), ETag: hex.EncodeToString(sum[:])}
+	return share.StoredObject{Size: int64(len(b)), ETag: share.ETag(hex.EncodeToString(sum[:]))}
 }
 
 func (w *fakeStore) keep(path string, b []byte) {
@@ -601,7 +601,7 @@ func (w *fakeStore) recordedPuts() []recordedPut {
 	return all
 }
 
-func (w *fakeStore) Get(ctx context.Context, _ string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
+func (w *fakeStore) Get(ctx context.Context, _ string, u share.TempURL, start, limit int64, ifMatch share.ETag) (*share.ObjectReader, error) {
 	if err := w.enter(ctx, "Get"); err != nil {
 		return nil, err
 	}
@@ -613,7 +613,7 @@ func (w *fakeStore) Get(ctx context.Context, _ string, u share.TempURL, start, l
 		return nil, share.Errorf(share.FileNotFound, "there is no such file", nil)
 	}
 	o := &share.ObjectReader{StoredObject: describe(b)}
-	if ifMatch != "" && ifMatch != o.ETag {
+	if ifMatch != "" && !ifMatch.Matches(o.ETag) {
 		return nil, share.Errorf(share.FileChanged, "the file is another one by now", nil)
 	}
 	if o.Start = start; start < 0 {

@@ -41,7 +41,7 @@ func (s *Server) StatFile(ctx context.Context, req *lpfilesharev1.StatFileReques
 	if err != nil {
 		return nil, err
 	}
-	found.file.StoredSizeBytes, found.file.Etag = knownSize(stat), stat.ETag
+	found.file.StoredSizeBytes, found.file.Etag = knownSize(stat), string(stat.ETag)
 	return &lpfilesharev1.StatFileResponse{File: found.file}, nil
 }
 

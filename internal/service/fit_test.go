@@ -48,7 +48,7 @@ func TestUploadFit_StoresTheFittedImage(t *testing.T) {
 				t.Errorf("the PUT was to %s, of %d bytes", tries[0].path, tries[0].size)
 			}
 			f := r.GetFile()
-			if f.GetFileType() != pb.FileType_FILE_TYPE_JPEG || f.GetStoredSizeBytes() != 250_000 || !proto.Equal(f.GetUploadedChecksums(), sumsOf(stored)) || f.GetEtag() != describe(stored).ETag {
+			if f.GetFileType() != pb.FileType_FILE_TYPE_JPEG || f.GetStoredSizeBytes() != 250_000 || !proto.Equal(f.GetUploadedChecksums(), sumsOf(stored)) || f.GetEtag() != string(describe(stored).ETag) {
 				t.Errorf("the file is %v", f)
 			}
 			want := &pb.ImageChange{

@@ -189,7 +189,7 @@ func TestUpload_AcceptedStreams(t *testing.T) {
 				f := resp.GetFile()
 				if f.GetStoragePath() != e.File.StoragePath || f.GetMessageSequence() != e.Sequence || f.MessageSequence == nil ||
 					f.GetStoredSizeBytes() != int64(len(b)) || !proto.Equal(f.GetUploadedChecksums(), sumsOf(b)) ||
-					f.GetEtag() != describe(b).ETag || resp.GetReplayed() || resp.GetRequestId() != s.GetRequestId() {
+					f.GetEtag() != string(describe(b).ETag) || resp.GetReplayed() || resp.GetRequestId() != s.GetRequestId() {
 					t.Errorf("got %v", resp)
 				}
 			}))

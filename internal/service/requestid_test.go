@@ -699,15 +699,17 @@ func TestUpload_RetriesStoreErrors(t *testing.T) {
 			n := 0
 			h.store.answer = func(o *share.StoredObject) {
 				if n++; n == 1 {
-					o.ETag = strings.Repeat("0", 32)
+					o.ETag = share.ETag(strings.Repeat("0", 32))
 				}
 			}
 		}, 2, 1, 1},
 		"202": {func(h *harness) {
-			h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, strings.Repeat("0", 32) }
+			h.store.answer = func(o *share.StoredObject) { o.Superseded, o.ETag = true, share.ETag(strings.Repeat("0", 32)) }
 		}, 1, 1, 1},
-		"no ETag":               {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = "" } }, 1, 1, 1},
-		"an ETag in upper case": {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = strings.ToUpper(o.ETag) } }, 1, 1, 1},
+		"no ETag": {func(h *harness) { h.store.answer = func(o *share.StoredObject) { o.ETag = "" } }, 1, 1, 1},
+		"an ETag in upper case": {func(h *harness) {
+			h.store.answer = func(o *share.StoredObject) { o.ETag = share.ETag(strings.ToUpper(string(o.ETag))) }
+		}, 1, 1, 1},
 		"URL request times out": {func(h *harness) { h.lp.fail("UploadURL", kindError(share.LPTimeout), kindError(share.LPUnavailable)) }, 1, 3, 1},
 		"no fault":              {func(h *harness) {}, 1, 1, 1},
 	} {
@@ -738,7 +740,7 @@ func TestUpload_ReportsPersistentStoreErrors(t *testing.T) {
 			h.store.then("Put", func(context.Context) error { return kindError(share.StorageCorrupted) })
 		}, share.StorageCorrupted, 2},
 		"a wrong ETag": {func(h *harness) {
-			h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
+			h.store.answer = func(o *share.StoredObject) { o.ETag = share.ETag(strings.Repeat("0", 32)) }
 		}, share.StorageCorrupted, 2},
 		"denied":                       {func(h *harness) { h.store.failAlways("Put", kindError(share.StorageDenied)) }, share.StorageDenied, 1},
 		"full":                         {func(h *harness) { h.store.failAlways("Put", kindError(share.StorageFull)) }, share.StorageFull, 1},
@@ -763,7 +765,7 @@ func TestUpload_ReportsPersistentStoreErrors(t *testing.T) {
 func TestUpload_ETagIsComparedOnlyIfSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, set(func(s *Settings) { s.CheckETag = false }))
-		h.store.answer = func(o *share.StoredObject) { o.ETag = "0" }
+		h.store.answer = func(o *share.StoredObject) { o.ETag = share.ETag(strings.Repeat("0", 32)) }
 		h.put(picture(1000))
 	})
 }

@@ -65,7 +65,7 @@ func TestUpload_SupersededPutIsCompared(t *testing.T) {
 			}
 			f := h.put(b).GetFile()
 			h.wantPublished(b)
-			if want := describe(b).ETag; f.GetEtag() != want {
+			if want := string(describe(b).ETag); f.GetEtag() != want {
 				t.Errorf("the ETag is %q, want %q", f.GetEtag(), want)
 			}
 			if p, u, n := h.store.count("Put"), h.lp.count("UploadURL"), h.store.count("Head"); p != c.puts || u != c.urls || n != c.heads {

@@ -33,8 +33,8 @@ func (u TempURL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 type StoredObject struct {
 	// Size is the size of the whole object, in bytes; -1 if unknown.
 	Size int64
-	// ETag is without quotes; MD5 in hex for a plain object. May be empty.
-	ETag string
+	// ETag is the MD5 of the bytes for an object that is stored in one piece (ETag.MD5). May be empty.
+	ETag ETag
 	// ModTime is Last-Modified; zero if unknown.
 	ModTime time.Time
 	// Large reports whether the object is segmented (X-Static-Large-Object). Its ETag is then not the MD5 of its bytes.

@@ -28,7 +28,7 @@ func (c *Client) discard(resp *http.Response, dog *watchdog) {
 // described returns an object's properties from an answer's header. The caller sets the size.
 func described(resp *http.Response) share.StoredObject {
 	o := share.StoredObject{
-		ETag:  strings.Trim(resp.Header.Get("Etag"), `"`),
+		ETag:  share.ParseETag(resp.Header.Get("Etag")),
 		Large: strings.EqualFold(resp.Header.Get("X-Static-Large-Object"), "true"),
 	}
 	o.ModTime, _ = http.ParseTime(resp.Header.Get("Last-Modified"))

@@ -15,9 +15,10 @@ import (
 )
 
 // Get opens an object at byte start, for limit bytes (0: to the end), if its ETag is ifMatch (empty: any). A negative start
-// counts from the end. Reading Body fails with StorageTruncated if the store ends it early, and with StorageUnavailable if the
-// connection breaks or stalls. The caller must close Body.
-func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch string) (*share.ObjectReader, error) {
+// counts from the end. Reading Body fails with StorageTruncated if the store ends it early, with StorageUnavailable if the
+// connection breaks or stalls, and with StorageProtocolError if the store sends more bytes than the object has. The caller must
+// close Body.
+func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch share.ETag) (*share.ObjectReader, error) {
 	if limit < 0 || start == math.MinInt64 {
 		return nil, share.Errorf(share.RangeNotSatisfiable, "the requested range is invalid", nil)
 	}
@@ -32,8 +33,8 @@ func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start
 	if wanted := rangeHeader(start, limit); wanted != "" {
 		r.Header.Set("Range", wanted)
 	}
-	if ifMatch != "" {
-		r.Header.Set("If-Match", `"`+ifMatch+`"`)
+	if condition := ifMatch.IfMatch(); condition != "" {
+		r.Header.Set("If-Match", condition)
 	}
 	resp, err := c.transport(r).RoundTrip(r)
 	if err != nil {
@@ -41,19 +42,68 @@ func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start
 		dog.end()
 		return nil, err
 	}
-	o, err := c.open(resp, start, limit, ifMatch)
+	size := resp.ContentLength
+	if resp.StatusCode == http.StatusOK && size < 0 {
+		size, err = c.measure(ctx, account, u, described(resp).ETag)
+	}
+	var o *opened
+	if err == nil {
+		o, err = c.open(resp, size, start, limit, ifMatch)
+	}
 	if err != nil {
 		c.discard(resp, dog)
 		dog.end()
 		return nil, err
 	}
 	body := &objectBody{c: c, ctx: ctx, request: r, dog: dog, body: resp.Body, at: o.at, want: o.Start, end: o.End}
+	body.openEnded = resp.ContentLength < 0 && o.End == o.sentTo
 	if err := body.skip(); err != nil {
 		_ = body.Close()
 		return nil, err
 	}
 	o.Body = body
 	return &o.ObjectReader, nil
+}
+
+// measure returns the size of an object whose GET answer has no length: a HEAD answer may have it, or the Content-Range of a part.
+// etag is that of the GET answer.
+func (c *Client) measure(ctx context.Context, account string, u share.TempURL, etag share.ETag) (int64, error) {
+	o, err := c.Head(ctx, account, u)
+	if err == nil && o.Size < 0 {
+		o, err = c.firstByte(ctx, account, u)
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case etag != "" && o.ETag != "" && !etag.Matches(o.ETag):
+		return 0, share.Errorf(share.FileChanged, objectChanged, nil)
+	}
+	return o.Size, nil
+}
+
+// firstByte returns the properties of an object from the answer to a GET of its first byte.
+func (c *Client) firstByte(ctx context.Context, account string, u share.TempURL) (share.StoredObject, error) {
+	inner, dog := newWatchdog(ctx)
+	defer dog.end()
+	r, err := c.request(inner, http.MethodGet, account, u)
+	if err != nil {
+		return share.StoredObject{}, err
+	}
+	r.Header.Set("Accept-Encoding", "identity")
+	r.Header.Set("Range", rangeHeader(0, 1))
+	resp, err := c.transport(r).RoundTrip(r)
+	if err != nil {
+		return share.StoredObject{}, c.failed(ctx, r, err)
+	}
+	if resp.StatusCode == http.StatusOK && resp.ContentLength < 0 {
+		_ = resp.Body.Close() // it is the whole object
+		return share.StoredObject{}, unexpected("an object without a length")
+	}
+	defer c.discard(resp, dog)
+	sent, err := c.spanOf(resp, resp.ContentLength, 0, 1)
+	o := described(resp)
+	o.Size = sent.size
+	return o, err
 }
 
 // rangeHeader returns the value of Range. A range that counts from the end cannot be limited: the rest is not read.
@@ -70,10 +120,11 @@ func rangeHeader(start, limit int64) string {
 	}
 }
 
-// An opened object has a valid answer. Its bytes begin at offset at; those before Start are to be skipped.
+// An opened object has a valid answer. Its bytes are those from offset at up to, not including, sentTo; those before Start are to be
+// skipped.
 type opened struct {
 	share.ObjectReader
-	at int64
+	at, sentTo int64
 }
 
 // A span is the part of an object that an answer carries: the bytes from offset from up to, not including, to.
@@ -83,15 +134,15 @@ func unexpected(what string) error {
 	return share.Errorf(share.StorageProtocolError, unexpectedAnswer, errors.New(what))
 }
 
-// open validates an answer against the request.
-func (c *Client) open(resp *http.Response, start, limit int64, ifMatch string) (*opened, error) {
-	sent, err := c.spanOf(resp, start, limit)
+// open validates an answer against the request. size is the size of the object if the answer is 200.
+func (c *Client) open(resp *http.Response, size, start, limit int64, ifMatch share.ETag) (*opened, error) {
+	sent, err := c.spanOf(resp, size, start, limit)
 	if err != nil {
 		return nil, err
 	}
-	o := &opened{ObjectReader: share.ObjectReader{StoredObject: described(resp)}, at: sent.from}
+	o := &opened{ObjectReader: share.ObjectReader{StoredObject: described(resp)}, at: sent.from, sentTo: sent.to}
 	o.Size = sent.size
-	if ifMatch != "" && o.ETag != ifMatch {
+	if ifMatch != "" && !o.ETag.Matches(ifMatch) {
 		return nil, share.Errorf(share.FileChanged, objectChanged, nil)
 	}
 
@@ -114,13 +165,10 @@ func (c *Client) open(resp *http.Response, start, limit int64, ifMatch string) (
 }
 
 // spanOf reads from status and headers which part of the object an answer carries, or returns the error that the status means.
-func (c *Client) spanOf(resp *http.Response, start, limit int64) (span, error) {
+func (c *Client) spanOf(resp *http.Response, size, start, limit int64) (span, error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
-		if resp.ContentLength < 0 {
-			return span{}, unexpected("200 without a length")
-		}
-		return span{0, resp.ContentLength, resp.ContentLength}, nil
+		return span{0, size, size}, nil
 	case http.StatusPartialContent:
 		if rangeHeader(start, limit) == "" {
 			break
@@ -166,7 +214,9 @@ type objectBody struct {
 	dog           *watchdog
 	body          io.ReadCloser
 	at, want, end int64
-	err           error
+	// openEnded means that the answer has no length and must end at end.
+	openEnded bool
+	err       error
 }
 
 // skip discards the bytes before want.
@@ -200,11 +250,19 @@ func (b *objectBody) read(p []byte) (int, error) {
 	}
 	b.dog.arm(b.c.stall)
 	n, err := b.body.Read(p[:min(int64(len(p)), b.end-b.at)])
+	if b.openEnded && b.at+int64(n) == b.end && err == nil {
+		// The last bytes count only if nothing follows them.
+		if err = b.readEnd(); err != io.EOF {
+			n = 0
+		}
+	}
 	b.dog.disarm()
 	b.at += int64(n)
 	switch {
 	case b.at == b.end:
 		b.err = io.EOF
+	case share.KindOf(err) != "":
+		b.err = err
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
 		b.c.dropIdle(b.request)
 		b.err = share.Errorf(share.StorageTruncated, "the store ended the file early", nil)
@@ -216,6 +274,15 @@ func (b *objectBody) read(p []byte) (int, error) {
 		return n, nil
 	}
 	return n, b.err
+}
+
+// readEnd returns io.EOF if the answer ends here.
+func (b *objectBody) readEnd() error {
+	n, err := io.ReadFull(b.body, make([]byte, 1))
+	if n > 0 {
+		return unexpected("more bytes than the object has")
+	}
+	return err
 }
 
 // Close ends the request. If the object was not read to its end, the connection cannot be reused.

@@ -84,6 +84,11 @@ func newPeer(t *testing.T, h http.HandlerFunc, change ...func(*Config)) *Client 
 
 // newRawPeer starts a server that reads one request header from each connection and then calls serve.
 func newRawPeer(t *testing.T, serve func(conn *net.TCPConn), change ...func(*Config)) *Client {
+	return newRawPeerByMethod(t, func(conn *net.TCPConn, _ string) { serve(conn) }, change...)
+}
+
+// newRawPeerByMethod is newRawPeer for a server whose answers depend on the method of the request.
+func newRawPeerByMethod(t *testing.T, serve func(conn *net.TCPConn, method string), change ...func(*Config)) *Client {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -98,10 +103,12 @@ func newRawPeer(t *testing.T, serve func(conn *net.TCPConn), change ...func(*Con
 			}
 			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			r := bufio.NewReaderSize(conn, 16)
-			for line := "x"; line != "\r\n" && err == nil; {
+			line, err := r.ReadString('\n')
+			method, _, _ := strings.Cut(line, " ")
+			for line != "\r\n" && err == nil {
 				line, err = r.ReadString('\n')
 			}
-			serve(conn.(*net.TCPConn))
+			serve(conn.(*net.TCPConn), method)
 			_ = conn.Close()
 		}
 	}()
@@ -111,9 +118,9 @@ func newRawPeer(t *testing.T, serve func(conn *net.TCPConn), change ...func(*Con
 
 func body(s string) io.ReadCloser { return io.NopCloser(strings.NewReader(s)) }
 
-func hexMD5(s string) string {
+func hexMD5(s string) share.ETag {
 	sum := md5.Sum([]byte(s))
-	return hex.EncodeToString(sum[:])
+	return share.ETag(hex.EncodeToString(sum[:]))
 }
 
 func wantKind(t *testing.T, err error, want share.Kind) {
@@ -171,7 +178,7 @@ func TestGet_Ranges(t *testing.T) {
 	// A store that ignores Range.
 	whole := newPeer(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "10")
-		w.Header().Set("Etag", `"`+hexMD5(data)+`"`)
+		w.Header().Set("Etag", `"`+string(hexMD5(data))+`"`)
 		_, _ = io.WriteString(w, data)
 	})
 	for _, c := range []struct {

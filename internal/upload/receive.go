@@ -50,7 +50,7 @@ func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 		storing = t.startStoring(ctx, output)
 		defer storing.stop()
 	}
-	storing.etag = sums.MD5()
+	storing.md5 = sums.MD5()
 	output.release()
 
 	file := t.newFile(output.len(), sums, image, fitted)

@@ -2,7 +2,6 @@ package upload
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/retry"
@@ -24,7 +23,7 @@ const (
 type storing struct {
 	*transfer
 	spool *spool
-	etag  string // what the store must answer; set before the spool is released; empty: not compared
+	md5   string // of the stored bytes, in hexadecimal; set before the spool is released; empty: the stored object is not checked
 
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when nothing reads the spool any more
@@ -68,7 +67,7 @@ func (p *storing) wait(ctx context.Context, file *share.StoredFile) (*share.Stor
 		if p.outcome.err != nil {
 			return nil, p.outcome.err
 		}
-		file.File.StoragePath, file.ETag, file.Time = p.outcome.path, p.outcome.object.ETag, p.Now()
+		file.File.StoragePath, file.ETag, file.Time = p.outcome.path, string(p.outcome.object.ETag), p.Now()
 		return file, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -144,10 +143,66 @@ func (p *storing) putOnce(ctx context.Context, url share.TempURL, size int64) (o
 	case !p.spool.isReleased():
 		err = share.Reject(share.StorageProtocolError, "the store acknowledged the upload before receiving the whole file")
 	}
-	if err == nil && p.etag != "" && !object.Large && object.ETag != "" && !strings.EqualFold(object.ETag, p.etag) {
-		err = share.Reject(share.StorageCorrupted, "the stored object's checksum differs from that of the uploaded bytes")
+	if err == nil && p.md5 != "" {
+		object, err = p.check(ctx, url, size, object)
 	}
 	return object, superseded, err
+}
+
+// check verifies that the store has the uploaded bytes, and returns what the store says of the object. An answer without an ETag
+// that can be compared, such as one that a proxy changed, is no proof: then a HEAD request must show the object.
+func (p *storing) check(ctx context.Context, url share.TempURL, size int64, object share.StoredObject) (share.StoredObject, error) {
+	if proof := p.compare(object); proof != unknown && !object.Large {
+		return object, proof.err()
+	}
+	object, err := p.Store.Head(ctx, p.spec.Account, url)
+	switch {
+	case share.Is(err, share.FileNotFound):
+		return object, share.Errorf(share.StorageCorrupted, "the store acknowledged the upload, but does not have the file", err)
+	case err != nil:
+		return object, err
+	case object.Size >= 0 && object.Size != size:
+		return object, share.Reject(share.StorageCorrupted, "the stored object has %d bytes, but %d were uploaded", object.Size, size)
+	}
+	proof := p.compare(object)
+	if proof == unknown && object.ETag != "" && !object.Large && object.Size == size {
+		// The store's ETags are no MD5s. The size is all that can be compared.
+		return object, nil
+	}
+	return object, proof.err()
+}
+
+// A proof is the result of comparing a stored object with the uploaded bytes.
+type proof int
+
+const (
+	unknown proof = iota
+	same
+	different
+)
+
+// compare compares an object's ETag with the MD5 of the uploaded bytes.
+func (p *storing) compare(object share.StoredObject) proof {
+	sum, _ := object.ETag.MD5()
+	switch {
+	case sum == p.md5:
+		return same
+	case sum != "" && !object.Large:
+		return different
+	default:
+		return unknown
+	}
+}
+
+func (is proof) err() error {
+	switch is {
+	case same:
+		return nil
+	case different:
+		return share.Reject(share.StorageCorrupted, "the stored object's checksum differs from that of the uploaded bytes")
+	default:
+		return share.Reject(share.StorageCorrupted, "the store does not show that it has the uploaded bytes: it sends no ETag that can be compared")
+	}
 }
 
 // newer returns what the store has under the path instead of what was sent (202). Usually that is this upload's own earlier PUT,

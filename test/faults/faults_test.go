@@ -309,6 +309,9 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	var struck func() bool
 	arm := func() {
 		struck = t.arm(l)
+		if t.answers.On != "" {
+			l.sb.Inject(t.answers)
+		}
 		if t.unanswered {
 			l.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", DropAfter: true, Count: 1})
 		}

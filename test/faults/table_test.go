@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
 )
 
@@ -72,6 +73,14 @@ type state struct {
 	publish func(v int) place
 	// exact means that a place means its very byte; elsewhere the seed says where between it and the next variant's.
 	exact bool
+	// answers changes what the store answers during the whole case, as a proxy before it would. On is empty: nothing.
+	answers sandbox.Fault
+}
+
+// answering returns the state st with answers of the store that are changed by f.
+func (st state) answering(name string, f sandbox.Fault) state {
+	st.name, st.answers = name, f
+	return st
 }
 
 // Places on the way to LivePerson. A message is picked by what stands in it.
@@ -87,7 +96,7 @@ func storeHead(dir proxy.Direction, at func(int64) int64, word string) place {
 }
 
 func storeBody(dir proxy.Direction, at func(int64) int64) place {
-	return place{leg: storeLeg, dir: dir, at: at, match: func(m proxy.Message) bool { return m.Name == "body" }}
+	return place{leg: storeLeg, dir: dir, at: at, match: func(m proxy.Message) bool { return m.Name == "body" || m.Name == "chunk" }}
 }
 
 // Places on the caller's connection. Its first stream is that of the health check.
@@ -105,6 +114,26 @@ func spread(v int) func(int64) int64 { return proxy.Part(float64(v) / variants) 
 
 // statesOf is the table's rows over a messenger.
 func statesOf(m *messenger) []state {
+	putAnswer := state{
+		name:  "PUT answer",
+		place: func(v int) place { return storeHead(proxy.ToClient, spread(v), " 201 ") },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was stored
+			code := [variants]int{500, 503, 502, 408, 499, 429, 401, 507, 403}[v]
+			return storeHead(proxy.ToClient, nil, " 201 "), httpStatus(code), true, v > 6
+		},
+	}
+	downloadBody := state{
+		name: "download body", deed: download,
+		place: func(v int) place {
+			if v%3 == 2 {
+				return callerFrame(proxy.ToClient, "DATA", 1+v%5, spread(v))
+			}
+			return storeBody(proxy.ToClient, spread(v))
+		},
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
+			return callerFrame(proxy.ToClient, "DATA", 1+v%5, nil), streamReset(v), false, keptReset(v)
+		},
+	}
 	return append([]state{
 		m.opening,
 		{
@@ -164,14 +193,7 @@ func statesOf(m *messenger) []state {
 				return storeBody(proxy.ToServer, nearEnd(v)), httpStatus(code), true, v > 5
 			},
 		},
-		{
-			name:  "PUT answer",
-			place: func(v int) place { return storeHead(proxy.ToClient, spread(v), " 201 ") },
-			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // after it was stored
-				code := [variants]int{500, 503, 502, 408, 499, 429, 401, 507, 403}[v]
-				return storeHead(proxy.ToClient, nil, " 201 "), httpStatus(code), true, v > 6
-			},
-		},
+		putAnswer,
 		{
 			name: "STORED", later: true, open: true,
 			place: func(int) place { return storeHead(proxy.ToClient, proxy.Byte(-1), " 201 ") },
@@ -229,18 +251,7 @@ func statesOf(m *messenger) []state {
 				return storeHead(proxy.ToServer, nil, "GET "), httpStatus(code), true, code == 403
 			},
 		},
-		{
-			name: "download body", deed: download,
-			place: func(v int) place {
-				if v%3 == 2 {
-					return callerFrame(proxy.ToClient, "DATA", 1+v%5, spread(v))
-				}
-				return storeBody(proxy.ToClient, spread(v))
-			},
-			status: func(v int) (place, func(proxy.Message) []byte, bool, bool) {
-				return callerFrame(proxy.ToClient, "DATA", 1+v%5, nil), streamReset(v), false, keptReset(v)
-			},
-		},
+		downloadBody,
 		{
 			name: "watch", deed: watch, unanswered: m.hooked(),
 			place: func(v int) place {
@@ -253,6 +264,10 @@ func statesOf(m *messenger) []state {
 				return callerFrame(proxy.ToClient, "DATA", 0, nil), streamReset(v), false, keptReset(v)
 			},
 		},
+		putAnswer.answering("201 without ETag", sandbox.Fault{On: "store:PUT", NoETag: true}),
+		putAnswer.answering("201 with a weak ETag", sandbox.Fault{On: "store:PUT", WeakETag: true}),
+		putAnswer.answering("201 with a suffixed ETag", sandbox.Fault{On: "store:PUT", ETagSuffix: "-gzip"}),
+		downloadBody.answering("GET without length", sandbox.Fault{On: "store:GET", NoLength: true}),
 	}, m.more...)
 }
 

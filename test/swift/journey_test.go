@@ -585,7 +585,7 @@ func TestPut_Superseded(t *testing.T) {
 	if err != nil || !stored.Superseded {
 		t.Errorf("a slow repeat: %+v, %v, want one that is superseded", stored, err)
 	}
-	if there, err := client.Head(t.Context(), account, u); err != nil || there.ETag != md5Hex(data) || there.Size != int64(len(data)) {
+	if there, err := client.Head(t.Context(), account, u); err != nil || there.ETag != share.ETag(md5Hex(data)) || there.Size != int64(len(data)) {
 		t.Errorf("HEAD: %+v, %v", there, err)
 	}
 
@@ -601,7 +601,7 @@ func TestPut_Superseded(t *testing.T) {
 				t.Errorf("a PUT: %v", err)
 			case stored.Superseded:
 				superseded.Add(1)
-			case stored.ETag != md5Hex(data):
+			case stored.ETag != share.ETag(md5Hex(data)):
 				t.Errorf("the ETag is %s", stored.ETag)
 			}
 		})

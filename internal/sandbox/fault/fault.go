@@ -64,6 +64,16 @@ type Fault struct {
 	Corrupt bool `json:"corrupt,omitempty"`
 	// WrongETag answers with the ETag of another object.
 	WrongETag bool `json:"wrongETag,omitempty"`
+	// NoETag answers without an ETag.
+	NoETag bool `json:"noETag,omitempty"`
+	// WeakETag answers with a weak ETag, W/"...", as a proxy that changes answers does.
+	WeakETag bool `json:"weakETag,omitempty"`
+	// ETagSuffix is appended to the ETag, which is then quoted, as by a proxy that compresses answers: "-gzip".
+	ETagSuffix string `json:"etagSuffix,omitempty"`
+	// LargeObject marks the object as a segmented one: X-Static-Large-Object.
+	LargeObject bool `json:"largeObject,omitempty"`
+	// NoLength answers GET and HEAD without Content-Length.
+	NoLength bool `json:"noLength,omitempty"`
 	// Expire treats the signed URL as expired: 401.
 	Expire bool `json:"expire,omitempty"`
 

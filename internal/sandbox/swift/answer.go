@@ -179,11 +179,15 @@ func (x *exchange) writeHeader(a *answer) {
 	if x.r.Method == http.MethodHead && a.status >= 400 {
 		a.body = nil
 	}
-	if a.status != http.StatusNoContent {
+	noLength := x.fault.NoLength && (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead)
+	if a.status != http.StatusNoContent && !noLength {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
 	x.answering = true
 	x.w.WriteHeader(a.status)
+	if noLength {
+		x.flush() // else net/http adds the length of a short body
+	}
 }
 
 // transactionID returns a request id in the form that Swift uses.
@@ -274,10 +278,23 @@ func (x *exchange) drain() {
 	}
 }
 
-// shownETag returns the ETag to send for o.
-func (x *exchange) shownETag(o *object) string {
-	if x.fault.WrongETag {
-		return strings.Repeat("0", 31) + "1"
+// identify adds to a the header fields that identify the version of o.
+func (x *exchange) identify(a *answer, o *object) {
+	f, etag := x.fault, o.etag
+	if f.WrongETag {
+		etag = strings.Repeat("0", 31) + "1"
 	}
-	return o.etag
+	if f.WeakETag || f.ETagSuffix != "" {
+		etag = `"` + etag + f.ETagSuffix + `"`
+	}
+	if f.WeakETag {
+		etag = "W/" + etag
+	}
+	if !f.NoETag {
+		a.header.Set("Etag", etag)
+	}
+	if f.LargeObject {
+		a.header.Set("X-Static-Large-Object", "True")
+	}
+	a.header.Set("Last-Modified", lastModified(o).Format(http.TimeFormat))
 }

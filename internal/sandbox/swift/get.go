@@ -34,8 +34,7 @@ func (x *exchange) get() *answer {
 	if a.header.Get("Content-Type") == "" || a.status == http.StatusRequestedRangeNotSatisfiable {
 		a.header.Set("Content-Type", o.contentType)
 	}
-	a.header.Set("Etag", x.shownETag(o))
-	a.header.Set("Last-Modified", lastModified(o).Format(http.TimeFormat))
+	x.identify(a, o)
 	a.header.Set("X-Timestamp", fmt.Sprintf("%d.%05d", o.modified.Unix(), o.modified.Nanosecond()/10_000))
 	if a.status != http.StatusPreconditionFailed {
 		a.header.Set("Accept-Ranges", "bytes")

@@ -67,8 +67,7 @@ func (x *exchange) put() *answer {
 
 	a := newAnswer(http.StatusCreated)
 	a.html("")
-	a.header.Set("Etag", x.shownETag(o))
-	a.header.Set("Last-Modified", lastModified(o).Format(http.TimeFormat))
+	x.identify(a, o)
 	return a
 }
 

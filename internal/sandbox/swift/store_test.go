@@ -326,6 +326,14 @@ func TestStore_Faults(t *testing.T) {
 				t.Errorf("%v %v", resp, err)
 			}
 		}, true},
+		{"no ETag", "PUT", fault.Fault{NoETag: true}, wantETag(201, ""), true},
+		{"weak ETag", "PUT", fault.Fault{WeakETag: true}, wantETag(201, `W/"`+hexMD5(data)+`"`), true},
+		{"ETag with a suffix", "PUT", fault.Fault{ETagSuffix: "-gzip"}, wantETag(201, `"`+hexMD5(data)+`-gzip"`), true},
+		{"large object", "PUT", fault.Fault{LargeObject: true}, func(t *testing.T, rig *storeRig, resp *http.Response, _ string, err error) {
+			if err != nil || resp.StatusCode != 201 || resp.Header.Get("X-Static-Large-Object") != "True" {
+				t.Errorf("%v %v", resp, err)
+			}
+		}, true},
 		{"expire", "PUT", fault.Fault{Expire: true}, wantStatus(401), false},
 		{"garbage", "PUT", fault.Fault{Garbage: true}, func(t *testing.T, _ *storeRig, _ *http.Response, _ string, err error) {
 			if err == nil || !strings.Contains(err.Error(), "malformed") {
@@ -346,6 +354,12 @@ func TestStore_Faults(t *testing.T) {
 		{"corrupt", "GET", fault.Fault{Corrupt: true}, func(t *testing.T, _ *storeRig, resp *http.Response, body string, err error) {
 			if err != nil || len(body) != len(data) || body == data || resp.Header.Get("Etag") != hexMD5(data) {
 				t.Errorf("%d bytes, %v", len(body), err)
+			}
+		}, true},
+		{"no ETag", "GET", fault.Fault{NoETag: true}, wantETag(200, ""), true},
+		{"no length", "GET", fault.Fault{NoLength: true}, func(t *testing.T, _ *storeRig, resp *http.Response, body string, err error) {
+			if err != nil || body != data || resp.ContentLength != -1 {
+				t.Errorf("%d bytes of %d, %v", len(body), resp.ContentLength, err)
 			}
 		}, true},
 	} {
@@ -392,6 +406,15 @@ func TestStore_Faults(t *testing.T) {
 				t.Errorf("stored: %v, want %v", ok, c.stored)
 			}
 		})
+	}
+}
+
+func wantETag(status int, etag string) func(*testing.T, *storeRig, *http.Response, string, error) {
+	return func(t *testing.T, _ *storeRig, resp *http.Response, _ string, err error) {
+		t.Helper()
+		if _, any := resp.Header["Etag"]; err != nil || resp.StatusCode != status || resp.Header.Get("Etag") != etag || any != (etag != "") {
+			t.Errorf("%v %v, want the ETag %s", resp, err, etag)
+		}
 	}
 }
 

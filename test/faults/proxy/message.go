@@ -79,6 +79,8 @@ func (raw) next(in *bufio.Reader) (Message, error) {
 	return m, err
 }
 
+const httpVersion = "HTTP/1.1 "
+
 // An http1 takes HTTP/1.1 apart.
 type http1 struct {
 	dir      Direction
@@ -96,7 +98,17 @@ func (h *http1) next(in *bufio.Reader) (Message, error) {
 	case h.body > 0:
 		m := Message{Name: "body", rest: h.body}
 		h.body = 0
-		return m, nil
+		if h.dir == ToServer {
+			return m, nil
+		}
+		// The answer to HEAD has a length and no body: the next answer follows it.
+		begin, err := in.Peek(int(min(m.rest, int64(len(httpVersion)))))
+		if len(begin) == 0 {
+			return Message{}, err
+		}
+		if string(begin) != httpVersion {
+			return m, nil
+		}
 	case h.chunked:
 		return h.chunk(in)
 	}

@@ -237,6 +237,8 @@ func TestHTTPIsTakenApart(t *testing.T) {
 			fmt.Fprint(w, "abc")
 			w.(http.Flusher).Flush()
 			fmt.Fprint(w, "defg")
+		case "/length":
+			w.Header().Set("Content-Length", "1234")
 		case "/none":
 			w.WriteHeader(http.StatusNoContent)
 		default:
@@ -262,6 +264,15 @@ func TestHTTPIsTakenApart(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", c.path, len(got), err)
 		}
 	}
+	head, err := (&http.Client{Transport: transport}).Head("http://" + p.Addr() + "/length")
+	if err != nil || head.ContentLength != 1234 {
+		t.Fatal(head, err)
+	}
+	after, err := (&http.Client{Transport: transport}).Get("http://" + p.Addr() + "/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after.Body.Close()
 	names := func(seen []string) (names []string) {
 		for _, s := range seen {
 			if name, _, _ := strings.Cut(s, " "); name == "head" {
@@ -271,12 +282,16 @@ func TestHTTPIsTakenApart(t *testing.T) {
 		}
 		return names
 	}
-	if got := fmt.Sprint(names(in())); got != "[head body 5 head head head body 100000]" {
+	if got := fmt.Sprint(names(in())); got != "[head body 5 head head head body 100000 head head]" {
 		t.Error(got)
 	}
 	// The chunks are 3 and 4 bytes, and the last one is empty, each with its size and line ends. How the largest answer is cut into
 	// chunks is the server's business.
 	if got := fmt.Sprint(names(out())); !strings.HasPrefix(got, "[head body 5 head chunk 8 chunk 9 chunk 5 head head chunk ") {
+		t.Error(got)
+	}
+	// The answer to HEAD has a length, and no body.
+	if got := fmt.Sprint(names(out())); !strings.HasSuffix(got, " chunk 5 head head]") {
 		t.Error(got)
 	}
 }

@@ -237,7 +237,8 @@ type File struct {
 	// Size of the stored object in bytes. Unset if not known: LivePerson's message does not carry it. LivePerson rebuilds files
 	// after the upload ("sanitation"), so the size can change after Upload has responded.
 	StoredSizeBytes *int64 `protobuf:"varint,5,opt,name=stored_size_bytes,json=storedSizeBytes,proto3,oneof" json:"stored_size_bytes,omitempty"`
-	// The store's ETag of the object, without quotes. For a plain object it is the MD5 in hexadecimal. Empty if not known.
+	// The store's ETag of the object, without quotes. For a plain object it is the MD5 in hexadecimal. A weak one, which a proxy before
+	// the store may send, is W/"...". Empty if not known.
 	Etag string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Checksums of the bytes that this server stored. They equal those of the uploaded bytes unless UploadResponse.image is set. Only
 	// the uploader's own responses have them. They say nothing about a later download (see stored_size_bytes). crc32c is always set;

@@ -1119,7 +1119,8 @@ type DownloadRequest struct {
 	ReadOffset int64 `protobuf:"varint,3,opt,name=read_offset,json=readOffset,proto3" json:"read_offset,omitempty"`
 	// Maximum number of bytes. 0: to the end. A value beyond the end is allowed. Negative: INVALID_FIELD.
 	ReadLimit int64 `protobuf:"varint,4,opt,name=read_limit,json=readLimit,proto3" json:"read_limit,omitempty"`
-	// Fail with FILE_CHANGED unless the object has this ETag. Set it to continue a download that broke.
+	// Fail with FILE_CHANGED unless the object has this ETag. Set it to continue a download that broke. The value of File.etag, or of an
+	// ETag header.
 	IfMatchEtag string `protobuf:"bytes,5,opt,name=if_match_etag,json=ifMatchEtag,proto3" json:"if_match_etag,omitempty"`
 	// Largest chunk in bytes. 0: the server's default, 256 KiB. Values outside 1 KiB to 1 MiB are moved into that range. Chunks may be
 	// smaller, of different sizes.
