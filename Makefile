@@ -44,7 +44,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images|faults|crash|newtype|abuse)$$
+HEAVY := /test/(load|images|faults|crash|newtype|abuse|swift)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors.
 TEST  := $(GO) test -vet=off -timeout 20m -p 3 -parallel 8
@@ -55,6 +55,7 @@ test: ## Run all tests except the heavy suites, with the race detector where the
 	$(TEST) $(RACE) $$($(GO) list $(RACED) | grep -v /internal/images$$)
 	$(TEST) $(RACE) -run 'Concurrency|Budgets' ./internal/images
 	$(TEST) ./internal/images $$($(GO) list ./test/... | grep -vE '$(HEAVY)')
+	$(TEST) -run TestContract/sandbox ./test/swift  # the others require a real Swift: make test-swift
 
 .PHONY: test-load
 test-load: ## Attack and overload a server, and measure its memory

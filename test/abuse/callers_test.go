@@ -97,9 +97,7 @@ func garbageUploads(perSecond int, token func(i int) string) func(ctx context.Co
 }
 
 // slowRefusal has LivePerson take its time for a socket.
-func slowRefusal(s *server) {
-	s.sb.Inject(sandbox.Fault{On: "ws:upgrade", Delay: 300 * time.Millisecond})
-}
+var slowRefusal = []sandbox.Fault{{On: "ws:upgrade", Delay: 300 * time.Millisecond}}
 
 var gif = []byte("GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;")
 
@@ -127,7 +125,6 @@ func failAll(ctx context.Context, s *server) {
 
 // junkLists lists files with another forged token each, 2,000 at once.
 func junkLists(ctx context.Context, s *server) {
-	s.sb.Inject(sandbox.Fault{On: "ws:upgrade", Skip: 0, Delay: 300 * time.Millisecond})
 	c := s.connect()
 	var n atomic.Int64
 	atOnce(ctx, 2000, func(ctx context.Context, _ int) {
@@ -164,30 +161,30 @@ func slowUploads(ctx context.Context, s *server) {
 var callers = []row{
 	{
 		name: "ledger: pictures that are only stored, with the largest preview and caption", flags: []string{"--ledger-bytes=16MiB"},
-		honest: uploads(3000), attack: storeAll, cpu: true,
+		honest: uploads(3000), attack: storeAll,
 	},
 	{
 		name: "ledger: uploads that can only fail", flags: []string{"--ledger-bytes=8MiB"},
-		honest: uploads(3000), attack: failAll, cpu: true,
+		honest: uploads(3000), attack: failAll,
 	},
 	{
-		name: "400 uploads/s with tokens that are none", honest: uploads(3000), cpu: true,
+		name: "400 uploads/s with tokens that are none", honest: uploads(3000),
 		attack: garbageUploads(400, func(i int) string { return fmt.Sprint("garbage-", i) }),
 	},
 	{
-		name: "400 uploads/s with forged tokens, which LivePerson refuses after 300 ms", honest: uploads(3000), cpu: true,
-		attack: func(ctx context.Context, s *server) { slowRefusal(s); garbageUploads(400, forged)(ctx, s) },
+		name: "400 uploads/s with forged tokens, which LivePerson refuses after 300 ms", honest: uploads(3000),
+		faults: slowRefusal, attack: garbageUploads(400, forged),
 	},
 	{
-		name: "250 uploads/s with forged tokens, and images are fitted", flags: []string{"--fit-images"}, honest: uploads(3000), cpu: true,
-		attack: func(ctx context.Context, s *server) { slowRefusal(s); garbageUploads(250, forged)(ctx, s) },
+		name: "250 uploads/s with forged tokens, and images are fitted", flags: []string{"--fit-images"}, honest: uploads(3000),
+		faults: slowRefusal, attack: garbageUploads(250, forged),
 	},
 	{
-		name: "2,000 lists at once with forged tokens, beside newcomers", flags: []string{"--max-sessions=2000"}, honest: newcomers, cpu: true,
-		attack: junkLists,
+		name: "2,000 lists at once with forged tokens, beside newcomers", flags: []string{"--max-sessions=2000"}, honest: newcomers,
+		faults: slowRefusal, attack: junkLists,
 	},
 	{
-		name: "consumers that come once, beyond --max-sessions", flags: []string{"--max-sessions=50"}, honest: newcomers, cpu: true,
+		name: "consumers that come once, beyond --max-sessions", flags: []string{"--max-sessions=50"}, honest: newcomers,
 		attack: func(ctx context.Context, s *server) {
 			c := s.connect()
 			atRate(ctx, 100, func(ctx context.Context, _ int) {
