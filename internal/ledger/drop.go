@@ -13,7 +13,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// A ledger above dropAbove of its limit drops the oldest finished records until it is below dropTo (docs/adr/0024). It drops none that
+// A ledger above dropAbove of its limit drops the oldest finished records until it is below dropTo (docs/adr/0022). It drops none that
 // is younger than keptAtLeast: clients repeat within minutes, and a repeat of a forgotten upload publishes again.
 const (
 	dropAbove   = 0.90
