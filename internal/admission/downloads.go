@@ -191,7 +191,7 @@ func (m *Downloads) leave(of *downloader, admitted chan struct{}) bool {
 }
 
 func (m *Downloads) forget(of *downloader) {
-	if of.bytes == 0 && of.running == 0 && len(of.queue) == 0 {
+	if m.callers[of.caller] == of && of.bytes == 0 && of.running == 0 && len(of.queue) == 0 {
 		delete(m.callers, of.caller)
 	}
 }

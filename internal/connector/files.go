@@ -133,13 +133,14 @@ func tooLarge(err error) (*share.Error, bool) {
 // reads only what is not kept from the log.
 func (s *Session) read(ctx context.Context, c share.Conversation, first, last uint64) ([]share.FileEvent, share.Cursor, error) {
 	k, cache := s.m.keptOf(s.account, c.ID), s.m.cfg.Cache
+	part := cache.Part()
 	files, from, tails, begin := k.get(first, last)
 	if from == last {
 		return files, tails, nil
 	}
 	var news []share.FileEvent
 	reserved := int64(0)
-	defer func() { cache.Release(reserved) }()
+	defer func() { part.Release(reserved) }()
 	err := s.m.events.Each(ctx, s.account, c.ID, from, last, func(e share.LoggedEvent) error {
 		if begin == 0 {
 			begin = e.Position
@@ -155,7 +156,7 @@ func (s *Session) read(ctx context.Context, c share.Conversation, first, last ui
 		switch {
 		case reserved+size > cache.MaxDialog():
 			return share.Errorf(share.ConversationTooLarge, "the conversation has more files than this server reads", nil)
-		case !cache.Reserve(size):
+		case !part.Reserve(size):
 			return share.Reject(share.SessionLimit, "the server's memory for lists of files is in use; retry later").With("limit", "lists")
 		}
 		reserved += size
@@ -171,7 +172,7 @@ func (s *Session) read(ctx context.Context, c share.Conversation, first, last ui
 	order := func(a, b share.FileEvent) int {
 		return cmp.Or(mainFirst(c.ID, a.Dialog, b.Dialog), cmp.Compare(a.Dialog, b.Dialog), cmp.Compare(a.Sequence, b.Sequence))
 	}
-	cache.Release(reserved)
+	part.Release(reserved)
 	reserved = 0
 	return k.add(files, news, from, last, tails, begin, order), tails, nil
 }

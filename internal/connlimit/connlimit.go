@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/stats"
 
@@ -66,6 +67,7 @@ type conn struct {
 	holder  admission.Holder
 	calls   int // guarded by Limiter.mu
 	closed  bool
+	rested  time.Time     // since when it has no call
 	idle    *list.Element // in Limiter.idle; nil while it has a call
 	ofPeer  *list.Element // in peer.idle
 }
@@ -138,11 +140,15 @@ func (l *Limiter) victim(c *conn) *conn {
 	if !l.shares.Within(c.holder, 1) { // the address has its share
 		from = l.peers[c.holder.Group].idle
 	}
-	if e := from.Front(); e != nil {
+	if e := from.Front(); e != nil && time.Since(e.Value.(*conn).rested) >= settle {
 		return e.Value.(*conn)
 	}
 	return nil
 }
+
+// settle is how long a connection without a call is not closed for another one: the response of its last call may still be on its
+// way, or its first call.
+const settle = 100 * time.Millisecond
 
 func (l *Limiter) insert(c *conn) {
 	l.shares.Take(c.holder, 1)
@@ -177,6 +183,7 @@ func (l *Limiter) remove(c *conn) {
 
 // rest puts a connection last among those without a call.
 func (l *Limiter) rest(c *conn) {
+	c.rested = time.Now()
 	c.idle, c.ofPeer = l.idle.PushBack(c), l.peers[c.holder.Group].idle.PushBack(c)
 }
 

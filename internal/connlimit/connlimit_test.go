@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/stats"
 )
@@ -18,6 +20,7 @@ type clients struct {
 	server  net.Listener
 	ports   int
 	log     []string
+	settle  time.Duration // waited before each connection, in a bubble of synctest
 }
 
 func newClients(t *testing.T, n int) *clients {
@@ -51,6 +54,7 @@ func (c *client) Close() error         { c.closed = true; return nil }
 
 // open opens a connection from an address.
 func (c *clients) open(ip string) *client {
+	time.Sleep(c.settle)
 	c.ports++
 	k := &client{addr: &net.TCPAddr{IP: net.ParseIP(ip), Port: c.ports}}
 	c.queue <- k
@@ -66,7 +70,12 @@ func (c *clients) begin(k *client) { c.limiter.HandleRPC(k.ctx, &stats.Begin{}) 
 func (c *clients) end(k *client)   { c.limiter.HandleRPC(k.ctx, &stats.End{}) }
 
 func TestLimiter_OneAddressLosesItsOwnIdleConnections(t *testing.T) {
+	synctest.Test(t, testLimiter_OneAddressLosesItsOwnIdleConnections)
+}
+
+func testLimiter_OneAddressLosesItsOwnIdleConnections(t *testing.T) {
 	c := newClients(t, 10)
+	c.settle = settle
 	other := c.open("192.0.2.1")
 	first := c.open("2001:db8::1")
 	busy := c.open("2001:db8::2") // of the same /64
@@ -95,7 +104,12 @@ func TestLimiter_OneAddressLosesItsOwnIdleConnections(t *testing.T) {
 }
 
 func TestLimiter_LongestIdleIsClosedFirst(t *testing.T) {
+	synctest.Test(t, testLimiter_LongestIdleIsClosedFirst)
+}
+
+func testLimiter_LongestIdleIsClosedFirst(t *testing.T) {
 	c := newClients(t, 4)
+	c.settle = settle
 	one, two := c.open("192.0.2.1"), c.open("192.0.2.2")
 	three, four := c.open("192.0.2.3"), c.open("192.0.2.4")
 	c.begin(one)
@@ -136,4 +150,22 @@ func TestLimiter_RejectsIfAllHaveACall(t *testing.T) {
 	if n := c.limiter.Connections(); n != 1 || c.limiter.shares.Free() != 5 || len(c.limiter.peers) != 1 || c.limiter.idle.Len() != 1 {
 		t.Errorf("%d connections are left, %d free, %d peers, %d idle", n, c.limiter.shares.Free(), len(c.limiter.peers), c.limiter.idle.Len())
 	}
+}
+
+// The response of a call that has just ended may still be on its way.
+func TestLimiter_KeepsWhatHasJustEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClients(t, 1)
+		one := c.open("192.0.2.1")
+		c.begin(one)
+		time.Sleep(time.Hour)
+		c.end(one)
+		if two := c.open("192.0.2.2"); !two.closed || one.closed {
+			t.Errorf("closed: the new one %t, the one whose call has ended %t", two.closed, one.closed)
+		}
+		time.Sleep(settle)
+		if three := c.open("192.0.2.3"); three.closed || !one.closed {
+			t.Errorf("later, closed: the new one %t, the one whose call has ended %t", three.closed, one.closed)
+		}
+	})
 }

@@ -18,9 +18,10 @@ const dialogOverhead = 512
 type Cache struct {
 	max int64
 
-	mu     sync.Mutex
-	used   int64     // bytes of all dialogs, and reserved ones
-	recent list.List // of *Dialog, the most recently used first
+	mu       sync.Mutex
+	used     int64     // bytes of all dialogs, and reserved ones
+	reserved int64     // bytes of all parts
+	recent   list.List // of *Dialog, the most recently used first
 }
 
 // New returns a Cache of at most max bytes.
@@ -36,19 +37,37 @@ func (c *Cache) Used() int64 {
 	return c.used
 }
 
+// A Part is what one caller has reserved. A caller may reserve as much as others leave free, like all memory that callers share
+// (docs/adr/0021-fair-shares.md).
+type Part struct {
+	c     *Cache
+	bytes int64 // guarded by c.mu
+}
+
+// Part returns a Part with nothing reserved.
+func (c *Cache) Part() *Part { return &Part{c: c} }
+
 // Reserve counts n bytes that the caller holds, and reports whether there is memory for them. Dialogs are dropped to make space. The
 // caller must release the bytes.
-func (c *Cache) Reserve(n int64) bool {
+func (p *Part) Reserve(n int64) bool {
+	c := p.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reserve(n, nil)
+	if p.bytes > 0 && p.bytes+n > c.max-c.reserved-n || !c.reserve(n, nil) {
+		return false
+	}
+	p.bytes += n
+	c.reserved += n
+	return true
 }
 
 // Release gives back reserved bytes.
-func (c *Cache) Release(n int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.used -= n
+func (p *Part) Release(n int64) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	p.bytes -= n
+	p.c.reserved -= n
+	p.c.used -= n
 }
 
 // reserve drops other dialogs than except until n bytes are free.

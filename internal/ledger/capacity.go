@@ -75,8 +75,12 @@ func (g *growth) untilFull(now time.Time, used, limit int64) (time.Duration, boo
 
 // configured takes over the configuration of the bucket's stream, which has just been opened.
 func (l *KV) configured(js jetstream.JetStream, c Config) {
-	l.js, l.ttl, l.shares.ttl = js, c.TTL+ttlMargin, c.TTL+ttlMargin
 	have := l.stream.CachedInfo().Config
+	l.js, l.ttl = js, c.TTL+ttlMargin
+	if have.MaxAge > 0 {
+		l.ttl = have.MaxAge // another server may need more; records of this one are then dropped earlier
+	}
+	l.shares.ttl = l.ttl
 	l.inMemory = have.Storage == jetstream.MemoryStorage
 	if l.msgTTL = have.AllowMsgTTL; !l.msgTTL {
 		l.log.Warn("NATS is older than 2.11: the ledger keeps records of failed uploads as long as others, and drops none early if it is full")
@@ -102,7 +106,7 @@ func (l *KV) stored(key string, value []byte) int64 {
 func (l *KV) observe(info *jetstream.StreamInfo) {
 	used, limit := int64(info.State.Bytes), info.Config.MaxBytes
 	l.records.Store(info.State.Msgs - min(info.State.Msgs, 1)) // without the probe
-	l.shares.observe(used, limit)
+	l.shares.observe(used, limit, info.State.FirstTime)
 	l.growth.observe(l.log, l.now(), used, limit)
 }
 

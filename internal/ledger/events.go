@@ -96,9 +96,11 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	if events, convs, err = e.opened(); events != nil || err != nil { // another call opened them meanwhile
 		return events, convs, err
 	}
-	js, err := jetstream.New(e.l.conn)
-	if err != nil {
-		return nil, nil, logError(err)
+	js := e.js
+	if js == nil {
+		if js, err = jetstream.New(e.l.conn); err != nil {
+			return nil, nil, logError(err)
+		}
 	}
 	e.needed.Store(true)
 	events, err = e.stream(ctx, js, jetstream.StreamConfig{
@@ -115,7 +117,10 @@ func (e *Events) open(ctx context.Context) (events, convs jetstream.Stream, err 
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.js, e.events, e.convs = js, events, convs
+	if e.js == nil { // set once, so that it can be read after open without the lock
+		e.js = js
+	}
+	e.events, e.convs = events, convs
 	return events, convs, nil
 }
 
@@ -510,6 +515,10 @@ func (e *Events) ChangeConversation(
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
 	defer cancel()
+	_, convs, err := e.open(ctx)
+	if err != nil {
+		return err
+	}
 	for {
 		c, rev, err := e.conversation(ctx, account, consumer, id)
 		if err != nil {
@@ -525,7 +534,7 @@ func (e *Events) ChangeConversation(
 		}
 		subject, owner, size := conversationSubject(account, consumer, id), logOwner{account, consumer}, int64(len(value))+logOverhead
 		if rev == 0 {
-			e.makeSpace(ctx, e.convs, e.convShares, owner, size, false)
+			e.makeSpace(ctx, convs, e.convShares, owner, size, false)
 		}
 		attempt, cancel := context.WithTimeout(ctx, e.l.timeout/2)
 		ack, err := e.js.Publish(attempt, subject, value,

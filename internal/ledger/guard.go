@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ type guard struct {
 	log    *slog.Logger
 
 	newest atomic.Uint64 // highest revision of a record that was acknowledged to this process
+	reused atomic.Bool   // a record got a revision that was in use before, and no check has seen that yet
 	lost   atomic.Bool   // records are missing, as of the last check
 
 	// The other fields belong to Open and then to the goroutine that checks.
@@ -59,6 +61,8 @@ type guardState struct {
 	Records uint64    `json:"records"`
 	Boot    string    `json:"boot,omitempty"` // identifies the time between two starts of the machine
 	Time    time.Time `json:"time"`
+	// Keeps is how long the bucket kept records.
+	Keeps time.Duration `json:"keeps,omitempty"`
 	// Blocks are the checksums of JetStream's files, if it was stopped in an orderly way.
 	Blocks map[string]uint32 `json:"blocks,omitempty"`
 }
@@ -93,7 +97,8 @@ func (g *guard) load(dir, streamDir string) error {
 		return nil
 	}
 	g.state = s
-	if s.Records == 0 || time.Since(s.Time) >= g.keeps { // nothing that it knows of can be missing
+	keeps := cmp.Or(s.Keeps, g.keeps)                  // as it was when the records were written
+	if s.Records == 0 || time.Since(s.Time) >= keeps { // nothing that it knows of can be missing
 		return nil
 	}
 	g.records, g.needed = s.Records, s.Synced
@@ -196,6 +201,7 @@ func (g *guard) accepted(err error) error {
 // saved verifies the revision of a record that was written; newest was before when the write began.
 func (g *guard) saved(before, rev uint64) error {
 	if rev <= before && !g.accept {
+		g.reused.Store(true)
 		g.lost.Store(true)
 		return lost("it begins anew at revision %d, after revision %d", rev, before)
 	}
@@ -212,7 +218,11 @@ func (g *guard) probed(before, probe uint64, info *jetstream.StreamInfo) error {
 	if !g.bad.IsZero() && g.bad.Equal(info.Created) {
 		return lost("its bucket %s was created anew at %s", bucketName, info.Created.UTC().Format(time.RFC3339))
 	}
-	if err := g.complete(before, probe, info); err != nil {
+	err := g.complete(before, probe, info)
+	if g.reused.Swap(false) && err == nil && !g.accept {
+		err = lost("a record got a revision that was in use before")
+	}
+	if err != nil {
 		if g.accept {
 			return g.accepted(err)
 		}
@@ -270,6 +280,15 @@ func (g *guard) persist() {
 	g.filed = g.after
 }
 
+// opening forgets the checksums, because JetStream changes the files from now on.
+func (g *guard) opening() error {
+	if g.state.Blocks == nil {
+		return nil
+	}
+	g.state.Blocks = nil
+	return g.write(g.state.Time)
+}
+
 // stopped records the files of a server that has stopped in an orderly way.
 func (g *guard) stopped(streamDir string) error {
 	if g.file == "" || g.created.IsZero() || g.lost.Load() {
@@ -286,7 +305,7 @@ func (g *guard) stopped(streamDir string) error {
 // write replaces the file.
 func (g *guard) write(now time.Time) error {
 	s := g.state
-	s.Version, s.Probe, s.Records, s.Boot, s.Time = guardVersion, g.needed, g.records, bootID(), now
+	s.Version, s.Probe, s.Records, s.Boot, s.Time, s.Keeps = guardVersion, g.needed, g.records, bootID(), now, g.keeps
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -296,7 +315,7 @@ func (g *guard) write(now time.Time) error {
 		return err
 	}
 	_, err = f.Write(text)
-	if err == nil && (g.sync || s.Blocks != nil) {
+	if err == nil && (g.sync || s.Blocks != nil || g.created.IsZero()) {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {

@@ -85,10 +85,14 @@ func (l *KV) checkAll() Health {
 			ledger = err
 		}
 	}
-	l.guard.lost.Store(errors.Is(ledger, errLost))
-	if ledger == nil {
+	switch { // another error says nothing of the records
+	case errors.Is(ledger, errLost):
+		l.guard.lost.Store(true)
+	case ledger == nil:
+		l.guard.lost.Store(false)
 		l.guard.persist()
-		if l.shares.part() > fullAt {
+		part := l.shares.part()
+		if l.full = part > fullAt || l.full && part > fullAt-rearm; l.full {
 			ledger = errFull
 		}
 	}
@@ -111,7 +115,7 @@ func (l *KV) report(now Health) {
 		switch {
 		case part.now == nil && part.was != nil:
 			l.log.Info(part.restored)
-		case part.now != nil && part.now != errFull && (part.was == nil || errors.Is(part.now, errLost) && !errors.Is(part.was, errLost)):
+		case part.now != nil && part.now != errFull && (part.was == nil || part.was == errFull || errors.Is(part.now, errLost) && !errors.Is(part.was, errLost)):
 			l.log.Error(part.failed, "error", explain(part.now))
 		}
 	}
@@ -131,6 +135,9 @@ func (l *KV) startOwn() (err error) {
 	if l.own.files {
 		if err := l.guard.accepted(l.guard.load(l.own.dir, l.own.streamDir(streamName))); err != nil {
 			return fmt.Errorf("%w (the ledger in %s)", err, l.own.dir)
+		}
+		if err := l.guard.opening(); err != nil {
+			return fmt.Errorf("the ledger in %s: %w", l.own.dir, err)
 		}
 		if l.guard.accept {
 			// JetStream's index may name records that are lost, and JetStream would then lose new ones. It rebuilds the index.
@@ -182,6 +189,7 @@ func (l *KV) restartOwn(cause error) (restarted bool, err error) {
 	}
 	l.restarted, l.reopened = time.Now(), true
 	l.log.Warn("the ledger opens its files again after an error", "error", cause)
+	l.guard.lost.Store(true) // until the records are verified
 	return true, l.own.start()
 }
 

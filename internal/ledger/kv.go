@@ -115,6 +115,7 @@ type KV struct {
 	spaceAt   time.Time // when noSpace was set
 	noSpace   error     // why nothing can be written to the disk of own
 	reopened  bool      // own was restarted, and its records are not verified yet
+	full      bool      // new keys are rejected, as of the last check
 
 	mu      sync.Mutex
 	health  Health

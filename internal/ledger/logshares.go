@@ -34,6 +34,7 @@ type logOwner struct{ account, id string }
 type entries struct {
 	bytes int64
 	list  []*entry
+	dead  int // entries of list that are gone
 }
 
 // An entry is a record of the stream.
@@ -62,7 +63,9 @@ func trimAll[K comparable](s *logShares, owners map[K]*entries) {
 	for k, e := range owners {
 		n := 0
 		for ; n < len(e.list) && (e.list[n].gone || e.list[n].position < s.first); n++ {
-			if old := e.list[n]; !old.gone {
+			if old := e.list[n]; old.gone {
+				e.dead--
+			} else {
 				e.bytes -= old.size
 				s.unname(old)
 			}
@@ -102,10 +105,20 @@ func entriesOf[K comparable](owners map[K]*entries, k K) *entries {
 // drop stops counting an entry that has left the stream before older ones.
 func (s *logShares) drop(e *entry) {
 	e.gone = true
-	e.consumer.bytes -= e.size
-	e.account.bytes -= e.size
 	s.used -= e.size
 	s.unname(e)
+	e.consumer.gone(e.size)
+	e.account.gone(e.size)
+}
+
+// gone stops counting an entry of a size. Entries that are gone would otherwise stay in memory until those before them have left.
+func (e *entries) gone(size int64) {
+	const few = 64
+	e.bytes -= size
+	if e.dead++; e.dead > few && 2*e.dead > len(e.list) {
+		e.list = slices.DeleteFunc(e.list, func(e *entry) bool { return e.gone })
+		e.dead = 0
+	}
 }
 
 // unname removes an entry from byKey, unless another one has replaced it.

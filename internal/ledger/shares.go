@@ -112,10 +112,14 @@ func (s *shares) keptSince() time.Time {
 	return s.since
 }
 
-// observe sets the state of the stream: its size, and that of the bucket.
-func (s *shares) observe(used, limit int64) {
+// observe sets the state of the stream: its size, that of the bucket, and when its first record was written. Other servers may have
+// dropped what is older.
+func (s *shares) observe(used, limit int64, first time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if first.After(s.since) {
+		s.since = first
+	}
 	s.used, s.limit = used, max(limit, 0)
 	if now := s.now(); now.Sub(s.swept) >= sweepInterval {
 		s.swept = now

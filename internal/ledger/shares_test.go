@@ -26,7 +26,7 @@ func newFakeBucket(t *testing.T) *fakeBucket {
 	c := newClock()
 	s := newShares(c.now)
 	s.ttl = 25 * time.Hour
-	s.observe(0, 1_000_000)
+	s.observe(0, 1_000_000, time.Time{})
 	return &fakeBucket{shares: s, t: t, clock: c}
 }
 
@@ -156,7 +156,7 @@ func TestShares_CountsWhatIsStored(t *testing.T) {
 		t.Errorf("held %d bytes, want 800", held())
 	}
 	f.clock.pass(27 * time.Hour)
-	f.observe(0, 1_000_000)
+	f.observe(0, 1_000_000, time.Time{})
 	if held() != 0 || len(f.callers) != 0 || len(f.byAccount) != 0 {
 		t.Errorf("held %d bytes by %d callers after all have expired", held(), len(f.callers))
 	}
@@ -171,7 +171,7 @@ func TestShares_ExpiryMakesSpace(t *testing.T) {
 		t.Errorf("got %+v", err)
 	}
 	f.clock.pass(27 * time.Hour)
-	f.observe(0, 1_000_000)
+	f.observe(0, 1_000_000, time.Time{})
 	if err := f.begin(consumer("a")); err != nil {
 		t.Errorf("after expiry: %v", err)
 	}

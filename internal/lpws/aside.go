@@ -95,15 +95,21 @@ func (s *sharedSession) readAside(ctx context.Context, d dialogRef, from int64, 
 	}
 	timer := time.NewTimer(5 * s.p.cfg.Grace) // the last messages may follow, or are hidden from the caller
 	defer timer.Stop()
-	select {
-	case <-a.enough:
-	case <-timer.C:
-	case <-t.done:
-		return true, t.closeReason().callError()
-	case <-ctx.Done():
-		return true, context.Cause(ctx)
+	for {
+		select {
+		case <-a.enough:
+			return true, nil
+		case <-timer.C:
+			if t.streams.Load() == 0 {
+				return true, nil
+			}
+			timer.Reset(5 * s.p.cfg.Grace) // a large frame is still arriving
+		case <-t.done:
+			return true, t.closeReason().callError()
+		case <-ctx.Done():
+			return true, context.Cause(ctx)
+		}
 	}
-	return true, nil
 }
 
 // Complete adds, in place, the previews and captions that files lack, up to a number of bytes for which the caller has memory. Files

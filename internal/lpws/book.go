@@ -39,7 +39,7 @@ type book struct {
 // init must be called before all other methods.
 func (b *book) init(maxConversations int, cache *filecache.Cache, openOnly func() bool, now func() time.Time) {
 	b.maxConversations, b.openOnly, b.now = maxConversations, openOnly, now
-	b.feeds.conversations, b.feeds.cache, b.feeds.now = &b.conversations, cache, now
+	b.feeds.conversations, b.feeds.cache, b.feeds.held, b.feeds.now = &b.conversations, cache, cache.Part(), now
 }
 
 // effects is what the session must do after a frame was applied.

@@ -189,7 +189,12 @@ func (f *feed) keep(r *fetch, sequences []int64) {
 	}
 	var ok bool
 	if r.result, r.end, ok = f.kept.Files(); !ok || r.end < end { // there is no memory to keep it
-		r.result, r.end = slices.Concat(r.base, files), end
+		r.result, r.end = slices.Clone(r.base), end
+		for _, seq := range sequences {
+			if file := r.got[seq]; seq >= r.baseNext && file != nil {
+				r.result = append(r.result, *file)
+			}
+		}
 	}
 }
 

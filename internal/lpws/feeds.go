@@ -14,6 +14,7 @@ type feeds struct {
 	conversations *conversations // of the same book
 	now           func() time.Time
 	cache         *filecache.Cache
+	held          *filecache.Part // of the session's fetches and watches
 
 	connection uint64           // id of the transport in use; 0 if there is none
 	byDialog   map[string]*feed // created on first use, like watches
@@ -102,7 +103,7 @@ func (fs *feeds) collect(r *fetch, seq int64, file *share.FileEvent) {
 	switch {
 	case r.reserved+size > fs.cache.MaxDialog():
 		fs.refuse(r, errDialogTooLarge())
-	case !fs.cache.Reserve(size):
+	case !fs.held.Reserve(size):
 		fs.refuse(r, errNoMemory())
 	default:
 		r.reserved += size
@@ -112,7 +113,7 @@ func (fs *feeds) collect(r *fetch, seq int64, file *share.FileEvent) {
 
 // refuse makes a fetch fail, and gives its memory back.
 func (fs *feeds) refuse(r *fetch, why error) {
-	fs.cache.Release(r.reserved)
+	fs.held.Release(r.reserved)
 	r.reserved, r.refused = 0, why
 	clear(r.got)
 	r.signal()
@@ -199,7 +200,7 @@ func (fs *feeds) request(f *feed, files bool) *fetch {
 // advance passes the events of a fetch to the watches, even if the fetch failed. current reports whether the connection is still in
 // use: otherwise events that followed the answer may be lost.
 func (fs *feeds) advance(f *feed, r *fetch, current bool) {
-	fs.cache.Release(r.reserved)
+	fs.held.Release(r.reserved)
 	r.reserved = 0
 	if !r.begun || !r.needed() {
 		return

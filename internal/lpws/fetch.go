@@ -88,6 +88,9 @@ func (s *sharedSession) fetch(f *feed, r *fetch) (*transport, error) {
 		}
 	}
 	events, complete, err := s.dialect.events(ctx, t, f.conversation, f.dialog, from)
+	if _, _, refused := s.book.covered(r); refused != nil {
+		return t, refused
+	}
 	if reason, ok := errors.AsType[*closeReason](err); ok {
 		return t, reason.callError()
 	}
@@ -155,8 +158,11 @@ func (s *sharedSession) awaitEvents(ctx context.Context, t *transport, r *fetch)
 			grace *= 5 // the last event arrives unless it is hidden from the caller
 		}
 		left := grace - time.Since(begun)
-		if left <= 0 {
+		if left <= 0 && t.streams.Load() == 0 {
 			return nil
+		}
+		if left <= 0 { // a large frame is still arriving
+			begun, left = time.Now(), grace
 		}
 		timer.Reset(left)
 		select {

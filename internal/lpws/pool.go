@@ -249,10 +249,16 @@ func (p *Pool) use(key [sha256.Size]byte, cred share.Credential, d dialect, sett
 func (p *Pool) accept(s *sharedSession) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.sessions[s.key] != s {
+		return errIdle // it was ended meanwhile, for a reason that it has already
+	}
+	s.holder = admission.HolderOf(s.principal)
+	if s.refs > 0 && !p.used.Within(s.holder, 1) && p.used.Free() > 0 { // before another session is evicted
+		return errSessionShare()
+	}
 	if p.accepted >= p.cfg.MaxSessions && !p.evict() {
 		return errSessionLimit()
 	}
-	s.holder = admission.HolderOf(s.principal)
 	if s.refs == 0 { // its callers have given up meanwhile
 		p.rest(s)
 	} else if err := p.occupy(s); err != nil {

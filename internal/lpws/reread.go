@@ -100,13 +100,19 @@ func (s *sharedSession) readWanted(ctx context.Context, t *transport, d dialogRe
 	}
 	timer := time.NewTimer(5 * s.p.cfg.Grace)
 	defer timer.Stop()
-	select {
-	case <-w.arrived:
-	case <-timer.C:
-	case <-t.done:
-		return t.closeReason()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for {
+		select {
+		case <-w.arrived:
+			return nil
+		case <-timer.C:
+			if t.streams.Load() == 0 {
+				return nil
+			}
+			timer.Reset(5 * s.p.cfg.Grace) // a large frame is still arriving
+		case <-t.done:
+			return t.closeReason()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	return nil
 }

@@ -133,7 +133,7 @@ func (w *Watch) remove(it *item) {
 		w.queue = nil
 	}
 	w.bytes -= it.size
-	w.cache().Release(it.size)
+	w.held().Release(it.size)
 	if it.live {
 		w.waiting--
 	}
@@ -144,16 +144,16 @@ func (w *Watch) remove(it *item) {
 
 // dropQueue must be called with mu held.
 func (w *Watch) dropQueue() {
-	w.cache().Release(w.bytes)
+	w.held().Release(w.bytes)
 	w.queue, w.tails, w.bytes = nil, nil, 0
 }
 
-func (w *Watch) cache() *filecache.Cache { return w.book.feeds.cache }
+func (w *Watch) held() *filecache.Part { return w.book.feeds.held }
 
 // complete reads the previews of the first files of the queue. Those that cannot be read are delivered without.
 func (w *Watch) complete(ctx context.Context) error {
 	items, reserved := w.lacking()
-	defer w.cache().Release(reserved)
+	defer w.held().Release(reserved)
 	files := make([]*share.FileEvent, len(items))
 	for i, it := range items {
 		e := it.event
@@ -168,7 +168,7 @@ func (w *Watch) complete(ctx context.Context) error {
 	defer w.mu.Unlock()
 	for i, it := range items {
 		it.event = *files[i]
-		if more := it.event.Size() + itemBytes - it.size; len(w.queue) > 0 && more > 0 && w.cache().Reserve(more) {
+		if more := it.event.Size() + itemBytes - it.size; len(w.queue) > 0 && more > 0 && w.held().Reserve(more) {
 			it.size += more
 			w.bytes += more
 		}
@@ -186,7 +186,7 @@ func (w *Watch) lacking() (items []*item, reserved int64) {
 		if n := len(items); n > 0 {
 			last := &items[n-1].event
 			if e.Omitted == 0 || e.Dialog != last.Dialog || e.Sequence-last.Sequence >= asideEvents ||
-				reserved+int64(e.Omitted) > readAhead || !w.cache().Reserve(int64(e.Omitted)) {
+				reserved+int64(e.Omitted) > readAhead || !w.held().Reserve(int64(e.Omitted)) {
 				break
 			}
 			reserved += int64(e.Omitted)
@@ -292,6 +292,9 @@ func (w *Watch) push(dialog string, seq int64, file *share.FileEvent, live bool)
 		it.event = file.Brief()
 	}
 	if !w.enqueue(it) {
+		if live { // the client resumes from its last token
+			w.dropQueue()
+		}
 		w.failLocked(errTooSlow())
 		return false
 	}
@@ -305,7 +308,7 @@ func (w *Watch) push(dialog string, seq int64, file *share.FileEvent, live bool)
 // enqueue adds an item to the queue, if there is memory for it. It must be called with mu held.
 func (w *Watch) enqueue(it *item) bool {
 	it.size = itemBytes + it.event.Size()
-	if w.bytes+it.size > watchBytes && len(w.queue) > 0 || !w.cache().Reserve(it.size) {
+	if w.bytes+it.size > watchBytes && len(w.queue) > 0 || !w.held().Reserve(it.size) {
 		return false
 	}
 	w.bytes += it.size

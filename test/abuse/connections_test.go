@@ -189,18 +189,52 @@ func newConnections(s *server) func(ctx context.Context) error {
 
 const secret = sandbox.DefaultAppSecret
 
-// connectorAccount adds an account of the Connector API whose webhooks the server receives.
+// connectorAccount makes the account one of the Connector API whose webhooks the server receives.
 func connectorAccount(t *testing.T, _ *sandbox.Sandbox) []string {
+	return append(connectorFlags(t, true), "--webhook-listen=127.0.0.1:0")
+}
+
+func connectorFlags(t *testing.T, webhooks bool) []string {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "accounts.yaml")
-	text := fmt.Sprintf("accounts:\n  %q:\n    messenger: connector\n    app: {id: %s, secret_file: secret, webhooks: true}\n", account, sandbox.DefaultAppID)
+	text := fmt.Sprintf("accounts:\n  %q:\n    messenger: connector\n    app: {id: %s, secret_file: secret, webhooks: %t}\n", account, sandbox.DefaultAppID, webhooks)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return []string{"--accounts=" + file, "--webhook-listen=127.0.0.1:0"}
+	return []string{"--accounts=" + file}
+}
+
+// external returns a consumer that the server signs in, with a conversation.
+func (s *server) external(id string) harness.Consumer {
+	s.t.Helper()
+	c := harness.Consumer{ID: id, Client: s.connect().As(lpfileshare.ExternalConsumerID(id))}
+	var err error
+	if c.Conversation, err = harness.Open(s.t.Context(), c.Client, account); err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+// oldFile returns look-ups of a file that a consumer of the Connector API uploaded before the attack.
+func oldFile(s *server) func(ctx context.Context) error {
+	c := s.external("honest")
+	name, err := published(s.t.Context(), c, 3000)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return func(ctx context.Context) error {
+		_, err := c.Stat(ctx, name)
+		return err
+	}
+}
+
+// fillEventLog has another consumer of the Connector API publish pictures with the longest previews.
+func fillEventLog(ctx context.Context, s *server) {
+	c := s.external("greedy")
+	atOnce(ctx, 8, func(ctx context.Context, _ int) { _ = picture(ctx, c.Client, c.Conversation, preview) })
 }
 
 // deliveries returns deliveries of webhooks, each over a connection of its own, as they arrive from many machines.
@@ -295,6 +329,10 @@ var connections = []row{
 	{name: "256 downloads of one caller who reads nothing", honest: downloads(3000), attack: stalledDownloads(1)},
 	{name: "256 downloads of each of 4 callers who read nothing", honest: downloads(3000), attack: stalledDownloads(4)},
 	{name: "4,196 idle connections, beside new ones", honest: newConnections, attack: idleConnections},
+	{
+		name: "an event log of 8 MiB, filled by one consumer", flags: []string{"--event-bytes=8MiB"},
+		prepare: func(t *testing.T, _ *sandbox.Sandbox) []string { return connectorFlags(t, false) }, honest: oldFile, attack: fillEventLog,
+	},
 	{name: "300 slow bodies of webhooks", prepare: connectorAccount, honest: deliveries, attack: slowBodies},
 	{name: "1,000 uploads/s that are reset or have no identity", honest: uploads(3000), attack: resets, check: checkLogVolume},
 }

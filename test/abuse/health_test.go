@@ -35,6 +35,8 @@ type fault struct {
 	name string
 	// open prepares it, and returns the server's flags.
 	open func(t *testing.T, f *fault) []string
+	// connector says that the account uses the Connector API.
+	connector bool
 	// breaks and repairs are set by open.
 	breaks, repairs func(t *testing.T)
 }
@@ -54,7 +56,12 @@ func (f *fault) run(t *testing.T) {
 	}
 	started.Stopped(t)
 	s := &server{started, t, sb}
-	c := s.Consumer(t)
+	var c harness.Consumer
+	if f.connector {
+		c = s.external("consumer")
+	} else {
+		c = s.Consumer(t)
+	}
 	s.becomes(healthpb.HealthCheckResponse_SERVING)
 	if err := upload(t.Context(), c, text(3000)); err != nil {
 		t.Fatal(err)
@@ -335,16 +342,100 @@ func passwordRotated(t *testing.T, f *fault) []string {
 	return []string{s.flag(), "--ledger-bytes=8MiB", "--ledger-user=lpfileshare", "--ledger-password-file=" + password}
 }
 
+// eventsRemoved removes the streams of the event log. The server makes them anew by itself.
+func eventsRemoved(t *testing.T, f *fault) []string {
+	s := startNATS(t, 1, "")
+	js := s.streams(t)
+	f.breaks = func(t *testing.T) {
+		for _, name := range []string{"lpfileshare_events", "lpfileshare_conversations"} {
+			if err := js.DeleteStream(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.repairs = func(*testing.T) {}
+	return append(connectorAccount(t, nil), s.flag(), "--ledger-bytes=8MiB", "--event-bytes=8MiB")
+}
+
 var faults = []fault{
 	{name: "full disk", open: fullDisk},
 	{name: "read-only disk", open: readOnlyDisk},
 	{name: "NATS, one of three nodes left", open: oneOfThree},
 	{name: "NATS, bucket removed", open: bucketRemoved},
 	{name: "NATS, password rotated", open: passwordRotated},
+	{name: "NATS, streams of the event log removed", open: eventsRemoved, connector: true},
 }
 
 func TestHealth(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) { f.run(t) })
+	}
+}
+
+// TestLedger_LostRecords damages the files of a stopped embedded ledger. The server then does not start, and says what to do: a forgotten
+// request id could be published again. With the operator's consent it starts.
+func TestLedger_LostRecords(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, stream string){
+		"ledger: the head of a file is damaged": func(t *testing.T, stream string) {
+			files, err := filepath.Glob(filepath.Join(stream, "msgs", "*.blk"))
+			if err != nil || len(files) == 0 {
+				t.Fatalf("there are no files, %v", err)
+			}
+			data, err := os.ReadFile(files[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range min(64, len(data)) {
+				data[i] ^= 0xff
+			}
+			if err := os.WriteFile(files[0], data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"ledger: its files are removed": func(t *testing.T, stream string) {
+			if err := os.RemoveAll(stream); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !only(name) {
+				t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
+			}
+			dir := t.TempDir()
+			sb := harness.Sandbox(t, frames, sandbox.Options{})
+			args := append(harness.Before(sb), "--data-dir="+dir, "--drain-notice=0s", "--drain-time=1s", "--documents")
+			s, err := harness.Start(program, args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := upload(t.Context(), s.Consumer(t), text(3000)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			streams, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", "KV_lpfileshare"))
+			if err != nil || len(streams) != 1 {
+				t.Fatalf("the files are in %v, %v", streams, err)
+			}
+			damage(t, streams[0])
+			if s, err := harness.Start(program, args...); err == nil {
+				t.Error("the server starts without the records")
+				_ = s.Stop()
+			} else if !strings.Contains(err.Error(), "--ledger-accept-loss") {
+				t.Errorf("the server does not say what to do: %v", err)
+			}
+			if s, err := harness.Start(program, append(args, "--ledger-accept-loss")...); err != nil {
+				t.Errorf("with the operator's consent: %v", err)
+			} else if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+			verdict := "ok"
+			if t.Failed() {
+				verdict = "FAILED"
+			}
+			tableRow(name, "", "the server refuses to start", "starts with --ledger-accept-loss", "-", "-", verdict)
+		})
 	}
 }
