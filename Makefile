@@ -55,6 +55,7 @@ test: ## Run all tests except the heavy suites, with the race detector where the
 	$(TEST) $(RACE) $$($(GO) list $(RACED) | grep -v /internal/images$$)
 	$(TEST) $(RACE) -run 'Concurrency|Budgets' ./internal/images
 	$(TEST) ./internal/images $$($(GO) list ./test/... | grep -vE '$(HEAVY)')
+	$(TEST) -run BigDialogs ./internal/lpws
 	$(TEST) -run TestContract/sandbox ./test/swift  # the others require a real Swift: make test-swift
 
 .PHONY: test-load

@@ -1,0 +1,5 @@
+//go:build !race
+
+package lpws
+
+const raced = false
