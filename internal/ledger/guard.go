@@ -298,6 +298,9 @@ func (g *guard) stopped(streamDir string) error {
 	if err != nil {
 		return err
 	}
+	if g.records == 0 && g.expectsRecords() {
+		g.records = 1 // written since the last check
+	}
 	g.state.Blocks, g.state.Synced = sums, g.needed
 	return g.write(time.Now())
 }

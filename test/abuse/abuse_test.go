@@ -102,11 +102,22 @@ const defaultPeak = (256+96+128+48+156+128+48+64)*11/10 + 1
 
 func only(name string) bool { return strings.Contains(name, os.Getenv("LPFILESHARE_ABUSE_ONLY")) }
 
+// tries is how often a row is run, each time with a new server, before the honest caller counts as slow: the machine may have been
+// busy with something else.
+const tries = 3
+
 // run runs one row.
 func (r *row) run(t *testing.T) {
 	if !only(r.name) {
 		t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
 	}
+	for try := 1; !r.once(t, try == tries); try++ {
+		t.Logf("the honest caller was slow; try %d of %d", try, tries)
+	}
+}
+
+// once runs the row, and reports false if the honest caller was slow and this is not the last try.
+func (r *row) once(t *testing.T, last bool) bool {
 	sb := harness.Sandbox(t, frames, r.options)
 	args := append(harness.Before(sb), "--debug-listen=127.0.0.1:0", "--ledger=memory", "--drain-notice=0s", "--drain-time=1s", "--documents")
 	args = append(args, r.flags...)
@@ -145,11 +156,12 @@ func (r *row) run(t *testing.T) {
 	if r.check != nil {
 		r.check(s)
 	}
-	r.judge(t, before, during, peak)
+	return r.judge(t, before, during, peak, last)
 }
 
-// judge adds the row to the table, and fails the test if the honest caller suffered.
-func (r *row) judge(t *testing.T, before, during sample, peak int64) {
+// judge adds the row to the table, and fails the test if the honest caller suffered. It does neither, and returns false, if the honest
+// caller was only slow and this is not the last try.
+func (r *row) judge(t *testing.T, before, during sample, peak int64, last bool) bool {
 	bound := r.peak
 	if bound == 0 {
 		bound = defaultPeak
@@ -166,6 +178,8 @@ func (r *row) judge(t *testing.T, before, during sample, peak int64) {
 		t.Error("no honest call ended during the attack")
 	case r.unjudged != "":
 		defer func() { tableRow("  not judged: " + r.unjudged) }()
+	case during.p99() > limit && !last && len(during.errs) == 0:
+		return false
 	case during.p99() > limit:
 		faults = append(faults, "slow")
 		t.Errorf("the honest caller's p99 was %v, want at most %v", during.p99(), limit)
@@ -179,6 +193,7 @@ func (r *row) judge(t *testing.T, before, during sample, peak int64) {
 		verdict = "FAILED " + strings.Join(faults, ", ")
 	}
 	tableRow(r.name, len(during.times), before, during, peak, bound, verdict)
+	return true
 }
 
 // A sample is what the honest caller measured.

@@ -3,6 +3,7 @@ package abuse
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,6 +71,9 @@ func (f *fault) run(t *testing.T) {
 	fell := s.becomes(healthpb.HealthCheckResponse_NOT_SERVING)
 	f.repairs(t)
 	rose := s.becomes(healthpb.HealthCheckResponse_SERVING)
+	if f.connector { // what the event log knew of conversations is lost with it
+		c = s.external("consumer")
+	}
 	if err := upload(t.Context(), c, text(3000)); err != nil {
 		t.Errorf("after the repair: %v", err)
 	}
@@ -415,11 +419,16 @@ func TestLedger_LostRecords(t *testing.T) {
 			if err := s.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			streams, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", "KV_lpfileshare"))
-			if err != nil || len(streams) != 1 {
-				t.Fatalf("the files are in %v, %v", streams, err)
+			stream := ""
+			if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+				if filepath.Base(path) == "KV_lpfileshare" {
+					stream = path
+				}
+				return err
+			}); err != nil || stream == "" {
+				t.Fatalf("the files of the ledger are not found: %v", err)
 			}
-			damage(t, streams[0])
+			damage(t, stream)
 			if s, err := harness.Start(program, args...); err == nil {
 				t.Error("the server starts without the records")
 				_ = s.Stop()

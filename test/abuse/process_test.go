@@ -70,7 +70,7 @@ func TestStderr(t *testing.T) {
 				}
 			}
 			during := measure(t.Context(), time.Second, call)
-			(&row{name: name, peak: defaultPeak}).judge(t, before, during, 0)
+			(&row{name: name, peak: defaultPeak}).judge(t, before, during, 0, true)
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
