@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
 const (
@@ -49,7 +51,7 @@ type unverifiedBody struct {
 func (u *unverified) begin(from netip.Addr, stop func()) *unverifiedBody {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	prefix := peerPrefix(from)
+	prefix := netrules.PeerPrefix(from)
 	if u.peers == nil {
 		u.peers = make(map[netip.Prefix]*bodyPeer)
 	}
@@ -62,17 +64,6 @@ func (u *unverified) begin(from netip.Addr, stop func()) *unverifiedBody {
 	b := &unverifiedBody{memory: u, prefix: prefix, peer: peer, serial: u.serial, stop: stop}
 	peer.bodies[b] = struct{}{}
 	return b
-}
-
-// peerPrefix returns what counts as one peer: an IPv4 address, or the network of an IPv6 address, of which a host has 2^64 addresses.
-func peerPrefix(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
-	bits := a.BitLen()
-	if a.Is6() {
-		bits = 64
-	}
-	prefix, _ := a.Prefix(bits) // the zero Prefix for the zero Addr
-	return prefix
 }
 
 // readAll reads the body from r. It fails with errBodyMemory if the body was cut.

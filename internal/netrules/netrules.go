@@ -59,10 +59,22 @@ func Peer(a net.Addr) string {
 	if !ok {
 		return ""
 	}
-	if ip = ip.Unmap(); ip.Is4() {
-		return ip.String()
+	prefix := PeerPrefix(ip)
+	if prefix.IsSingleIP() {
+		return prefix.Addr().String()
 	}
-	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
+	return prefix.String()
+}
+
+// PeerPrefix returns the prefix of an address that stands for one subscriber: see Peer. It is the zero Prefix for the zero Addr.
+func PeerPrefix(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	prefix, _ := a.Prefix(bits) // fails for the zero Addr only
+	return prefix
 }
 
 // A safeError has no secrets in its text.

@@ -100,7 +100,21 @@ const (
 // defaultPeak is the formula of docs/limits.md with the default flags, and a tenth more.
 const defaultPeak = (256+96+128+48+156+128+48+64)*11/10 + 1
 
-func only(name string) bool { return strings.Contains(name, os.Getenv("LPFILESHARE_ABUSE_ONLY")) }
+// picked skips the test unless LPFILESHARE_ABUSE_ONLY picks its row.
+func picked(t *testing.T, name string) {
+	t.Helper()
+	if !strings.Contains(name, os.Getenv("LPFILESHARE_ABUSE_ONLY")) {
+		t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
+	}
+}
+
+// cannot skips a row that this machine cannot run. The table says why.
+func cannot(t *testing.T, name, format string, args ...any) {
+	t.Helper()
+	why := fmt.Sprintf(format, args...)
+	tableRow(name, "", "", "", "", "", "SKIPPED "+why)
+	t.Skip(why)
+}
 
 // tries is how often a row is run, each time with a new server, before the honest caller counts as slow: the machine may have been
 // busy with something else.
@@ -108,9 +122,7 @@ const tries = 3
 
 // run runs one row.
 func (r *row) run(t *testing.T) {
-	if !only(r.name) {
-		t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
-	}
+	picked(t, r.name)
 	for try := 1; !r.once(t, try == tries); try++ {
 		t.Logf("the honest caller was slow; try %d of %d", try, tries)
 	}

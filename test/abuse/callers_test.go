@@ -148,7 +148,7 @@ func slowUploads(ctx context.Context, s *server) {
 				if _, err := w.Write(text(120)); err != nil {
 					return
 				}
-				time.Sleep(100 * time.Millisecond)
+				wait(ctx, 100*time.Millisecond)
 			}
 		}()
 		_, _ = c.Upload(ctx, lpfileshare.UploadOptions{
@@ -206,9 +206,7 @@ func TestCallers(t *testing.T) {
 // TestErrors_EchoNothingLong sends fields that are far too long. The status must fit what every gRPC client and proxy accepts, and
 // its reason must arrive.
 func TestErrors_EchoNothingLong(t *testing.T) {
-	if !only("echo") {
-		t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
-	}
+	picked(t, "echo")
 	sb := harness.Sandbox(t, frames, sandbox.Options{})
 	started, err := harness.Start(program, append(harness.Before(sb), "--ledger=memory", "--drain-notice=0s", "--documents")...)
 	if err != nil {

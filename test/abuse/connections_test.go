@@ -344,7 +344,7 @@ func TestConnections(t *testing.T) {
 }
 
 // unfinished keeps n streams whose messages never end, and returns when the connection ends.
-func (c *stalled) unfinished(n int) {
+func (c *stalled) unfinished(ctx context.Context, n int) {
 	const claimed = 5 << 20
 	chunk := make([]byte, 16<<10)
 	head := binary.BigEndian.AppendUint32([]byte{0}, claimed)
@@ -374,7 +374,7 @@ func (c *stalled) unfinished(n int) {
 			}
 		}
 		if sent >= 1<<20 {
-			time.Sleep(time.Second) // what was sent stays; the server ends the streams or the connection
+			wait(ctx, time.Second) // what was sent stays; the server ends the streams or the connection
 			return
 		}
 	}

@@ -97,9 +97,7 @@ func TestDialogs(t *testing.T) {
 // TestDialogs_Size compares what a page, a download and a watch cost in dialogs of 10, 1,000 and 10,000 pictures with previews of
 // 3,000 characters, once the caller has read the dialog.
 func TestDialogs_Size(t *testing.T) {
-	if !only("size of a dialog") {
-		t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
-	}
+	picked(t, "size of a dialog")
 	sb := harness.Sandbox(t, frames, sandbox.Options{})
 	started, err := harness.Start(program, append(harness.Before(sb), "--debug-listen=127.0.0.1:0", "--ledger=memory", "--drain-notice=0s", "--documents")...)
 	if err != nil {

@@ -46,9 +46,7 @@ type fault struct {
 var service = pb.FileSharingService_ServiceDesc.ServiceName
 
 func (f *fault) run(t *testing.T) {
-	if !only(f.name) {
-		t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
-	}
+	picked(t, f.name)
 	flags := f.open(t, f)
 	sb := harness.Sandbox(t, frames, sandbox.Options{})
 	started, err := harness.Start(program, append(append(harness.Before(sb), "--drain-notice=0s", "--drain-time=1s", "--documents"), flags...)...)
@@ -106,10 +104,10 @@ func (s *server) becomes(want healthpb.HealthCheckResponse_ServingStatus) time.D
 }
 
 // tmpfs mounts a small file system.
-func tmpfs(t *testing.T, size string) string {
+func tmpfs(t *testing.T, row, size string) string {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
-		t.Skipf("a small file system cannot be mounted here (requires root): %v", err)
+		cannot(t, row, "a small file system cannot be mounted here (requires root): %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -120,7 +118,7 @@ func tmpfs(t *testing.T, size string) string {
 }
 
 func fullDisk(t *testing.T, f *fault) []string {
-	dir := tmpfs(t, "8m")
+	dir := tmpfs(t, "health: "+f.name, "8m")
 	filler := filepath.Join(dir, "filler")
 	f.breaks = func(t *testing.T) {
 		w, err := os.Create(filler)
@@ -159,23 +157,23 @@ func readOnlyDisk(t *testing.T, f *fault) []string {
 		return strings.TrimSpace(string(out)), err
 	}
 	if out, err := command("mkfs.ext4", "-q", image); err != nil {
-		t.Skipf("no file system can be made here: %v %s", err, out)
+		cannot(t, "health: "+f.name, "no file system can be made here: %v %s", err, out)
 	}
 	device, err := command("losetup", "--find", "--show", image)
 	if err != nil {
-		t.Skipf("an image cannot be mounted here (requires root): %v %s", err, device)
+		cannot(t, "health: "+f.name, "an image cannot be mounted here (requires root): %v %s", err, device)
 	}
 	t.Cleanup(func() { _, _ = command("losetup", "--detach", device) })
 	mount := func(t *testing.T) {
 		if out, err := command("mount", "-o", "errors=remount-ro", device, dir); err != nil {
-			t.Skipf("an image cannot be mounted here (requires root): %v %s", err, out)
+			cannot(t, "health: "+f.name, "an image cannot be mounted here (requires root): %v %s", err, out)
 		}
 	}
 	mount(t)
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error")
 	if _, err := os.Stat(trigger); err != nil {
-		t.Skipf("the kernel cannot be made to find an error here: %v", err)
+		cannot(t, "health: "+f.name, "the kernel cannot be made to find an error here: %v", err)
 	}
 	f.breaks = func(t *testing.T) {
 		syscall.Sync() // after the error the kernel discards what it has not written yet, and the ledger would rightly miss it
@@ -403,9 +401,7 @@ func TestLedger_LostRecords(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if !only(name) {
-				t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
-			}
+			picked(t, name)
 			dir := t.TempDir()
 			sb := harness.Sandbox(t, frames, sandbox.Options{})
 			args := append(harness.Before(sb), "--data-dir="+dir, "--drain-notice=0s", "--drain-time=1s", "--documents")

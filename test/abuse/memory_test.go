@@ -50,7 +50,7 @@ func unfinished(ctx context.Context, s *server) {
 					return
 				}
 				stop := context.AfterFunc(ctx, func() { c.Close() })
-				c.unfinished(250)
+				c.unfinished(ctx, 250)
 				stop()
 				c.Close()
 			}
@@ -105,9 +105,7 @@ func bothMessengers(t *testing.T, _ *sandbox.Sandbox) []string {
 // formula of docs/limits.md, and an honest caller's uploads succeed in the end.
 func TestMemory_EverythingAtOnce(t *testing.T) {
 	const name = "everything at once"
-	if !only(name) {
-		t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
-	}
+	picked(t, name)
 	sb := harness.Sandbox(t, frames, sandbox.Options{Accounts: []string{account, "23456789"}})
 	args := append(harness.Before(sb), "--ledger=memory", "--drain-notice=0s", "--drain-time=1s", "--documents")
 	started, err := harness.Start(program, append(args, bothMessengers(t, sb)...)...)

@@ -20,9 +20,7 @@ import (
 func TestStderr(t *testing.T) {
 	for name, closes := range map[string]bool{"stderr is closed": true, "stderr is not read": false} {
 		t.Run(name, func(t *testing.T) {
-			if !only(name) {
-				t.Skip("not picked by LPFILESHARE_ABUSE_ONLY")
-			}
+			picked(t, name)
 			sb := harness.Sandbox(t, frames, sandbox.Options{})
 			cmd := exec.Command(harness.File(), append(harness.Before(sb), "--listen=127.0.0.1:0", "--ledger=memory", "--drain-notice=0s", "--drain-time=1s", "--documents")...)
 			stderr, err := cmd.StderrPipe()

@@ -51,7 +51,7 @@ func (k *socket) getProfile(c *call) Reply {
 	return Reply{Code: 200, Type: typeProfile, Body: profile}
 }
 
-// talksTo reports whether a person takes part in a conversation of the caller, who is a consumer.
+// talksTo reports whether a person takes part in a conversation of the calling consumer.
 func (k *caller) talksTo(id string) bool {
 	return slices.ContainsFunc(k.account.of[k.who.id], func(conv *conversation) bool { return conv.participant(&person{id: id}) != nil })
 }
