@@ -150,8 +150,8 @@ func TestSession_BigDialogsCostTheSame(t *testing.T) {
 	const preview, page = 1000, 10
 	sizes := []int{10, 1000, 10_000}
 	if testing.Short() || raced {
-		t.Log("not with 10,000 files, which take minutes with the race detector; make test runs this without it too")
-		sizes = sizes[:2]
+		t.Log("not with 1,000 and 10,000 files, which take minutes with the race detector; make test runs this without it too")
+		sizes = []int{10, 300}
 	}
 	b := newBigDialogs(t)
 	for _, n := range sizes {
@@ -229,10 +229,10 @@ func (b *bigDialogs) wantFlat(t *testing.T, s *Session, conversation, last strin
 // TestSession_LargeBacklogDisturbsNobody has a dialog whose messages exceed Config.MaxFrame, which once closed the connection.
 func TestSession_LargeBacklogDisturbsNobody(t *testing.T) {
 	t.Parallel()
-	const many = 60
+	const many = 12
 	for _, role := range []string{"consumer", "agent"} {
 		t.Run(role, func(t *testing.T) {
-			b := newBigDialogs(t, func(c *Config) { c.MaxFrame = 1 << 20 })
+			b := newBigDialogs(t, func(c *Config) { c.MaxFrame = 300_000 })
 			cred := b.consumer()
 			author := b.session(cred)
 			c := b.begin(author)
@@ -356,29 +356,36 @@ func TestSession_UnreadableDialogIsLeftOut(t *testing.T) {
 // TestSession_FailedRequestLeavesOneDialogOut has LivePerson refuse one of several requests for messages.
 func TestSession_FailedRequestLeavesOneDialogOut(t *testing.T) {
 	for name, c := range map[string]struct {
-		fault sandbox.Fault
-		kind  share.Kind
+		code int // of the answer; 0: there is none
+		kind share.Kind
 	}{
-		"refused":   {sandbox.Fault{Status: 403, Count: 1}, share.LPForbidden},
-		"malformed": {sandbox.Fault{Status: 400, Count: 1}, share.LPProtocolError},
-		"silent":    {sandbox.Fault{Mute: true, Count: 1}, share.LPTimeout},
+		"refused":   {403, share.LPForbidden},
+		"malformed": {400, share.LPProtocolError},
+		"silent":    {0, share.LPTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := newHarness(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = patience / 20 })
-			s := h.session(h.consumer())
-			for range 4 {
-				h.send(s, h.begin(s).ID, "")
-			}
-			c.fault.On = "ms.SubscribeMessagingEvents"
-			h.sb.Inject(c.fault)
-			list, err := s.ListFiles(ctxOf(t), "", nil)
-			if err != nil || len(list.Dialogs) != 3 || len(list.Unreadable) != 1 || list.Unreadable[0].Err.Kind != c.kind {
-				t.Fatalf("%d dialogs, unreadable %+v, %v", len(list.Dialogs), list.Unreadable, err)
-			}
-			if list, err = s.ListFiles(ctxOf(t), "", nil); err != nil || len(list.Dialogs) != 4 || len(list.Unreadable) != 0 {
-				t.Errorf("%d dialogs once it is readable again, unreadable %+v, %v", len(list.Dialogs), list.Unreadable, err)
-			}
+			inBubble(t, func(t *testing.T) {
+				p := newPeer(t)
+				p.details = `,"dialogs":[{"dialogId":"d1","state":"OPEN"},{"dialogId":"d2","state":"OPEN"},{"dialogId":"d3","state":"OPEN"}]` // and "c"
+				var failed atomic.Bool
+				p.answer = func(k *peerSocket, typ, id string, body map[string]any) bool {
+					if typ != reqSubscribeEvents || body["dialogId"] != "d2" || failed.Swap(true) {
+						return false
+					}
+					if c.code != 0 {
+						k.send(`{"kind":"resp","reqId":%q,"code":%d,"body":"refused"}`, id, c.code)
+					}
+					return true
+				}
+				s := p.session()
+				list, err := s.ListFiles(ctxOf(t), "", nil)
+				if err != nil || len(list.Dialogs) != 3 || len(list.Unreadable) != 1 || list.Unreadable[0].Err.Kind != c.kind {
+					t.Fatalf("%d dialogs, unreadable %+v, %v", len(list.Dialogs), list.Unreadable, err)
+				}
+				if list, err = s.ListFiles(ctxOf(t), "", nil); err != nil || len(list.Dialogs) != 4 || len(list.Unreadable) != 0 {
+					t.Errorf("%d dialogs once it is readable again, unreadable %+v, %v", len(list.Dialogs), list.Unreadable, err)
+				}
+			})
 		})
 	}
 }
@@ -386,22 +393,23 @@ func TestSession_FailedRequestLeavesOneDialogOut(t *testing.T) {
 func TestPool_ManyConversationsWithLargeMessages(t *testing.T) {
 	t.Parallel()
 	// The list of conversations has the last message of each, with its preview: more than Config.MaxFrame.
-	b := newBigDialogs(t, func(c *Config) { c.MaxFrame = 1 << 20 })
+	const many = 12
+	b := newBigDialogs(t, func(c *Config) { c.MaxFrame = 300_000 })
 	ann := b.agent("ann")
 	joined := b.session(ann)
 	author := b.session(b.consumer())
-	for range 200 {
+	for range many {
 		c := b.begin(author)
-		b.fill(author, c.ID, 1, 6000)
+		b.fill(author, c.ID, 1, 30_000)
 		b.join(joined, c.ID, "ASSIGNED_AGENT")
 	}
 	s := b.read(ann)
 	all, err := s.ListConversations(ctxOf(t))
-	if err != nil || len(all) != 200 {
+	if err != nil || len(all) != many {
 		t.Fatalf("%d conversations, %v", len(all), err)
 	}
 	files, _, err := listFiles(s, ctxOf(t), "")
-	if err != nil || len(files) != 200 || files[0].File.Preview == "" {
+	if err != nil || len(files) != many || files[0].File.Preview == "" {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
 	if s.s.opener.openOnly.Load() {

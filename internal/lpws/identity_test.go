@@ -210,7 +210,7 @@ func TestIssuedConsumer_OutlivesItsTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer w.Close()
-		const minutes = 3 * 60
+		const minutes = 60
 		for i := range minutes {
 			p.broadcast(fileEvent("c", i, fmt.Sprint(i)))
 			for range 6 {

@@ -135,7 +135,7 @@ func TestPool_NewCallersReplaceIdleOnes(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPeer(t)
 		pool := p.pool(func(c *Config) { c.MaxSessions, c.IdleClose = 10, time.Hour })
-		for n := range 200 {
+		for n := range 50 {
 			s, err := pool.Session(ctxOf(t), consumerNo(n))
 			if err != nil {
 				t.Fatal(err)
