@@ -1,21 +1,14 @@
 package connector
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
 	"github.com/lpfileshare/lpfileshare/test/lpfake"
@@ -86,43 +79,13 @@ func (zeros) Read(p []byte) (int, error) {
 // Slow bodies that nobody signed, more than the memory for them, come from the same address as LivePerson's deliveries.
 func TestWebhook_SlowBodiesDoNotCostADelivery(t *testing.T) {
 	h := newWebhookEnv(t)
-	target, err := url.Parse(h.hook)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const attackers, sent = 300, 300_000 // 90 MB
-	header := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: h\r\nX-Liveperson-Account-Id: %s\r\nX-Liveperson-Signature: %s\r\nContent-Length: %d\r\n\r\n",
-		target.Path, lpfake.Account, signed("another secret", nil), maxDelivery)
-	var attack sync.WaitGroup
-	var conns []net.Conn
-	for range attackers {
-		conn, err := net.Dial("tcp", target.Host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		conns = append(conns, conn)
-		attack.Go(func() { _, _ = io.WriteString(conn, header+strings.Repeat("x", sent)) })
-	}
-	for i := range 20 {
+	end := h.slowDeliveries(40, 300_000) // in buffers of 512 KiB: more than maxPeerMemory
+	for i := range 10 {
 		h.deliver(fileEvent(i))
 	}
-	attack.Wait()
-	for i := range 20 {
-		h.deliver(fileEvent(20 + i))
-	}
-	if n := h.m.Counts(); n.Kept != 40 || n.Failed != 0 {
+	end()
+	if n := h.m.Counts(); n.Kept != 10 || n.Failed != 0 {
 		t.Errorf("counted %+v", n)
-	}
-	for _, conn := range conns { // when the server has ended them all, the count is final
-		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
-			resp.Body.Close()
-		} else if errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Error("the server does not end a slow body")
-		}
 	}
 	if n := h.m.cfg.Rejections.Counts()[limitBodies]; n == 0 {
 		t.Error("no slow body was cut")

@@ -79,7 +79,7 @@ type env struct {
 func newEventLog(t testing.TB) *ledger.Events {
 	t.Helper()
 	kv, err := ledger.Open(t.Context(), ledger.Config{
-		TTL: time.Hour, MaxBytes: 16 << 20, Timeout: 4 * time.Second, StartTimeout: 10 * time.Second, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		TTL: time.Hour, MaxBytes: 16 << 20, Timeout: time.Minute, StartTimeout: time.Minute, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func newEnv(t *testing.T, opts sandbox.Options, webhooks bool, change ...func(*C
 	}
 	t.Cleanup(func() { _ = sb.Close() })
 	h := &env{t: t, sb: sb, log: newEventLog(t), app: App{ID: sandbox.DefaultAppID, Secret: sandbox.DefaultAppSecret, Webhooks: webhooks}}
-	h.m = h.messenger(newClient(t, lprest.Config{DomainAPI: sb.URL(), PlainHTTP: true, Timeout: 2 * time.Second, Now: opts.Now}), change...)
+	h.m = h.messenger(newClient(t, lprest.Config{DomainAPI: sb.URL(), PlainHTTP: true, Timeout: time.Minute, Now: opts.Now}), change...)
 	hooks := httptest.NewServer(h.m.Webhook())
 	t.Cleanup(hooks.Close)
 	h.hook = hooks.URL + "/webhooks"

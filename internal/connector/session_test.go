@@ -294,34 +294,36 @@ func TestPublishFile_Unconfirmed(t *testing.T) {
 		"a proxy's 504":        lpfake.Says(504, ""),
 		"an OK of a proxy's":   lpfake.Says(200, `{"sequence":1,"conversationId":"x"}`),
 		"LivePerson's timeout": lpfake.Says(408, ""),
-		"too late":             func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"too late":             nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := lpfake.New(t)
 			var sent atomic.Int64
-			f.On("/messaging/consumer/conversation/send", func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				sent.Add(1)
-				answer(w, r)
-			})
-			f.On("/messaging/consumer/conversation", func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				sent.Add(1)
-				answer(w, r)
-			})
+			// on returns a context that ends when a request to path has arrived that gets no answer.
+			on := func(path string) context.Context {
+				ctx, end := context.WithCancelCause(t.Context())
+				f.On(path, func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+					sent.Add(1)
+					if answer != nil {
+						answer(w, r)
+						return
+					}
+					end(context.DeadlineExceeded)
+					<-r.Context().Done()
+				})
+				return ctx
+			}
+			publishing, creating := on("/messaging/consumer/conversation/send"), on("/messaging/consumer/conversation")
 			s := fakeSession(t, f)
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			_, err := s.PublishFile(ctx, "c", "", share.HostedFile{StoragePath: "/v1/AUTH_x/" + lpfake.Account + "/a", FileType: "PNG"})
+			_, err := s.PublishFile(publishing, "c", "", share.HostedFile{StoragePath: "/v1/AUTH_x/" + lpfake.Account + "/a", FileType: "PNG"})
 			if !share.Is(err, share.LPPublishUnconfirmed) {
 				t.Errorf("publish: %v", err)
 			}
 			if sent.Load() != 1 {
 				t.Errorf("%d messages were sent", sent.Load())
 			}
-			ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			if _, err = s.CreateConversation(ctx, share.NewConversation{}); !share.Is(err, share.LPPublishUnconfirmed) {
+			if _, err = s.CreateConversation(creating, share.NewConversation{}); !share.Is(err, share.LPPublishUnconfirmed) {
 				t.Errorf("create: %v", err)
 			}
 			if sent.Load() != 2 {
@@ -364,7 +366,7 @@ func fakeSession(t *testing.T, f *lpfake.Server) *Session {
 		all[service] = f.URL
 	}
 	h := &env{t: t, log: newEventLog(t), app: App{ID: "app", Secret: "secret"}}
-	h.m = h.messenger(newClient(t, lprest.Config{DomainAPI: f.URL, PlainHTTP: true, Overrides: all, Timeout: 2 * time.Second}))
+	h.m = h.messenger(newClient(t, lprest.Config{DomainAPI: f.URL, PlainHTTP: true, Overrides: all, Timeout: time.Minute}))
 	s := h.session("anna")
 	if s.Principal().ID != "lp-1" {
 		t.Errorf("the principal is %+v", s.Principal())

@@ -230,14 +230,16 @@ func (b blockedBody) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-// Deliveries that are not verified do not keep LivePerson's own out, however many there are.
-func TestWebhook_UnverifiedDeliveries(t *testing.T) {
-	h := newWebhookEnv(t)
+// slowDeliveries begins n deliveries with a wrong signature from the address of deliver. It returns when size bytes of each body have
+// arrived; end ends them.
+func (h *env) slowDeliveries(n, size int) (end func()) {
 	handler := h.m.Webhook()
-	reading, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{}, maxKeeping+44)
+	reading, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{}, n)
 	var slow sync.WaitGroup
-	for range maxKeeping + 44 {
-		r := httptest.NewRequest(http.MethodPost, "/webhooks/"+lpfake.Account, blockedBody{reading, release})
+	for range n {
+		body := io.MultiReader(strings.NewReader(strings.Repeat("x", size)), blockedBody{reading, release})
+		r := httptest.NewRequest(http.MethodPost, "/webhooks/"+lpfake.Account, body)
+		r.RemoteAddr = "127.0.0.1:1"
 		r.Header.Set("X-Liveperson-Signature", signed("another secret", nil))
 		slow.Go(func() {
 			handler.ServeHTTP(httptest.NewRecorder(), r)
@@ -246,12 +248,21 @@ func TestWebhook_UnverifiedDeliveries(t *testing.T) {
 		select {
 		case <-reading:
 		case <-ended:
-			t.Error("a delivery was rejected before its body was read")
+			h.t.Error("a delivery was rejected before its body was read")
 		}
 	}
+	return func() {
+		close(release)
+		slow.Wait()
+	}
+}
+
+// Deliveries that are not verified do not keep LivePerson's own out, however many there are.
+func TestWebhook_UnverifiedDeliveries(t *testing.T) {
+	h := newWebhookEnv(t)
+	end := h.slowDeliveries(maxKeeping+44, 0)
 	h.deliver(fileEvent(1))
-	close(release)
-	slow.Wait()
+	end()
 }
 
 func TestWebhook_Limits(t *testing.T) {
