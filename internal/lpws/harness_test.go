@@ -46,7 +46,8 @@ type harness struct {
 	frames []sandbox.Frame
 }
 
-// newHarness starts both; they end with the test. The pool's timeouts are shorter than by default.
+// newHarness starts both; they end with the test. The pool reopens sooner than by default, and
+// waits longer for announced events, which a busy machine needs.
 func newHarness(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *harness {
 	t.Helper()
 	h := &harness{t: t, logs: &logBuffer{}}
@@ -74,7 +75,7 @@ func (h *harness) newPool(changes ...func(*Config)) *Pool {
 		},
 		Logger:     slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug - 8})),
 		BackoffMin: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
-		Grace: 100 * time.Millisecond,
+		Grace: 5 * time.Second,
 	}
 	for _, change := range changes {
 		change(&cfg)

@@ -45,17 +45,10 @@ func (i *sandboxIssuer) count() int {
 	return len(i.issued)
 }
 
-func newIssuerHarness(t *testing.T, opts sandbox.Options) (*harness, *sandboxIssuer) {
+func newIssuerHarness(t *testing.T) (*harness, *sandboxIssuer) {
 	i := &sandboxIssuer{}
-	h := newHarness(t, opts, i.configure)
-	i.h = h
-	return h, i
-}
-
-func (i *sandboxIssuer) configure(c *Config) {
-	c.Token = i.token
-	c.KeepAlive = 800 * time.Millisecond
-	c.BackoffMin, c.BackoffMax = 20*time.Millisecond, 100*time.Millisecond
+	i.h = newHarness(t, sandbox.Options{}, func(c *Config) { c.Token = i.token })
+	return i.h, i
 }
 
 func customer(id, caller string) share.Credential {
@@ -79,7 +72,7 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 		for _, count := range []int{1, 0} {
 			t.Run(fmt.Sprintf("%s, count %d", test.name, count), func(t *testing.T) {
 				t.Parallel()
-				h, tokens := newIssuerHarness(t, sandbox.Options{})
+				h, tokens := newIssuerHarness(t)
 				test := test
 				test.fault.Count = count
 				var err error
@@ -123,7 +116,7 @@ func TestIssuedConsumer_ReplacesARejectedTokenOnce(t *testing.T) {
 
 func TestIssuedConsumer_EndsAWatchAfterRepeatedRejections(t *testing.T) {
 	t.Parallel()
-	h, tokens := newIssuerHarness(t, sandbox.Options{})
+	h, tokens := newIssuerHarness(t)
 	s := h.session(customer("c-1", ""))
 	h.begin(s)
 	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", CloseCode: 4401})
@@ -141,7 +134,7 @@ func TestIssuedConsumer_EndsAWatchAfterRepeatedRejections(t *testing.T) {
 
 func TestIssuedConsumer_CallersKeepTheirPrincipal(t *testing.T) {
 	t.Parallel()
-	h, tokens := newIssuerHarness(t, sandbox.Options{})
+	h, tokens := newIssuerHarness(t)
 	a, b := h.session(customer("c-1", "spiffe://mesh/a")), h.session(customer("c-1", "spiffe://mesh/b"))
 	if a.Principal().ID != b.Principal().ID || a.Principal().Caller != "spiffe://mesh/a" || b.Principal().Caller != "spiffe://mesh/b" {
 		t.Errorf("%+v and %+v", a.Principal(), b.Principal())

@@ -69,18 +69,18 @@ func TestSecrets_NotInLogsOrErrors(t *testing.T) {
 		}
 		secrets = append(secrets, u.Sig)
 		log.Info("url", slog.Any("url", u), slog.String("go", fmt.Sprintf("%v %+v %#v", u, u, u)))
-		for _, on := range []string{"ms.GenerateURLForUploadFile", "ms.PublishEvent", "ms.SubscribeMessagingEvents", "ms.QueryMessages"} {
-			for _, f := range []sandbox.Fault{{Status: 403}, {Status: 500}, {Garbage: true}, {Mute: true}, {Drop: true}, {CloseCode: 1001}} {
-				h.sb.ClearFaults()
-				f.On = on
+		for _, f := range []sandbox.Fault{{Status: 403}, {Status: 500}, {Garbage: true}, {Mute: true}, {Drop: true}, {CloseCode: 1001}} {
+			h.sb.ClearFaults()
+			for _, f.On = range []string{"ms.GenerateURLForUploadFile", "ms.PublishEvent", "ms.SubscribeMessagingEvents", "ms.QueryMessages"} {
 				h.sb.Inject(f)
+			}
+			for _, call := range []func(context.Context) error{
+				func(ctx context.Context) error { _, err := s.UploadURL(ctx, 5, share.PNG); return err },
+				func(ctx context.Context) error { _, err := s.PublishFile(ctx, "c", "", hosted(u.Path, "")); return err },
+				func(ctx context.Context) error { _, _, err := s.s.files(ctx, "c", "c"); return err },
+			} {
 				short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-				_, err := s.UploadURL(short, 5, share.PNG)
-				record(err)
-				_, err = s.PublishFile(short, "c", "", hosted(u.Path, ""))
-				record(err)
-				_, _, err = s.s.files(short, "c", "c")
-				record(err)
+				record(call(short))
 				cancel()
 			}
 		}

@@ -449,54 +449,51 @@ func TestPublishFile_ReportsAClosedConversation(t *testing.T) {
 }
 
 func TestCall_LeavesNoPendingCall(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t, sandbox.Options{}, func(c *Config) { c.CallTimeout = 150 * time.Millisecond })
-	s := h.session(h.consumer())
-	waiters := func() int {
-		c, err := s.s.acquire(ctxOf(t))
-		if err != nil {
-			t.Fatal(err)
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		var mute atomic.Bool
+		var drops atomic.Int64 // of connections, each at the next request
+		p.answer = func(k *peerSocket, typ, _ string, _ map[string]any) bool {
+			if typ == reqUploadURL && drops.Add(-1) >= 0 {
+				_ = k.conn.Close()
+				return true
+			}
+			return typ == reqUploadURL && mute.Load()
 		}
-		return c.calls()
-	}
-	const on = "ms.GenerateURLForUploadFile"
-	h.sb.Inject(sandbox.Fault{On: on, Mute: true})
+		s := p.session()
+		upload := func(ctx context.Context, what string) error {
+			t.Helper()
+			_, err := s.UploadURL(ctx, 1, share.PNG)
+			c, acquired := s.s.acquire(ctxOf(t))
+			if acquired != nil {
+				t.Fatal(acquired)
+			}
+			if n := c.calls(); n != 0 {
+				t.Errorf("%d pending calls after %s", n, what)
+			}
+			return err
+		}
 
-	_, err := s.UploadURL(ctxOf(t), 1, share.PNG)
-	want(t, err, share.LPTimeout)
-	if n := waiters(); n != 0 {
-		t.Errorf("%d pending calls after the timeout", n)
-	}
+		mute.Store(true)
+		want(t, upload(ctxOf(t), "the timeout"), share.LPTimeout)
+		why := errors.New("the caller's reason")
+		ctx, cancel := context.WithCancelCause(ctxOf(t))
+		time.AfterFunc(time.Second, func() { cancel(why) })
+		for _, what := range []string{"the cancellation", "a call with an ended context"} {
+			if err := upload(ctx, what); !errors.Is(err, why) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		mute.Store(false)
 
-	why := errors.New("the caller's reason")
-	ctx, cancel := context.WithCancelCause(ctxOf(t))
-	time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
-	if _, err = s.UploadURL(ctx, 1, share.PNG); !errors.Is(err, why) {
-		t.Errorf("a cancelled call: %v", err)
-	}
-	if n := waiters(); n != 0 {
-		t.Errorf("%d pending calls after the cancellation", n)
-	}
-	if _, err = s.UploadURL(ctx, 1, share.PNG); !errors.Is(err, why) {
-		t.Errorf("a call with an ended context: %v", err)
-	}
-
-	// A call is repeated on the next connection.
-	h = newHarness(t, sandbox.Options{})
-	s = h.session(h.consumer())
-	h.sb.Inject(sandbox.Fault{On: on, Drop: true, Count: 1})
-	if _, err = s.UploadURL(ctxOf(t), 1, share.PNG); err != nil {
-		t.Errorf("after one drop: %v", err)
-	}
-	if n := waiters(); n != 0 {
-		t.Errorf("%d pending calls after the drop", n)
-	}
-	h.sb.Inject(sandbox.Fault{On: on, Drop: true})
-	_, err = s.UploadURL(ctxOf(t), 1, share.PNG)
-	want(t, err, share.LPUnavailable)
-	if n := waiters(); n != 0 {
-		t.Errorf("%d pending calls after two drops", n)
-	}
+		// A call is repeated on the next connection.
+		drops.Store(1)
+		if err := upload(ctxOf(t), "a drop"); err != nil {
+			t.Errorf("after one drop: %v", err)
+		}
+		drops.Store(2)
+		want(t, upload(ctxOf(t), "two drops"), share.LPUnavailable)
+	})
 }
 
 func TestPublishFile_SendsAtMostOnce(t *testing.T) {

@@ -51,9 +51,7 @@ func TestWatch_DeliversFilesBehindTheCursor(t *testing.T) {
 			t.Errorf("%d is %+v", i, e)
 		}
 	}
-	if got := whole.Cursor()[c.ID]; got != 6 {
-		t.Errorf("the cursor does not count the text behind the last file: %d", got)
-	}
+	eventually(t, "the cursor counts the text behind the last file", func() bool { return whole.Cursor()[c.ID] == 6 })
 	if e := next(t, part); e.File.Caption != "old 2" {
 		t.Errorf("behind a cursor: %+v", e)
 	}
@@ -314,12 +312,12 @@ func TestWatch_OutlastsAnOutage(t *testing.T) {
 	defer w.Close()
 	h.sb.Inject(sandbox.Fault{On: "ws:upgrade", Status: 503, Count: 3})
 	h.sb.Inject(sandbox.Fault{On: "ms.SubscribeMessagingEvents", Status: 429, Count: 1})
+	before, err := s.s.acquire(ctxOf(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	h.sb.DropSockets(1001)
-	eventually(t, "the loss is noticed", func() bool {
-		s.s.mu.Lock()
-		defer s.s.mu.Unlock()
-		return s.s.transport == nil
-	})
+	<-before.done // the loss is noticed
 	if _, err := s.PublishFile(ctxOf(t), c.ID, "", hosted(path, "after")); err != nil {
 		t.Fatal(err)
 	}
