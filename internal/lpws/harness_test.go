@@ -47,7 +47,7 @@ type harness struct {
 }
 
 // newHarness starts both; they end with the test. The pool reopens sooner than by default, and
-// waits longer for announced events, which a busy machine needs.
+// waits longer for answers and events, which a busy machine needs.
 func newHarness(t *testing.T, opts sandbox.Options, changes ...func(*Config)) *harness {
 	t.Helper()
 	h := &harness{t: t, logs: &logBuffer{}}
@@ -75,7 +75,7 @@ func (h *harness) newPool(changes ...func(*Config)) *Pool {
 		},
 		Logger:     slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug - 8})),
 		BackoffMin: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
-		Grace: 5 * time.Second,
+		Grace: 5 * time.Second, CallTimeout: patience, OpenTimeout: patience,
 	}
 	for _, change := range changes {
 		change(&cfg)

@@ -85,7 +85,7 @@ func TestSecrets_NotInLogsOrErrors(t *testing.T) {
 			}
 		}
 		h.sb.ClearFaults()
-		if _, err := s.s.acquire(ctx); err != nil {
+		if _, err := s.UploadURL(ctx, 5, share.PNG); err != nil { // the connection works
 			t.Fatal(err)
 		}
 		h.sb.DropSockets(4401)

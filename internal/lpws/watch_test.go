@@ -208,33 +208,37 @@ func TestWatch_LosesNothingOverLostConnections(t *testing.T) {
 func TestWatch_EndsASlowReader(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPeer(t)
+		s := p.session()
+		k := p.socket() // later ones are for reading only
 		published := 0
-		files := func(n int) (events []string) {
+		publish := func(n int) {
+			var events []string
 			for range n {
 				events = append(events, fileEvent("c", published, "x"))
 				published++
 			}
-			return events
+			p.add("c", events...)
+			k.push(events...)
+			synctest.Wait()
 		}
-		p.add("c", files(watchQueue+20)...)
-		s := p.session()
+		publish(watchQueue + 20)
 		watch := func(after share.Cursor) *Watch {
 			w, err := s.WatchFiles(ctxOf(t), "c", after)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(w.Close)
+			synctest.Wait()
 			return w
 		}
 		slow := watch(nil)
 		next(t, slow) // the history has arrived, and does not count
-		p.publish(files(watchQueue)...)
+		publish(watchQueue)
 		fast := watch(share.Cursor{"c": 0})
 		for range 10 {
 			next(t, slow) // it reads, but is behind
 		}
-		p.publish(files(1)...)
-		synctest.Wait()
+		publish(1)
 		at := slow.Cursor()
 		_, err := slow.Next(ctxOf(t))
 		want(t, err, share.WatchTooSlow)
