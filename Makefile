@@ -78,6 +78,10 @@ test-abuse: ## Attack a server beside an honest caller, and break its ledger; pr
 test-protoc: ## Generate code for nine languages with plain protoc; needs Maven (mvn)
 	test/protoc/run
 
+.PHONY: test-proxies
+test-proxies: build ## Run the configurations of docs/production.md; needs nginx, haproxy, openssl and curl
+	test/proxies/run
+
 .PHONY: test-faults
 test-faults: ## Run every case of the fault table, states by kinds of faults, over each messenger
 	$(GO) test -c -o $(BIN)/faults.test ./test/faults
@@ -125,13 +129,14 @@ check-wire: build ## Validate every frame of all suites against LivePerson's pub
 	$(GO) run ./test/wire/cmd/check-wire -schemas "$(SCHEMAS)" -frames .frames $(SUITES)
 
 .PHONY: generate
-generate: ## Generate gen/ from proto/
+generate: ## Generate gen/ and docs/errors.md from proto/
 	$(BUF) generate
+	$(GO) test -count=1 ./test/docs -run TestErrors -update
 
 .PHONY: check-generate
-check-generate: generate ## Fail if gen/ is not what proto/ gives
-	@git diff --exit-code -- gen && test -z "$$(git ls-files -o --exclude-standard gen)" || \
-		{ echo "check-generate: gen/ is stale; run make generate and commit it"; exit 1; }
+check-generate: generate ## Fail if gen/ or docs/errors.md is not what proto/ gives
+	@git diff --exit-code -- gen docs/errors.md && test -z "$$(git ls-files -o --exclude-standard gen)" || \
+		{ echo "check-generate: generated files are stale; run make generate and commit it"; exit 1; }
 
 .PHONY: lint
 lint: lint-go lint-complexity lint-prose lint-proto ## Check Go, the language and the contract
