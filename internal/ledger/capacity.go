@@ -106,14 +106,15 @@ func (l *KV) stored(key string, value []byte) int64 {
 func (l *KV) observe(info *jetstream.StreamInfo) {
 	used, limit := int64(info.State.Bytes), info.Config.MaxBytes
 	l.records.Store(info.State.Msgs - min(info.State.Msgs, 1)) // without the probe
-	l.shares.observe(used, limit, info.State.FirstTime)
-	l.growth.observe(l.log, l.now(), used, limit)
+	l.shares.observe(used, limit, info.State.LastSeq, info.State.FirstTime)
+	l.growth.observe(l.log, l.now(), int64(l.shares.part()*float64(limit)), limit)
 }
 
 // Usage is what a ledger holds, and what its limits have rejected.
 type Usage struct {
-	// Bytes is the size of all records, with what NATS needs for them. LimitBytes is --ledger-bytes.
-	Bytes, LimitBytes int64
+	// Bytes is the size of all records, with what NATS needs for them. ReservedBytes is what attempts that run may need in addition.
+	// LimitBytes is --ledger-bytes.
+	Bytes, ReservedBytes, LimitBytes int64
 	// Records is the number of records, including expired ones that NATS has not dropped yet.
 	Records uint64
 	// Callers is the number of callers whose records this process has written and counts.
@@ -131,7 +132,7 @@ func (l *KV) Usage() Usage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Usage{
-		Bytes: s.used, LimitBytes: s.limit, Records: l.records.Load(), Callers: len(s.callers),
+		Bytes: s.used, ReservedBytes: s.reserved, LimitBytes: s.limit, Records: l.records.Load(), Callers: len(s.callers),
 		RejectedFull: s.whenFull, RejectedShare: s.overShare, Dropped: l.dropped.Load(),
 	}
 }

@@ -88,7 +88,7 @@ func fill(v reflect.Value) {
 func wholeRecords(t *testing.T, l ledger, c *clock) {
 	var full share.Record
 	fill(reflect.ValueOf(&full).Elem())
-	full.Owner = share.Principal{} // is not stored
+	full.Owner, full.Largest = share.Principal{}, 0 // are not stored
 	for i, r := range []share.Record{full, {Expires: c.now().Add(time.Hour).UTC().Round(0)}} {
 		key := fmt.Sprintf("whole%d", i)
 		rev, err := l.Save(t.Context(), key, r, 0)

@@ -74,11 +74,15 @@ func (l *KV) dropFinished(next uint64) (_ uint64, dropped int, err error) {
 		if !finished(m.Data) {
 			continue
 		}
-		if err := l.drop(m); err != nil {
+		rev, err := l.drop(m)
+		if err != nil {
 			return next, dropped, err
 		}
+		if rev == 0 {
+			continue
+		}
 		dropped++
-		l.shares.dropped(l.stored(m.Subject[len(subjectPrefix):], m.Data), m.Time)
+		l.shares.dropped(rev, l.stored(m.Subject[len(subjectPrefix):], m.Data), m.Time)
 	}
 	return next, dropped, nil
 }
@@ -91,16 +95,19 @@ func (l *KV) record(position uint64) (*jetstream.RawStreamMsg, error) {
 }
 
 // drop removes a record, unless it has changed: it writes a marker of the key-value bucket in its place, which NATS drops in turn after
-// dropTTL. Until then the key has no record, and a new one waits.
-func (l *KV) drop(m *jetstream.RawStreamMsg) error {
+// dropTTL. Until then the key has no record, and a new one waits. It returns the revision of the marker; 0: the record has changed.
+func (l *KV) drop(m *jetstream.RawStreamMsg) (uint64, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.timeout/4)
 	defer cancel()
 	marker := &nats.Msg{Subject: m.Subject, Header: nats.Header{"KV-Operation": []string{"PURGE"}}}
-	_, err := l.js.PublishMsg(ctx, marker, jetstream.WithExpectLastSequencePerSubject(m.Sequence), jetstream.WithMsgTTL(dropTTL))
-	if conflict(err) {
-		return nil
+	ack, err := l.js.PublishMsg(ctx, marker, jetstream.WithExpectLastSequencePerSubject(m.Sequence), jetstream.WithMsgTTL(dropTTL))
+	switch {
+	case conflict(err):
+		return 0, nil
+	case err != nil:
+		return 0, err
 	}
-	return err
+	return ack.Sequence, nil
 }
 
 // finished reports whether no attempt works on a record, so that nothing is published twice unless a request is repeated. Those of

@@ -101,7 +101,7 @@ func TestShares_DroppedRecordsAreNotHeld(t *testing.T) {
 	f := newFakeBucket(t)
 	f.fill(consumer("a"))
 	f.clock.pass(3 * time.Hour)
-	f.dropped(recordBytes, f.clock.now().Add(-90*time.Minute))
+	f.dropped(f.rev+1, recordBytes, f.clock.now().Add(-90*time.Minute))
 	if held := f.callers[callerOf(consumer("a"))].held(f.gone()); held != 0 {
 		t.Errorf("the caller holds %d bytes", held)
 	}

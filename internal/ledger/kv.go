@@ -68,9 +68,12 @@ const (
 	subjectPrefix = "$KV." + bucketName + "."
 	// ttlMargin is how much longer than its validity a record is kept, because clocks differ.
 	ttlMargin = time.Hour
-	// fullAt is the share of MaxBytes that new keys may use. The rest is reserved for uploads that have begun: one whose file is
-	// stored must be able to record that.
-	fullAt = 0.95
+	// fullAt is the part of MaxBytes above which no new id begins, with what attempts have reserved. reserveAt is the part that they may
+	// reserve. The rest is for what nothing is reserved for: ids of other servers of a cluster, and results of CreateConversation.
+	fullAt    = 0.95
+	reserveAt = 0.975
+	// growthMargin is what a record with a file may grow by until its attempt has finished: by a failure, and by its deadline.
+	growthMargin = 4 << 10
 	// heapStep is the change of memory use that is reported to Config.Grown.
 	heapStep = 4 << 20
 )
@@ -194,10 +197,20 @@ func (l *KV) Load(ctx context.Context, key string) (share.Record, uint64, error)
 //
 // A record that expires well before others is dropped soon after that, so that it does not fill the ledger.
 func (l *KV) Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error) {
-	// A file that is stored has been admitted with its upload.
-	begins := rev == 0 && r.State != share.Stored
-	return save(ctx, l, requests, key, r, rev, tenure{r.Owner, r.Expires, begins})
+	t := tenure{
+		owner: r.Owner, expires: r.Expires, attempt: r.Attempt, largest: r.Largest,
+		begins: rev == 0 && r.State != share.Stored, // a file that is stored was admitted with its upload
+		again:  rev != 0 && r.State == share.Receiving,
+	}
+	switch r.State {
+	case share.Receiving, share.Stored, share.Publishing:
+		t.unfinished = r.Attempt != "" && (r.Largest > 0 || r.File != nil)
+	}
+	return save(ctx, l, requests, key, r, rev, t)
 }
+
+// Finish ends what an attempt has reserved in the ledger. It must be called once an attempt writes its record no more.
+func (l *KV) Finish(key, attemptID string) { l.shares.finish(attempt{key, attemptID}) }
 
 // LoadCreation is Load for the record of a CreateConversation.
 func (l *KV) LoadCreation(ctx context.Context, key string) (share.CreationRecord, uint64, error) {
@@ -206,14 +219,28 @@ func (l *KV) LoadCreation(ctx context.Context, key string) (share.CreationRecord
 
 // SaveCreation is Save for the record of a CreateConversation.
 func (l *KV) SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
-	return save(ctx, l, creations, key, r, rev, tenure{r.Owner, r.Expires, rev == 0})
+	return save(ctx, l, creations, key, r, rev, tenure{owner: r.Owner, expires: r.Expires, begins: rev == 0})
 }
 
-// A tenure is how a record uses the ledger: in whose share, until when, and whether it begins a new id.
+// A tenure is how a record uses the ledger: in whose share, and until when.
 type tenure struct {
 	owner   share.Principal
 	expires time.Time
-	begins  bool
+	// attempt is the attempt that writes it. Unfinished reports whether it writes larger ones later, of up to largest bytes.
+	attempt    string
+	unfinished bool
+	largest    int64
+	// begins and again are those of a demand.
+	begins, again bool
+}
+
+// reserves returns what the attempt needs after it has written a record of a size. NATS needs the space of a new record before it
+// drops the one that it replaces; therefore the two largest ones must fit.
+func (t tenure) reserves(size int64) int64 {
+	if !t.unfinished {
+		return 0
+	}
+	return 2*max(t.largest, size+growthMargin) - size
 }
 
 // load is KV.Load for any type of record.
@@ -246,15 +273,22 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 		return 0, unavailable(errLost)
 	}
 	size := l.stored(key, value)
-	if t.begins {
-		if err := l.shares.admit(t.owner, size); err != nil {
-			return 0, err
-		}
+	by := attempt{key, t.attempt}
+	if !t.unfinished {
+		by.id = name // this write alone
+	}
+	more := t.reserves(size)
+	first, err := l.shares.admit(demand{by, t.owner, size, more, t.begins, t.again})
+	if err != nil {
+		return 0, err
 	}
 	keep, early := l.keep(t.expires)
 	defer func() {
-		if err == nil {
-			l.shares.wrote(key, t.owner, size, keep, early)
+		switch {
+		case err == nil:
+			l.shares.wrote(saved, by, t.owner, size, more, keep, early)
+		case first:
+			l.shares.finish(by) // the attempt does not begin
 		}
 	}()
 	ttl := time.Duration(0)

@@ -18,6 +18,9 @@ import (
 // holds. An account that is the only one to hold something may use everything; beside others it may use accountFactor times what is
 // free. Records of ids that have begun are never rejected.
 //
+// An attempt that is admitted reserves what its largest records need, until it has finished, so that it can record its file however
+// many attempts run at once. Reserved bytes are not free, and count as held.
+//
 // Free bytes are those of the stream. What each caller holds is counted in this process: what it has written since its start, until
 // that leaves the stream. Other servers, and this one before its start, are only seen in the free bytes.
 type shares struct {
@@ -25,7 +28,8 @@ type shares struct {
 
 	mu        sync.Mutex
 	limit     int64 // size of the bucket; 0: unlimited
-	used      int64 // by the latest check, and what was written since
+	used      int64 // by the latest observation, and what was written since
+	reserved  int64 // by attempts
 	callers   map[caller]*holding
 	byAccount map[string]*holding
 	swept     time.Time
@@ -33,7 +37,12 @@ type shares struct {
 	since     time.Time     // finished records that were written before were dropped early
 	// latest has the charges of the records that were written last, because the next record of a key replaces the previous one. If
 	// it has lost one, both count until the first would have expired.
-	latest *lru.Cache[string, charge]
+	latest   *lru.Cache[string, charge]
+	attempts map[attempt]charge // what each attempt reserves
+	// observed is the last revision that the latest observation includes. written are this process's writes after it: an observation
+	// that began before they did must not undo them.
+	observed uint64
+	written  []write
 	// overShare and whenFull count rejections.
 	overShare, whenFull int64
 }
@@ -52,7 +61,17 @@ func callerOf(p share.Principal) caller {
 type charge struct {
 	caller, account *holding // nil: not counted
 	bytes, ends     int64
-	early           bool // the stream drops it earlier than others
+	early           bool  // the stream drops it earlier than others
+	until           int64 // Unix time in seconds until which the record is in the stream
+}
+
+// An attempt is one attempt under a key. Attempts under the same key reserve independently, because only one of them succeeds.
+type attempt struct{ key, id string }
+
+// A write is what one revision has added to the stream.
+type write struct {
+	rev   uint64
+	bytes int64
 }
 
 const (
@@ -60,6 +79,10 @@ const (
 	maxCallers = 1 << 16
 	// maxLatest is the number of charges in latest. It is above the number of uploads that run at once.
 	maxLatest = 1 << 15
+	// maxWritten bounds the writes between two observations. It is far above what a server makes in a second.
+	maxWritten = 1 << 16
+	// reservedFor is the longest time that a reservation counts for the share of its caller. An attempt takes minutes.
+	reservedFor = 24 * time.Hour
 	// accountFactor is how many times the free bytes an account may use beside others: one leaves them an eighth.
 	accountFactor = 7
 	// sweepInterval is the time between two searches for callers that hold nothing.
@@ -81,25 +104,25 @@ func newShares(now func() time.Time) *shares {
 	}
 	return &shares{
 		now: now, latest: latest,
-		callers: make(map[caller]*holding), byAccount: make(map[string]*holding),
+		callers: make(map[caller]*holding), byAccount: make(map[string]*holding), attempts: make(map[attempt]charge),
 	}
 }
 
-// part returns the used part of the bucket.
+// part returns the part of the bucket that is used or reserved.
 func (s *shares) part() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.limit == 0 {
 		return 0
 	}
-	return float64(s.used) / float64(s.limit)
+	return float64(s.used+s.reserved) / float64(s.limit)
 }
 
-// dropped stops counting records that were written at a time or before. size is that of one of them.
-func (s *shares) dropped(size int64, written time.Time) {
+// dropped stops counting records that were written at a time or before. One of them, of the given size, was dropped by the write rev.
+func (s *shares) dropped(rev uint64, size int64, written time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used -= size
+	s.add(rev, -size)
 	if written.After(s.since) {
 		s.since = written
 	}
@@ -112,15 +135,22 @@ func (s *shares) keptSince() time.Time {
 	return s.since
 }
 
-// observe sets the state of the stream: its size, that of the bucket, and when its first record was written. Other servers may have
-// dropped what is older.
-func (s *shares) observe(used, limit int64, first time.Time) {
+// observe sets the state of the stream: its size, that of the bucket, its last revision, and when its first record was written. Other
+// servers may have dropped what is older.
+func (s *shares) observe(used, limit int64, last uint64, first time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first.After(s.since) {
 		s.since = first
 	}
-	s.used, s.limit = used, max(limit, 0)
+	if last < s.observed { // it is another stream
+		s.written = nil
+	}
+	s.used, s.limit, s.observed = used, max(limit, 0), last
+	s.written = slices.DeleteFunc(s.written, func(w write) bool { return w.rev <= last })
+	for _, w := range s.written {
+		s.used += w.bytes
+	}
 	if now := s.now(); now.Sub(s.swept) >= sweepInterval {
 		s.swept = now
 		sweep(s.callers, s.gone())
@@ -128,29 +158,74 @@ func (s *shares) observe(used, limit int64, first time.Time) {
 	}
 }
 
-// admit returns an error if a new id of a caller must not begin, whose first record has the given size. A record without an owner is
-// in no share.
-func (s *shares) admit(owner share.Principal, size int64) error {
+// A demand is what a write needs of its owner's share: the size of its record, and more for later ones of its attempt.
+type demand struct {
+	attempt    attempt
+	owner      share.Principal
+	size, more int64
+	// begins reports whether it begins a new id, and again whether it begins an upload under an id that has a record. Any other write
+	// is admitted.
+	begins, again bool
+}
+
+// admit reserves what a write needs, unless its attempt has reserved it. It returns an error if the write must not begin, and whether the
+// attempt had reserved nothing. A record without an owner is in no share.
+func (s *shares) admit(d demand) (first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if has, ok := s.attempts[d.attempt]; ok {
+		s.reserve(d.attempt, d.owner, max(has.bytes, d.size))
+		return false, nil
+	}
+	if err := s.rejects(d); err != nil {
+		return false, err
+	}
+	s.reserve(d.attempt, d.owner, d.size+d.more)
+	return true, nil
+}
+
+func (s *shares) rejects(d demand) error {
+	taken, limit, bytes := float64(s.used+s.reserved), float64(s.limit), d.size+d.more
 	switch {
-	case s.limit == 0:
+	case s.limit == 0 || !d.begins && !d.again:
 		return nil
-	case float64(s.used) > fullAt*float64(s.limit):
+	case d.begins && taken > fullAt*limit, taken+float64(bytes) > reserveAt*limit:
 		s.whenFull++
 		return unavailable(errFull)
-	case owner.Account == "":
+	case d.again || d.owner.Account == "":
 		return nil
 	}
-	free := max(s.limit-s.used, 0)
-	if held := s.callers[callerOf(owner)].held(s.gone()); held > 0 && held+size > free-size {
+	free := max(s.limit-s.used-s.reserved, 0)
+	if held := s.callers[callerOf(d.owner)].held(s.gone()); held > 0 && held+bytes > free-bytes {
 		return s.reject(limitCaller, held, free)
 	}
-	held := s.byAccount[owner.Account].held(s.gone())
-	if alone := len(s.byAccount) == 1 && held > 0; !alone && held+size > accountFactor*(free-size) {
+	held := s.byAccount[d.owner.Account].held(s.gone())
+	if alone := len(s.byAccount) == 1 && held > 0; !alone && held+bytes > accountFactor*(free-bytes) {
 		return s.reject(limitAccount, held, free)
 	}
 	return nil
+}
+
+// reserve sets what an attempt reserves; 0: nothing any more.
+func (s *shares) reserve(a attempt, owner share.Principal, bytes int64) {
+	if old, ok := s.attempts[a]; ok {
+		s.reserved -= old.bytes
+		s.count(old, -old.bytes)
+		delete(s.attempts, a)
+	}
+	if bytes > 0 {
+		next := s.charge(owner, bytes, reservedFor, true)
+		s.reserved += bytes
+		s.count(next, bytes)
+		s.attempts[a] = next
+	}
+}
+
+// finish ends what an attempt reserves.
+func (s *shares) finish(a attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserve(a, share.Principal{}, 0)
 }
 
 func (s *shares) reject(of string, held, free int64) error {
@@ -160,26 +235,52 @@ func (s *shares) reject(of string, held, free int64) error {
 	return err.With("limit", of, "heldBytes", strconv.FormatInt(held, 10), "freeBytes", strconv.FormatInt(free, 10))
 }
 
-// wrote counts the record that was written to a key, in place of the key's previous one. size includes what NATS needs. The record
-// leaves the stream after keep; early, if that is earlier than others.
-func (s *shares) wrote(key string, owner share.Principal, size int64, keep time.Duration, early bool) {
+// wrote counts the record that the write rev has written to the key of an attempt, in place of the key's previous one. size includes
+// what NATS needs. The record leaves the stream after keep; early, if that is earlier than others. The attempt reserves more from now on.
+func (s *shares) wrote(rev uint64, a attempt, owner share.Principal, size, more int64, keep time.Duration, early bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	gone := s.gone()
-	s.used += size
-	if old, ok := s.latest.Get(key); ok {
-		s.used -= old.bytes
-		old.caller.add(old, -old.bytes, gone)
-		old.account.add(old, -old.bytes, gone)
+	grown := size
+	if old, ok := s.latest.Get(a.key); ok {
+		if s.now().Unix() < old.until {
+			grown -= old.bytes
+		}
+		s.count(old, -old.bytes)
 	}
-	next := charge{bytes: size, ends: slotOf(s.now(), keep), early: early}
+	s.add(rev, grown)
+	next := s.charge(owner, size, keep, early)
+	s.count(next, size)
+	s.latest.Add(a.key, next)
+	s.reserve(a, owner, more)
+}
+
+// add counts what a write has added to the stream, unless the latest observation includes it.
+func (s *shares) add(rev uint64, bytes int64) {
+	if rev <= s.observed {
+		return
+	}
+	s.used += bytes
+	if len(s.written) == maxWritten {
+		s.written = slices.Delete(s.written, 0, maxWritten/2)
+	}
+	s.written = append(s.written, write{rev, bytes})
+}
+
+// charge returns the charge of bytes that an owner uses for a time.
+func (s *shares) charge(owner share.Principal, bytes int64, keep time.Duration, early bool) charge {
+	now := s.now()
+	c := charge{bytes: bytes, ends: slotOf(now, keep), early: early, until: now.Add(keep).Unix()}
 	if owner.Account != "" {
-		next.caller = holdingOf(s.callers, callerOf(owner), maxCallers)
-		next.account = holdingOf(s.byAccount, owner.Account, maxCallers)
+		c.caller = holdingOf(s.callers, callerOf(owner), maxCallers)
+		c.account = holdingOf(s.byAccount, owner.Account, maxCallers)
 	}
-	next.caller.add(next, size, gone)
-	next.account.add(next, size, gone)
-	s.latest.Add(key, next)
+	return c
+}
+
+// count adds bytes to what the owner of a charge holds.
+func (s *shares) count(c charge, bytes int64) {
+	c.caller.add(c, bytes, s.gone())
+	c.account.add(c, bytes, s.gone())
 }
 
 // holdingOf returns the holding of k, and creates it unless there are limit others: nil.

@@ -19,6 +19,7 @@ type fakeBucket struct {
 	t     *testing.T
 	clock *clock
 	next  int
+	rev   uint64
 }
 
 func newFakeBucket(t *testing.T) *fakeBucket {
@@ -26,19 +27,30 @@ func newFakeBucket(t *testing.T) *fakeBucket {
 	c := newClock()
 	s := newShares(c.now)
 	s.ttl = 25 * time.Hour
-	s.observe(0, 1_000_000, time.Time{})
-	return &fakeBucket{shares: s, t: t, clock: c}
+	f := &fakeBucket{shares: s, t: t, clock: c}
+	f.observe(0)
+	return f
 }
+
+// wrote counts a record that was written now.
+func (f *fakeBucket) wrote(key string, p share.Principal, size int64, keep time.Duration, early bool) {
+	f.rev++
+	f.shares.wrote(f.rev, attempt{key: key}, p, size, 0, keep, early)
+}
+
+// observe observes the bucket as it is now.
+func (f *fakeBucket) observe(used int64) { f.shares.observe(used, 1_000_000, f.rev, time.Time{}) }
 
 const recordBytes = 1000
 
 // begin begins a new id, which stays for a day.
 func (f *fakeBucket) begin(p share.Principal) error {
-	if err := f.admit(p, recordBytes); err != nil {
+	f.next++
+	key := fmt.Sprint(f.next)
+	if _, err := f.admit(demand{attempt: attempt{key: key}, owner: p, size: recordBytes, begins: true}); err != nil {
 		return err
 	}
-	f.next++
-	f.wrote(fmt.Sprint(f.next), p, recordBytes, 25*time.Hour, false)
+	f.wrote(key, p, recordBytes, 25*time.Hour, false)
 	return nil
 }
 
@@ -156,7 +168,7 @@ func TestShares_CountsWhatIsStored(t *testing.T) {
 		t.Errorf("held %d bytes, want 800", held())
 	}
 	f.clock.pass(27 * time.Hour)
-	f.observe(0, 1_000_000, time.Time{})
+	f.observe(0)
 	if held() != 0 || len(f.callers) != 0 || len(f.byAccount) != 0 {
 		t.Errorf("held %d bytes by %d callers after all have expired", held(), len(f.callers))
 	}
@@ -171,7 +183,7 @@ func TestShares_ExpiryMakesSpace(t *testing.T) {
 		t.Errorf("got %+v", err)
 	}
 	f.clock.pass(27 * time.Hour)
-	f.observe(0, 1_000_000, time.Time{})
+	f.observe(0)
 	if err := f.begin(consumer("a")); err != nil {
 		t.Errorf("after expiry: %v", err)
 	}

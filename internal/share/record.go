@@ -22,6 +22,9 @@ const (
 type Record struct {
 	// Owner is the caller whose share of the ledger the record uses. The ledger does not store it.
 	Owner Principal `json:"-"`
+	// Largest is the size in bytes that the record may grow to while Attempt works on it, for which the ledger reserves space. 0: unknown.
+	// The ledger does not store it.
+	Largest int64 `json:"-"`
 	// Attempt identifies the attempt that owns the record; empty once the upload is published.
 	Attempt string `json:",omitempty"`
 	// AttemptTime is when that attempt started.

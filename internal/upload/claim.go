@@ -29,6 +29,7 @@ func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc
 			}
 			rec.State = share.Receiving
 		}
+		rec.Largest = spec.largestRecord()
 		if spec.Size >= 0 {
 			rec.DeclaredSize = &spec.Size
 		}
@@ -85,14 +86,14 @@ func (e *Engine) claim(ctx context.Context, cancel context.CancelCauseFunc, sess
 				continue // another attempt is still at work: look again
 			}
 		}
-		a := &attempt{Engine: e, key: key, rec: next, rev: rev, cancel: cancel}
+		a := &attempt{Engine: e, key: key, rec: next, rev: rev, id: uuid.NewString(), cancel: cancel}
 		if !found {
 			a.rec.State = ""
 		} else {
 			a.rec.State = rec.State
 		}
 		err = a.to(ctx, next.State, func(r *share.Record) {
-			r.Attempt, r.AttemptTime = uuid.NewString(), e.Now()
+			r.Attempt, r.AttemptTime = a.id, e.Now()
 			if r.Expires = e.receivingExpires(); r.File != nil {
 				r.Expires = e.Now().Add(e.RequestIDTTL)
 			}

@@ -71,7 +71,12 @@ type Ledger interface {
 	Load(ctx context.Context, key string) (share.Record, uint64, error)
 	// Save writes the record of key if its revision still is rev (0: if there is none), and returns the new revision. Otherwise
 	// share.ErrStale.
+	//
+	// A record that makes an upload begin is rejected unless the ledger has space for all later ones of its attempt. That space is
+	// reserved until Finish.
 	Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error)
+	// Finish ends the reservation of an attempt, which writes its record no more.
+	Finish(key, attempt string)
 }
 
 // Images reads and changes images.

@@ -34,6 +34,7 @@ type attempt struct {
 	rec    share.Record
 	rev    uint64
 	begun  uint64                  // the revision at which it claimed the id: the later attempt has the greater one
+	id     string                  // Record.Attempt while the attempt has the id
 	cancel context.CancelCauseFunc // ends the call that makes the attempt
 	// createdID reports whether the server created the request id.
 	createdID bool
@@ -64,6 +65,7 @@ func (a *attempt) to(ctx context.Context, next share.UploadState, change func(*s
 // end gives up the id. It records a failure for GetUpload, for failureTTL. The caller's own end is not a failure, and a publication
 // that is not confirmed stays PUBLISHING, because it must be looked for before anything else.
 func (a *attempt) end(err error) {
+	defer a.Ledger.Finish(a.key, a.id)
 	a.mu.Lock()
 	if a.running[a.key] == a {
 		delete(a.running, a.key)

@@ -1,6 +1,8 @@
 package upload
 
 import (
+	"encoding/json"
+
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -62,6 +64,19 @@ func (s *Spec) memory() int64 {
 		n = wholeBlocks(n) + s.Limits.MaxFileBytes
 	}
 	return n
+}
+
+// largestRecord returns the size in bytes that the record of the upload may have.
+func (s *Spec) largestRecord() int64 {
+	// rest is all but the caption and the preview. Its largest parts are the display name and the message of a failure, in which each
+	// character may be escaped, and the path.
+	const rest = 6 << 10
+	preview := len(s.Preview)
+	if s.GeneratePreview || s.Strip && s.Preview != "" {
+		preview = MaxPreviewChars
+	}
+	caption, _ := json.Marshal(s.Caption) // a string can always be encoded
+	return int64(rest + len(caption) + preview)
 }
 
 // A Source is the bytes of one upload. Its methods are called from one goroutine at a time.

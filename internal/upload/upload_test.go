@@ -125,6 +125,8 @@ func (l *fakeLedger) Save(_ context.Context, _ string, r share.Record, rev uint6
 	return rev + 1, nil
 }
 
+func (*fakeLedger) Finish(string, string) {}
+
 func TestAttempt_MovesOnlyAlongTheTable(t *testing.T) {
 	states := []share.UploadState{"", share.Receiving, share.Stored, share.Publishing, share.Published, share.Failed}
 	moves := 0
@@ -188,6 +190,8 @@ func TestEngine_FindStored(t *testing.T) {
 		}
 	}
 }
+
+func (records) Finish(string, string) {}
 
 // records is a ledger that is only read.
 type records map[string]share.Record

@@ -62,6 +62,9 @@ func (m *Memory) Save(_ context.Context, key string, r share.Record, rev uint64)
 	return m.save(key, r, r.Expires, rev)
 }
 
+// Finish does nothing: a Memory limits the number of records, not their size.
+func (m *Memory) Finish(string, string) {}
+
 // SaveCreation is Save for the record of a CreateConversation.
 func (m *Memory) SaveCreation(_ context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
 	r.Owner = share.Principal{}
