@@ -29,7 +29,7 @@ func uploadStates(owner share.Principal, preview, caption int) []share.Record {
 	conversation := uuid.NewString()
 	receiving := share.Record{
 		Owner: owner, State: share.Receiving, Attempt: uuid.NewString(), AttemptTime: now, Expires: now.Add(15 * time.Minute),
-		Fingerprint: make([]byte, sha256.Size), DeclaredSize: &size,
+		Largest: int64(growthMargin + preview + 4*caption), Fingerprint: make([]byte, sha256.Size), DeclaredSize: &size,
 	}
 	stored := receiving
 	stored.State, stored.Expires, stored.DeclaredSize = share.Stored, now.Add(24*time.Hour), nil
@@ -52,16 +52,23 @@ func uploadStates(owner share.Principal, preview, caption int) []share.Record {
 	return []share.Record{receiving, stored, publishing, published}
 }
 
-// saveAll saves records under one key, each in place of the previous one.
-func saveAll(t testing.TB, l *KV, key string, records []share.Record) {
-	t.Helper()
-	rev := uint64(0)
+// saveStates saves the records of an attempt under one key, each in place of the previous one.
+func saveStates(t testing.TB, l *KV, key string, records []share.Record, rev uint64) (_ uint64, err error) {
 	for _, r := range records {
-		var err error
 		if rev, err = l.Save(t.Context(), key, r, rev); err != nil {
-			t.Fatalf("%s: %v", r.State, err)
+			break
 		}
 	}
+	return rev, err
+}
+
+// saveAll saves the records of an attempt, which then has finished.
+func saveAll(t testing.TB, l *KV, key string, records []share.Record) {
+	t.Helper()
+	if _, err := saveStates(t, l, key, records, 0); err != nil {
+		t.Fatal(err)
+	}
+	l.Finish(key, records[0].Attempt)
 }
 
 // bytesPerUpload saves n published uploads and returns the bytes that the bucket needs for each.
@@ -84,8 +91,9 @@ func TestKV_RecordSize(t *testing.T) {
 	t.Parallel()
 	for where, dir := range map[string]string{"memory": "", "files": subdir(t)} {
 		l := open(t, config(t, dir))
-		got := bytesPerUpload(t, l, 200, 30_000, 5000)
-		counted := l.shares.callers[callerOf(alice)].held(l.shares.gone()) / 200
+		const n = 20
+		got := bytesPerUpload(t, l, n, 30_000, 5000)
+		counted := l.shares.callers[callerOf(alice)].held(l.shares.gone()) / n
 		t.Logf("%s: %d bytes for each published upload, counted %d", where, got, counted)
 		if got > 800 {
 			t.Errorf("%s: a published upload takes %d bytes, want at most 800", where, got)

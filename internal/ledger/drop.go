@@ -30,7 +30,7 @@ const (
 
 // dropPeriodically drops finished records while the ledger is nearly full, until Close. It requires per-message TTLs.
 func (l *KV) dropPeriodically() {
-	tick := time.NewTicker(checkInterval)
+	tick := time.NewTicker(l.interval)
 	defer tick.Stop()
 	var next uint64 // position from which records have not been looked at
 	var pausedUntil time.Time

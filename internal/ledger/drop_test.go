@@ -42,7 +42,7 @@ func TestKV_DropsFinishedRecords(t *testing.T) {
 			case "another server":
 				conf.Servers = []string{newPeer(t).url()}
 			}
-			conf.MaxBytes = 512 << 10
+			conf.MaxBytes = 128 << 10
 			l := openWith(t, conf, c)
 			unfinished := uploadStates(alice, 100, 10)[:3]
 			unfinished[0].Expires = time.Now().Add(24 * time.Hour)
@@ -90,7 +90,7 @@ func TestKV_DropsFinishedRecords(t *testing.T) {
 				}
 			}
 			// The ids that were dropped begin again.
-			saveAll(t, l, requestKey(0), uploadStates(alice, 100, 10))
+			saveAll(t, l, requestKey(0), uploadStates(consumer("new"), 100, 10))
 			fillUp(t, l, n, 0.90)
 		})
 	}

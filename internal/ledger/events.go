@@ -42,6 +42,7 @@ type Events struct {
 	// opening is a lock on opening the streams. Opening may take long; a channel lets waiting callers give up with their context.
 	opening chan struct{}
 
+	batchSize               int // number of messages of one batch
 	eventShares, convShares *logShares
 	dropped, shortened      atomic.Int64
 	dropsAfter              atomic.Int64 // time in Unix nanoseconds before which no entry is dropped
@@ -68,7 +69,7 @@ const (
 func (l *KV) Events(c EventsConfig) *Events {
 	quarter := c.MaxBytes / 4
 	e := &Events{
-		l: l, c: c, opening: make(chan struct{}, 1), eventShares: newLogShares(c.MaxBytes - quarter), convShares: newLogShares(quarter),
+		l: l, c: c, opening: make(chan struct{}, 1), batchSize: batchSize, eventShares: newLogShares(c.MaxBytes - quarter), convShares: newLogShares(quarter),
 	}
 	l.eventLog.Store(e)
 	return e
@@ -348,7 +349,7 @@ func (e *Events) scan(ctx context.Context, s jetstream.Stream, subjects string, 
 	return nil
 }
 
-// batch returns messages as scan passes them on, at most batchSize, and those that it has when an error occurs.
+// batch returns messages as scan passes them on, at most e.batchSize, and those that it has when an error occurs.
 func (e *Events) batch(ctx context.Context, s jetstream.Stream, subjects string, after, upTo uint64) ([]*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.l.timeout/2)
 	defer cancel()
@@ -361,7 +362,7 @@ func (e *Events) batch(ctx context.Context, s jetstream.Stream, subjects string,
 	}
 	// If that fails, the server deletes the consumer after InactiveThreshold.
 	defer func() { _ = s.DeleteConsumer(ctx, c.CachedInfo().Name) }()
-	fetched, err := c.FetchNoWait(batchSize)
+	fetched, err := c.FetchNoWait(e.batchSize)
 	if err != nil {
 		return nil, err
 	}

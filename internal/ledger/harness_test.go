@@ -59,7 +59,7 @@ func config(t testing.TB, dir string, servers ...string) Config {
 	t.Helper()
 	return Config{
 		Servers: servers, Dir: dir, TTL: 24 * time.Hour, MaxBytes: 64 << 20, Timeout: time.Minute, StartTimeout: 2 * time.Minute,
-		Now: time.Now, Log: slog.New(slog.NewTextHandler(logTo{t}, nil)),
+		interval: 100 * time.Millisecond, Now: time.Now, Log: slog.New(slog.NewTextHandler(logTo{t}, nil)),
 	}
 }
 

@@ -22,11 +22,11 @@ type Health struct {
 const (
 	// checkInterval is the time between two checks of the ledger's state.
 	checkInterval = time.Second
-	// spaceInterval is the time between two searches for space on the disk of the process's own server. A probe alone does not show
-	// that the disk is full, because it is so small that it finds space in the last block of a file for many seconds.
-	spaceInterval = 4 * time.Second
-	// restartInterval is the least time between two restarts of the process's own server.
-	restartInterval = 5 * time.Second
+	// spaceChecks is how many checks are between two searches for space on the disk of the process's own server. A probe alone does not
+	// show that the disk is full, because it is so small that it finds space in the last block of a file for many seconds.
+	spaceChecks = 4
+	// restartChecks is the least number of checks between two restarts of the process's own server.
+	restartChecks = 5
 	// probeKey is the key of the record that checks write. It has no value, and is overwritten, so that it takes no space. Keys of
 	// requests are hashes.
 	probeKey = "probe"
@@ -42,7 +42,7 @@ func (l *KV) Watch(f func(Health)) {
 
 // checkPeriodically calls check until Close, and reports changes to the log and the watcher.
 func (l *KV) checkPeriodically() {
-	tick := time.NewTicker(checkInterval)
+	tick := time.NewTicker(l.interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -151,7 +151,7 @@ func (l *KV) startOwn() (err error) {
 
 // findSpace reports whether the disk of the process's own server has no space for records. It looks each time while that is so.
 func (l *KV) findSpace() error {
-	if l.noSpace == nil && time.Since(l.spaceAt) < spaceInterval {
+	if l.noSpace == nil && time.Since(l.spaceAt) < spaceChecks*l.interval {
 		return nil
 	}
 	l.spaceAt = time.Now()
@@ -178,7 +178,7 @@ func (l *KV) restartOwn(cause error) (restarted bool, err error) {
 	if err := l.own.release(); err != nil {
 		l.log.Warn("closing the ledger's files failed", "error", err)
 	}
-	if time.Since(l.restarted) < restartInterval {
+	if time.Since(l.restarted) < restartChecks*l.interval {
 		return false, cause
 	}
 	if l.own.missing(streamName) && l.guard.expectsRecords() && !l.guard.accept {

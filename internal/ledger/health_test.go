@@ -103,8 +103,10 @@ func fillDisk(t *testing.T, dir string) (free func()) {
 }
 
 func TestHealth_FullDisk(t *testing.T) {
+	t.Parallel()
 	for _, sync := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sync %v", sync), func(t *testing.T) {
+			t.Parallel()
 			disk := smallDisk(t, 6)
 			conf := config(t, filepath.Join(disk, "ledger"))
 			conf.Sync = sync
@@ -147,9 +149,10 @@ func TestHealth_FullDisk(t *testing.T) {
 	}
 }
 
-// TestHealth_ShortFullDisk fills the disk only as long as one event of the event log needs it, which is shorter than between two
-// probes.
+// TestHealth_EventRejectedOnce fills the disk only as long as one event of the event log needs it, which may be shorter than between
+// two probes.
 func TestHealth_EventRejectedOnce(t *testing.T) {
+	t.Parallel()
 	disk := smallDisk(t, 8)
 	conf := config(t, filepath.Join(disk, "ledger"))
 	conf.Timeout = 4 * time.Second
@@ -182,6 +185,7 @@ func TestHealth_EventRejectedOnce(t *testing.T) {
 }
 
 func TestOpen_UnwritableDirectory(t *testing.T) {
+	t.Parallel()
 	disk := smallDisk(t, 4)
 	conf := config(t, filepath.Join(disk, "ledger"))
 	open(t, conf).Close()
@@ -245,11 +249,12 @@ func copyDir(t *testing.T, from string) string {
 
 func TestOpen_LostRecords(t *testing.T) {
 	t.Parallel()
-	const records = 400
+	const records = 90
 	conf := config(t, subdir(t))
+	conf.MaxBytes = 120_000 // JetStream's files then have 32 kB
 	l := open(t, conf)
 	large := record("a")
-	large.FailureMessage = strings.Repeat("x", 60_000) // JetStream's files have 8 MB
+	large.FailureMessage = strings.Repeat("x", 1000)
 	for i := range records {
 		if _, err := l.Save(t.Context(), fmt.Sprint(i), large, 0); err != nil {
 			t.Fatal(err)
@@ -268,7 +273,7 @@ func TestOpen_LostRecords(t *testing.T) {
 	}{
 		{"the last file is damaged", true, func(t *testing.T, dir string) { flip(t, last(blocks(t, dir)), 0) }},
 		{"the first file is damaged", false, func(t *testing.T, dir string) { flip(t, blocks(t, dir)[0], 0) }},
-		{"the first file is damaged in the middle", false, func(t *testing.T, dir string) { flip(t, blocks(t, dir)[0], 100_000) }},
+		{"the first file is damaged in the middle", false, func(t *testing.T, dir string) { flip(t, blocks(t, dir)[0], 16_000) }},
 		{"the last file is missing", true, func(t *testing.T, dir string) { remove(t, last(blocks(t, dir))) }},
 		{"a file is missing", false, func(t *testing.T, dir string) { remove(t, blocks(t, dir)[1]) }},
 		{"all files are missing", true, func(t *testing.T, dir string) { remove(t, blocks(t, dir)...) }},

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -59,6 +60,8 @@ type Config struct {
 	// Now returns the time that is compared with Record.Expires.
 	Now func() time.Time
 	Log *slog.Logger
+
+	interval time.Duration // between two checks; 0: checkInterval
 }
 
 const (
@@ -94,6 +97,7 @@ type KV struct {
 	// msgTTL reports whether the bucket drops a record earlier if the record says so, inMemory whether it has no files.
 	msgTTL, inMemory bool
 	timeout          time.Duration
+	interval         time.Duration // between two checks
 	now              func() time.Time
 	log              *slog.Logger
 
@@ -128,7 +132,7 @@ type KV struct {
 // Open starts the process's own server or connects to the cluster, and creates the bucket if there is none. It takes at most
 // StartTimeout. Its errors say what to do. The caller must call Close.
 func Open(ctx context.Context, c Config) (_ *KV, err error) {
-	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, now: c.Now, log: c.Log, grown: c.Grown, config: c}
+	l := &KV{closed: make(chan struct{}), timeout: c.Timeout, interval: cmp.Or(c.interval, checkInterval), now: c.Now, log: c.Log, grown: c.Grown, config: c}
 	if l.rejections = c.Rejections; l.rejections == nil {
 		l.rejections = rejections.New(c.Log)
 		l.ownRejections = l.rejections

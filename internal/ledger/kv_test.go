@@ -407,44 +407,30 @@ func TestKV_UnknownFields(t *testing.T) {
 
 func TestKV_Full(t *testing.T) {
 	t.Parallel()
-	for _, where := range []string{"memory", "files"} {
+	for where, dir := range map[string]string{"memory": "", "files": subdir(t)} {
 		t.Run(where, func(t *testing.T) {
 			t.Parallel()
-			conf := config(t, "")
-			if where == "files" {
-				conf.Dir = subdir(t)
-			}
-			conf.MaxBytes = 256 << 10
+			conf := config(t, dir)
+			conf.MaxBytes = 128 << 10
 			l := open(t, conf)
 			fat := record("a")
 			fat.FailureMessage = strings.Repeat("x", 1000)
-			var last string
-			var rev, first uint64
-			deadline := time.Now().Add(2 * time.Minute)
-			refused := false
-			for i := 0; !refused; i++ {
-				key := fmt.Sprintf("k%d", i)
-				at, err := l.Save(t.Context(), key, fat, 0)
-				switch {
-				case share.Is(err, share.LedgerUnavailable):
-					refused = true
-				case err != nil:
-					t.Fatal(err)
-				default:
-					last, rev = key, at
-					if i == 0 {
-						first = at
-					}
+			var revs []uint64
+			var err error
+			for err == nil && len(revs) < 1000 {
+				var rev uint64
+				if rev, err = l.Save(t.Context(), fmt.Sprint(len(revs)), fat, 0); err == nil {
+					revs = append(revs, rev)
 				}
-				if time.Now().After(deadline) {
-					t.Fatal("the ledger never gets full")
-				}
+			}
+			if !share.Is(err, share.LedgerUnavailable) {
+				t.Fatalf("got %v after %d records, want LEDGER_UNAVAILABLE", err, len(revs))
 			}
 			if now := l.checkAll(); now.Ledger != errFull {
 				t.Errorf("the check of a full ledger gives %v", now.Ledger)
 			}
 			wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "one more", fat, 0); return err })
-			wantRecord(t, l, "k0", "a", first) // nothing was dropped
+			wantRecord(t, l, "0", "a", revs[0]) // nothing was dropped
 			if u := l.Usage(); u.RejectedFull != 2 || u.RejectedShare != 0 || float64(u.Bytes) < fullAt*float64(u.LimitBytes) || u.Records == 0 {
 				t.Errorf("got %+v", u)
 			}
@@ -456,9 +442,74 @@ func TestKV_Full(t *testing.T) {
 			}
 			next := fat
 			next.State = share.Failed
-			if _, err := l.Save(t.Context(), last, next, rev); err != nil {
+			if _, err := l.Save(t.Context(), "1", next, revs[1]); err != nil {
 				t.Errorf("an existing record cannot be changed: %v", err)
 			}
+		})
+	}
+}
+
+// Uploads begin at once until the ledger rejects one. Those that were admitted are then recorded to their end, although their records
+// grow far above the ledger's last percents.
+func TestKV_AdmittedUploadsAreRecorded(t *testing.T) {
+	t.Parallel()
+	for where, conf := range map[string]Config{
+		"memory": config(t, ""), "files": config(t, subdir(t)), "another server": config(t, "", newPeer(t).url()),
+	} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			conf.MaxBytes = 256 << 10
+			l := open(t, conf)
+			type upload struct {
+				key    string
+				states []share.Record
+				rev    uint64
+			}
+			admitted := make(chan *upload, 1000)
+			var wg sync.WaitGroup
+			for writer := range 8 {
+				wg.Go(func() {
+					for i := 0; ; i++ {
+						id := fmt.Sprint(writer, "-", i)
+						u := &upload{key: id, states: uploadStates(consumer(id), 3000, 10)}
+						var err error
+						if u.rev, err = l.Save(t.Context(), u.key, u.states[0], 0); share.Is(err, share.LedgerUnavailable) {
+							return
+						} else if err != nil {
+							t.Error(err)
+							return
+						}
+						admitted <- u
+					}
+				})
+			}
+			wg.Wait()
+			close(admitted)
+			var uploads []*upload
+			for u := range admitted {
+				uploads = append(uploads, u)
+			}
+			if len(uploads) < 10 {
+				t.Errorf("only %d uploads were admitted", len(uploads))
+			}
+			for state := 1; state < 4; state++ { // all of them at the same time
+				for _, u := range uploads {
+					wg.Go(func() {
+						var err error
+						if u.rev, err = l.Save(t.Context(), u.key, u.states[state], u.rev); err != nil {
+							t.Errorf("%s: %v", u.states[state].State, err)
+						}
+					})
+				}
+				wg.Wait()
+			}
+			for _, u := range uploads {
+				l.Finish(u.key, u.states[0].Attempt)
+			}
+			if u := l.Usage(); u.ReservedBytes != 0 || u.Callers != len(uploads) {
+				t.Errorf("got %+v after %d uploads", u, len(uploads))
+			}
+			saveAll(t, l, "next", uploadStates(alice, 3000, 10))
 		})
 	}
 }

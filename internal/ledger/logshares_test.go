@@ -36,7 +36,7 @@ func has(t *testing.T, e *Events, consumer string, n int64) (found []int64) {
 // A consumer with many files loses previews and then files of its own, and no other consumer's.
 func TestEvents_ConsumerOverItsShare(t *testing.T) {
 	l := open(t, config(t, t.TempDir()))
-	e := events(t, l, func(c *EventsConfig) { c.MaxBytes = 1 << 20 })
+	e := events(t, l, func(c *EventsConfig) { c.MaxBytes = 256 << 10 })
 	add := func(ev share.LoggedEvent) {
 		t.Helper()
 		if added, err := e.AddEvent(t.Context(), acct, ev); err != nil || !added {
@@ -44,12 +44,12 @@ func TestEvents_ConsumerOverItsShare(t *testing.T) {
 		}
 	}
 	for seq := range int64(5) {
-		add(sentBy("bob", seq, 10_000))
+		add(sentBy("bob", seq, 2500))
 	}
-	const n = 1000
+	const n = 250
 	for seq := range int64(n) {
-		add(sentBy("alice", seq, 30_000))
-		if seq%100 == 0 {
+		add(sentBy("alice", seq, 7500))
+		if seq%25 == 0 {
 			check(t, l)
 		}
 	}
@@ -57,7 +57,7 @@ func TestEvents_ConsumerOverItsShare(t *testing.T) {
 		t.Errorf("bob has only the files %v", got)
 	}
 	got := has(t, e, "alice", n)
-	if len(got) < 300 || got[len(got)-1] != n-1 || got[0] == 0 {
+	if len(got) < 75 || got[len(got)-1] != n-1 || got[0] == 0 {
 		t.Errorf("alice has %d files, from %d to %d", len(got), got[0], got[len(got)-1])
 	}
 	for i := 1; i < len(got); i++ {
@@ -71,7 +71,7 @@ func TestEvents_ConsumerOverItsShare(t *testing.T) {
 	}
 	check(t, l)
 	u := e.Usage()
-	if u.Shortened < n/2 || u.Dropped != got[0] || u.Consumers != 2 || u.Bytes > u.LimitBytes*3/4 || u.LimitBytes != 1<<20 {
+	if u.Shortened < n/2 || u.Dropped != got[0] || u.Consumers != 2 || u.Bytes > u.LimitBytes*3/4 || u.LimitBytes != 256<<10 {
 		t.Errorf("got %+v", u)
 	}
 	counts := l.rejections.Counts()
@@ -80,7 +80,7 @@ func TestEvents_ConsumerOverItsShare(t *testing.T) {
 	}
 	// LivePerson repeats deliveries. They cost nothing.
 	for seq := got[0]; seq < got[0]+50; seq++ {
-		if added, err := e.AddEvent(t.Context(), acct, sentBy("alice", seq, 30_000)); err != nil || added {
+		if added, err := e.AddEvent(t.Context(), acct, sentBy("alice", seq, 7500)); err != nil || added {
 			t.Errorf("a repeated event: %t, %v", added, err)
 		}
 	}
@@ -92,7 +92,7 @@ func TestEvents_ConsumerOverItsShare(t *testing.T) {
 // A consumer with many conversations loses the records of its own oldest ones, and a conversation that changes counts once.
 func TestEvents_ConversationsOverTheShare(t *testing.T) {
 	l := open(t, config(t, ""))
-	e := events(t, l, func(c *EventsConfig) { c.MaxBytes = 1 << 20 })
+	e := events(t, l, func(c *EventsConfig) { c.MaxBytes = 256 << 10 })
 	change := func(consumer, id string) {
 		t.Helper()
 		err := e.ChangeConversation(t.Context(), acct, consumer, id, func(c share.LoggedConversation, _ bool) (share.LoggedConversation, bool) {
@@ -105,22 +105,22 @@ func TestEvents_ConversationsOverTheShare(t *testing.T) {
 		}
 	}
 	change("bob", "bobs")
-	for range 1000 {
+	for range 250 {
 		change("alice", "changes")
 	}
 	if n := e.Usage().Dropped; n != 0 {
 		t.Errorf("%d conversations were dropped", n)
 	}
-	for i := range 1000 {
+	for i := range 250 {
 		change("alice", fmt.Sprint("c", i))
 	}
-	for _, c := range []struct{ consumer, id string }{{"bob", "bobs"}, {"alice", "c999"}} {
+	for _, c := range []struct{ consumer, id string }{{"bob", "bobs"}, {"alice", "c249"}} {
 		if _, ok, err := e.Conversation(t.Context(), acct, c.consumer, c.id); !ok || err != nil {
 			t.Errorf("%s: %t, %v", c.id, ok, err)
 		}
 	}
 	all, err := e.Conversations(t.Context(), acct, "alice")
-	if dropped := e.Usage().Dropped; err != nil || dropped == 0 || int64(len(all)) != 1001-dropped {
+	if dropped := e.Usage().Dropped; err != nil || dropped == 0 || int64(len(all)) != 251-dropped {
 		t.Errorf("alice has %d conversations, %d were dropped, %v", len(all), dropped, err)
 	}
 }

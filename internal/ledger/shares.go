@@ -37,8 +37,9 @@ type shares struct {
 	since     time.Time     // finished records that were written before were dropped early
 	// latest has the charges of the records that were written last, because the next record of a key replaces the previous one. If
 	// it has lost one, both count until the first would have expired.
-	latest   *lru.Cache[string, charge]
-	attempts map[attempt]charge // what each attempt reserves
+	latest     *lru.Cache[string, charge]
+	maxCallers int                // number of callers that are counted one by one
+	attempts   map[attempt]charge // what each attempt reserves
 	// observed is the last revision that the latest observation includes. written are this process's writes after it: an observation
 	// that began before they did must not undo them.
 	observed uint64
@@ -103,7 +104,7 @@ func newShares(now func() time.Time) *shares {
 		panic(err)
 	}
 	return &shares{
-		now: now, latest: latest,
+		now: now, latest: latest, maxCallers: maxCallers,
 		callers: make(map[caller]*holding), byAccount: make(map[string]*holding), attempts: make(map[attempt]charge),
 	}
 }
@@ -271,8 +272,8 @@ func (s *shares) charge(owner share.Principal, bytes int64, keep time.Duration, 
 	now := s.now()
 	c := charge{bytes: bytes, ends: slotOf(now, keep), early: early, until: now.Add(keep).Unix()}
 	if owner.Account != "" {
-		c.caller = holdingOf(s.callers, callerOf(owner), maxCallers)
-		c.account = holdingOf(s.byAccount, owner.Account, maxCallers)
+		c.caller = holdingOf(s.callers, callerOf(owner), s.maxCallers)
+		c.account = holdingOf(s.byAccount, owner.Account, s.maxCallers)
 	}
 	return c
 }
