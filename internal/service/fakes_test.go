@@ -652,7 +652,10 @@ func (w *fakeStore) Head(ctx context.Context, _ string, u share.TempURL) (share.
 type fakeLedger struct {
 	faults
 	*ledgertest.Memory
+	unfinished sync.Map // attempts that wrote a record and have not finished
 }
+
+func (l *fakeLedger) Finish(key, attempt string) { l.unfinished.Delete(key + attempt) }
 
 func (l *fakeLedger) Load(ctx context.Context, key string) (share.Record, uint64, error) {
 	if err := l.enter(ctx, "Load"); err != nil {
@@ -672,7 +675,11 @@ func (l *fakeLedger) Save(ctx context.Context, key string, r share.Record, rev u
 	if err != nil {
 		return 0, err
 	}
-	return n, l.leave(ctx, "Save "+string(r.State))
+	err = l.leave(ctx, "Save "+string(r.State))
+	if err == nil && r.Attempt != "" {
+		l.unfinished.Store(key+r.Attempt, true)
+	}
+	return n, err
 }
 
 func (l *fakeLedger) LoadCreation(ctx context.Context, key string) (share.CreationRecord, uint64, error) {

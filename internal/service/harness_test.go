@@ -192,6 +192,11 @@ func (h *harness) checkLeftovers() {
 	h.t.Helper()
 	h.eventually("all sessions are released", func() bool { return h.lp.sessions() == 0 })
 	h.eventually("the whole budget is free", func() bool { return h.budgetFree() == h.server.MemoryBudget })
+	h.eventually("no attempt reserves space in the ledger", func() bool {
+		none := true
+		h.ledger.unfinished.Range(func(any, any) bool { none = false; return false })
+		return none
+	})
 	h.eventually("no caller is counted", func() bool {
 		u := h.server.memory.Usage()
 		return u.Callers+u.Queued+h.server.streams.Open() == 0

@@ -3,9 +3,11 @@ package upload
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,6 +168,26 @@ func TestAttempt_RememberStoredKeepsNoCopy(t *testing.T) {
 	want := share.Record{Owner: owner, State: share.Stored, Expires: a.rec.Expires, UploadKey: "k"}
 	if !reflect.DeepEqual(ledger.last, want) {
 		t.Errorf("got %+v, want %+v", ledger.last, want)
+	}
+}
+
+// The ledger reserves space for the largest record of an upload, whatever has to be escaped in it.
+func TestSpec_LargestRecord(t *testing.T) {
+	now, size, crc := time.Now(), int64(1<<40), uint32(1<<32-1)
+	for _, text := range []string{"\x01", "<", "é", "\U0001F600"} {
+		spec := Spec{Caption: strings.Repeat(text, 5000), DisplayName: strings.Repeat(text, 255), GeneratePreview: true}
+		id, sums := strings.Repeat("0", 64), share.Checksums{CRC32C: &crc, SHA256: make([]byte, 32)}
+		record, err := json.Marshal(share.Record{
+			Attempt: id, AttemptTime: now, Expires: now, Fingerprint: make([]byte, 32), State: share.Publishing, PublishDeadline: now,
+			File: &share.StoredFile{
+				Conversation: id, Dialog: id, DisplayName: spec.DisplayName, Size: size, ETag: id, Checksums: sums, Time: now, SenderID: id,
+				File: share.HostedFile{StoragePath: strings.Repeat("/", 512), Caption: spec.Caption, Preview: strings.Repeat("A", MaxPreviewChars)},
+			},
+			Failure: share.LPPublishUnconfirmed, FailureMessage: share.Clip(strings.Repeat(text, maxFailureMessage), maxFailureMessage),
+		})
+		if largest := spec.largestRecord(); err != nil || int64(len(record)) > largest || largest > int64(len(record))+5<<10 {
+			t.Errorf("%q: a record has %d bytes, %d are reserved, %v", text, len(record), largest, err)
+		}
 	}
 }
 
