@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,8 @@ func TestTakeOver_OrderIsTheLedgers(t *testing.T) {
 type fakeLedger struct {
 	saved []share.UploadState
 	last  share.Record
+	// finished are the keys and attempts of Finish.
+	finished []string
 }
 
 func (l *fakeLedger) Load(context.Context, string) (share.Record, uint64, error) {
@@ -127,7 +130,18 @@ func (l *fakeLedger) Save(_ context.Context, _ string, r share.Record, rev uint6
 	return rev + 1, nil
 }
 
-func (*fakeLedger) Finish(string, string) {}
+func (l *fakeLedger) Finish(key, attempt string) { l.finished = append(l.finished, key, attempt) }
+
+// However an attempt ends, the ledger reserves nothing for it any more.
+func TestAttempt_EndReleasesLedgerSpace(t *testing.T) {
+	for _, err := range []error{nil, context.Canceled, errTakenOver(), share.Reject(share.UploadIdle, "idle")} {
+		ledger := &fakeLedger{}
+		a := &attempt{Engine: New(Config{Ledger: ledger, Now: time.Now}), key: "k", id: "a", rec: share.Record{State: share.Receiving}}
+		if a.end(err); !slices.Equal(ledger.finished, []string{"k", "a"}) {
+			t.Errorf("after %v: finished %q", err, ledger.finished)
+		}
+	}
+}
 
 func TestAttempt_MovesOnlyAlongTheTable(t *testing.T) {
 	states := []share.UploadState{"", share.Receiving, share.Stored, share.Publishing, share.Published, share.Failed}
