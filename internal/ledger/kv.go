@@ -75,8 +75,10 @@ const (
 	// reserve. The rest is for what nothing is reserved for: ids of other servers of a cluster, and results of CreateConversation.
 	fullAt    = 0.95
 	reserveAt = 0.975
-	// growthMargin is what a record with a file may grow by until its attempt has finished: by a failure, and by its deadline.
+	// growthMargin is what a stored record may grow by until the attempt that publishes it has finished: by a failure, and a deadline.
 	growthMargin = 4 << 10
+	// envelopeBytes is at least what an envelope adds to its record.
+	envelopeBytes = 64
 	// heapStep is the change of memory use that is reported to Config.Grown.
 	heapStep = 4 << 20
 )
@@ -239,12 +241,15 @@ type tenure struct {
 }
 
 // reserves returns what the attempt needs after it has written a record of a size. NATS needs the space of a new record before it
-// drops the one that it replaces; therefore the two largest ones must fit.
-func (t tenure) reserves(size int64) int64 {
-	if !t.unfinished {
+// drops the one that it replaces; therefore the two largest ones must fit. overhead is what the bucket needs for a record without value.
+func (t tenure) reserves(size, overhead int64) int64 {
+	switch {
+	case !t.unfinished:
 		return 0
+	case t.largest == 0:
+		return size + 2*growthMargin
 	}
-	return 2*max(t.largest, size+growthMargin) - size
+	return 2*(t.largest+overhead+envelopeBytes) - size
 }
 
 // load is KV.Load for any type of record.
@@ -281,7 +286,7 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 	if !t.unfinished {
 		by.id = name // this write alone
 	}
-	more := t.reserves(size)
+	more := t.reserves(size, l.stored(key, nil))
 	first, err := l.shares.admit(demand{by, t.owner, size, more, t.begins, t.again})
 	if err != nil {
 		return 0, err

@@ -220,9 +220,14 @@ func TestKV_ServerStops(t *testing.T) {
 	p.stop()
 	wg.Wait()
 	want(false)
-	wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "k", record("b"), rev); return err })
-	wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "new", record("b"), 0); return err })
-	wantUnavailable(t, func() error { _, _, err := l.Load(t.Context(), "k"); return err })
+	for _, do := range []func() error{
+		func() error { _, err := l.Save(t.Context(), "k", record("b"), rev); return err },
+		func() error { _, err := l.Save(t.Context(), "new", record("b"), 0); return err },
+		func() error { _, _, err := l.Load(t.Context(), "k"); return err },
+	} {
+		wg.Go(func() { wantUnavailable(t, do) })
+	}
+	wg.Wait()
 
 	p.start()
 	want(true)
