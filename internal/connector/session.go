@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -131,7 +130,7 @@ func (s *Session) do(ctx context.Context, step lpwire.Step, path string, body an
 	case err == nil:
 		return answer, nil
 	case unknown:
-		return nil, unconfirmed(step, errors.New(err.Error())) // not wrapped: its kind would say that nothing was done
+		return nil, lpwire.Unconfirmed(step, err)
 	case share.KindOf(err) == "":
 		return nil, errNotSent(err)
 	}
@@ -214,32 +213,24 @@ func (p *posted) failure(step lpwire.Step) *share.Error {
 	var e *share.Error
 	cause := fmt.Errorf("status %d (%d) for %s", p.status, p.code, step)
 	hasEffect := step == lpwire.StepPublish || step == lpwire.StepCreate
-	rejected := p.status < 500 && p.status != http.StatusRequestTimeout ||
-		p.readable && (p.status == http.StatusNotImplemented || p.status == http.StatusServiceUnavailable)
 	switch {
 	case p.status == http.StatusUnauthorized:
 		e = share.Errorf(share.LPCredentialsRejected,
 			"LivePerson does not accept this server's own credentials for the account; the operator must check the app install", cause)
-	case hasEffect && !rejected: // something failed in LivePerson or in front of it, before or after the effect
-		e = unconfirmed(step, cause)
-		e.RetryAfter = lpwire.UnavailableWait
-	case p.status == http.StatusRequestTimeout:
-		e = lpwire.Failure(step, http.StatusServiceUnavailable, p.code)
 	case p.code == errorMissing:
 		e = lpwire.Failure("", p.status, p.code)
+	case hasEffect && p.status >= 500 && !p.readable: // something failed in front of LivePerson, before or after the effect
+		e = lpwire.Unconfirmed(step, cause)
+		e.RetryAfter = lpwire.UnavailableWait
+	case hasEffect:
+		e = lpwire.EffectFailure(lpwire.Connector, step, p.status, p.code)
+	case p.status == http.StatusRequestTimeout:
+		e = lpwire.Failure(step, http.StatusServiceUnavailable, p.code)
 	default:
 		e = lpwire.Failure(step, p.status, p.code)
 	}
 	e.RetryAfter = max(e.RetryAfter, p.wait)
 	return e
-}
-
-// unconfirmed returns the error of a request that may have taken effect.
-func unconfirmed(step lpwire.Step, cause error) *share.Error {
-	if step == lpwire.StepCreate {
-		return share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the conversation; it may or may not exist", cause)
-	}
-	return lpwire.Unconfirmed(cause)
 }
 
 // UploadURL requests a signed URL to upload one object. It fails with FileSharingDisabled if the account has file sharing disabled,
@@ -263,21 +254,24 @@ func (s *Session) DownloadURL(ctx context.Context, storagePath string) (share.Te
 }
 
 // PublishFile sends a hosted/file message to a dialog (empty: the main one) and returns its sequence. It sends the message at most
-// once: LPPublishUnconfirmed means that the message may exist, any other error that nothing was published. Those are
-// ConversationClosed, ConversationNotFound, LPForbidden and LPRejectedFile, besides those of every call.
+// once: LPPublishUnconfirmed means that the message may exist, an error that is Denied, that LivePerson says that nothing was
+// published, any other error, that nothing was. Those are ConversationClosed, ConversationNotFound, LPForbidden and LPRejectedFile,
+// besides those of every call.
 func (s *Session) PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (int64, error) {
 	dialog = cmp.Or(dialog, conversation)
 	answer, err := s.do(ctx, lpwire.StepPublish, pathSend, connectorRequest{"req", requestID, "ms.PublishEvent",
 		lpwire.Publish{DialogID: dialog, ConversationID: conversation, Event: lpwire.NewFileEvent(file)}})
 	if err != nil {
 		if share.Is(err, share.LPRejectedFile, share.LPForbidden, share.ConversationNotFound) && s.closed(ctx, conversation, dialog) {
-			err = errConversationClosed()
+			closed := errConversationClosed()
+			closed.Denied = true
+			err = closed
 		}
 		return 0, err
 	}
 	sequence, ok := lpwire.ReadSequence(answer)
 	if !ok { // published, but the sequence is not known
-		return 0, lpwire.Unconfirmed(lpwire.Unreadable("the sequence of a message"))
+		return 0, lpwire.Unconfirmed(lpwire.StepPublish, lpwire.Unreadable("the sequence of a message"))
 	}
 	s.keep(ctx, share.LoggedEvent{Conversation: conversation, Dialog: dialog, Sequence: sequence, File: &share.FileEvent{
 		Conversation: conversation, Dialog: dialog, Sequence: sequence, SenderID: s.principal.ID, SenderRole: s.principal.Role,
@@ -329,7 +323,7 @@ func (s *Session) CreateConversation(ctx context.Context, n share.NewConversatio
 	}
 	id, ok := lpwire.ReadConversationID(answer)
 	if !ok { // the conversation exists, but its id is not known
-		return share.Conversation{}, unconfirmed(lpwire.StepCreate, lpwire.Unreadable("the id of a conversation"))
+		return share.Conversation{}, lpwire.Unconfirmed(lpwire.StepCreate, lpwire.Unreadable("the id of a conversation"))
 	}
 	var c share.LoggedConversation
 	err = s.m.events.ChangeConversation(context.WithoutCancel(ctx), s.account, s.principal.ID, id, func(reported share.LoggedConversation, known bool) (share.LoggedConversation, bool) {
@@ -345,7 +339,7 @@ func (s *Session) CreateConversation(ctx context.Context, n share.NewConversatio
 		return c, true
 	})
 	if err != nil { // without its record the conversation cannot be used
-		return share.Conversation{}, unconfirmed(lpwire.StepCreate, errors.New(err.Error()))
+		return share.Conversation{}, lpwire.Unconfirmed(lpwire.StepCreate, err)
 	}
 	return c.Conversation, nil
 }
@@ -422,7 +416,7 @@ func errNoConversation() error {
 	return share.Errorf(share.ConversationNotFound, "the consumer is not known to take part in such a conversation or dialog", nil)
 }
 
-func errConversationClosed() error {
+func errConversationClosed() *share.Error {
 	return share.Errorf(share.ConversationClosed, "the conversation or dialog is closed; start another conversation", nil)
 }
 

@@ -258,7 +258,7 @@ func TestSession_Errors(t *testing.T) {
 		{"publish: too many", "ms.PublishEvent", sandbox.Fault{Status: 429}, published, share.LPRateLimited},
 		{"publish: refused", "ms.PublishEvent", sandbox.Fault{Status: 400}, published, share.LPRejectedFile},
 		{"publish: forbidden", "ms.PublishEvent", sandbox.Fault{Status: 403}, published, share.LPForbidden},
-		{"publish: not now", "ms.PublishEvent", sandbox.Fault{Status: 503}, published, share.LPUnavailable},
+		{"publish: not now", "ms.PublishEvent", sandbox.Fault{Status: 503}, published, share.LPPublishUnconfirmed},
 		{"publish: trouble", "ms.PublishEvent", sandbox.Fault{Status: 500}, published, share.LPPublishUnconfirmed},
 		{"publish: trouble behind", "ms.PublishEvent", sandbox.Fault{Status: 502}, published, share.LPPublishUnconfirmed},
 		{"publish: no answer", "ms.PublishEvent", sandbox.Fault{Drop: true}, published, share.LPPublishUnconfirmed},
@@ -267,7 +267,7 @@ func TestSession_Errors(t *testing.T) {
 		{"create: refused", "http:conversation", sandbox.Fault{Status: 400}, create, share.InvalidField},
 		{"create: trouble", "http:conversation", sandbox.Fault{Status: 500}, create, share.LPPublishUnconfirmed},
 		{"create: answer lost", "http:conversation", sandbox.Fault{DropAfter: true}, create, share.LPPublishUnconfirmed},
-		{"create: not now", "http:conversation", sandbox.Fault{Status: 503}, create, share.LPUnavailable},
+		{"create: not now", "http:conversation", sandbox.Fault{Status: 503}, create, share.LPPublishUnconfirmed},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			x.fault.On, x.fault.Count = x.on, 1

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
@@ -21,7 +22,7 @@ type Session interface {
 	// Principal is the identity that LivePerson accepted.
 	Principal() share.Principal
 	// CreateConversation creates a conversation. It sends the request at most once. LPPublishUnconfirmed: the conversation may exist.
-	// Any other error: it does not.
+	// Any other error: it does not, or so LivePerson says.
 	CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error)
 	// Conversation finds a conversation; ConversationNotFound.
 	Conversation(ctx context.Context, id string) (share.Conversation, error)
@@ -37,8 +38,8 @@ type Ledger interface {
 	SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error)
 }
 
-// A Creator creates conversations. Every field is required.
-type Creator struct {
+// Config is what a Creator works with. Every field is required.
+type Config struct {
 	Ledger Ledger
 	// CallTimeout limits a call. Settle is how long after it LivePerson may still handle its request. RequestIDTTL is how long a
 	// request id is kept.
@@ -47,6 +48,17 @@ type Creator struct {
 	Now func() time.Time
 	Log *slog.Logger
 }
+
+// A Creator creates conversations.
+type Creator struct {
+	Config
+
+	mu      sync.Mutex
+	running map[string]int // calls of this process that may create a conversation, by ledger key
+}
+
+// New returns a Creator.
+func New(c Config) *Creator { return &Creator{Config: c, running: make(map[string]int)} }
 
 // A Request is a request to create a conversation.
 type Request struct {
@@ -69,9 +81,9 @@ const poll = 500 * time.Millisecond
 var errAgain = errors.New("read the record again")
 
 // Create creates the conversation of a request id, or returns the one that an earlier call created. The id is claimed before
-// LivePerson is asked, so of two calls one waits for the other. If LivePerson's answer is lost, the conversation is the one that
-// did not exist before. A server that crashes in between can leave a conversation that the retry does not find. But if the session
-// does not see all, a retry never asks LivePerson again.
+// LivePerson is asked, so of two calls one waits for the other. If LivePerson's answer is lost, the conversation is one that did not
+// exist before, and that no other request id has claimed. If there is none, a retry asks LivePerson again, but not if the session does
+// not see all: then the conversation may exist.
 func (c *Creator) Create(ctx context.Context, session Session, r Request) (_ share.Conversation, replayed bool, err error) {
 	key := Key(session.Principal(), strings.ToLower(r.RequestID))
 	for {
@@ -111,15 +123,19 @@ func (c *Creator) earlier(ctx context.Context, session Session, key string, r Re
 	case rec.ConversationID != "":
 		found, err := session.Conversation(ctx, rec.ConversationID)
 		return found, true, err
-	case c.Now().Before(rec.Deadline.Add(c.Settle)): // another call is at work, or looks for its conversation
+	case c.isRunning(key), c.Now().Before(rec.Deadline.Add(c.Settle)): // another call is at work, or looks for its conversation
 		if err = retry.Sleep(ctx, poll); err == nil {
 			err = errAgain
 		}
-	case rec.State == share.Publishing: // the conversation may exist unseen
-		found, ok := c.newSince(ctx, session, rec)
-		if !ok {
-			return share.Conversation{}, false, share.Reject(share.LPPublishUnconfirmed, "an earlier call may or may not have created the conversation, and "+
-				"LivePerson has not reported it; no other is created. Retry later with the same request_id, or use a new one")
+	case rec.State == share.Publishing: // the conversation may exist
+		found, lookErr := c.newSince(ctx, session, key, rec, 0)
+		switch {
+		case lookErr == nil:
+		case errors.Is(lookErr, errAbsent) && session.Sight() == share.SeesAll:
+			return share.Conversation{}, false, nil
+		default:
+			return share.Conversation{}, false, share.Errorf(share.LPPublishUnconfirmed, "an earlier call may or may not have created the conversation, and "+
+				"LivePerson has not reported it; no other is created. Retry later with the same request_id, or use a new one", lookErr)
 		}
 		rec.Owner, rec.ConversationID, rec.State, rec.Known = session.Principal(), found.ID, "", nil
 		if _, err = c.Ledger.SaveCreation(ctx, key, rec, rev); err == nil || errors.Is(err, share.ErrStale) {
@@ -139,10 +155,9 @@ func (c *Creator) create(ctx context.Context, session Session, key string, r Req
 	}
 	rec := share.CreationRecord{
 		Owner: session.Principal(), Fingerprint: r.Fingerprint, AttemptTime: c.Now(), Expires: c.Now().Add(c.RequestIDTTL), Deadline: c.Now().Add(c.CallTimeout),
+		State: share.Publishing, Known: known,
 	}
-	if session.Sight() != share.SeesAll {
-		rec.State, rec.Known = share.Publishing, known
-	}
+	defer c.run(key)()
 	rev, err = c.Ledger.SaveCreation(ctx, key, rec, rev)
 	if errors.Is(err, share.ErrStale) {
 		return share.Conversation{}, err
@@ -150,17 +165,48 @@ func (c *Creator) create(ctx context.Context, session Session, key string, r Req
 		return share.Conversation{}, ledgerError(err)
 	}
 	created, err := session.CreateConversation(ctx, r.Conversation)
-	if share.Is(err, share.LPPublishUnconfirmed) {
-		if found, ok := c.newSince(ctx, session, share.CreationRecord{AttemptTime: rec.AttemptTime, Known: known}); ok {
+	absent := false
+	switch {
+	case err == nil:
+		err = c.claimCreated(ctx, session, key, created.ID)
+	case share.Is(err, share.LPPublishUnconfirmed) && session.Sight() != share.SeesOwn:
+		found, lookErr := c.newSince(ctx, session, key, rec, c.Settle)
+		if lookErr == nil {
 			created, err = found, nil
 		}
+		absent = errors.Is(lookErr, errAbsent) && session.Sight() == share.SeesAll
 	}
-	c.record(ctx, key, rec, rev, created, err)
+	if err != nil {
+		created = share.Conversation{}
+	}
+	c.record(ctx, key, rec, rev, created, absent, err)
 	return created, err
 }
 
-// record records the result of a call. A created conversation exists, whatever the ledger says.
-func (c *Creator) record(ctx context.Context, key string, rec share.CreationRecord, rev uint64, created share.Conversation, err error) {
+// run notes that a call of this process may create a conversation, until the result is called. Other calls wait for it, whatever the
+// wall clock says.
+func (c *Creator) run(key string) (ended func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running[key]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.running[key]--; c.running[key] == 0 {
+			delete(c.running, key)
+		}
+	}
+}
+
+func (c *Creator) isRunning(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running[key] > 0
+}
+
+// record records the result of a call. A created conversation exists, whatever the ledger says. absent means that it was looked for,
+// and certainly does not exist.
+func (c *Creator) record(ctx context.Context, key string, rec share.CreationRecord, rev uint64, created share.Conversation, absent bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
 	defer cancel()
 	if err != nil {
@@ -168,7 +214,7 @@ func (c *Creator) record(ctx context.Context, key string, rec share.CreationReco
 	}
 	// Only a named condition proves that there is no conversation.
 	failed := share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed)
-	if err == nil || failed {
+	if err == nil || failed || absent {
 		rec.State, rec.Known = "", nil
 	}
 	if soon := c.Now().Add(failureTTL); failed && soon.Before(rec.Expires) { // the record is only in the way of a repeat
@@ -200,26 +246,95 @@ func conversationIDs(ctx context.Context, session Session) ([]string, error) {
 	return ids, err
 }
 
-// newSince looks for a conversation that did not exist when a record's attempt began, and did not begin long after that, until it
-// can no longer appear. A session that sees only its own conversations could never find it.
-func (c *Creator) newSince(ctx context.Context, session Session, rec share.CreationRecord) (share.Conversation, bool) {
+// errAbsent is newSince's error if there certainly is no such conversation among those that the session sees.
+var errAbsent = errors.New("no new conversation appeared")
+
+// clockSkew is how much LivePerson's clock may differ from this server's.
+const clockSkew = 5 * time.Minute
+
+// newSince looks for a conversation that did not exist when a record's attempt began, began about then, and that no other request id
+// has claimed, and claims it. It looks for the last time after settle, when the conversation can no longer appear: errAbsent. Any
+// other error means that it is not known.
+func (c *Creator) newSince(ctx context.Context, session Session, key string, rec share.CreationRecord, settle time.Duration) (share.Conversation, error) {
 	if session.Sight() == share.SeesOwn {
-		return share.Conversation{}, false
+		return share.Conversation{}, errAbsent
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Settle)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settle+c.CallTimeout)
 	defer cancel()
-	latest := rec.AttemptTime.Add(c.CallTimeout + c.Settle)
+	settled := time.Now().Add(settle) // by the monotonic clock
+	seen := make(map[string]bool)
 	for {
+		left := time.Until(settled)
 		all, err := session.ListConversations(ctx)
-		if err == nil {
-			for _, found := range all[:min(len(all), maxKnown)] {
-				if !slices.Contains(rec.Known, found.ID) && found.Start.Before(latest) {
-					return found, true
-				}
+		for _, found := range all[:min(len(all), maxKnown)] {
+			if err != nil || !isNew(found, rec, c.CallTimeout+c.Settle) {
+				continue
+			}
+			if left > 0 && !seen[found.ID] { // a call whose answer has just arrived is given the time to claim it
+				seen[found.ID] = true
+				continue
+			}
+			switch err = c.claim(ctx, session, key, found.ID); {
+			case err == nil:
+				return found, nil
+			case errors.Is(err, errClaimed):
+				err = nil
 			}
 		}
-		if retry.Sleep(ctx, poll) != nil {
-			return share.Conversation{}, false
+		switch {
+		case left > 0:
+			err = retry.Sleep(ctx, min(left, poll))
+		case err == nil:
+			err = errAbsent
+		}
+		if err != nil {
+			return share.Conversation{}, err
 		}
 	}
+}
+
+// isNew reports whether a conversation can be the one of a record's attempt, which may take so long.
+func isNew(found share.Conversation, rec share.CreationRecord, within time.Duration) bool {
+	earliest, latest := rec.AttemptTime.Add(-clockSkew), rec.AttemptTime.Add(within+clockSkew)
+	return !slices.Contains(rec.Known, found.ID) && found.Start.Before(latest) && (found.Start.IsZero() || found.Start.After(earliest))
+}
+
+// errClaimed is claim's error if the conversation is that of another request id.
+var errClaimed = errors.New("another request id has the conversation")
+
+// claim makes a conversation that of a request id, unless it is another's: then errClaimed. Claims are records by conversation, so
+// that two request ids never get one conversation, on any server.
+func (c *Creator) claim(ctx context.Context, session Session, key, conversation string) error {
+	p := session.Principal()
+	sum := admission.Hash("conversation claimed", p.Account, conversation)
+	at := hex.EncodeToString(sum[:])
+	for {
+		held, rev, err := c.Ledger.LoadCreation(ctx, at)
+		switch {
+		case err != nil:
+			return ledgerError(err)
+		case rev != 0 && c.Now().Before(held.Expires) && held.Claimant != key:
+			return errClaimed
+		case rev != 0 && held.Claimant == key:
+			return nil
+		}
+		_, err = c.Ledger.SaveCreation(ctx, at, share.CreationRecord{
+			Owner: p, AttemptTime: c.Now(), Expires: c.Now().Add(c.RequestIDTTL), ConversationID: conversation, Claimant: key,
+		}, rev)
+		if !errors.Is(err, share.ErrStale) {
+			return err
+		}
+	}
+}
+
+// claimCreated claims the conversation of LivePerson's answer. LPPublishUnconfirmed: another request id, whose answer was lost, has
+// it, or the ledger cannot say. The conversation of this request may then be the other's, for which a retry looks.
+func (c *Creator) claimCreated(ctx context.Context, session Session, key, conversation string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
+	defer cancel()
+	if err := c.claim(ctx, session, key, conversation); err != nil {
+		return share.Errorf(share.LPPublishUnconfirmed, "the conversation was created, and could not be recorded as that of this request; retry with the same "+
+			"request_id", errors.New(err.Error()))
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ const requestID = "6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b"
 type fakeSession struct {
 	mu       sync.Mutex
 	convs    []share.Conversation // newest first
+	listErr  error                // of ListConversations
 	created  int
 	sight    share.Sight
 	onCreate func(ctx context.Context, c share.Conversation) error // nil: the conversation is created and confirmed
@@ -53,7 +55,7 @@ func (s *fakeSession) add(c share.Conversation) {
 func (s *fakeSession) ListConversations(context.Context) ([]share.Conversation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]share.Conversation(nil), s.convs...), nil
+	return append([]share.Conversation(nil), s.convs...), s.listErr
 }
 
 func (s *fakeSession) Conversation(_ context.Context, id string) (share.Conversation, error) {
@@ -67,40 +69,55 @@ func (s *fakeSession) Conversation(_ context.Context, id string) (share.Conversa
 	return share.Conversation{}, share.Reject(share.ConversationNotFound, "there is no such conversation")
 }
 
-// A fakeLedger has one record.
+// A fakeLedger has the record of requestID, and others.
 type fakeLedger struct {
-	mu  sync.Mutex
-	rec share.CreationRecord
-	rev uint64
-	// onSave is called before each save; an error fails it.
+	mu     sync.Mutex
+	rec    share.CreationRecord
+	rev    uint64
+	others map[string]share.CreationRecord
+	revs   map[string]uint64
+	// onSave is called before each save of the record of requestID; an error fails it.
 	onSave func(ctx context.Context) error
 }
 
-func (l *fakeLedger) LoadCreation(context.Context, string) (share.CreationRecord, uint64, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.rec, l.rev, nil
+func newLedger() *fakeLedger {
+	return &fakeLedger{others: make(map[string]share.CreationRecord), revs: make(map[string]uint64)}
 }
 
-func (l *fakeLedger) SaveCreation(ctx context.Context, _ string, r share.CreationRecord, rev uint64) (uint64, error) {
-	if l.onSave != nil {
+var mainKey = Key((&fakeSession{}).Principal(), requestID)
+
+func (l *fakeLedger) LoadCreation(_ context.Context, key string) (share.CreationRecord, uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if key == mainKey {
+		return l.rec, l.rev, nil
+	}
+	return l.others[key], l.revs[key], nil
+}
+
+func (l *fakeLedger) SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
+	if l.onSave != nil && key == mainKey {
 		if err := l.onSave(ctx); err != nil {
 			return 0, err
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if rev != l.rev {
-		return 0, share.ErrStale
+	switch {
+	case key == mainKey && rev == l.rev:
+		l.rec, l.rev = r, l.rev+1
+		return l.rev, nil
+	case key != mainKey && rev == l.revs[key]:
+		l.others[key], l.revs[key] = r, rev+1
+		return rev + 1, nil
 	}
-	l.rec, l.rev = r, l.rev+1
-	return l.rev, nil
+	return 0, share.ErrStale
 }
 
 func newCreator(l *fakeLedger) *Creator {
-	return &Creator{
+	return New(Config{
 		Ledger: l, CallTimeout: 10 * time.Second, Settle: 5 * time.Second, RequestIDTTL: time.Hour, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-	}
+	})
 }
 
 func request() Request { return Request{RequestID: requestID, Fingerprint: []byte("f")} }
@@ -123,7 +140,7 @@ func TestCreate_LostAnswerFindsTheNewConversation(t *testing.T) {
 		s := &fakeSession{}
 		s.add(share.Conversation{ID: "before", Start: now.Add(-time.Hour)})
 		s.lose(2*time.Second, share.Conversation{ID: "appeared", Start: now}, share.Conversation{ID: "much later", Start: now.Add(time.Hour)})
-		l := &fakeLedger{}
+		l := newLedger()
 		found, replayed, err := newCreator(l).Create(t.Context(), s, request())
 		if err != nil || replayed || found.ID != "appeared" {
 			t.Errorf("got %s, %t, %v", found.ID, replayed, err)
@@ -140,7 +157,7 @@ func TestCreate_LostRequestIsRepeatedByARetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &fakeSession{}
 		s.lose(0)
-		l := &fakeLedger{}
+		l := newLedger()
 		c := newCreator(l)
 		begun := time.Now()
 		_, _, err := c.Create(t.Context(), s, request())
@@ -161,7 +178,7 @@ func TestCreate_LostRequestIsRepeatedByARetry(t *testing.T) {
 // A call that has ended does not leave its conversation unrecorded: the retry returns it.
 func TestCreate_RecordsTheResultOfACancelledCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, l := &fakeSession{}, &fakeLedger{}
+		s, l := &fakeSession{}, newLedger()
 		l.onSave = func(ctx context.Context) error { return ctx.Err() }
 		ctx, cancel := context.WithCancel(t.Context())
 		s.onCreate = func(_ context.Context, c share.Conversation) error {
@@ -183,7 +200,8 @@ func TestCreate_WaitsForAnotherCallUntilItsConversationCannotAppear(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		s := &fakeSession{}
 		deadline := time.Now().Add(3 * time.Second)
-		l := &fakeLedger{rev: 1, rec: share.CreationRecord{Fingerprint: []byte("f"), Expires: time.Now().Add(time.Hour), Deadline: deadline}}
+		l := newLedger()
+		l.rev, l.rec = 1, share.CreationRecord{Fingerprint: []byte("f"), Expires: time.Now().Add(time.Hour), Deadline: deadline}
 		c := newCreator(l)
 		if _, _, err := c.Create(t.Context(), s, request()); err != nil {
 			t.Fatal(err)
@@ -202,7 +220,7 @@ func TestCreate_WaitsForAnotherCallUntilItsConversationCannotAppear(t *testing.T
 
 func TestCreate_ExpiredRequestIDIsNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, l := &fakeSession{}, &fakeLedger{}
+		s, l := &fakeSession{}, newLedger()
 		c := newCreator(l)
 		for want := 1; want <= 2; want++ {
 			if _, replayed, err := c.Create(t.Context(), s, request()); err != nil || replayed || s.created != want {
@@ -216,7 +234,7 @@ func TestCreate_ExpiredRequestIDIsNew(t *testing.T) {
 // A call whose claim fails because another call claimed the id first, returns the conversation of that call.
 func TestCreate_LostClaimReturnsTheOtherCallsConversation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, l := &fakeSession{}, &fakeLedger{}
+		s, l := &fakeSession{}, newLedger()
 		s.add(share.Conversation{ID: "other", Start: time.Now()})
 		l.onSave = func(context.Context) error {
 			l.onSave = nil
@@ -235,7 +253,7 @@ func TestCreate_LostClaimReturnsTheOtherCallsConversation(t *testing.T) {
 func TestCreate_FailureExpiresSoon(t *testing.T) {
 	for kind, kept := range map[share.Kind]bool{share.LPForbidden: false, share.LPPublishUnconfirmed: true} {
 		synctest.Test(t, func(t *testing.T) {
-			s, l := &fakeSession{}, &fakeLedger{}
+			s, l := &fakeSession{}, newLedger()
 			s.onCreate = func(context.Context, share.Conversation) error { return share.Errorf(kind, "no", nil) }
 			c := newCreator(l)
 			if _, _, err := c.Create(t.Context(), s, request()); !share.Is(err, kind) {
@@ -246,4 +264,158 @@ func TestCreate_FailureExpiresSoon(t *testing.T) {
 			}
 		})
 	}
+}
+
+// lost is the error of a CreateConversation whose answer is lost.
+func lost(context.Context, share.Conversation) error {
+	return share.Errorf(share.LPPublishUnconfirmed, "lost", nil)
+}
+
+// Of three requests whose answers are lost, on servers of their own, two get the conversation that appears for each. The third ends
+// unconfirmed: no two request ids are answered with one conversation.
+func TestCreate_LostAnswersGetAConversationEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{onCreate: lost}, newLedger()
+		time.AfterFunc(time.Second, func() {
+			s.add(share.Conversation{ID: "x", Start: time.Now()})
+			s.add(share.Conversation{ID: "y", Start: time.Now()})
+		})
+		var mu sync.Mutex
+		requests := make(map[string]int) // by conversation
+		var calls sync.WaitGroup
+		for _, id := range []string{requestID, "7a1d4b63-8eaf-4c2d-8e1b-4d2e3f5a6b7c", "8b2e5c74-9fb0-4d3e-9f2c-5e3f4a6b7c8d"} {
+			calls.Go(func() {
+				found, _, err := newCreator(l).Create(t.Context(), s, Request{RequestID: id, Fingerprint: []byte("f")})
+				if err != nil && !share.Is(err, share.LPPublishUnconfirmed) {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				requests[found.ID]++
+			})
+		}
+		calls.Wait()
+		if requests["x"] != 1 || requests["y"] != 1 || requests[""] != 1 {
+			t.Errorf("requests by the conversation that they got: %v", requests)
+		}
+	})
+}
+
+// A conversation that LivePerson's answer names is not given to a request whose answer was lost, although that one sees it first.
+func TestCreate_AnsweredConversationIsNotTakenByAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		other := &fakeSession{onCreate: lost}
+		s := &fakeSession{}
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			other.add(c)
+			time.Sleep(poll / 2) // the answer takes some time
+			return nil
+		}
+		otherRequest := request()
+		otherRequest.RequestID = "7a1d4b63-8eaf-4c2d-8e1b-4d2e3f5a6b7c"
+		var looking sync.WaitGroup
+		looking.Go(func() {
+			if found, _, err := newCreator(l).Create(t.Context(), other, otherRequest); !share.Is(err, share.LPPublishUnconfirmed) {
+				t.Errorf("the request whose answer was lost got %s, %v", found.ID, err)
+			}
+		})
+		time.Sleep(poll - time.Millisecond) // just before it looks again
+		if found, _, err := newCreator(l).Create(t.Context(), s, request()); err != nil || found.ID != "created" {
+			t.Errorf("got %s, %v", found.ID, err)
+		}
+		looking.Wait()
+	})
+}
+
+// If another request id has claimed the conversation of LivePerson's answer, the call ends unconfirmed.
+func TestCreate_ClaimedConversationIsNotAnsweredTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, newLedger()
+		if err := newCreator(l).claim(t.Context(), s, "another request's key", "created"); err != nil {
+			t.Fatal(err)
+		}
+		if found, _, err := newCreator(l).Create(t.Context(), s, request()); !share.Is(err, share.LPPublishUnconfirmed) || found.ID != "" {
+			t.Errorf("got %s, %v", found.ID, err)
+		}
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			c.ID = "second"
+			s.add(c)
+			return lost(t.Context(), c)
+		}
+		if found, _, err := newCreator(l).Create(t.Context(), s, request()); err != nil || found.ID != "second" {
+			t.Errorf("retry: %s, %v", found.ID, err)
+		}
+	})
+}
+
+// A list that fails does not prove that the conversation does not exist: the retry looks for it before it creates another.
+func TestCreate_FailedListIsNoProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, newLedger()
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			s.mu.Lock()
+			s.listErr = share.Errorf(share.LPUnavailable, "unreachable", nil)
+			s.mu.Unlock()
+			s.add(c)
+			return lost(t.Context(), c)
+		}
+		for range 2 {
+			if _, _, err := newCreator(l).Create(t.Context(), s, request()); !share.Is(err, share.LPPublishUnconfirmed) {
+				t.Errorf("got %v", err)
+			}
+		}
+		s.listErr = nil
+		found, replayed, err := newCreator(l).Create(t.Context(), s, request())
+		if err != nil || !replayed || found.ID != "created" || s.created != 1 {
+			t.Errorf("retry: %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+	})
+}
+
+// A server that stops between LivePerson's answer and the ledger leaves a conversation that the retry on another server finds.
+func TestCreate_ConversationOfAStoppedServerIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, newLedger()
+		c := newCreator(l)
+		l.rev, l.rec = 1, share.CreationRecord{
+			Fingerprint: []byte("f"), AttemptTime: time.Now(), Expires: time.Now().Add(time.Hour), Deadline: time.Now().Add(c.CallTimeout), State: share.Publishing,
+		}
+		s.add(share.Conversation{ID: "left", Start: time.Now()})
+		found, replayed, err := c.Create(t.Context(), s, request())
+		if err != nil || !replayed || found.ID != "left" || s.created != 0 {
+			t.Errorf("got %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+	})
+}
+
+// A repeat on the same server waits for the running call, although the wall clock was set forward.
+func TestCreate_ClockSetForwardDuringACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		s, l := &fakeSession{}, newLedger()
+		c := newCreator(l)
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		c.RequestIDTTL = 24 * time.Hour
+		sent := make(chan struct{})
+		s.onCreate = func(_ context.Context, conv share.Conversation) error {
+			close(sent)
+			time.Sleep(3 * time.Second)
+			s.add(conv)
+			return nil
+		}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if found, _, err := c.Create(t.Context(), s, request()); err != nil || found.ID != "created" {
+				t.Errorf("got %s, %v", found.ID, err)
+			}
+		})
+		<-sent
+		ahead.Store(int64(time.Hour))
+		found, replayed, err := c.Create(t.Context(), s, request())
+		if err != nil || !replayed || found.ID != "created" || s.created != 1 {
+			t.Errorf("repeat: %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+		first.Wait()
+	})
 }

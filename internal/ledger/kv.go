@@ -225,7 +225,9 @@ func (l *KV) LoadCreation(ctx context.Context, key string) (share.CreationRecord
 
 // SaveCreation is Save for the record of a CreateConversation.
 func (l *KV) SaveCreation(ctx context.Context, key string, r share.CreationRecord, rev uint64) (uint64, error) {
-	return save(ctx, l, creations, key, r, rev, tenure{owner: r.Owner, expires: r.Expires, begins: rev == 0})
+	// A conversation that exists has been admitted with its request.
+	begins := rev == 0 && r.Claimant == ""
+	return save(ctx, l, creations, key, r, rev, tenure{owner: r.Owner, expires: r.Expires, begins: begins})
 }
 
 // A tenure is how a record uses the ledger: in whose share, and until when.

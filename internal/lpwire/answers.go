@@ -2,6 +2,7 @@ package lpwire
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -33,6 +34,67 @@ const (
 	StepSubscribe   Step = "subscribe"
 )
 
+// hasEffect reports whether a request of the step must not take effect twice.
+func (s Step) hasEffect() bool { return s == StepPublish || s == StepCreate }
+
+// An API is a way to LivePerson.
+type API int
+
+// The APIs. What became of a message can be looked up over the messaging socket only.
+const (
+	Socket API = iota
+	Connector
+)
+
+// An Outcome is what an error answer proves about a request with an effect: a message, or a new conversation.
+type Outcome int
+
+const (
+	// NotDone means that nothing was done: LivePerson checks this before anything else.
+	NotDone Outcome = iota
+	// Denied means that LivePerson says so. The effect is looked for before that is believed, where it can be.
+	Denied
+	// Unknown means that the request may have taken effect.
+	Unknown
+)
+
+// OutcomeOf decides what an error answer proves. number is its [ErrorNumber]. docs/adr/0024-error-answers.md has the reasons.
+//
+//	answer                        Socket    Connector
+//	401                           NotDone   NotDone
+//	429                           Unknown   Denied
+//	408                           Unknown   Unknown
+//	other 4xx, 501                Denied    Denied
+//	503, other 5xx, all others    Unknown   Unknown
+func OutcomeOf(a API, status, number int) Outcome {
+	switch {
+	case isIdentity(status, number):
+		return NotDone
+	case status == 408, status == 429 && a == Socket:
+		return Unknown
+	case status/100 == 4, status == 501:
+		return Denied
+	}
+	return Unknown
+}
+
+func isIdentity(status, number int) bool { return status == 401 || number/100 == 401 }
+
+// EffectFailure is [Failure] for a request with an effect. LPPublishUnconfirmed: it may have taken effect. An error that is Denied:
+// LivePerson says that it has not. Any other error: it certainly has not.
+func EffectFailure(a API, s Step, status, number int) *share.Error {
+	e := Failure(s, status, number)
+	switch OutcomeOf(a, status, number) {
+	case Denied:
+		e.Denied = true
+	case Unknown:
+		unconfirmed := Unconfirmed(s, e.Cause)
+		unconfirmed.RetryAfter = max(e.RetryAfter, UnavailableWait)
+		return unconfirmed
+	}
+	return e
+}
+
 // Failure returns the error for an answer with a status over 399; number is its [ErrorNumber]. LivePerson's own text is dropped.
 // A 401 means that LivePerson no longer accepts the caller's identity.
 func Failure(s Step, status, number int) *share.Error {
@@ -43,7 +105,7 @@ func Failure(s Step, status, number int) *share.Error {
 		return e
 	}
 	switch {
-	case status == 401 || number/100 == 401:
+	case isIdentity(status, number):
 		return e(share.LPIdentityExpired, "LivePerson no longer accepts the identity; renew the token or sign in again")
 	case status == 403 && s == StepUploadURL:
 		return e(share.FileSharingDisabled, "file sharing is disabled for the account; an administrator enables it by setting the site "+
@@ -57,13 +119,6 @@ func Failure(s Step, status, number int) *share.Error {
 	case status == 429:
 		err := e(share.LPRateLimited, "LivePerson's request limit is reached; send fewer requests")
 		err.RetryAfter = ThrottledWait
-		return err
-	case status >= 500 && s == StepPublish && status != 501 && status != 503:
-		// These statuses do not say that nothing was done, so the message may have been published. It must not be published again
-		// without looking for it first, and must not be reported as rejected.
-		err := e(share.LPPublishUnconfirmed, "LivePerson reported an internal error and may or may not have published the message; retry with the "+
-			"same request_id")
-		err.RetryAfter = UnavailableWait
 		return err
 	case status >= 500 && status <= 599:
 		err := e(share.LPUnavailable, "LivePerson reported an internal error; retry later")
@@ -95,8 +150,10 @@ func IsRefusal(body json.RawMessage) bool {
 
 // Refused returns the error for an answer that [IsRefusal].
 func Refused(s Step) *share.Error {
-	return share.Errorf(share.LPForbidden, "LivePerson does not permit this request for the identity",
+	e := share.Errorf(share.LPForbidden, "LivePerson does not permit this request for the identity",
 		fmt.Errorf("liveperson refused %s by the text of a successful answer", s))
+	e.Denied = s.hasEffect()
+	return e
 }
 
 // Unreadable returns the error for an answer that lacks a required value, named by what.
@@ -104,8 +161,15 @@ func Unreadable(what string) *share.Error {
 	return share.Errorf(share.LPProtocolError, "LivePerson's answer is malformed: "+what+"; please report it", nil)
 }
 
-// Unconfirmed returns the error for a message that may or may not have been published. cause is the reason for the doubt.
-func Unconfirmed(cause error) *share.Error {
+// Unconfirmed returns the error for a message or a conversation that may or may not exist. cause is the reason for the doubt; its kind
+// is dropped, because it would say that nothing was done.
+func Unconfirmed(s Step, cause error) *share.Error {
+	if share.KindOf(cause) != "" {
+		cause = errors.New(cause.Error())
+	}
+	if s == StepCreate {
+		return share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the conversation, which may or may not have been created", cause)
+	}
 	return share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the message, which may or may not have been published; retry with the "+
 		"same request_id, which never publishes twice", cause)
 }

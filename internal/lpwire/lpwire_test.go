@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -92,7 +93,7 @@ func TestFailure_DependsOnStep(t *testing.T) {
 		{StepUploadURL, 403, 40300, share.FileSharingDisabled}, {StepPublish, 403, 40300, share.LPForbidden},
 		{StepDownloadURL, 404, 404, share.FileNotFound}, {StepPublish, 404, 404, share.ConversationNotFound}, {StepUploadURL, 404, 404, share.LPProtocolError},
 		{StepPublish, 400, 40001, share.LPRejectedFile}, {StepCreate, 400, 400, share.InvalidField}, {StepClose, 400, 400, share.LPProtocolError},
-		{StepPublish, 500, 500, share.LPPublishUnconfirmed}, {StepPublish, 503, 503, share.LPUnavailable}, {StepUploadURL, 500, 500, share.LPUnavailable},
+		{StepPublish, 500, 500, share.LPUnavailable}, {StepPublish, 503, 503, share.LPUnavailable}, {StepUploadURL, 500, 500, share.LPUnavailable},
 		{StepPublish, 401, 40102, share.LPIdentityExpired}, {StepPublish, 429, 429, share.LPRateLimited},
 	} {
 		if got := Failure(x.step, x.status, x.number).Kind; got != x.want {
@@ -112,5 +113,41 @@ func TestFailure_DependsOnStep(t *testing.T) {
 	}
 	if n := ErrorNumber(400, json.RawMessage(`"no"`)); n != 400 {
 		t.Errorf("the number is %d", n)
+	}
+}
+
+func TestEffectFailure_SaysWhatIsKnown(t *testing.T) {
+	for _, x := range []struct {
+		api            API
+		step           Step
+		status, number int
+		want           share.Kind
+		denied         bool
+		after          time.Duration
+	}{
+		{Socket, StepPublish, 400, 40000, share.LPRejectedFile, true, 0},
+		{Socket, StepPublish, 403, 40300, share.LPForbidden, true, 0},
+		{Socket, StepPublish, 404, 40400, share.ConversationNotFound, true, 0},
+		{Socket, StepPublish, 499, 49900, share.LPProtocolError, true, 0},
+		{Socket, StepPublish, 501, 50100, share.LPUnavailable, true, UnavailableWait},
+		{Socket, StepPublish, 401, 40102, share.LPIdentityExpired, false, 0},
+		{Socket, StepPublish, 400, 40102, share.LPIdentityExpired, false, 0},
+		{Socket, StepPublish, 408, 40800, share.LPPublishUnconfirmed, false, UnavailableWait},
+		{Socket, StepPublish, 429, 42900, share.LPPublishUnconfirmed, false, UnavailableWait},
+		{Socket, StepPublish, 500, 50000, share.LPPublishUnconfirmed, false, UnavailableWait},
+		{Socket, StepPublish, 503, 50300, share.LPPublishUnconfirmed, false, UnavailableWait},
+		{Socket, StepPublish, 600, 60000, share.LPPublishUnconfirmed, false, UnavailableWait},
+		{Socket, StepCreate, 503, 50300, share.LPPublishUnconfirmed, false, UnavailableWait},
+		{Connector, StepPublish, 429, 42900, share.LPRateLimited, true, ThrottledWait},
+		{Connector, StepPublish, 413, 41300, share.LPRejectedFile, true, 0},
+		{Connector, StepPublish, 503, 50300, share.LPPublishUnconfirmed, false, UnavailableWait},
+		{Connector, StepCreate, 400, 40000, share.InvalidField, true, 0},
+	} {
+		if e := EffectFailure(x.api, x.step, x.status, x.number); e.Kind != x.want || e.Denied != x.denied || e.RetryAfter != x.after {
+			t.Errorf("%d: %s, %d: %s, denied %t, after %s", x.api, x.step, x.status, e.Kind, e.Denied, e.RetryAfter)
+		}
+	}
+	if e := Refused(StepPublish); !e.Denied {
+		t.Error("a refusal by a text is not a denial")
 	}
 }

@@ -3,7 +3,6 @@ package lpws
 import (
 	"cmp"
 	"context"
-	"errors"
 	"sync/atomic"
 
 	"github.com/lpfileshare/lpfileshare/internal/lpwire"
@@ -55,8 +54,8 @@ func (s *Session) DownloadURL(ctx context.Context, storagePath string) (share.Te
 
 // PublishFile sends a hosted/file message to a dialog (empty: the main dialog) and returns the message's sequence. The message is
 // sent at most once, and not after ctx's deadline by the wall clock, which is checked immediately before the write.
-// LPPublishUnconfirmed means that the message may have been published; any other error that it was not. ConversationClosed;
-// ConversationNotFound; LPForbidden; LPRejectedFile.
+// LPPublishUnconfirmed means that the message may have been published; an error that is Denied, that LivePerson says it was not; any
+// other error, that it was not. ConversationClosed; ConversationNotFound; LPForbidden; LPRejectedFile.
 func (s *Session) PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (int64, error) {
 	return s.publish(ctx, lpwire.StepPublish, conversation, dialog, lpwire.NewFileEvent(file))
 }
@@ -86,31 +85,34 @@ func (s *Session) publish(ctx context.Context, step lpwire.Step, conversation, d
 	answer, sent, err := s.s.callOnce(ctx, request{Type: reqPublish, Body: body})
 	switch {
 	case err != nil && sent && step == lpwire.StepPublish:
-		return 0, lpwire.Unconfirmed(withoutKind(err))
+		return 0, lpwire.Unconfirmed(step, err)
 	case share.Is(err, share.LPPublishUnconfirmed): // the cause of ctx's end, set by a caller that did not know that nothing was sent
 		return 0, errTooLate
 	case err != nil:
 		return 0, err
 	case answer.failed():
-		err = answerError(step, &answer)
+		if step != lpwire.StepPublish {
+			err = answerError(step, &answer)
+		} else {
+			err = effectError(step, &answer)
+		}
 		if answer.Code == 400 && s.s.isClosed(ctx, conversation, dialog) {
-			err = errClosed()
+			closed := errClosed()
+			closed.Denied = true
+			err = closed
 		}
 		return 0, err
 	}
 	sequence, ok := lpwire.ReadSequence(answer.Body)
 	if !ok {
 		if step == lpwire.StepPublish { // it was published, at an unknown sequence
-			return 0, lpwire.Unconfirmed(lpwire.Unreadable("the sequence of a message"))
+			return 0, lpwire.Unconfirmed(step, lpwire.Unreadable("the sequence of a message"))
 		}
 		return 0, nil
 	}
 	s.s.book.published(conversation, dialog, sequence)
 	return sequence, nil
 }
-
-// withoutKind returns err with its text only. The kind of the cause would mean that nothing was published.
-func withoutKind(err error) error { return errors.New(err.Error()) }
 
 // CreateConversation opens a conversation. Only consumers may: NotAllowed for an agent. The request is sent at most once.
 // LPPublishUnconfirmed means that the conversation may have been opened; any other error that it was not. InvalidField if LivePerson
@@ -120,18 +122,17 @@ func (s *Session) CreateConversation(ctx context.Context, n share.NewConversatio
 		return share.Conversation{}, share.Errorf(share.NotAllowed, "only consumers can create conversations", nil)
 	}
 	answer, sent, err := s.s.callOnce(ctx, request{Type: reqNewConversation, Body: newConversationBody(s.s.principal.Account, n)})
-	if err != nil && sent {
-		err = share.Errorf(share.LPPublishUnconfirmed, "LivePerson did not confirm the conversation, which may or may not have been created", err)
-	}
-	if err == nil && answer.failed() {
-		err = answerError(lpwire.StepCreate, &answer)
-	}
-	if err != nil {
+	switch {
+	case err != nil && sent:
+		return share.Conversation{}, lpwire.Unconfirmed(lpwire.StepCreate, err)
+	case err != nil:
 		return share.Conversation{}, err
+	case answer.failed():
+		return share.Conversation{}, effectError(lpwire.StepCreate, &answer)
 	}
 	id, ok := lpwire.ReadConversationID(answer.Body)
-	if !ok {
-		return share.Conversation{}, lpwire.Unreadable("the id of a conversation")
+	if !ok { // the conversation exists, but its id is not known
+		return share.Conversation{}, lpwire.Unconfirmed(lpwire.StepCreate, lpwire.Unreadable("the id of a conversation"))
 	}
 	s.s.startFetches(s.s.book.created(id, n))
 	if c, ok := s.s.await(ctx, id, func(c *conversation) bool { return !c.local }); ok {

@@ -20,6 +20,14 @@ func answerError(s lpwire.Step, f *frame) error {
 	return lpwire.Failure(s, int(f.Code), f.errorCode())
 }
 
+// effectError is answerError for a request with an effect: see lpwire.EffectFailure.
+func effectError(s lpwire.Step, f *frame) *share.Error {
+	if f.Code <= 399 {
+		return lpwire.Refused(s)
+	}
+	return lpwire.EffectFailure(lpwire.Socket, s, int(f.Code), f.errorCode())
+}
+
 // errUnavailable returns the error for a LivePerson that is unreachable, or that lost the connection.
 func errUnavailable(cause error) *share.Error {
 	return &share.Error{
@@ -77,7 +85,7 @@ func errNoConversation() error {
 	return share.Errorf(share.ConversationNotFound, "no such conversation or dialog among those of the identity", nil)
 }
 
-func errClosed() error {
+func errClosed() *share.Error {
 	return share.Errorf(share.ConversationClosed, "the conversation or dialog is closed; start a new one", nil)
 }
 

@@ -40,7 +40,8 @@ func (s *Session) ListConversations(ctx context.Context) ([]share.Conversation, 
 func (s *Session) Sight() share.Sight { return share.SeesAll }
 
 // FindFile returns the first message with a storage path in a dialog; an empty dialog means all dialogs of the conversation. The
-// result may lack the preview: see Complete. It asks LivePerson if the message is not known. ConversationNotFound if the caller does not take part; FileNotFound.
+// result may lack the preview: see Complete. It asks LivePerson if the message is not known. ConversationNotFound if the caller does not
+// take part; FileNotFound, caused by share.ErrIncomplete if LivePerson did not return the last message that it has announced.
 func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePath string) (share.FileEvent, error) {
 	c, err := s.s.conversation(ctx, conversation)
 	if err != nil {
@@ -59,16 +60,26 @@ func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePat
 			return e, nil
 		}
 	}
-	read, err := s.readDialogs(ctx, dialogRefs(c.ID, dialogs), nil, false)
-	if err != nil {
-		return share.FileEvent{}, err
-	}
-	for _, d := range read {
-		if e, ok := withPath(d.files, storagePath); ok {
-			return e, nil
+	var incomplete error
+	for range 2 { // a message that arrived during the first reading may follow one that is missing
+		read, err := s.readDialogs(ctx, dialogRefs(c.ID, dialogs), nil, false)
+		if err != nil {
+			return share.FileEvent{}, err
+		}
+		incomplete = nil
+		for i, d := range read {
+			if e, ok := withPath(d.files, storagePath); ok {
+				return e, nil
+			}
+			if d.next <= s.s.book.last(dialogs[i]) {
+				incomplete = share.ErrIncomplete
+			}
+		}
+		if incomplete == nil {
+			break
 		}
 	}
-	return share.FileEvent{}, share.Errorf(share.FileNotFound, "no message of the conversation has this file", nil)
+	return share.FileEvent{}, share.Errorf(share.FileNotFound, "no message of the conversation has this file", incomplete)
 }
 
 // ListFiles returns the files of a conversation, or of all conversations of the caller if conversation is empty. They lack previews

@@ -66,6 +66,7 @@ func newTransport(id uint64, ws *websocket.Conn, goroutines *sync.WaitGroup, buf
 		id: id, ws: ws, goroutines: goroutines, buffers: buffers, readTimeout: readTimeout, maxPart: maxPart, whole: min(wholeFrame, maxPart), streams: streams, endsIdentity: endsIdentity,
 		writing: make(chan struct{}, 1), control: make(chan struct{}, 1),
 		closing: make(chan struct{}), done: make(chan struct{}), listed: make(chan struct{}), opened: time.Now(),
+		lastID: id << 24, // an answer to a request of an earlier connection must not be taken for one of this connection's
 	}
 	ws.SetPingHandler(func(data string) error {
 		t.extendReadDeadline()

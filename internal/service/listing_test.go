@@ -558,28 +558,36 @@ func TestCreateConversation_FailedCanBeRetriedAtOnce(t *testing.T) {
 	})
 }
 
-// A created conversation is a success, even if it cannot be recorded: after an error the client would create another one.
-func TestCreateConversation_SucceedsIfItCannotBeRecorded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t)
-		saves := 0
-		h.ledger.on("Save ", func(context.Context) error {
-			if saves++; saves == 2 {
-				return context.DeadlineExceeded
+// A conversation that LivePerson created is returned although the result of the call cannot be recorded. If it cannot even be recorded
+// that the conversation is this request's, the call ends unconfirmed, because another request could get it too. The retry returns it.
+func TestCreateConversation_CannotBeRecorded(t *testing.T) {
+	for failing, unconfirmed := range map[int]bool{1: true, 2: false} {
+		t.Run(fmt.Sprintf("step %d", failing), inBubble(func(t *testing.T) {
+			h := newHarness(t)
+			saves := 0
+			h.ledger.on("Save ", func(context.Context) error {
+				if saves++; saves == failing {
+					return context.DeadlineExceeded
+				}
+				return nil
+			})
+			req := &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()}
+			r, err := h.convs.CreateConversation(h.alice(), req)
+			if unconfirmed {
+				wantError(t, err, share.LPPublishUnconfirmed)
+				r, err = h.convs.CreateConversation(h.alice(), req)
 			}
-			return nil
-		})
-		r, err := h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
-		if err != nil || r.GetConversation() == nil {
-			t.Errorf("got %v, %v", r, err)
-		}
-		h.ledger.failAlways("Save ", context.DeadlineExceeded)
-		_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
-		wantError(t, err, share.LedgerUnavailable)
-		if n := h.lp.count("CreateConversation"); n != 1 {
-			t.Errorf("%d were created", n)
-		}
-	})
+			if err != nil || r.GetConversation() == nil {
+				t.Errorf("got %v, %v", r, err)
+			}
+			h.ledger.failAlways("Save PUBLISHING", context.DeadlineExceeded)
+			_, err = h.convs.CreateConversation(h.alice(), &pb.CreateConversationRequest{Account: accountName(account), RequestId: uuid.NewString()})
+			wantError(t, err, share.LedgerUnavailable)
+			if n := h.lp.count("CreateConversation"); n != 1 {
+				t.Errorf("%d were created", n)
+			}
+		}))
+	}
 }
 
 func TestCreateConversation_ReportsAllInvalidFields(t *testing.T) {

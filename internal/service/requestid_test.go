@@ -345,6 +345,160 @@ func TestUpload_MessageIsNotSentAgainIfLookupFails(t *testing.T) {
 	})
 }
 
+// denied is LivePerson's word that it did not publish a message.
+func denied(kind share.Kind) error {
+	e := share.Errorf(kind, "LivePerson rejected the message", nil)
+	e.Denied = true
+	return e
+}
+
+// LivePerson's denial of a message is not believed before the message was looked for.
+func TestUpload_DeniedMessageIsLookedFor(t *testing.T) {
+	t.Run("published all the same", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.then("PublishFile", func(context.Context) error { return denied(share.LPForbidden) })
+		b := picture(1000)
+		resp := h.put(b)
+		if e := h.wantPublished(b); resp.GetFile().GetMessageSequence() != e.Sequence || h.lp.count("PublishFile") != 1 {
+			t.Errorf("got %v", resp)
+		}
+	}))
+	t.Run("not published", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.fail("PublishFile", denied(share.LPForbidden))
+		b, began := picture(1000), time.Now()
+		s := spec(b)
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LPForbidden)
+		if took := time.Since(began); took > 0 || h.lp.count("FindFile") != 1 {
+			t.Errorf("the rejection took %s and %d lookups", took, h.lp.count("FindFile"))
+		}
+		if st := h.state(s.GetRequestId()); st.GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_LP_FORBIDDEN {
+			t.Errorf("the upload is %v", st)
+		}
+		h.replay(aliceToken, s)
+		h.wantPublished(b)
+		if took := time.Since(began); took < h.server.Settle {
+			t.Errorf("the message was sent again after %s, while the first could still appear", took)
+		}
+	}))
+	t.Run("appears before the retry", inBubble(func(t *testing.T) {
+		for name, sight := range map[string]share.Sight{"sees all": share.SeesAll, "reported by webhooks": share.SeesReported} {
+			h := newHarness(t)
+			h.lp.sight = sight
+			h.lp.fail("PublishFile", denied(share.LPRateLimited))
+			b := picture(1000)
+			s := spec(b)
+			_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+			wantError(t, err, share.LPRateLimited)
+			e := h.lp.send(conversation, h.store.recordedPuts()[0].path, "alice")
+			if resp := h.replay(aliceToken, s); resp.GetFile().GetMessageSequence() != e.Sequence || h.lp.count("PublishFile") != 1 {
+				t.Errorf("%s: got %v", name, resp)
+			}
+			h.wantPublished(b)
+		}
+	}))
+	t.Run("believed where LivePerson cannot be asked", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.sight = share.SeesOwn
+		h.lp.fail("PublishFile", denied(share.LPRateLimited))
+		b, began := picture(1000), time.Now()
+		s := spec(b)
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LPRateLimited)
+		h.replay(aliceToken, s)
+		h.wantPublished(b)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it took %s", took)
+		}
+	}))
+	t.Run("not known if the lookup fails", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.then("PublishFile", func(context.Context) error { return denied(share.LPForbidden) })
+		h.lp.failAlways("FindFile", kindError(share.LPForbidden))
+		b := picture(1000)
+		s := spec(b)
+		for range 2 {
+			_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+			wantError(t, err, share.LPPublishUnconfirmed)
+		}
+		if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_PUBLISHING || h.lp.count("PublishFile") != 1 {
+			t.Errorf("the upload is %v", st)
+		}
+		h.lp.on("FindFile", nil)
+		h.replay(aliceToken, s)
+		h.wantPublished(b)
+	}))
+}
+
+// A lookup that did not read all messages, or was itself answered by an error, does not prove that the message does not exist.
+func TestUpload_IncompleteLookupIsNoProof(t *testing.T) {
+	for what, err := range map[string]error{
+		"truncated": share.Errorf(share.FileNotFound, "not among them", share.ErrIncomplete), "no such conversation": kindError(share.ConversationNotFound),
+		"forbidden": kindError(share.LPForbidden), "too large": kindError(share.ConversationTooLarge), "unreadable": kindError(share.LPProtocolError),
+	} {
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
+			h.lp.failAlways("FindFile", err)
+			h.lp.then("PublishFile", unconfirmed)
+			b := picture(1000)
+			s := spec(b)
+			for range 3 {
+				_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+				wantError(t, err, share.LPPublishUnconfirmed)
+			}
+			h.wantPublished(b)
+			h.lp.on("FindFile", nil)
+			h.replay(aliceToken, s)
+			h.wantPublished(b)
+		}))
+	}
+}
+
+// The wall clock is set forward while a message is on its way. Neither the attempt that sent it nor a repeat on the same
+// server takes that for the end of the time in which the message can appear.
+func TestUpload_ClockSetForwardDuringPublish(t *testing.T) {
+	for what, answer := range map[string]error{
+		"no answer": kindError(share.LPPublishUnconfirmed), "no answer, repeated": kindError(share.LPPublishUnconfirmed), "denied, repeated": denied(share.LPForbidden),
+	} {
+		t.Run(what, inBubble(func(t *testing.T) {
+			var ahead atomic.Int64
+			h := newHarness(t, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
+			b := picture(1000)
+			s := spec(b)
+			sent := make(chan struct{})
+			var late sync.WaitGroup
+			defer late.Wait()
+			h.lp.on("PublishFile", func(context.Context) error {
+				ahead.Store(int64(h.server.RequestIDTTL / 2))
+				late.Go(func() {
+					time.Sleep(h.server.Settle / 2)
+					h.lp.send(conversation, h.store.recordedPuts()[0].path, "alice")
+				})
+				close(sent)
+				return answer
+			})
+			first := make(chan error, 1)
+			go func() {
+				_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+				first <- err
+			}()
+			<-sent
+			if what != "no answer" {
+				time.Sleep(h.server.Settle / 4)
+				h.replay(aliceToken, s)
+			}
+			if err := <-first; err != nil && what == "no answer" {
+				t.Error(err)
+			}
+			h.wantPublished(b)
+			if n := h.lp.count("PublishFile"); n != 1 {
+				t.Errorf("the message was sent %d times", n)
+			}
+		}))
+	}
+}
+
 // publishing saves the record of an upload that another server is publishing, until deadline.
 func (h *harness) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (path string) {
 	h.t.Helper()

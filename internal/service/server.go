@@ -118,9 +118,9 @@ func New(c Config, p Ports) *Server {
 			Budget: c.DownloadMemory, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
 		}),
 		seal: newAgentSeal(c.AgentTokenKey),
-		conversations: &conversations.Creator{
+		conversations: conversations.New(conversations.Config{
 			Ledger: p.Ledger, CallTimeout: c.UnaryTimeout, Settle: c.Settle, RequestIDTTL: c.RequestIDTTL, Now: c.Now, Log: c.Log,
-		},
+		}),
 	}
 	s.sender = sender{stall: c.ReadStall, drain: s.drain}
 	s.receipts = &receipts{

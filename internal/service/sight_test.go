@@ -87,6 +87,9 @@ func TestCreateConversation_PartialSightNeverCreatesAgain(t *testing.T) {
 			_, err := h.convs.CreateConversation(h.alice(), req)
 			wantError(t, err, share.LPPublishUnconfirmed)
 			h.lp.addConversation("reported-late", true, "alice")
+			h.lp.state.Lock()
+			h.lp.convs[len(h.lp.convs)-1].Start = time.Now()
+			h.lp.state.Unlock()
 			resp, err := h.convs.CreateConversation(h.alice(), req)
 			switch {
 			case sight == share.SeesOwn: // it never sees the lost one

@@ -86,6 +86,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// Metadata becomes ErrorInfo.metadata. Keys are in lowerCamelCase and part of the contract.
 	Metadata map[string]string
+	// Denied means that LivePerson's answer says that a message was not published, or a conversation not created.
+	Denied bool
 	// Violations are the invalid fields of the request, for InvalidField and similar kinds.
 	Violations []Violation
 	// Cause is for the log only. It must not contain secrets either.

@@ -43,7 +43,8 @@ type Record struct {
 	File *StoredFile `json:",omitempty"`
 	// UploadKey is the key of another record, which has the file. It is set only in the record that finds a stored file by its path.
 	UploadKey string `json:",omitempty"`
-	// PublishDeadline is the time after which this attempt does not send the message; set while the state is Publishing.
+	// PublishDeadline is the time after which this attempt does not send the message. It is set while the state is Publishing, and
+	// after that while the state is Stored because LivePerson denied the message.
 	PublishDeadline time.Time `json:",omitzero"`
 	// Failure and FailureMessage are the reason of Failed.
 	Failure        Kind   `json:",omitempty"`
@@ -64,13 +65,15 @@ type CreationRecord struct {
 	Fingerprint []byte
 	// Deadline is when the latest call ends. Until then, and for the settle time after it, its conversation may appear.
 	Deadline time.Time `json:"PublishDeadline"`
-	// State is Publishing from before the request to LivePerson until its result is known, if the session does not see all
-	// conversations. Otherwise it is empty.
+	// State is Publishing from before the request to LivePerson until its result is known. Otherwise it is empty.
 	State UploadState `json:",omitempty"`
 	// ConversationID is the created conversation; empty until there is one.
 	ConversationID string `json:",omitempty"`
 	// Known are the conversations that existed before, if State is Publishing.
 	Known []string `json:",omitempty"`
+	// Claimant is the key of the request id whose conversation ConversationID is. It is set only in the record that finds that key by
+	// the conversation.
+	Claimant string `json:",omitempty"`
 }
 
 // A StoredFile is the uploader's own view of a file.
@@ -94,6 +97,9 @@ type StoredFile struct {
 	// stored file.
 	Image *ImageChange `json:",omitempty"`
 }
+
+// ErrIncomplete is the cause of FileNotFound if the messages that LivePerson has were not read to the last one.
+var ErrIncomplete = errors.New("not all messages could be read")
 
 // ErrStale is the ledger's error when another attempt has changed the record.
 var ErrStale = errors.New("the record was changed by another attempt")

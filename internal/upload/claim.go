@@ -79,11 +79,11 @@ func (e *Engine) claim(ctx context.Context, cancel context.CancelCauseFunc, sess
 			return &attempt{Engine: e, key: key, rec: next, rev: rev}, nil
 		}
 		rec.Owner, next.Owner = session.Principal(), session.Principal()
-		if found && rec.State == share.Publishing {
+		if found && wasSent(rec) {
 			if settled, err := e.settle(ctx, session, key, rec, rev); err != nil {
 				return nil, err
 			} else if !settled {
-				continue // another attempt is still at work: look again
+				continue // the message may still appear, or has appeared: look again
 			}
 		}
 		a := &attempt{Engine: e, key: key, rec: next, rev: rev, id: uuid.NewString(), cancel: cancel}
@@ -152,12 +152,21 @@ func errTakenOver() error {
 	return share.Reject(share.UploadTakenOver, "a newer attempt with the same request_id took over")
 }
 
-// settle deals with an earlier attempt that was publishing: it finds its message, or waits until the message can no longer
-// appear. settled is true if the id may be taken over, false if the record must be read again. If the session does not see all of
-// the dialog the id is never taken over, because the message may exist unseen: LPPublishUnconfirmed until LivePerson reports it.
+// wasSent reports whether a message of an unpublished upload may have been sent, so that it is looked for before it is sent again.
+func wasSent(rec share.Record) bool {
+	return rec.State == share.Publishing || rec.State == share.Stored && !rec.PublishDeadline.IsZero()
+}
+
+// settle deals with an earlier attempt that sent its message: it finds the message, or waits until it can no longer appear. settled
+// is true if the id may be taken over, false if the record must be read again. If the session does not see all of the dialog the id
+// is not taken over, because the message may exist unseen: LPPublishUnconfirmed until LivePerson reports it. But if LivePerson denied
+// the message (the record is STORED) and cannot be asked for it, the denial is believed.
 func (e *Engine) settle(ctx context.Context, session Session, key string, rec share.Record, rev uint64) (settled bool, err error) {
-	left := rec.PublishDeadline.Add(e.Settle).Sub(e.Now()) // as of before looking: what is not found afterwards never appears
+	// As of before looking: what is not found afterwards never appears. The record has the wall clock, which may have been set; if
+	// this process sent the message it knows better.
+	left := max(rec.PublishDeadline.Add(e.Settle).Sub(e.Now()), e.sent(key))
 	found, err := session.FindFile(ctx, rec.File.Conversation, rec.File.Dialog, rec.File.File.StoragePath)
+	sight := session.Sight()
 	switch {
 	case err == nil:
 		other := &attempt{Engine: e, key: key, rec: rec, rev: rev}
@@ -165,10 +174,11 @@ func (e *Engine) settle(ctx context.Context, session Session, key string, rec sh
 			return false, err
 		}
 		return false, nil
-	case !share.Is(err, share.FileNotFound):
-		return false, err
+	case rec.State == share.Stored && sight != share.SeesAll:
+		return true, nil
+	case !absent(err):
+		return false, lookFailed(err)
 	}
-	sight := session.Sight()
 	if sight == share.SeesOwn {
 		left -= e.Settle // nothing more will be seen; only the other attempt itself may still report
 	}
@@ -176,15 +186,61 @@ func (e *Engine) settle(ctx context.Context, session Session, key string, rec sh
 	case left > 0:
 		return false, retry.Sleep(ctx, min(left, settlePoll))
 	case sight != share.SeesAll:
-		return false, errUnconfirmed()
+		return false, errUnconfirmed(nil)
 	}
 	return true, nil
 }
 
-func errUnconfirmed() error {
-	return share.Reject(share.LPPublishUnconfirmed, "an earlier attempt may or may not have published the message, and LivePerson has not reported "+
-		"it; it is not sent again. Retry later with the same request_id, or look into the conversation")
+// lookFailed returns the error of a call that could not look for a message. Errors that concern the dialog become LPPublishUnconfirmed:
+// the caller must not take them for an answer about the message.
+func lookFailed(err error) error {
+	if share.OfDialog(err) || share.Is(err, share.FileNotFound, share.ConversationNotFound, share.LPForbidden, share.LPProtocolError) {
+		return errUnconfirmed(err)
+	}
+	return err
+}
+
+// sending notes that this process may send a message for so long, and returns when it can no longer appear. That is by the monotonic
+// clock: the wall clock may be set meanwhile.
+func (e *Engine) sending(key string, within time.Duration) (settled time.Time) {
+	quiet := within + e.Settle
+	settled = time.Now().Add(quiet)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if forget := e.unsettled[key].forget; forget != nil {
+		forget.Stop()
+	}
+	e.unsettled[key] = sending{settled, time.AfterFunc(quiet, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.unsettled[key].until == settled {
+			delete(e.unsettled, key)
+		}
+	})}
+	return settled
+}
+
+// sent returns for how long a message that this process sent may still appear.
+func (e *Engine) sent(key string) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Until(e.unsettled[key].until)
+}
+
+// A sending is a message that this process has sent, or is sending.
+type sending struct {
+	until  time.Time // when it can no longer appear
+	forget *time.Timer
+}
+
+// errUnconfirmed returns the error for a message that was sent and not found. cause is why it could not be looked for, or nil.
+func errUnconfirmed(cause error) error {
+	return share.Errorf(share.LPPublishUnconfirmed, "an earlier attempt may or may not have published the message, and LivePerson has not reported "+
+		"it; it is not sent again. Retry later with the same request_id, or look into the conversation", cause)
 }
 
 // settlePoll is how often another attempt's record, and LivePerson, are asked again.
 const settlePoll = 500 * time.Millisecond
+
+// maxSettlePoll is the longest pause of an attempt that looks for its own message: LivePerson may be short of capacity.
+const maxSettlePoll = 4 * settlePoll

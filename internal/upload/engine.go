@@ -46,11 +46,13 @@ type Session interface {
 	// UploadURL requests a signed URL to store one object. It lives about a minute.
 	UploadURL(ctx context.Context, size int64, fileType share.FileType) (share.TempURL, error)
 	// PublishFile sends a message at most once and returns its sequence number, and sends nothing once ctx's deadline has passed
-	// by the wall clock. LPPublishUnconfirmed: the message may have been sent. Any other error: nothing was published.
+	// by the wall clock. LPPublishUnconfirmed: the message may have been published. An error that is Denied: LivePerson says that it
+	// was not. Any other error: nothing was sent.
 	PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (sequence int64, err error)
 	// Conversation finds a conversation; ConversationNotFound.
 	Conversation(ctx context.Context, id string) (share.Conversation, error)
-	// FindFile finds the message that shows a storage path; FileNotFound. What that proves, Sight says.
+	// FindFile finds the message that shows a storage path; FileNotFound. What that proves, Sight says. If the messages could not be
+	// read to the last one, the cause is share.ErrIncomplete, and it proves nothing.
 	FindFile(ctx context.Context, conversation, dialog, storagePath string) (share.FileEvent, error)
 	Sight() share.Sight
 }
@@ -94,12 +96,15 @@ type Images interface {
 type Engine struct {
 	Config
 
-	mu      sync.Mutex
-	running map[string]*attempt // by ledger key
+	mu        sync.Mutex
+	running   map[string]*attempt // by ledger key
+	unsettled map[string]sending  // by ledger key
 }
 
 // New returns an Engine.
-func New(c Config) *Engine { return &Engine{Config: c, running: make(map[string]*attempt)} }
+func New(c Config) *Engine {
+	return &Engine{Config: c, running: make(map[string]*attempt), unsettled: make(map[string]sending)}
+}
 
 // Running returns the number of attempts that run in this process.
 func (e *Engine) Running() int {

@@ -2,6 +2,7 @@ package upload
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 //
 // LivePerson has no idempotency key. A message whose answer is lost is therefore looked for in the dialog before it is sent again,
 // and sent again only when LivePerson can no longer handle the first one: after Settle. If the session does not see all of the
-// dialog, not finding the message proves nothing, and it is never sent again.
+// dialog, not finding the message proves nothing, and it is never sent again. A message that LivePerson denies is looked for too:
+// some answers are those of a proxy, or of a part of LivePerson, that does not know what another part has done.
 func (e *Engine) publish(ctx context.Context, session Session, a *attempt) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -31,7 +33,9 @@ func (e *Engine) publish(ctx context.Context, session Session, a *attempt) error
 
 func (e *Engine) publishAndConfirm(ctx context.Context, session Session, a *attempt) error {
 	for try := 1; ; try++ {
+		before := a.rec.PublishDeadline                    // of an earlier try, which this one does not settle
 		deadline := e.Now().Add(e.PublishTimeout).Round(0) // by the wall clock alone, as others read it in the record
+		settled := e.sending(a.key, e.PublishTimeout)
 		if err := a.to(ctx, share.Publishing, func(r *share.Record) { r.PublishDeadline = deadline }); err != nil {
 			return err
 		}
@@ -41,23 +45,61 @@ func (e *Engine) publishAndConfirm(ctx context.Context, session Session, a *atte
 			a.recordPublished(ctx, share.FileEvent{Sequence: seq, SenderID: p.ID, SenderRole: p.Role, Time: e.Now(), File: a.rec.File.File})
 			return nil
 		}
+		if denial := denialOf(err); denial != nil {
+			return e.denied(ctx, session, a, denial)
+		}
 		if !share.Is(err, share.LPPublishUnconfirmed) {
 			// Nothing was sent: a retry may take the id over at once.
-			if lerr := a.to(ctx, share.Stored, func(r *share.Record) { r.PublishDeadline = time.Time{} }); lerr != nil {
+			if lerr := a.to(ctx, share.Stored, func(r *share.Record) { r.PublishDeadline = before }); lerr != nil {
 				return lerr
 			}
 			return err
 		}
-		event, lookErr := e.confirm(ctx, session, a)
+		event, lookErr := e.confirm(ctx, session, a, settled)
 		if lookErr == nil {
 			a.recordPublished(ctx, event)
 			return nil
 		}
-		if try == maxPublishes || !share.Is(lookErr, share.FileNotFound) || session.Sight() != share.SeesAll {
+		if try == maxPublishes || !absent(lookErr) || session.Sight() != share.SeesAll {
 			return err
 		}
 		e.Log.LogAttrs(ctx, slog.LevelWarn, "a message whose answer was lost did not appear, and is sent again")
 	}
+}
+
+// denialOf returns err if it is LivePerson's word that nothing was published.
+func denialOf(err error) *share.Error {
+	if e, ok := errors.AsType[*share.Error](err); ok && e.Denied {
+		return e
+	}
+	return nil
+}
+
+// denied looks for a message that LivePerson denies. If it is not there the denial is the result, but the record keeps that a message
+// was sent, so that a retry looks again: see settle.
+func (e *Engine) denied(ctx context.Context, session Session, a *attempt, denial *share.Error) error {
+	e.sending(a.key, 0)
+	looking, cancel := context.WithTimeout(ctx, e.PublishTimeout)
+	defer cancel()
+	f := a.rec.File
+	event, err := session.FindFile(looking, f.Conversation, f.Dialog, f.File.StoragePath)
+	switch {
+	case err == nil:
+		a.recordPublished(ctx, event)
+		return nil
+	case session.Sight() == share.SeesAll && !absent(err):
+		e.Log.LogAttrs(ctx, slog.LevelWarn, "a message that LivePerson denies could not be looked for", slog.Any("denial", denial), slog.Any("error", err))
+		return errUnconfirmed(err)
+	}
+	if err := a.to(ctx, share.Stored, func(r *share.Record) { r.PublishDeadline = e.Now().Round(0) }); err != nil {
+		return err
+	}
+	return denial
+}
+
+// absent reports whether the error of FindFile means that the message is not among those that the session sees, all of which were read.
+func absent(err error) bool {
+	return share.Is(err, share.FileNotFound) && !errors.Is(err, share.ErrIncomplete)
 }
 
 // maxPublishes is how often a message is sent if each time its answer is lost and it does not appear.
@@ -77,20 +119,19 @@ func (e *Engine) publishOnce(ctx context.Context, session Session, a *attempt) (
 	return seq, err
 }
 
-// confirm looks for a message whose answer was lost, for the last time when it can no longer appear. FileNotFound means that it
-// never will, if the session sees all. Any other error means that it is not known.
-func (e *Engine) confirm(ctx context.Context, session Session, a *attempt) (share.FileEvent, error) {
-	settled := a.rec.PublishDeadline.Add(e.Settle)
-	ctx, cancel := context.WithTimeout(ctx, max(settled.Sub(e.Now()), 0)+e.PublishTimeout) // 0 if this process was stopped meanwhile
+// confirm looks for a message whose answer was lost, for the last time when it can no longer appear, which is when settled has passed.
+// An error that is absent means that it never will, if the session sees all. Any other error means that it is not known.
+func (e *Engine) confirm(ctx context.Context, session Session, a *attempt, settled time.Time) (share.FileEvent, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(time.Until(settled), 0)+e.PublishTimeout) // 0 if this process was stopped meanwhile
 	defer cancel()
 	f := a.rec.File
-	for {
-		left := settled.Sub(e.Now())
+	for pause := settlePoll; ; pause = min(2*pause, maxSettlePoll) {
+		left := time.Until(settled)
 		event, err := session.FindFile(ctx, f.Conversation, f.Dialog, f.File.StoragePath)
 		if err == nil || left <= 0 || session.Sight() == share.SeesOwn {
 			return event, err
 		}
-		if err := retry.Sleep(ctx, min(left, settlePoll)); err != nil {
+		if err := retry.Sleep(ctx, min(left, pause)); err != nil {
 			return share.FileEvent{}, err
 		}
 	}

@@ -16,13 +16,14 @@ import (
 //
 //	RECEIVING -> STORED -> PUBLISHING -> PUBLISHED      FAILED after RECEIVING
 //
-// A retry takes RECEIVING and STORED over at once. It takes PUBLISHING over only when the message can no longer appear: after its
-// deadline, at which its publisher stops, plus the time after which LivePerson handles no frame any more.
+// A retry takes RECEIVING and STORED over at once. It takes PUBLISHING over, and STORED after LivePerson denied a message, only when
+// the message can no longer appear: after its deadline, at which its publisher stops, plus the time after which LivePerson handles no
+// frame any more.
 var allowed = map[share.UploadState][]share.UploadState{
 	"":               {share.Receiving},
 	share.Receiving:  {share.Receiving, share.Stored, share.Failed},
-	share.Stored:     {share.Stored, share.Publishing},
-	share.Publishing: {share.Publishing, share.Published, share.Stored}, // Stored: LivePerson certainly published nothing
+	share.Stored:     {share.Stored, share.Publishing, share.Published}, // Published: a message appeared that LivePerson had denied
+	share.Publishing: {share.Publishing, share.Published, share.Stored}, // Stored: nothing was sent, or LivePerson denies the message
 	share.Failed:     {share.Receiving},
 }
 

@@ -162,8 +162,8 @@ func TestAttempt_MovesOnlyAlongTheTable(t *testing.T) {
 			}
 		}
 	}
-	if moves != 10 {
-		t.Errorf("%d moves are allowed, want 10", moves)
+	if moves != 11 {
+		t.Errorf("%d moves are allowed, want 11", moves)
 	}
 	for _, final := range allowed[share.Published] {
 		t.Errorf("a published upload can become %s", final)

@@ -113,7 +113,7 @@ func (a *API) endpoint(on string, types func(body []byte) []string, serve func(r
 			var data []byte
 			switch {
 			case f.Status != 0:
-				status, data = refusal("", liveperson.RefuseWith(f.Status, liveperson.ErrorCode(f), "made on demand"))
+				status, data = refusal("", liveperson.RefuseWith(f.Status, liveperson.ErrorCode(f), liveperson.MadeUp))
 				if f.RetryAfter > 0 {
 					w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
 				}
@@ -125,6 +125,9 @@ func (a *API) endpoint(on string, types func(body []byte) []string, serve func(r
 			default:
 				r.Body = io.NopCloser(bytes.NewReader(body))
 				status, data = serve(r, body)
+				if f.StatusAfter != 0 {
+					status, data = refusal("", liveperson.RefuseWith(f.StatusAfter, liveperson.ErrorCode(f), liveperson.MadeUp))
+				}
 			}
 			jsonhttp.Write(w, status, data)
 		})

@@ -37,7 +37,10 @@ type Fault struct {
 	AnswerDelay time.Duration `json:"answerDelay,omitempty"`
 	// Status is the HTTP status (store, http, ws:upgrade) or response code (socket requests) to answer with, without processing.
 	Status int `json:"status,omitempty"`
-	// ErrorCode is body.errorCode in the error answer of a socket or of the Connector API; 0: Status*100.
+	// StatusAfter is Status for requests of a socket or of the Connector API, but the request is processed first: it takes effect, and
+	// the answer denies it.
+	StatusAfter int `json:"statusAfter,omitempty"`
+	// ErrorCode is body.errorCode in the error answer of a socket or of the Connector API; 0: the status with two zeros.
 	ErrorCode int `json:"errorCode,omitempty"`
 	// Text is the body of the answer to a request of a socket or of the Connector API, without processing. The code is 200: LivePerson
 	// refuses some requests by a text such as "Agent not allowed".
@@ -138,6 +141,8 @@ func (f *Fault) checkValues() error {
 		return errors.New("cutAfter and stallAfter must be a number of bytes, or -1")
 	case f.Status != 0 && (f.Status < 200 || f.Status > 599):
 		return errors.New("status must be from 200 to 599")
+	case f.StatusAfter != 0 && (f.StatusAfter < 400 || f.StatusAfter > 599):
+		return errors.New("statusAfter must be from 400 to 599")
 	case f.CloseCode != 0 && (f.CloseCode < 1000 || f.CloseCode > 4999):
 		return errors.New("closeCode must be from 1000 to 4999")
 	}

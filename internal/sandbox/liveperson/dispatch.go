@@ -91,7 +91,7 @@ func (k *socket) perform(c *call) {
 		k.shut(f.CloseCode, "made on demand")
 		return
 	case f.Status != 0:
-		k.answer(c, RefuseWith(f.Status, ErrorCode(f), "made on demand"))
+		k.answer(c, RefuseWith(f.Status, ErrorCode(f), MadeUp))
 		return
 	case f.Text != "":
 		k.answer(c, text(200, f.Text))
@@ -104,6 +104,9 @@ func (k *socket) perform(c *call) {
 
 	k.s.mu.Lock()
 	a := k.dispatch(c)
+	if f.StatusAfter != 0 {
+		a = RefuseWith(f.StatusAfter, ErrorCode(f), MadeUp)
+	}
 	if !f.DropAfter && f.AnswerDelay == 0 {
 		k.answer(c, a)
 	}
@@ -125,8 +128,11 @@ func ErrorCode(f fault.Fault) int {
 	if f.ErrorCode != 0 {
 		return f.ErrorCode
 	}
-	return f.Status * 100
+	return max(f.Status, f.StatusAfter) * 100
 }
+
+// MadeUp is the text of an answer that a fault demands.
+const MadeUp = "made on demand"
 
 // answer sends a, after the fault's AnswerDelay if it has one.
 func (k *socket) answer(c *call, a Reply) {
