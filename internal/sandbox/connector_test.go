@@ -481,6 +481,9 @@ func TestConnector_Faults(t *testing.T) {
 	if resp, err := publish("never", Fault{On: "http:send", Status: 503, RetryAfter: 4}); err != nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "4" || published("never") {
 		t.Errorf("status: %v %v", resp, err)
 	}
+	if resp, err := publish("denied", Fault{On: "ms.PublishEvent", StatusAfter: 403}); err != nil || resp.StatusCode != 403 || !published("denied") {
+		t.Errorf("status after: %v %v", resp, err)
+	}
 	begun := time.Now()
 	if _, err := publish("late", Fault{On: "ms.PublishEvent", Delay: 50 * time.Millisecond, AnswerDelay: 50 * time.Millisecond}); err != nil || time.Since(begun) < 100*time.Millisecond {
 		t.Errorf("delay: %v after %v", err, time.Since(begun))

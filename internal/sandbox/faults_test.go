@@ -60,6 +60,11 @@ func TestFaults_Socket(t *testing.T) {
 		w.refused(50300, "ms.PublishEvent", textEvent(conv, "x"))
 		w.quiet(events)
 	})
+	t.Run("status after", func(t *testing.T) {
+		publish(Fault{StatusAfter: 503})
+		w.refused(50300, "ms.PublishEvent", textEvent(conv, "published all the same"))
+		w.note(events).want(t, "body.changes.0.event.message", "published all the same")
+	})
 	t.Run("mute", func(t *testing.T) {
 		publish(Fault{Mute: true})
 		id := w.ask("ms.PublishEvent", textEvent(conv, "never answered"))
