@@ -187,11 +187,11 @@ func testOver(t *testing.T, m *messenger) ([]result, string) {
 	if cases != len(todo) {
 		t.Errorf("%d of %d cases were run", cases, len(todo))
 	}
-	if whole && m.hooked() && len(todo) == all && report.Late == 0 {
+	if whole && m.hooked && len(todo) == all && report.Late == 0 {
 		t.Error("no webhook came behind LP_PUBLISH_UNCONFIRMED")
 	}
 	line := fmt.Sprintf("%d cases, acknowledged %d, lost %d, doubled %d\n", cases, succeeded, report.Count(audit.Lost), report.Count(audit.Doubled))
-	if m.hooked() {
+	if m.hooked {
 		line = m.name + ": " + line
 	}
 	return results, line
@@ -309,8 +309,8 @@ func (l *lane) run(ctx context.Context, t *trial) (result, error) {
 	var struck func() bool
 	arm := func() {
 		struck = t.arm(l)
-		if t.answers.On != "" {
-			l.sb.Inject(t.answers)
+		if t.answers != nil {
+			l.sb.Inject(t.answers(t.v))
 		}
 		if t.unanswered {
 			l.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", DropAfter: true, Count: 1})
@@ -450,7 +450,7 @@ func (l *lane) upload(ctx context.Context, t *trial, c *consumer, caller *lpfile
 
 // unconfirmed reports whether an error is final unless a webhook arrives: the Connector API cannot be asked.
 func unconfirmed(over *messenger, err error) bool {
-	return over.hooked() && lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED
+	return over.hooked && lpfileshare.ErrorReason(err) == pb.ErrorReason_ERROR_REASON_LP_PUBLISH_UNCONFIRMED
 }
 
 func (l *lane) download(ctx context.Context, t *trial, c *consumer, caller *lpfileshare.Client, arm func()) error {

@@ -24,9 +24,14 @@ type messenger struct {
 	protocol proxy.Protocol
 	// domains are the services that are reached on that way.
 	domains []string
+	// hooked means that only webhooks report messages, because LivePerson cannot be asked.
+	hooked bool
 	// opening is the state in which the gateway authenticates; more are states that the other messenger does not have.
 	opening state
 	more    []state
+	// misleading are the errors, by the name of their state, with which LivePerson may answer a message that it has published, and that
+	// must not lose or double it. Each has the codes of its variants in turn.
+	misleading []misleading
 	// urlAnswer and publishAnswer are what only these answers say.
 	urlAnswer, publishAnswer string
 	// news is where LivePerson reports a message.
@@ -45,15 +50,19 @@ type messenger struct {
 	settle func(ctx context.Context, l *lane) error
 }
 
-// hooked reports whether only webhooks report messages, because LivePerson cannot be asked.
-func (m *messenger) hooked() bool { return m.more != nil }
+// misleading are the codes of a state in which LivePerson publishes a message and answers with an error.
+type misleading struct {
+	name  string
+	codes []int
+}
 
 // connector is the Connector API with webhooks.
 func connector() *messenger {
 	return &messenger{
-		name: "connector", protocol: proxy.HTTPCalls, domains: []string{"sentinel", "idp", "asyncMessagingEnt"},
+		name: "connector", hooked: true, protocol: proxy.HTTPCalls, domains: []string{"sentinel", "idp", "asyncMessagingEnt"},
 		urlAnswer: "temp_url_sig", publishAnswer: `"sequence"`, news: hookSays,
-		status: callStatus, statusAfter: callStatus,
+		misleading: []misleading{{"503", []int{503}}}, // docs/adr/0024-error-answers.md: others mean that nothing was published
+		status:     callStatus, statusAfter: callStatus,
 		// Shorter than LP_PUBLISH_UNCONFIRMED asks to wait: the cases repeat that themselves.
 		retryFor: 4 * time.Second,
 		flags:    connectorFlags,
@@ -145,6 +154,9 @@ func connectorFlags(dir string) ([]string, error) {
 func socket() *messenger {
 	return &messenger{
 		name: "socket", protocol: proxy.WebSocket, domains: []string{"asyncMessagingEnt"},
+		misleading: []misleading{
+			{"503", []int{503}}, {"429", []int{429}}, {"501", []int{501}}, {"4xx", []int{400, 403, 404, 408, 409, 410, 413, 422, 499}},
+		},
 		urlAnswer: "ms.BaseGenerateURLResponse", publishAnswer: "ms.PublishEventResponse",
 		news: func(at func(int64) int64) place {
 			return lpSays(proxy.ToClient, at, "ms.MessagingEventNotification", "hosted/file")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/liveperson"
 	"github.com/lpfileshare/lpfileshare/test/faults/proxy"
 )
 
@@ -73,14 +74,27 @@ type state struct {
 	publish func(v int) place
 	// exact means that a place means its very byte; elsewhere the seed says where between it and the next variant's.
 	exact bool
-	// answers changes what the store answers during the whole case, as a proxy before it would. On is empty: nothing.
-	answers sandbox.Fault
+	// answers changes what the store or LivePerson answers in variant v. Nil: nothing.
+	answers func(v int) sandbox.Fault
 }
 
-// answering returns the state st with answers of the store that are changed by f.
+// answering returns the state st with answers of the store that are changed by f, during the whole case, as by a proxy before it.
 func (st state) answering(name string, f sandbox.Fault) state {
-	st.name, st.answers = name, f
+	st.name, st.answers = name, func(int) sandbox.Fault { return f }
 	return st
+}
+
+// misled is the state in which LivePerson has published a message, and answers with an error.
+func (m *messenger) misled(by misleading) state {
+	answer := func(v int) place { return lpSays(proxy.ToClient, spread(v), liveperson.MadeUp) }
+	code := func(v int) int { return by.codes[v%len(by.codes)] }
+	return state{
+		name: "published, answered " + by.name, place: answer, publish: answer,
+		answers: func(v int) sandbox.Fault { return sandbox.Fault{On: "ms.PublishEvent", StatusAfter: code(v), Count: 1} },
+		status: func(v int) (place, func(proxy.Message) []byte, bool, bool) { // the same error in another form
+			return lpSays(proxy.ToClient, nil, liveperson.MadeUp), m.statusAfter(code(v)), false, false
+		},
+	}
 }
 
 // Places on the way to LivePerson. A message is picked by what stands in it.
@@ -134,7 +148,7 @@ func statesOf(m *messenger) []state {
 			return callerFrame(proxy.ToClient, "DATA", 1+v%5, nil), streamReset(v), false, keptReset(v)
 		},
 	}
-	return append([]state{
+	states := []state{
 		m.opening,
 		{
 			name: "RECEIVING: URL request",
@@ -253,7 +267,7 @@ func statesOf(m *messenger) []state {
 		},
 		downloadBody,
 		{
-			name: "watch", deed: watch, unanswered: m.hooked(),
+			name: "watch", deed: watch, unanswered: m.hooked,
 			place: func(v int) place {
 				if v%2 == 0 {
 					return m.news(spread(v))
@@ -268,7 +282,11 @@ func statesOf(m *messenger) []state {
 		putAnswer.answering("201 with a weak ETag", sandbox.Fault{On: "store:PUT", WeakETag: true}),
 		putAnswer.answering("201 with a suffixed ETag", sandbox.Fault{On: "store:PUT", ETagSuffix: "-gzip"}),
 		downloadBody.answering("GET without length", sandbox.Fault{On: "store:GET", NoLength: true}),
-	}, m.more...)
+	}
+	for _, by := range m.misleading {
+		states = append(states, m.misled(by))
+	}
+	return append(states, m.more...)
 }
 
 // maxSpecBytes is more than the spec of a case takes in a frame.
