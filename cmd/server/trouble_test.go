@@ -37,6 +37,7 @@ func TestUpload_TransientFaultsAreHidden(t *testing.T) {
 		{"publish handled, answer lost with the socket", sandbox.Fault{On: "ms.PublishEvent", DropAfter: true, Count: 1}},
 		{"publish handled, answer never comes", sandbox.Fault{On: "ms.PublishEvent", Mute: true, Count: 1}},
 		{"publish handled, answer too late", sandbox.Fault{On: "ms.PublishEvent", AnswerDelay: 6 * time.Second, Count: 1}},
+		{"publish handled, answered 503", sandbox.Fault{On: "ms.PublishEvent", StatusAfter: 503, Count: 1}},
 		{"GET refused as expired", sandbox.Fault{On: "store:GET", Expire: true, Count: 2}},
 		{"GET 404 just after it was published", sandbox.Fault{On: "store:GET", Status: 404, Count: 1}},
 		{"GET 503", sandbox.Fault{On: "store:GET", Status: 503, Count: 2}},

@@ -459,7 +459,7 @@ func TestUpload_IncompleteLookupIsNoProof(t *testing.T) {
 // server takes that for the end of the time in which the message can appear.
 func TestUpload_ClockSetForwardDuringPublish(t *testing.T) {
 	for what, answer := range map[string]error{
-		"no answer": kindError(share.LPPublishUnconfirmed), "no answer, repeated": kindError(share.LPPublishUnconfirmed), "denied, repeated": denied(share.LPForbidden),
+		"no answer": kindError(share.LPPublishUnconfirmed), "repeated": kindError(share.LPPublishUnconfirmed), "denied and repeated": denied(share.LPForbidden),
 	} {
 		t.Run(what, inBubble(func(t *testing.T) {
 			var ahead atomic.Int64
