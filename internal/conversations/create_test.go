@@ -397,9 +397,9 @@ func TestCreate_ClockSetForwardDuringACall(t *testing.T) {
 		c := newCreator(l)
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 		c.RequestIDTTL = 24 * time.Hour
-		sent := make(chan struct{})
+		sent := make(chan struct{}, 2)
 		s.onCreate = func(_ context.Context, conv share.Conversation) error {
-			close(sent)
+			sent <- struct{}{}
 			time.Sleep(3 * time.Second)
 			s.add(conv)
 			return nil

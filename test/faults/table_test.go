@@ -86,7 +86,9 @@ func (st state) answering(name string, f sandbox.Fault) state {
 
 // misled is the state in which LivePerson has published a message, and answers with an error.
 func (m *messenger) misled(by misleading) state {
-	answer := func(v int) place { return lpSays(proxy.ToClient, spread(v), liveperson.MadeUp) }
+	// Behind the frame's head: what spoils that makes its reader wait for the rest, which is what other states are for.
+	behindHead := func(v int) func(int64) int64 { return func(length int64) int64 { return max(4, spread(v)(length)) } }
+	answer := func(v int) place { return lpSays(proxy.ToClient, behindHead(v), liveperson.MadeUp) }
 	code := func(v int) int { return by.codes[v%len(by.codes)] }
 	return state{
 		name: "published, answered " + by.name, place: answer, publish: answer,
