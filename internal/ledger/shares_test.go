@@ -284,6 +284,10 @@ func TestKV_Share(t *testing.T) {
 			if !share.Is(err, share.LedgerShare) {
 				t.Errorf("conversations of the same caller: %v", err)
 			}
+			creation.Claimant = requestKey(0) // of a conversation that exists
+			if _, err := l.SaveCreation(t.Context(), "claim", creation, 0); err != nil {
+				t.Errorf("a claim of the same caller: %v", err)
+			}
 			saveAll(t, l, requestKey(-2), uploadStates(consumer("bob"), 100, 10))
 			// A repeated request id uses no more space.
 			if _, _, err := l.Load(t.Context(), requestKey(0)); err != nil {

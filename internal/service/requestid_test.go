@@ -412,6 +412,14 @@ func TestUpload_DeniedMessageIsLookedFor(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 	}))
+	t.Run("in a conversation that was left", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.fail("PublishFile", denied(share.ConversationNotFound))
+		h.lp.failAlways("FindFile", kindError(share.ConversationNotFound))
+		b := picture(1000)
+		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
+		wantError(t, err, share.ConversationNotFound)
+	}))
 	t.Run("not known if the lookup fails", inBubble(func(t *testing.T) {
 		h := newHarness(t)
 		h.lp.then("PublishFile", func(context.Context) error { return denied(share.LPForbidden) })

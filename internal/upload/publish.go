@@ -87,6 +87,8 @@ func (e *Engine) denied(ctx context.Context, session Session, a *attempt, denial
 	case err == nil:
 		a.recordPublished(ctx, event)
 		return nil
+	case share.Is(err, share.ConversationNotFound) && share.Is(denial, share.ConversationNotFound, share.ConversationClosed):
+		// Both say that the caller does not take part.
 	case session.Sight() == share.SeesAll && !absent(err):
 		e.Log.LogAttrs(ctx, slog.LevelWarn, "a message that LivePerson denies could not be looked for", slog.Any("denial", denial), slog.Any("error", err))
 		return errUnconfirmed(err)
