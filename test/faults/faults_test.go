@@ -7,7 +7,7 @@
 //
 // The table of table_test.go is states by kinds of faults. Each cell has cases of Upload, Download or WatchFiles; UploadSmallFile and
 // PublishUpload have a column of their own, over all kinds. The table is run over each messenger (messenger_test.go). The Connector
-// API cannot be asked whether a message exists, so a message that was never published may stay LP_PUBLISH_UNCONFIRMED. A webhook
+// API cannot be asked whether a message exists (docs/adr/0024-error-answers.md), so a message that was never published may stay LP_PUBLISH_UNCONFIRMED. A webhook
 // reports a message that was published, so that one must be acknowledged.
 //
 // LPFILESHARE_FAULTS=all runs every case, otherwise a sample. LPFILESHARE_FAULTS_SEED shifts the byte positions,
