@@ -12,6 +12,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
+	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/filecache"
 	"github.com/lpfileshare/lpfileshare/internal/images"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
@@ -76,7 +77,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	if p.webhooks, err = newWebhookServer(&f.Connector, f.Limits.MaxConnections); err != nil {
+	if p.webhooks, err = newWebhookServer(&f.Connector, connlimit.New(f.Limits.MaxConnections, rejected.Add)); err != nil {
 		return nil, err
 	}
 	records, err := f.ledgerConfig(log)

@@ -60,7 +60,7 @@ func readSecrets(f *flags) error {
 	if _, err := f.Behaviour.agentTokenKey(); err != nil {
 		return err
 	}
-	if _, err := newWebhookServer(&f.Connector, 1); err != nil {
+	if _, err := newWebhookServer(&f.Connector, nil); err != nil {
 		return err
 	}
 	_, err := f.ledgerConfig(slog.New(slog.DiscardHandler))

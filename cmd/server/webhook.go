@@ -11,8 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
-
+	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
@@ -51,20 +50,21 @@ func (f *connectorFlags) Validate() error {
 
 // A webhookServer receives LivePerson's webhooks.
 type webhookServer struct {
-	flags          *connectorFlags
-	maxConnections int
-	cert           atomic.Pointer[tls.Certificate]
-	listener       net.Listener
-	http           *http.Server
-	ended          chan struct{}
+	flags       *connectorFlags
+	connections *connlimit.Limiter
+	cert        atomic.Pointer[tls.Certificate]
+	listener    net.Listener
+	http        *http.Server
+	ended       chan struct{}
 }
 
-// newWebhookServer loads the certificate; it returns nil without --webhook-listen. start limits the connections to maxConnections.
-func newWebhookServer(f *connectorFlags, maxConnections int) (*webhookServer, error) {
+// newWebhookServer loads the certificate; it returns nil without --webhook-listen. connections limits what start accepts, and belongs
+// to this server only.
+func newWebhookServer(f *connectorFlags, connections *connlimit.Limiter) (*webhookServer, error) {
 	if f.WebhookListen == "" {
 		return nil, nil
 	}
-	s := &webhookServer{flags: f, maxConnections: maxConnections, ended: make(chan struct{})}
+	s := &webhookServer{flags: f, connections: connections, ended: make(chan struct{})}
 	if f.WebhookCert != "" {
 		if err := s.loadCert(); err != nil {
 			return nil, err
@@ -79,9 +79,9 @@ func (s *webhookServer) start(handler http.Handler, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("--webhook-listen: %w", err)
 	}
-	s.listener = netutil.LimitListener(listener, s.maxConnections)
+	s.listener = s.connections.Listener(listener)
 	s.http = &http.Server{
-		Handler: handler, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Handler: handler, ConnState: s.connections.ConnState, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
 	}
 	serve := s.http.Serve

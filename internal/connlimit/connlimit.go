@@ -1,4 +1,4 @@
-// Package connlimit limits the connections of a gRPC server, in all and for each peer address.
+// Package connlimit limits the connections of a gRPC or HTTP server, in all and for each peer address.
 //
 // A connection costs memory before any caller is known, so it is closed or rejected by what is known: the address that it comes from,
 // and whether it has a call. docs/adr/0021 says by which rule.
@@ -7,8 +7,10 @@ package connlimit
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -26,7 +28,7 @@ const limitConnections = "connections"
 // connections at all, the one that has been without a call for longest is closed, whatever its address. If every one has a call, the
 // new connection is closed.
 //
-// It learns of calls as the stats handler of the gRPC server.
+// It learns of calls as the stats handler of a gRPC server, and of requests as the ConnState of an http.Server.
 type Limiter struct {
 	rejected func(limit string, attrs ...slog.Attr)
 
@@ -226,19 +228,41 @@ func (l *Limiter) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	default:
 		return
 	}
-	c, ok := ctx.Value(connKey{}).(*conn)
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.count(c, c.calls+change)
+	}
+}
+
+// ConnState counts the requests of a connection: those of HTTP/2 at once are one.
+func (l *Limiter) ConnState(nc net.Conn, state http.ConnState) {
+	if secure, ok := nc.(*tls.Conn); ok {
+		nc = secure.NetConn()
+	}
+	c, ok := nc.(*conn)
 	if !ok {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.calls += change; c.closed {
-		return
+	switch state {
+	case http.StateActive:
+		l.count(c, 1)
+	case http.StateIdle:
+		l.count(c, 0)
 	}
+}
+
+// count notes how many calls a connection has. l is locked.
+func (l *Limiter) count(c *conn, calls int) {
+	before := c.calls
+	c.calls = calls
 	switch {
-	case change > 0:
+	case c.closed:
+	case before == 0 && calls > 0:
 		l.wake(c)
-	case c.calls == 0:
+	case before > 0 && calls == 0:
 		l.rest(c)
 	}
 }

@@ -2,9 +2,11 @@ package connlimit
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,4 +170,37 @@ func TestLimiter_KeepsWhatHasJustEnded(t *testing.T) {
 			t.Errorf("later, closed: the new one %t, the one whose call has ended %t", three.closed, one.closed)
 		}
 	})
+}
+
+// A connection of an HTTP server that has a request is not closed for another one.
+func TestLimiter_KnowsRequestsOfHTTP(t *testing.T) {
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"plain": func(c net.Conn) net.Conn { return c },
+		"TLS":   func(c net.Conn) net.Conn { return tls.Server(c, &tls.Config{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newClients(t, 1)
+				c.settle = settle
+				one := c.open("192.0.2.1")
+				served := wrap(one.served)
+				for _, state := range []http.ConnState{http.StateNew, http.StateActive, http.StateActive} {
+					c.limiter.ConnState(served, state)
+				}
+				if two := c.open("192.0.2.2"); !two.closed || one.closed {
+					t.Errorf("during a request, closed: the new one %t, the one with the request %t", two.closed, one.closed)
+				}
+				c.limiter.ConnState(served, http.StateIdle)
+				if three := c.open("192.0.2.3"); three.closed || !one.closed {
+					t.Errorf("afterwards, closed: the new one %t, the idle one %t", three.closed, one.closed)
+				}
+				for _, state := range []http.ConnState{http.StateActive, http.StateIdle, http.StateClosed} { // not noticed yet
+					c.limiter.ConnState(served, state)
+				}
+				if n := c.limiter.Connections(); n != 1 || c.limiter.idle.Len() != 1 {
+					t.Errorf("%d connections, %d idle; want the third", n, c.limiter.idle.Len())
+				}
+			})
+		})
+	}
 }
