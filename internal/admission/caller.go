@@ -1,4 +1,4 @@
-// Package admission limits what callers use at once: upload memory, and streams. It knows no caller by name.
+// Package admission limits what callers use at once: memory, streams and processors. It knows no caller by name.
 package admission
 
 import (

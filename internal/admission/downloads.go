@@ -2,7 +2,6 @@ package admission
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -30,31 +29,19 @@ type DownloadLimits struct {
 	Now func() time.Time
 }
 
-// Downloads limits the memory that downloads may use: one budget for all downloads, with a bounded queue.
-//
-// A caller may reserve at most as much as is free. One caller alone gets half of the budget, n callers that want all they can get
-// have 1/(n+1) each, and the last part is free for the next caller. A caller's first download needs no more than free memory.
+// Downloads limits the memory that downloads may use: one budget for all downloads, with a bounded queue. Callers have Shares of it.
 //
 // A download begins with MinDownloadBytes and takes further blocks while its caller's share has some, so chunks are large when few
-// downloads run, and small when many do. Queued callers take turns.
+// downloads run, and small when many do. In the queue the accounts take turns, and within an account its callers.
 type Downloads struct {
 	DownloadLimits
 	blocks sync.Pool // *Block, returned by downloads
 
 	mu      sync.Mutex
-	free    int64 // bytes of the budget
-	queued  int
-	callers map[Caller]*downloader // those that have reserved or queue
-	turns   []*downloader          // those that queue, in the order of their turns
+	shares  *Shares        // of Budget
+	running map[Holder]int // admitted and not ended
+	queue   turns
 	spread  retrySpread
-}
-
-// A downloader is a caller with downloads.
-type downloader struct {
-	caller  Caller
-	bytes   int64 // reserved
-	running int
-	queue   []chan struct{} // of queued downloads; closed when the download is admitted
 }
 
 // NewDownloads returns Downloads with nothing reserved.
@@ -62,8 +49,9 @@ func NewDownloads(l DownloadLimits) *Downloads {
 	return &Downloads{
 		DownloadLimits: l,
 		blocks:         sync.Pool{New: func() any { return new(Block) }},
-		free:           l.Budget,
-		callers:        make(map[Caller]*downloader),
+		shares:         NewShares(l.Budget, ByAccount),
+		running:        make(map[Holder]int),
+		queue:          newTurns(),
 	}
 }
 
@@ -71,7 +59,7 @@ func NewDownloads(l DownloadLimits) *Downloads {
 type DownloadUsage struct {
 	// FreeBytes is what is left of the budget.
 	FreeBytes int64
-	// Running and Queued are numbers of downloads, Callers that of callers with downloads or with memory that is not returned yet.
+	// Running and Queued are numbers of downloads, Callers that of callers with memory that is not returned yet.
 	Running, Queued, Callers int
 }
 
@@ -79,30 +67,28 @@ type DownloadUsage struct {
 func (m *Downloads) Usage() DownloadUsage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	u := DownloadUsage{FreeBytes: m.free, Queued: m.queued, Callers: len(m.callers)}
-	for _, c := range m.callers {
-		u.Running += c.running
+	u := DownloadUsage{FreeBytes: m.shares.Free(), Queued: m.queue.waiting, Callers: m.shares.Callers()}
+	for _, n := range m.running {
+		u.Running += n
 	}
 	return u
 }
 
 // Reserve reserves memory for a download, and queues for it. TooManyStreams if there is none in time, or the queue is full. The
 // caller of Reserve releases the Download.
-func (m *Downloads) Reserve(ctx context.Context, c Caller) (*Download, error) {
-	of, admitted, err := m.join(c)
+func (m *Downloads) Reserve(ctx context.Context, h Holder) (*Download, error) {
+	w, err := m.join(h)
 	if err != nil {
 		return nil, err
 	}
-	d := &Download{from: m, of: of, returned: make(chan struct{}, 1)}
-	select {
-	case <-admitted: // mostly at once
+	d := &Download{from: m, holder: h, returned: make(chan struct{}, 1)}
+	if w.isAdmitted() { // mostly
 		return d, nil
-	default:
 	}
 	timeout := time.NewTimer(m.QueueTimeout)
 	defer timeout.Stop()
 	select {
-	case <-admitted:
+	case <-w.admitted:
 		return d, nil
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -110,90 +96,52 @@ func (m *Downloads) Reserve(ctx context.Context, c Caller) (*Download, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	left := m.leave(of, admitted)
 	switch {
-	case err == nil && !left: // it was admitted at the last moment
+	case err == nil && w.isAdmitted(): // at the last moment
 		return d, nil
 	case err == nil:
+		m.queue.remove(w)
 		return nil, m.reject("none became free in time")
-	case !left:
+	case w.isAdmitted():
 		d.end()
+	default:
+		m.queue.remove(w)
 	}
 	return nil, err
 }
 
-// join appends a download to its caller's queue, and admits it at once if there is memory.
-func (m *Downloads) join(c Caller) (of *downloader, admitted chan struct{}, err error) {
+// join appends a download to its caller's line, and admits it at once if there is memory.
+func (m *Downloads) join(h Holder) (*waiter, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if of = m.callers[c]; of == nil {
-		of = &downloader{caller: c}
-		m.callers[c] = of
-	}
-	admitted = make(chan struct{})
-	of.queue = append(of.queue, admitted)
-	if len(of.queue) == 1 {
-		m.turns = append(m.turns, of)
-	}
-	m.queued++
+	w := &waiter{holder: h, admitted: make(chan struct{})}
+	m.queue.push(w)
 	m.admit()
-	if m.queued > m.QueueLength && m.leave(of, admitted) {
-		return nil, nil, m.reject("the queue is full")
+	if m.queue.waiting > m.QueueLength && !w.isAdmitted() {
+		m.queue.remove(w)
+		return nil, m.reject("the queue is full")
 	}
-	return of, admitted, nil
+	return w, nil
 }
 
-// admit reserves memory for queued downloads in the order of their callers' turns. Callers that have reached their share are passed
-// over. m is locked, here and in the functions below.
+// admit reserves memory for downloads that wait, as long as there is some. m is locked, here and in the functions below.
 func (m *Downloads) admit() {
-	for i := 0; i < len(m.turns) && m.free >= MinDownloadBytes; {
-		of := m.turns[i]
-		if of.bytes > 0 && !m.within(of, MinDownloadBytes) {
-			i++
-			continue
-		}
-		admitted := of.queue[0]
-		of.queue = slices.Delete(of.queue, 0, 1)
-		m.queued--
-		m.turns = slices.Delete(m.turns, i, i+1)
-		if len(of.queue) > 0 {
-			m.turns = append(m.turns, of)
-		}
-		of.running++
-		m.reserve(of, MinDownloadBytes)
-		m.spread.admitted(m.Now())
-		close(admitted)
-		i = 0
+	for m.queue.next(m.decide) {
 	}
 }
 
-// within reports whether a caller stays within its share if it reserves so many bytes more.
-func (m *Downloads) within(of *downloader, bytes int64) bool { return of.bytes+bytes <= m.free-bytes }
-
-func (m *Downloads) reserve(of *downloader, bytes int64) {
-	of.bytes += bytes
-	m.free -= bytes
-}
-
-// leave removes a download from the queue. It returns false if the download has been admitted.
-func (m *Downloads) leave(of *downloader, admitted chan struct{}) bool {
-	i := slices.Index(of.queue, admitted)
-	if i < 0 {
-		return false
+// decide reserves memory for a download whose turn it is, if there is some.
+func (m *Downloads) decide(w *waiter) decision {
+	switch {
+	case m.shares.Free() < MinDownloadBytes:
+		return stop
+	case !m.shares.Within(w.holder, MinDownloadBytes):
+		return pass
 	}
-	of.queue = slices.Delete(of.queue, i, i+1)
-	m.queued--
-	if len(of.queue) == 0 {
-		m.turns = slices.DeleteFunc(m.turns, func(x *downloader) bool { return x == of })
-	}
-	m.forget(of)
-	return true
-}
-
-func (m *Downloads) forget(of *downloader) {
-	if m.callers[of.caller] == of && of.bytes == 0 && of.running == 0 && len(of.queue) == 0 {
-		delete(m.callers, of.caller)
-	}
+	m.running[w.holder]++
+	m.shares.Take(w.holder, MinDownloadBytes)
+	m.spread.admitted(m.Now())
+	return admitted
 }
 
 func (m *Downloads) reject(why string) error {
@@ -208,7 +156,7 @@ const limitMemory = "memory"
 // A Download is a reservation of the memory of one download. Its methods can be called from several goroutines.
 type Download struct {
 	from     *Downloads
-	of       *downloader
+	holder   Holder
 	returned chan struct{} // has a value after a block was returned
 
 	// Guarded by from.mu.
@@ -242,7 +190,7 @@ func (d *Download) Take(blocks []*Block, most int) []*Block {
 	for taken < chunk && d.mayHoldMore() {
 		before := d.reserved()
 		d.held++
-		m.reserve(d.of, d.reserved()-before)
+		m.shares.Take(d.holder, d.reserved()-before)
 		taken++
 		blocks = append(blocks, m.blocks.Get().(*Block))
 	}
@@ -255,13 +203,15 @@ func (d *Download) Take(blocks []*Block, most int) []*Block {
 // fairChunk returns the blocks of a chunk if the caller's share is divided equally between its downloads: each holds one chunk that
 // is filled and one that is sent.
 func (d *Download) fairChunk() int {
-	shareOfCaller := (d.of.bytes + d.from.free) / 2
-	each := shareOfCaller/int64(d.of.running+len(d.of.queue)) - downloadOverhead
+	m := d.from
+	shareOfCaller := (m.shares.Held(d.holder) + m.shares.Free()) / 2
+	each := shareOfCaller/int64(m.running[d.holder]+m.queue.length(d.holder)) - downloadOverhead
 	return int(max(each/(2*BlockBytes), 1))
 }
 
 func (d *Download) mayHoldMore() bool {
-	return d.held < leastBlocks || len(d.of.queue) == 0 && d.from.within(d.of, BlockBytes)
+	m := d.from
+	return d.held < leastBlocks || m.queue.length(d.holder) == 0 && m.shares.Within(d.holder, BlockBytes)
 }
 
 // Returned has a value after a block was returned.
@@ -275,11 +225,10 @@ func (d *Download) Put(b *Block) {
 	defer m.mu.Unlock()
 	before := d.reserved()
 	d.held--
-	m.reserve(d.of, d.reserved()-before)
+	m.shares.Take(d.holder, d.reserved()-before)
 	if d.ended && d.held == 0 && d.unhook != nil {
 		d.unhook()
 	}
-	m.forget(d.of)
 	m.admit()
 	select {
 	case d.returned <- struct{}{}:
@@ -304,9 +253,10 @@ func (d *Download) end() {
 	m := d.from
 	before := d.reserved()
 	d.ended = true
-	d.of.running--
-	m.reserve(d.of, d.reserved()-before)
-	m.forget(d.of)
+	if m.running[d.holder]--; m.running[d.holder] == 0 {
+		delete(m.running, d.holder)
+	}
+	m.shares.Take(d.holder, d.reserved()-before)
 	m.admit()
 }
 
@@ -317,7 +267,6 @@ func (d *Download) lose() {
 	defer m.mu.Unlock()
 	before := d.reserved()
 	d.lost = true
-	m.reserve(d.of, -before)
-	m.forget(d.of)
+	m.shares.Take(d.holder, -before)
 	m.admit()
 }

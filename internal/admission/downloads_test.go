@@ -24,7 +24,7 @@ func (m *Downloads) begin(t *testing.T, caller string) *Download {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	d, err := m.Reserve(ctx, callerNamed(caller))
+	d, err := m.Reserve(ctx, holder(caller))
 	if err != nil {
 		t.Fatalf("a download of %s: %v", caller, err)
 	}
@@ -36,17 +36,17 @@ func (m *Downloads) isQueued(t *testing.T, caller string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	d, err := m.Reserve(ctx, callerNamed(caller))
+	d, err := m.Reserve(ctx, holder(caller))
 	if err == nil {
 		d.Release(t.Context())
 	}
 	return err != nil
 }
 
-// queue reserves in the background. The name of the caller is sent to admitted.
-func (m *Downloads) queue(t *testing.T, caller string, admitted chan<- string) {
+// enqueue reserves in the background. The name of the caller is sent to admitted.
+func (m *Downloads) enqueue(t *testing.T, caller string, admitted chan<- string) {
 	go func() {
-		if d, err := m.Reserve(t.Context(), callerNamed(caller)); err == nil {
+		if d, err := m.Reserve(t.Context(), holder(caller)); err == nil {
 			admitted <- caller
 			<-t.Context().Done()
 			d.Release(context.Background())
@@ -98,7 +98,7 @@ func TestDownloads_ShortDownloadsDoNotOvertake(t *testing.T) {
 		admitted := make(chan admission, 3)
 		for _, caller := range []string{"a", "a", "b"} {
 			go func() {
-				d, err := m.Reserve(t.Context(), callerNamed(caller))
+				d, err := m.Reserve(t.Context(), holder(caller))
 				if err != nil {
 					t.Error(err)
 				}
@@ -127,7 +127,7 @@ func TestDownloads_SharesAndQueue(t *testing.T) {
 		}
 		admitted := make(chan string, 10)
 		for _, caller := range []string{"a", "a", "a", "b", "c"} {
-			m.queue(t, caller, admitted)
+			m.enqueue(t, caller, admitted)
 		}
 		for _, d := range running {
 			d.Release(t.Context())
@@ -160,7 +160,7 @@ func TestDownloads_QueueIsBoundedInTimeAndLength(t *testing.T) {
 			}
 		}
 		begun := time.Now()
-		_, err := m.Reserve(t.Context(), callerNamed("a"))
+		_, err := m.Reserve(t.Context(), holder("a"))
 		wantRejected(err)
 		if took := time.Since(begun); took != queueTime {
 			t.Errorf("it waited %s", took)
@@ -168,10 +168,10 @@ func TestDownloads_QueueIsBoundedInTimeAndLength(t *testing.T) {
 		wantUsage(t, m, DownloadUsage{FreeBytes: MinDownloadBytes, Running: 1, Callers: 1})
 		admitted := make(chan string, 20)
 		for range m.QueueLength {
-			m.queue(t, "a", admitted)
+			m.enqueue(t, "a", admitted)
 		}
 		begun = time.Now()
-		_, err = m.Reserve(t.Context(), callerNamed("a"))
+		_, err = m.Reserve(t.Context(), holder("a"))
 		wantRejected(err)
 		if time.Since(begun) != 0 {
 			t.Error("it waited although the queue is full")
@@ -195,7 +195,7 @@ func TestDownloads_CancelledWaitLeavesNothing(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		failed := make(chan error)
 		go func() {
-			_, err := m.Reserve(ctx, callerNamed("a"))
+			_, err := m.Reserve(ctx, holder("a"))
 			failed <- err
 		}()
 		synctest.Wait()
@@ -283,7 +283,7 @@ func TestDownload_QueueOfTheCallerComesFirst(t *testing.T) {
 			second.Take(nil, 16) // 2, and 1 more
 		}
 		admitted := make(chan string, 1)
-		m.queue(t, "a", admitted)
+		m.enqueue(t, "a", admitted)
 		if len(admitted) > 0 {
 			t.Fatal("it need not wait")
 		}
@@ -337,4 +337,17 @@ func TestDownloads_EndedDownloadsCount(t *testing.T) {
 	if m.isQueued(t, "b") {
 		t.Error("another caller must wait")
 	}
+}
+
+// TestDownloads_AccountsHaveShares has many callers of one account want all memory, beside one caller of another account.
+func TestDownloads_AccountsHaveShares(t *testing.T) {
+	m := newDownloads(16)
+	m.begin(t, "Z")
+	for c := 'a'; c <= 'm'; c++ {
+		m.begin(t, string(c))
+	}
+	if !m.isQueued(t, "n") {
+		t.Error("an account has more than seven times what stays free")
+	}
+	m.begin(t, "Y")
 }

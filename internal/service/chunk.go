@@ -20,6 +20,7 @@ type chunks struct {
 	object *download.Reader
 	memory *admission.Download
 	sums   *upload.Sums
+	turns  *admission.Transfer
 }
 
 // sendNext reads the next bytes of the object into blocks, and sends them in chunks of at most size bytes: in one chunk, except that a
@@ -61,13 +62,13 @@ func (c *chunks) read(ctx context.Context, size int64) (data mem.BufferSlice, er
 	pool := blockPool{c.memory}
 	for i, block := range blocks {
 		buf := block[:min(admission.BlockBytes, size)]
-		if err := c.object.Read(ctx, buf); err != nil {
+		read := func() error { return c.object.Read(ctx, buf) }
+		if err := c.turns.Work(read, func() { _, _ = c.sums.Write(buf) }); err != nil {
 			for _, unused := range blocks[i:] {
 				c.memory.Put(unused)
 			}
 			return data, err
 		}
-		_, _ = c.sums.Write(buf)
 		size -= int64(len(buf))
 		data = append(data, mem.NewBuffer(&buf, pool))
 	}

@@ -40,6 +40,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 		return err
 	}
 	defer done()
+	turns := s.processors.Transfer(admission.ByPrincipal(session.Principal()))
 	found, err := s.find(ctx, session, ref)
 	if err != nil {
 		return err
@@ -47,7 +48,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := found.complete(ctx, session, ref.account, false); err != nil {
 		return err
 	}
-	memory, err := s.downloads.Reserve(ctx, admission.ByPrincipal(session.Principal()))
+	memory, err := s.downloads.Reserve(ctx, admission.HolderOf(session.Principal()))
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Header{Header: header}}); err != nil {
 		return err
 	}
-	sums, err := s.sendChunks(ctx, req, stream, object, memory)
+	sums, err := s.sendChunks(ctx, req, stream, object, memory, turns)
 	if err != nil {
 		return err
 	}
@@ -81,14 +82,14 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 
 // sendChunks sends the bytes of an object and returns their checksums. It compares those of a whole plain object with its ETag if
 // the settings say so. The bytes of a part cannot be verified.
-func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequest, stream grpc.ServerStream, object *download.Reader, memory *admission.Download) (share.Checksums, error) {
+func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequest, stream grpc.ServerStream, object *download.Reader, memory *admission.Download, turns *admission.Transfer) (share.Checksums, error) {
 	stored, suffix := object.Stored.ETag.MD5()
 	whole := object.Start == 0 && object.End == object.Stored.Size
 	sums := upload.NewSums(upload.SumKinds{
 		MD5:    whole && stored != "" && suffix == "" && !object.Stored.Large && s.Settings(object.Account()).CheckETag,
 		SHA256: slices.Contains(req.GetWantChecksums(), lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256),
 	})
-	c := chunks{s.sender, stream, object, memory, sums}
+	c := chunks{s.sender, stream, object, memory, sums, turns}
 	for size := chunkSize(req.GetMaxChunkBytes()); !object.Done(); {
 		if err := c.sendNext(ctx, size); err != nil {
 			return share.Checksums{}, err

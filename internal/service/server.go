@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
@@ -95,6 +96,7 @@ type Server struct {
 	streams       *admission.Streams
 	downloads     *admission.Downloads
 	watches       *admission.Watches
+	processors    *admission.Processors
 	uploads       *upload.Engine
 	conversations *conversations.Creator
 
@@ -112,8 +114,9 @@ func New(c Config, p Ports) *Server {
 		memory: admission.NewMemory(admission.Limits{
 			Budget: c.MemoryBudget, UploadsPerCaller: c.MaxUploadsPerCaller, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
 		}),
-		streams: admission.NewStreams(c.MaxStreamsPerCaller),
-		watches: admission.NewWatches(c.MaxWatches),
+		streams:    admission.NewStreams(c.MaxStreamsPerCaller),
+		watches:    admission.NewWatches(c.MaxWatches),
+		processors: admission.NewProcessors(runtime.GOMAXPROCS(0)),
 		downloads: admission.NewDownloads(admission.DownloadLimits{
 			Budget: c.DownloadMemory, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
 		}),
@@ -131,7 +134,7 @@ func New(c Config, p Ports) *Server {
 		OpenSession: func(ctx context.Context, credential share.Credential, firstBytes int64) (upload.Session, error) {
 			return s.openUploadSession(ctx, credential, firstBytes)
 		},
-		Store: p.Store, Ledger: p.Ledger, Images: p.Images, Memory: s.memory, Drain: s.drain,
+		Store: p.Store, Ledger: p.Ledger, Images: p.Images, Memory: s.memory, Processors: s.processors, Drain: s.drain,
 		IdleTimeout: c.IdleTimeout, Timeout: c.UploadTimeout, MinRate: c.MinUploadRate, RequestIDTTL: c.RequestIDTTL,
 		PublishTimeout: c.PublishTimeout, Settle: c.Settle, Now: c.Now, Log: c.Log,
 	})

@@ -21,6 +21,7 @@ type Config struct {
 	Ledger      Ledger
 	Images      Images
 	Memory      *admission.Memory
+	Processors  *admission.Processors
 	Drain       *drain.Drain
 
 	// IdleTimeout ends an upload from which no byte arrives for this long, Timeout one that takes longer in all.

@@ -3,6 +3,7 @@ package upload
 import (
 	"context"
 
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -17,6 +18,7 @@ type inspector interface {
 // An inspection passes the bytes of one file to its inspectors.
 type inspection struct {
 	spec       *Spec
+	turns      *admission.Transfer
 	sums       *Sums
 	image      *imageInspector
 	inspectors []inspector
@@ -27,6 +29,7 @@ type inspection struct {
 func (t *transfer) inspect(md5 bool) *inspection {
 	in := &inspection{
 		spec:  &t.spec,
+		turns: t.turns(),
 		sums:  NewSums(SumKinds{MD5: md5, SHA256: t.spec.WantSHA256}),
 		image: &imageInspector{images: t.Images, spec: &t.spec},
 	}
@@ -52,7 +55,7 @@ func (in *inspection) advance(file *spool) (more <-chan struct{}, err error) {
 		if end {
 			return nil, nil
 		}
-		_, _ = in.sums.Write(p)
+		in.turns.Compute(func() { _, _ = in.sums.Write(p) })
 		in.off += int64(len(p))
 	}
 }

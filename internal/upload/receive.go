@@ -60,6 +60,11 @@ func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 	return storing.wait(ctx, file)
 }
 
+// turns returns the turns of one of the upload's goroutines at the processors.
+func (t *transfer) turns() *admission.Transfer {
+	return t.Processors.Transfer(admission.ByPrincipal(t.session.Principal()))
+}
+
 // newFile describes a file before it is stored.
 func (t *transfer) newFile(size int64, sums *Sums, image share.ImageInfo, fitted *share.FittedImage) *share.StoredFile {
 	p := t.session.Principal()
@@ -145,8 +150,13 @@ func (t *transfer) startReader(ctx context.Context, spool *spool) *reader {
 }
 
 func (r *reader) run(ctx context.Context) error {
+	turns := r.turns()
 	for n := int64(0); ; {
-		c, err := r.source.Next()
+		var c Chunk
+		err := turns.Work(func() (err error) {
+			c, err = r.source.Next()
+			return err
+		}, func() {})
 		if errors.Is(err, io.EOF) {
 			r.spool.seal()
 			return nil

@@ -1,6 +1,6 @@
 // Package abuse attacks a server that is a process of its own, at bounded rates and over loopback only, and measures an honest caller
-// beside each attack: nothing of the honest caller is rejected, its calls stay fast, and the server's memory stays within what its
-// flags allow (docs/limits.md). `make test-abuse` prints the table.
+// beside each attack: nothing of the honest caller is rejected, its calls stay fast or it has its part of the processors, and the
+// server's memory stays within what its flags allow (docs/limits.md). `make test-abuse` prints the table.
 //
 // LPFILESHARE_ABUSE_ONLY picks the rows whose names contain a text.
 package abuse
@@ -38,6 +38,12 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(attackerVariable) != "" {
+		if err := attackHere(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
 	columns := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	tableRow = func(cells ...any) {
 		for _, c := range cells {
@@ -74,7 +80,9 @@ type row struct {
 	peak int64
 	// during is how long the attack lasts; 0: attackTime.
 	during time.Duration
-	// unjudged says why the honest caller's latency is reported and not judged; empty: it is judged.
+	// busy says that the attack needs all processors. Then the honest caller's calls per second are judged, not their latency.
+	busy bool
+	// unjudged says why that is reported and not judged; empty: it is judged.
 	unjudged string
 	// honest returns the call that the honest caller repeats. It is called before the attack.
 	honest func(s *server) func(ctx context.Context) error
@@ -95,6 +103,9 @@ const (
 	callLimit = 10 * time.Second
 	// pause is between two calls of the honest caller.
 	pause = 5 * time.Millisecond
+	// fairPart is the part of its calls per second that the honest caller keeps at least if one attacker needs all processors: half of
+	// what it is due, which is half of what it has alone.
+	fairPart = 0.25
 )
 
 // defaultPeak is the formula of docs/limits.md with the default flags, and a tenth more.
@@ -184,17 +195,21 @@ func (r *row) judge(t *testing.T, before, during sample, peak int64, last bool) 
 		t.Errorf("%d of %d honest calls failed, the first with %v", n, n+len(during.times), during.errs[0])
 	}
 	limit := max(5*before.p99(), fastEnough)
+	slow := during.p99() > limit
+	if r.busy {
+		slow = during.rate() < before.rate()*fairPart
+	}
 	switch {
 	case len(during.times) == 0:
 		faults = append(faults, "no honest call")
 		t.Error("no honest call ended during the attack")
 	case r.unjudged != "":
 		defer func() { tableRow("  not judged: " + r.unjudged) }()
-	case during.p99() > limit && !last && len(during.errs) == 0:
+	case slow && !last && len(during.errs) == 0:
 		return false
-	case during.p99() > limit:
+	case slow:
 		faults = append(faults, "slow")
-		t.Errorf("the honest caller's p99 was %v, want at most %v", during.p99(), limit)
+		t.Errorf("the honest caller's p99 was %v, of at most %v; it had %.0f calls/s of %.0f", during.p99(), limit, during.rate(), before.rate())
 	}
 	if peak > bound {
 		faults = append(faults, "memory")
@@ -204,6 +219,9 @@ func (r *row) judge(t *testing.T, before, during sample, peak int64, last bool) 
 	if t.Failed() {
 		verdict = "FAILED " + strings.Join(faults, ", ")
 	}
+	if r.busy {
+		verdict += fmt.Sprintf(", %.0f calls/s before, %.0f during", before.rate(), during.rate())
+	}
 	tableRow(r.name, len(during.times), before, during, peak, bound, verdict)
 	return true
 }
@@ -212,6 +230,7 @@ func (r *row) judge(t *testing.T, before, during sample, peak int64, last bool) 
 type sample struct {
 	times []time.Duration // of calls that succeeded, sorted
 	errs  []error
+	lasts time.Duration // the calls together
 }
 
 // measure repeats call for some time, one after the other.
@@ -230,8 +249,12 @@ func measure(ctx context.Context, lasts time.Duration, call func(ctx context.Con
 		wait(ctx, pause)
 	}
 	slices.Sort(s.times)
+	s.lasts = time.Since(begun)
 	return s
 }
+
+// rate returns the number of calls per second that succeeded.
+func (s sample) rate() float64 { return float64(len(s.times)) / s.lasts.Seconds() }
 
 func (s sample) p99() time.Duration {
 	if len(s.times) == 0 {

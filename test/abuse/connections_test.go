@@ -144,10 +144,13 @@ func manyDownloads(ctx context.Context, s *server) {
 		s.t.Errorf("the attacker's own upload: %v", err)
 		return
 	}
-	clients := []*lpfileshare.Client{c.Client, s.connect().As(c.Credential())}
-	atOnce(ctx, 250, func(ctx context.Context, i int) {
-		_, _ = clients[i%2].Download(ctx, lpfileshare.DownloadOptions{Name: name, RetryFor: -1}, io.Discard)
-	})
+	s.attackElsewhere(ctx, "downloads", c.Token, name)
+}
+
+// manyUploads has one consumer upload 64 files at once, again and again.
+func manyUploads(ctx context.Context, s *server) {
+	c := s.Consumer(s.t)
+	s.attackElsewhere(ctx, "uploads", c.Token, c.Conversation)
 }
 
 // idleConnections keeps more connections than the server accepts by default. They speak HTTP/2 and make no call.
@@ -322,9 +325,10 @@ func checkLogVolume(s *server) {
 }
 
 var connections = []row{
+	{name: "250 downloads at once of one caller", honest: downloads(3000), attack: manyDownloads, busy: true},
 	{
-		name: "250 downloads at once of one caller", honest: downloads(3000), attack: manyDownloads,
-		unjudged: "downloads share the processors by stream, not by caller",
+		name: "64 uploads at once of one caller", honest: uploads(3000), attack: manyUploads, busy: true,
+		unjudged: "most steps of an upload have no turns",
 	},
 	{name: "256 downloads of one caller who reads nothing", honest: downloads(3000), attack: stalledDownloads(1)},
 	{name: "256 downloads of each of 4 callers who read nothing", honest: downloads(3000), attack: stalledDownloads(4)},

@@ -28,19 +28,45 @@ func BenchmarkDownloads(b *testing.B) {
 			s := startServer(b, "--documents")
 			clients, conversation := s.Clients(b, 8)
 			name := storedFile(b, clients[0], conversation)
-			for b.Loop() {
-				downloadTimes(b, clients, name, atOnce, atOnce) // connections and pools
-				begun, cpu := time.Now(), cpuTime(b, s)
-				collections := s.collections()
-				downloadTimes(b, clients, name, atOnce, total/fileBytes)
-				b.ReportMetric(float64(s.collections()-collections), "GCs")
-				const gb = float64(total) / 1e9
-				b.ReportMetric((cpuTime(b, s)-cpu).Seconds()/gb, "CPU-s/GB")
-				b.ReportMetric(gb*1000/time.Since(begun).Seconds(), "MB/s")
-			}
-			b.ReportMetric(float64(s.Memory(b, "VmHWM"))/mib, "peak-MiB")
+			measureTransfers(b, s, func(times int) { downloadTimes(b, clients, name, atOnce, times) }, atOnce, total)
 		})
 	}
+}
+
+// BenchmarkUploads has one consumer upload files of 3 MB, so many at once, as BenchmarkDownloads does.
+func BenchmarkUploads(b *testing.B) {
+	const total = 600 * 1_000_000
+	for _, atOnce := range []int{1, 8, 40} {
+		b.Run(fmt.Sprint(atOnce), func(b *testing.B) {
+			s := startServer(b, "--documents")
+			clients, conversation := s.Clients(b, 8)
+			data := text(fileBytes)
+			measureTransfers(b, s, func(times int) {
+				var group errgroup.Group
+				group.SetLimit(atOnce)
+				for i := range times {
+					group.Go(func() error { return upload(b.Context(), clients[i%len(clients)], conversation, data) })
+				}
+				if err := group.Wait(); err != nil {
+					b.Fatal(err)
+				}
+			}, atOnce, total)
+		})
+	}
+}
+
+// measureTransfers measures transfers of files of 3 MB, total bytes in all.
+func measureTransfers(b *testing.B, s *server, transfer func(times int), atOnce, total int) {
+	for b.Loop() {
+		transfer(atOnce) // connections and pools
+		begun, cpu, collections := time.Now(), cpuTime(b, s), s.collections()
+		transfer(total / fileBytes)
+		gb := float64(total) / 1e9
+		b.ReportMetric(float64(s.collections()-collections), "GCs")
+		b.ReportMetric((cpuTime(b, s)-cpu).Seconds()/gb, "CPU-s/GB")
+		b.ReportMetric(gb*1000/time.Since(begun).Seconds(), "MB/s")
+	}
+	b.ReportMetric(float64(s.Memory(b, "VmHWM"))/mib, "peak-MiB")
 }
 
 // TestDownloads_StalledStayWithinTheBudget has 4 consumers open 256 downloads each, with chunks of up to 1 MiB, whose clients stop
