@@ -148,6 +148,7 @@ func TestDownload_WithoutMemoryIsRejectedBeforeTheStoreIsAsked(t *testing.T) {
 			t.Errorf("%d GETs, want %d", n, before)
 		}
 		cancel()
+		synctest.Wait() // their memory is returned
 		if _, _, _, err := h.download(h.alice(), req); err != nil {
 			t.Error(err)
 		}

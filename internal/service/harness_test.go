@@ -172,7 +172,9 @@ func (h *harness) serve(c Config) {
 	}()
 	dial := func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }
 	var err error
-	h.conn, err = grpc.NewClient("passthrough:bufconn", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// The windows do not grow, so a client that reads nothing is certain to stop its download.
+	h.conn, err = grpc.NewClient("passthrough:bufconn", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(1<<20))
 	if err != nil {
 		h.t.Fatal(err)
 	}
