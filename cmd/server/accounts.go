@@ -49,7 +49,13 @@ func (f *flags) accounts() (*accounts.Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s, f.checkCallersKnown(s)
+		if faults := append(f.checkCallersKnown(s), f.checkCallers(s)...); len(faults) > 0 {
+			return nil, faults
+		}
+		return s, nil
+	}
+	if f.Server.TLS.ClientCA != "" {
+		return nil, errors.New(rulesRequired + "; start with --accounts FILE (docs/accounts.md), for example:\n\n" + exampleRules(f.LivePerson.Account))
 	}
 	if len(f.LivePerson.Account) == 0 {
 		return &accounts.Set{Others: &each, Flags: each}, nil
@@ -67,7 +73,7 @@ func (f *flags) plainHTTP() bool { return f.LivePerson.PlainHTTP || f.Sandbox.On
 
 // checkCallersKnown rejects accounts with credentials if the server cannot authenticate the callers that would use them. It is
 // called at the start and at each reload.
-func (f *flags) checkCallersKnown(s *accounts.Set) error {
+func (f *flags) checkCallersKnown(s *accounts.Set) accounts.Faults {
 	if f.Server.listensOnLoopback() || f.Server.TLS.ClientCA != "" {
 		return nil
 	}
@@ -83,6 +89,37 @@ func (f *flags) checkCallersKnown(s *accounts.Set) error {
 	return accounts.Faults{{File: f.LivePerson.Accounts, Text: fmt.Sprintf("accounts %s have credentials, and callers of --listen %s cannot be authenticated; "+
 		"require client certificates with --tls-client-ca (and --tls-cert, --tls-key), listen on 127.0.0.1, or remove identity and app from those accounts",
 		strings.Join(ids, ", "), f.Server.Listen)}}
+}
+
+const rulesRequired = "--tls-client-ca requires rules that say which certificates may call, for which accounts and for whom"
+
+// exampleRules returns an accounts file for the given accounts (none: all), whose rules permit what was permitted before there were
+// rules.
+func exampleRules(served []string) string {
+	text := "others: allow\n"
+	if len(served) > 0 {
+		text = "accounts:\n"
+		for _, id := range served {
+			text += fmt.Sprintf("  %q:\n", id)
+		}
+	}
+	return text + "callers:\n- certificates: [\"uri:spiffe://example.com/ns/chat/sa/*\", \"dns:chat.example.com\"]\n" +
+		"  accounts: all\n  tokens: [consumer, agent]\n  consumers: [\"*\"]\n"
+}
+
+// checkCallers requires rules for callers if they have certificates, and rejects rules that would have no effect.
+func (f *flags) checkCallers(s *accounts.Set) accounts.Faults {
+	var text string
+	switch certificates := f.Server.TLS.ClientCA != ""; {
+	case certificates && s.Callers == nil:
+		text = rulesRequired + `; add them, for example callers: [{certificates: ["uri:spiffe://example.com/ns/chat/sa/*", "dns:chat.example.com"], ` +
+			`accounts: all, tokens: [consumer, agent], consumers: ["*"]}]`
+	case !certificates && s.Callers != nil && !f.Server.listensOnLoopback():
+		text = "callers has rules for client certificates, and the server does not require any; add --tls-client-ca, or remove callers"
+	default:
+		return nil
+	}
+	return accounts.Faults{{File: f.LivePerson.Accounts, Text: text}}
 }
 
 // checkAccounts reports whether the accounts file is valid, and returns the exit code.
@@ -116,7 +153,7 @@ func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) {
 	change := next.Since(r.Set())
 	r.Replace(next)
 	log.Info("accounts file reloaded", "file", file, "accounts", len(next.Named),
-		"added", someOf(change.Added), "removed", someOf(change.Removed), "changed", someOf(change.Changed), "others_changed", change.Others)
+		"added", someOf(change.Added), "removed", someOf(change.Removed), "changed", someOf(change.Changed), "others_changed", change.Others, "callers_changed", change.Callers)
 }
 
 // someOf joins ids for a log line of limited length.

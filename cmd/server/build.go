@@ -218,6 +218,7 @@ func newService(f *flags, r *accounts.Registry, openings *admission.Openings, ag
 	l, b, lp := &f.Limits, &f.Behaviour, &f.LivePerson
 	return service.New(service.Config{
 		Caller:       f.Server.caller,
+		Permit:       permit(f, r),
 		Serves:       func(id string) bool { _, ok := r.Account(id); return ok },
 		Settings:     r.Settings,
 		Connection:   recvlimit.Connection,

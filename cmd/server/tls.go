@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
-	"slices"
 	"sync/atomic"
 
 	"google.golang.org/grpc/credentials"
@@ -19,7 +17,7 @@ import (
 type tlsFlags struct {
 	Cert     string `name:"tls-cert" placeholder:"FILE" help:"PEM file of the certificate to serve with, followed by its chain. SIGHUP reloads all three files. Default: none, no TLS."`
 	Key      string `name:"tls-key" placeholder:"FILE" help:"PEM file of the key of --tls-cert."`
-	ClientCA string `name:"tls-client-ca" placeholder:"FILE" help:"PEM file of the authorities that sign client certificates, which are then required. The caller's name is the certificate's first URI (SPIFFE), else its first DNS name, else its common name. Default: none."`
+	ClientCA string `name:"tls-client-ca" placeholder:"FILE" help:"PEM file of the authorities that sign client certificates, which are then required. callers in the accounts file says what each may do. Default: none."`
 }
 
 // Validate checks which of the flags are set. The files are checked when they are read.
@@ -102,19 +100,4 @@ func (s *serverTLS) credentials() credentials.TransportCredentials {
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.now.Load(), nil },
 	})
-}
-
-// certificateName returns the name in a client certificate; "" if it has none.
-func certificateName(c *x509.Certificate) string {
-	// A workload's SPIFFE id has priority over other URIs.
-	spiffe := slices.IndexFunc(c.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" })
-	switch {
-	case spiffe >= 0:
-		return c.URIs[spiffe].String()
-	case len(c.URIs) > 0:
-		return c.URIs[0].String()
-	case len(c.DNSNames) > 0:
-		return c.DNSNames[0]
-	}
-	return c.Subject.CommonName
 }

@@ -12,6 +12,8 @@ type Change struct {
 	Added, Removed, Changed []string
 	// Others reports whether the settings of the accounts that are not named differ.
 	Others bool
+	// Callers reports whether the rules for callers differ.
+	Callers bool
 }
 
 // Since returns the changes from old to s.
@@ -32,6 +34,7 @@ func (s *Set) Since(old *Set) Change {
 		}
 	}
 	c.Others = (s.Others == nil) != (old.Others == nil) || s.Others != nil && !s.Others.equal(*old.Others)
+	c.Callers = !reflect.DeepEqual(s.Callers, old.Callers)
 	return c
 }
 

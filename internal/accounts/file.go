@@ -105,12 +105,13 @@ func parse(data []byte) (tree *ast.File, err error) {
 
 // set reads the whole file. The defaults are read first, wherever they are.
 func (r *reader) set(body ast.Node) *Set {
-	var defaults, named ast.Node
+	var defaults, named, callers ast.Node
 	allowOthers := false
 	r.mapping(body, "the file", keys{
 		"defaults": func(n ast.Node) { defaults = n },
 		"others":   r.others(&allowOthers),
 		"accounts": func(n ast.Node) { named = n },
+		"callers":  func(n ast.Node) { callers = n },
 	})
 	each := r.rules.Flags
 	if defaults != nil {
@@ -138,6 +139,9 @@ func (r *reader) set(body ast.Node) *Set {
 			}
 			s.Named[id] = r.account(id, key, value, each)
 		})
+	}
+	if callers != nil {
+		s.Callers = r.callers(callers, s)
 	}
 	if len(s.Named) == 0 && s.Others == nil && len(r.faults) == 0 {
 		r.badLine(0, "names no account, so no call would be handled; put an id under accounts, or set others: allow")

@@ -22,6 +22,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -202,6 +203,53 @@ func TestRead_Others(t *testing.T) {
 	}
 }
 
+func TestRead_Callers(t *testing.T) {
+	f := newFolder(t)
+	const text = `
+callers: # in any place
+- certificates: [uri:spiffe://mesh/*, "cn:chat"]
+  accounts: [12345678, "99"]
+  tokens: [consumer, agent]
+- {certificates: any, accounts: all, consumers: "*"}
+accounts: {12345678: , "99": }
+`
+	s, err := f.read(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	permitted := func(s *Set, kind policy.Kind, name, account string, scheme share.Scheme) bool {
+		return s.Callers.Check(policy.Request{Caller: policy.Caller{Name: policy.Name{Kind: kind, Value: name}}, Account: account, Scheme: scheme}) == nil
+	}
+	for _, account := range []string{"12345678", "99"} {
+		for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken} {
+			if !permitted(s, policy.URI, "spiffe://mesh/a", account, scheme) || !permitted(s, policy.CN, "chat", account, scheme) {
+				t.Errorf("%s of %s is denied", scheme, account)
+			}
+		}
+	}
+	if permitted(s, policy.DNS, "chat", "99", share.ConsumerToken) || !permitted(s, policy.DNS, "chat", "99", share.ExternalConsumerID) {
+		t.Error("a rule permits more or less than it says")
+	}
+	again, err := f.read(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := again.Since(s); !cmp.Equal(c, Change{}) {
+		t.Errorf("the same file changes %+v", c)
+	}
+	other, err := f.read(strings.Replace(text, "consumers", "tokens: agent, consumers", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := other.Since(s); !cmp.Equal(c, Change{Callers: true}) {
+		t.Errorf("another rule changes %+v", c)
+	}
+	without, err := f.read("accounts: {1: }\n")
+	if err != nil || without.Callers != nil || permitted(without, policy.CN, "chat", "1", share.ConsumerToken) {
+		t.Errorf("a file without rules permits calls; %v", err)
+	}
+}
+
 func TestRead_Faults(t *testing.T) {
 	f := newFolder(t)
 	const account = "accounts:\n  \"12345678\":\n" // its keys begin in line 3
@@ -214,7 +262,7 @@ func TestRead_Faults(t *testing.T) {
 		{"no YAML", "accounts: [1,\nsecret: hunter2-hunter2\n", []string{"1 not YAML"}},
 		{"two documents", "others: allow\n---\nothers: allow\n", []string{"3 a second document"}},
 		{"no mapping", "- 12345678\n", []string{"1 the file must be a mapping"}},
-		{"unknown keys", "acounts:\n  \"1\":\nfoo: 1\nothers: allow\n", []string{`1 the file has no key "acounts"; did you mean accounts?`, `3 the file has no key "foo"; the keys are accounts, defaults, others`}},
+		{"unknown keys", "acounts:\n  \"1\":\nfoo: 1\nothers: allow\n", []string{`1 the file has no key "acounts"; did you mean accounts?`, `3 the file has no key "foo"; the keys are accounts, callers, defaults, others`}},
 		{"an id that is none", "accounts:\n  12/34:\n  12345678:\n", []string{`2 accounts: "12/34" is not an account id; use 1 to 32 letters and digits`}},
 		{"an id twice", "accounts:\n  12345678:\n  \"12345678\":\n", []string{`3 accounts: "12345678" is a duplicate of line 2`}},
 		{"anchors", "defaults: &d\n  check_etag: true\naccounts:\n  1: *d\n", []string{"1 defaults: anchors and aliases", "4 account 1: anchors and aliases"}},
@@ -272,6 +320,27 @@ func TestRead_Faults(t *testing.T) {
 		{"a key that is not RSA", account + "    identity: {issuer: {name: b, key_file: ec.pem}}\n", []string{"3 account 12345678: identity.issuer: the key must be RSA"}},
 		{"a key that is encrypted", account + "    identity: {issuer: {name: b, key_file: encrypted.pem}}\n", []string{"3 account 12345678: identity.issuer: the key is encrypted"}},
 		{"a key that is too short", account + "    identity: {issuer: {name: b, key_file: short.pem}}\n", []string{"3 account 12345678: identity.issuer: the key has 1024 bits, the minimum is 2048"}},
+		{"rules that are no list", "others: allow\ncallers: {certificates: any}\n", []string{"2 callers must be a list of rules"}},
+		{"no rules", "others: allow\ncallers: []\n", []string{"2 callers must be a list of rules"}},
+		{"nothing after callers", "others: allow\ncallers:\n", []string{"2 callers must be a list of rules"}},
+		{
+			"rules that permit nothing", "others: allow\ncallers:\n- {accounts: all, tokens: consumer}\n- {certificates: any, tokens: consumer}\n- {certificates: any, accounts: all}\n-\n",
+			[]string{
+				"3 callers, rule 1 needs certificates", "4 callers, rule 2 needs accounts", "5 callers, rule 3 permits nothing; add tokens",
+				"6 callers, rule 4 needs certificates",
+			},
+		},
+		{
+			"rules with values that cannot be", "callers:\n- certificates: [any, spiffe://mesh/a]\n  accounts: [\"1\", \"2\"]\n  tokens: [consumer, manager]\n  consumers: [a*b]\n" +
+				"- certificates: cn:*\n  accounts: All\n  tokens: {consumer: true}\n  method: Upload\naccounts: {1: }\n",
+			[]string{
+				`2 callers, rule 1: certificates: "spiffe://mesh/a" does not begin with a kind of names; write uri:`,
+				`3 callers, rule 1: accounts: this file has no account "2"`, `4 callers, rule 1: tokens: there are no tokens of "manager"`,
+				"5 callers, rule 1: consumers: * is allowed only at the end", "6 callers, rule 2: certificates: a cn has no patterns",
+				`7 callers, rule 2: accounts: this file has no account "All"`, "8 callers, rule 2: tokens must be a list",
+				`9 callers, rule 2 has no key "method"; the keys are accounts, certificates, consumers, tokens`,
+			},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if strings.Contains(test.name, "every user") && runtime.GOOS == "windows" {

@@ -13,6 +13,7 @@ func FuzzRead(f *testing.F) {
 		"", "accounts: {1: }", "others: allow\ndefaults: {limits: {max_file_bytes: 5MB}}\naccounts:\n  \"1\":\n    domains: {idp: a}\n",
 		"accounts:\n  1:\n    messenger: connector\n    app: {id: a, secret_env: APP_SECRET}\n", "accounts: &a [*a]\n", "? [a]\n: !!b c\n", "a: |\n  b\n---\n...\n",
 		"accounts: {1: {identity: {issuer: {name: b, key_env: ISSUER_KEY, lifetime: 1h}}}}", "\"\\x\": '", "<<: *a\n", "- - - a\n  b: c\n", "%YAML 1.2\n---\na: b",
+		"others: allow\ncallers:\n- {certificates: [any, uri:spiffe://a/*, dns:*.b], accounts: all, tokens: [consumer], consumers: [\"a*\"]}\n- {accounts: [1]}\n",
 	} {
 		f.Add([]byte(text))
 	}

@@ -3,6 +3,7 @@ package accounts
 import (
 	"sync/atomic"
 
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -18,6 +19,8 @@ type Set struct {
 	Others *Account
 	// Flags has the settings for accounts that the server does not handle: see Registry.AccountOrFlags.
 	Flags Account
+	// Callers has the rules for callers with client certificates; nil if the file has none.
+	Callers *policy.Policy
 }
 
 // NewRegistry returns a Registry with a Set.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -30,16 +31,19 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 		return share.Credential{}, share.Reject(share.TokenInvalid, "the call carries more than one identity; %s", ways)
 	}
 	c := found[0]
+	request := policy.Request{Caller: s.Caller(ctx), Account: account, Scheme: c.Scheme}
 	if c.Scheme == share.ExternalConsumerID {
-		caller, trusted := s.Caller(ctx)
-		if !trusted {
+		if !request.Caller.Authenticated() {
 			return share.Credential{}, share.Reject(share.CallerNotAuthenticated, "lp-external-consumer-id is accepted only on connections that authenticate "+
 				"the caller: TLS with a client certificate, or loopback to a server that listens only there; or use lp-consumer-token")
 		}
-		c.Caller = caller
+		c.Caller, request.Consumer = request.Caller.Name.String(), c.Secret
 	}
 	if !share.ValidToken(c.Secret) || c.Scheme == share.ExternalConsumerID && len(c.Secret) > maxExternalID {
 		return share.Credential{}, share.Reject(share.TokenInvalid, "%s is malformed", c.Scheme)
+	}
+	if err := s.Permit(request); err != nil {
+		return share.Credential{}, err
 	}
 	if c.Scheme == share.AgentToken {
 		grant, err := s.seal.open(c.Secret)

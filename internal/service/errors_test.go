@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
@@ -290,7 +291,7 @@ var errorCases = map[share.Kind]errorCase{
 	}},
 	share.CallerNotAuthenticated: {
 		config: func(c *Config) {
-			c.Caller = func(context.Context) (string, bool) { return "known, not trusted", false }
+			c.Caller = func(context.Context) policy.Caller { return policy.Caller{} }
 		},
 		do: func(h *harness) func() error {
 			return func() error {

@@ -19,6 +19,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
@@ -330,6 +331,7 @@ func FuzzUploadStateMachine(f *testing.F) {
 			Settings: func(string) Settings {
 				return Settings{MaxFileBytes: fuzzLimit, Documents: share.Documents(), CheckETag: true}
 			}, MemoryBudget: admission.BlockBytes,
+			Caller: func(context.Context) policy.Caller { return policy.Caller{} }, Permit: func(policy.Request) error { return nil },
 			MaxUploadsPerCaller: 1,
 			IdleTimeout:         time.Minute, UploadTimeout: time.Minute, RequestIDTTL: time.Hour, PublishTimeout: time.Minute,
 			Openings: testOpenings(), Now: time.Now, Log: slog.New(slog.DiscardHandler),

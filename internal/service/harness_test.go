@@ -33,6 +33,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -108,9 +109,11 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 	c := Config{
 		Serves:   func(string) bool { return true },
 		Settings: func(string) Settings { return testSettings },
-		Caller: func(ctx context.Context) (string, bool) { // as a client certificate would name it
-			return strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), ""), true
+		Caller: func(ctx context.Context) policy.Caller { // as a client certificate would name it
+			name := strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), "")
+			return policy.Caller{Name: policy.Name{Kind: policy.CN, Value: name}, Loopback: name == ""}
 		},
+		Permit:       func(policy.Request) error { return nil },
 		Connection:   func(context.Context) context.Context { return context.Background() },
 		MemoryBudget: 16 * admission.BlockBytes, DownloadMemory: 16 * admission.MinDownloadBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8, MaxWatches: 16,

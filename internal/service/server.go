@@ -12,6 +12,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/conversations"
 	"github.com/lpfileshare/lpfileshare/internal/drain"
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
@@ -26,9 +27,10 @@ type Config struct {
 	Serves func(account string) bool
 	// Settings returns an account's settings.
 	Settings func(account string) Settings
-	// Caller returns the name of the calling service if its connection proves it (else ""), and whether that connection may use
-	// credentials that the server has: see share.Credential.Caller.
-	Caller func(ctx context.Context) (name string, trusted bool)
+	// Caller returns the calling service, as far as its connection proves it.
+	Caller func(ctx context.Context) policy.Caller
+	// Permit returns NotAllowed if the caller may not call for the account with an identity of the scheme.
+	Permit func(policy.Request) error
 	// Connection returns a context that ends when the connection of a call does. It may outlive the call.
 	Connection func(ctx context.Context) context.Context
 	// MemoryBudget is the memory for the files of all uploads, DownloadMemory that for all downloads, in bytes.

@@ -22,8 +22,8 @@ type Credential struct {
 	Account string
 	// Secret is the token; with ExternalConsumerID, the brand's id of the consumer, for whom the server's own credentials vouch.
 	Secret string
-	// Caller is the calling service, if its connection proves its identity; otherwise empty. It is used with ExternalConsumerID
-	// only, because any other credential is a proof by itself.
+	// Caller is the name of the calling service with its kind, as policy.Name prints it, if its connection proves it; otherwise
+	// empty. It is used with ExternalConsumerID only, because any other credential is a proof by itself.
 	Caller string
 	// Peer is the address, or the network of one subscriber, from which the call came: see netrules.Peer. It says whose share of the
 	// server's limits a call uses before its credential is proved, and is not part of the identity.

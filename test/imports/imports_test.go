@@ -35,7 +35,8 @@ var transports = []string{"google.golang.org/grpc", "google.golang.org/protobuf"
 // table is the architecture. A name that ends in "/..." is a rule for all below it; the longest match counts.
 var table = map[string]rule{
 	"gen/go/...":             {},
-	"internal/accounts":      {ours: rules},
+	"internal/accounts":      {ours: append([]string{"internal/policy"}, rules...)},
+	"internal/policy":        {ours: []string{"internal/share"}, stdlibOnly: true},
 	"internal/share":         {stdlibOnly: true},
 	"internal/netrules":      {stdlibOnly: true},
 	"internal/retry":         {ours: rules, stdlibOnly: true},
@@ -47,7 +48,7 @@ var table = map[string]rule{
 	"internal/download":      {ours: append([]string{"internal/drain"}, rules...), never: transports},
 	"internal/conversations": {ours: append([]string{"internal/admission"}, rules...), never: transports},
 	"internal/service": {
-		ours:  append([]string{"gen/go/...", "internal/admission", "internal/drain", "internal/rejections", "internal/upload", "internal/download", "internal/conversations"}, rules...),
+		ours:  append([]string{"gen/go/...", "internal/admission", "internal/drain", "internal/policy", "internal/rejections", "internal/upload", "internal/download", "internal/conversations"}, rules...),
 		never: []string{"net/http", "github.com/gorilla/websocket"},
 	},
 	"internal/lpwire":            {ours: rules},
