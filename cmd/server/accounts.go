@@ -87,7 +87,7 @@ func (f *flags) checkCallersKnown(s *accounts.Set) accounts.Faults {
 		return nil
 	}
 	return accounts.Faults{{File: f.LivePerson.Accounts, Text: fmt.Sprintf("accounts %s have credentials, and callers of --listen %s cannot be authenticated; "+
-		"require client certificates with --tls-client-ca (and --tls-cert, --tls-key), listen on 127.0.0.1, or remove identity and app from those accounts",
+		"require client certificates with --tls-client-ca (and --tls-cert, --tls-key, and callers in this file), listen on 127.0.0.1, or remove identity and app from those accounts",
 		strings.Join(ids, ", "), f.Server.Listen)}}
 }
 

@@ -53,7 +53,7 @@ func TestAccountsFile_DocumentedExampleWorks(t *testing.T) {
 	known := regexp.MustCompile(`the keys are (.*)`)
 	for _, text := range []string{
 		"xxxxxxxxxx: 1", "accounts: {1: {xxxxxxxxxx: 1}}", "accounts: {1: {limits: {xxxxxxxxxx: 1}}}", "accounts: {1: {images: {xxxxxxxxxx: 1}}}",
-		"accounts: {1: {identity: {xxxxxxxxxx: 1}}}", "accounts: {1: {identity: {issuer: {xxxxxxxxxx: 1}}}}", "accounts: {1: {app: {xxxxxxxxxx: 1}}}",
+		"accounts: {1: {identity: {xxxxxxxxxx: 1}}}", "accounts: {1: {identity: {issuer: {xxxxxxxxxx: 1}}}}", "accounts: {1: {app: {xxxxxxxxxx: 1}}}", "callers: [{xxxxxxxxxx: 1}]",
 	} {
 		file.write(text)
 		_, err := f.accounts()

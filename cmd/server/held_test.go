@@ -207,6 +207,7 @@ func TestExternalConsumer_RequiresAuthenticatedCaller(t *testing.T) {
 		ours := newAuthority(t, "ours")
 		ours.client("orders", "spiffe://mesh/orders")
 		ours.client("billing", "spiffe://mesh/billing")
+		file.write(withIssuer + anyCaller)
 		w := newWorld(t, opts, append(ours.server("server"), "--listen=0.0.0.0:0", "--tls-client-ca="+ours.ca(), "--accounts="+file.path)...)
 		w.grpc = "127.0.0.1" + w.grpc[strings.LastIndex(w.grpc, ":"):]
 		orders, billing := w.dialTLS(ours.config("orders")).As(id), w.dialTLS(ours.config("billing")).As(id)

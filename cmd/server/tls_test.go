@@ -121,36 +121,11 @@ func (w *world) dialTLS(c *tls.Config) *lpfileshare.Client {
 	return client
 }
 
-func TestTLS_ClientCertificateIsTheCaller(t *testing.T) {
-	t.Parallel()
-	uri := func(s string) *url.URL {
-		u, err := url.Parse(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return u
-	}
-	for want, c := range map[string]*x509.Certificate{
-		"spiffe://mesh/orders": {
-			URIs:     []*url.URL{uri("https://example.com/x"), uri("spiffe://mesh/orders")},
-			DNSNames: []string{"orders.example.com"}, Subject: pkix.Name{CommonName: "orders"},
-		},
-		"https://example.com/x": {URIs: []*url.URL{uri("https://example.com/x")}, DNSNames: []string{"orders.example.com"}},
-		"orders.example.com":    {DNSNames: []string{"orders.example.com", "b.example.com"}, Subject: pkix.Name{CommonName: "orders"}},
-		"orders":                {Subject: pkix.Name{CommonName: "orders"}},
-		"":                      {Subject: pkix.Name{Organization: []string{"orders"}}},
-	} {
-		if got := certificateName(c); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	server := ours.server("server")
-	w := newWorld(t, sandbox.Options{}, append(server, "--tls-client-ca="+ours.ca(), "--listen=127.0.0.1:0")...)
+	w := newWorld(t, sandbox.Options{}, append(server, "--tls-client-ca="+ours.ca(), "--listen=127.0.0.1:0", "--accounts="+newAccountsFile(t, "others: allow\n"+anyCaller).path)...)
 	ours.client("orders", "spiffe://mesh/orders")
 	theirs.client("stranger", "spiffe://mesh/orders")
 
@@ -200,7 +175,7 @@ func TestTLS(t *testing.T) {
 func TestTLS_ReloadsFiles(t *testing.T) {
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	server := ours.server("server")
-	w := newWorld(t, sandbox.Options{}, append(server, "--tls-client-ca="+ours.ca())...)
+	w := newWorld(t, sandbox.Options{}, append(server, "--tls-client-ca="+ours.ca(), "--accounts="+newAccountsFile(t, "others: allow\n"+anyCaller).path)...)
 	ours.client("orders", "spiffe://mesh/orders")
 	theirs.client("billing", "spiffe://mesh/billing")
 	serial := func() int64 {
@@ -277,6 +252,7 @@ func TestTLS_ClientProgram(t *testing.T) {
 	ours := newAuthority(t, "ours")
 	ours.client("orders", "spiffe://mesh/orders")
 	file, opts := accountsWithIssuer(t)
+	file.write(withIssuer + anyCaller)
 	w := newWorld(t, opts, append(ours.server("server"), "--tls-client-ca="+ours.ca(), "--accounts="+file.path)...)
 	program, dir := buildClient(t), t.TempDir()
 	picture := filepath.Join(dir, "cat.jpg")
