@@ -259,6 +259,7 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_LEDGER_SHARE:              "This caller has begun too many uploads or conversations. Retry when some request ids have expired.",
 	pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED:    "This server does not implement the method. Use a newer server.",
 	pb.ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED:   "Call with a consumer token, or ask the server's operator to configure an identity for the account.",
+	pb.ErrorReason_ERROR_REASON_CALLER_NOT_PERMITTED:      "Ask the server's operator for a rule that permits the client certificate to call for this account and identity.",
 	pb.ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED:  "Connect over TLS with a client certificate that the server trusts, or call with a consumer token.",
 	pb.ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED:    "The operator must register webhooks for the account. Until then, list the files.",
 	pb.ErrorReason_ERROR_REASON_INTERNAL:                  "Report this to the server's operator, with the request id.",

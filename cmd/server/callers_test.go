@@ -97,7 +97,7 @@ func TestCallers(t *testing.T) {
 		_, err := c.As(id).Raw().Files.ListFiles(t.Context(), &pb.ListFilesRequest{Parent: "accounts/" + account + "/conversations/-"})
 		return err
 	}
-	const denied = pb.ErrorReason_ERROR_REASON_NOT_ALLOWED
+	const denied = pb.ErrorReason_ERROR_REASON_CALLER_NOT_PERMITTED
 	consumer := lpfileshare.ConsumerToken(lpfileshare.StaticToken(token))
 	check := func(certificate string, id lpfileshare.Identity, account string, want pb.ErrorReason) {
 		t.Helper()

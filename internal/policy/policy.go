@@ -93,7 +93,7 @@ func New(rules []Rule) *Policy {
 	return p
 }
 
-// Check returns NotAllowed with a reason unless a rule permits the request.
+// Check returns CallerNotPermitted with a reason unless a rule permits the request.
 func (p *Policy) Check(q Request) error {
 	known, account := false, false
 	for r := range p.rulesOf(q.Caller.Name) {
@@ -115,7 +115,7 @@ func (p *Policy) Check(q Request) error {
 	default:
 		why = fmt.Sprintf("may not use %s for account %s", q.Scheme, q.Account)
 	}
-	return share.Reject(share.NotAllowed, "%s %s; the operator of the server permits it under callers in the accounts file", subject, why)
+	return share.Reject(share.CallerNotPermitted, "%s %s; the operator of the server permits it under callers in the accounts file", subject, why)
 }
 
 // rulesOf returns the rules for a caller.

@@ -144,12 +144,12 @@ func TestPolicy_Check(t *testing.T) {
 		switch {
 		case test.denied == "" && err != nil:
 			t.Errorf("%+v: %v", test, err)
-		case test.denied != "" && (!share.Is(err, share.NotAllowed) || !strings.Contains(err.Error(), test.denied)):
+		case test.denied != "" && (!share.Is(err, share.CallerNotPermitted) || !strings.Contains(err.Error(), test.denied)):
 			t.Errorf("%+v: %v", test, err)
 		}
 	}
 	var none *Policy
-	if err := none.Check(Request{Caller: Caller{Name: chat}, Account: "1", Scheme: share.ConsumerToken}); !share.Is(err, share.NotAllowed) {
+	if err := none.Check(Request{Caller: Caller{Name: chat}, Account: "1", Scheme: share.ConsumerToken}); !share.Is(err, share.CallerNotPermitted) {
 		t.Errorf("without rules: %v", err)
 	}
 }

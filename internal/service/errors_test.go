@@ -289,6 +289,17 @@ var errorCases = map[share.Kind]errorCase{
 			return err
 		}
 	}},
+	share.CallerNotPermitted: {
+		config: func(c *Config) {
+			c.Permit = func(policy.Request) error { return kindError(share.CallerNotPermitted) }
+		},
+		do: func(h *harness) func() error {
+			return func() error {
+				_, err := h.files.ListFiles(h.alice(), &pb.ListFilesRequest{Parent: parent})
+				return err
+			}
+		},
+	},
 	share.CallerNotAuthenticated: {
 		config: func(c *Config) {
 			c.Caller = func(context.Context) policy.Caller { return policy.Caller{} }

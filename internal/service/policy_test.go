@@ -42,7 +42,7 @@ func TestPolicy_DeniedCallsUseNothing(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					asked = append(asked, q)
-					return share.Reject(share.NotAllowed, "denied by a rule")
+					return share.Reject(share.CallerNotPermitted, "denied by a rule")
 				}
 			})
 			id := map[share.Scheme]string{share.ConsumerToken: aliceToken, share.AgentToken: agentToken("bearer-" + secret), share.ExternalConsumerID: aliceToken}[scheme]
@@ -72,7 +72,7 @@ func TestPolicy_DeniedCallsUseNothing(t *testing.T) {
 					call, cancel := context.WithCancel(ctx)
 					err := h.call(call, method, req)
 					cancel()
-					wantError(t, err, share.NotAllowed)
+					wantError(t, err, share.CallerNotPermitted)
 					if text := status.Convert(err).Message(); text != "denied by a rule" {
 						t.Errorf("%s: %s", method, text)
 					}

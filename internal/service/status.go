@@ -74,6 +74,7 @@ var conditions = map[share.Kind]condition{
 	share.CallerNotAuthenticated: {code: codes.Unauthenticated},
 	share.NotAllowed:             {code: codes.PermissionDenied},
 	share.LPForbidden:            {code: codes.PermissionDenied},
+	share.CallerNotPermitted:     {code: codes.PermissionDenied},
 
 	share.IdentityNotConfigured: {code: codes.FailedPrecondition, precondition: "CREDENTIALS"},
 	share.LPCredentialsRejected: {code: codes.FailedPrecondition, precondition: "CREDENTIALS"},

@@ -70,6 +70,7 @@ const (
 	Internal                Kind = "INTERNAL"
 	IdentityNotConfigured   Kind = "IDENTITY_NOT_CONFIGURED"
 	CallerNotAuthenticated  Kind = "CALLER_NOT_AUTHENTICATED"
+	CallerNotPermitted      Kind = "CALLER_NOT_PERMITTED"
 	WatchReset              Kind = "WATCH_RESET"
 	UploadNotStored         Kind = "UPLOAD_NOT_STORED"
 	LedgerShare             Kind = "LEDGER_SHARE"

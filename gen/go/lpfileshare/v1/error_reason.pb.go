@@ -196,6 +196,9 @@ const (
 	// RESOURCE_EXHAUSTED, no RetryInfo. The conversation has more files than this server reads. Its files cannot
 	// be listed, read or downloaded. Uploading still works. Send further files in a new conversation.
 	ErrorReason_ERROR_REASON_CONVERSATION_TOO_LARGE ErrorReason = 62
+	// PERMISSION_DENIED, no RetryInfo. No rule of the server permits the calling service, as its client certificate names it, to call for
+	// this account with such a token, or for this consumer. Nothing was done. Ask the operator.
+	ErrorReason_ERROR_REASON_CALLER_NOT_PERMITTED ErrorReason = 63
 )
 
 // Enum value maps for ErrorReason.
@@ -264,6 +267,7 @@ var (
 		60: "ERROR_REASON_UPLOAD_NOT_STORED",
 		61: "ERROR_REASON_LEDGER_SHARE",
 		62: "ERROR_REASON_CONVERSATION_TOO_LARGE",
+		63: "ERROR_REASON_CALLER_NOT_PERMITTED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -329,6 +333,7 @@ var (
 		"ERROR_REASON_UPLOAD_NOT_STORED":         60,
 		"ERROR_REASON_LEDGER_SHARE":              61,
 		"ERROR_REASON_CONVERSATION_TOO_LARGE":    62,
+		"ERROR_REASON_CALLER_NOT_PERMITTED":      63,
 	}
 )
 
@@ -363,7 +368,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xe0\x11\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x87\x12\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -428,7 +433,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x18ERROR_REASON_WATCH_RESET\x10;\x12\"\n" +
 	"\x1eERROR_REASON_UPLOAD_NOT_STORED\x10<\x12\x1d\n" +
 	"\x19ERROR_REASON_LEDGER_SHARE\x10=\x12'\n" +
-	"#ERROR_REASON_CONVERSATION_TOO_LARGE\x10>B\xcd\x01\n" +
+	"#ERROR_REASON_CONVERSATION_TOO_LARGE\x10>\x12%\n" +
+	"!ERROR_REASON_CALLER_NOT_PERMITTED\x10?B\xcd\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (
