@@ -18,6 +18,7 @@ import (
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/test/harness"
@@ -422,7 +423,7 @@ func TestToken_ExpiredIsRejectedThoughItsSessionIsOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	harness.Eventually(t, "the token expires", func() bool { return time.Now().After(expires) })
+	harness.Eventually(t, "the token expires", func() bool { return time.Now().After(expires.Add(lpwire.Leeway)) })
 	for method, call := range identified(conv, file) {
 		t.Run(method, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

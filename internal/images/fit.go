@@ -33,7 +33,7 @@ const leastSide = 16
 // Encoding waits for memory, at most FitWait: then TooManyUploads. Other errors are ImageInvalid, ImageTooManyPixels, ImageCannotFit,
 // FileTooLarge if the job does not permit encoding, the error of reading or writing, and the cause of ctx.
 func (p *Processor) Fit(ctx context.Context, job share.ImageJob) (_ *share.FittedImage, err error) {
-	defer p.recoverTo(&err)
+	defer share.Recover(ctx, p.cfg.Log, &err)
 	if job.Size <= job.MaxBytes && !job.Strip {
 		return nil, nil
 	}

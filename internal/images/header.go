@@ -49,6 +49,8 @@ func (p *Processor) readHeader(t share.FileType, r io.Reader, src *source) (imag
 	switch {
 	case src.err != nil && !errors.Is(src.err, errSourceTooLong):
 		return image.Config{}, src.err
+	case share.Is(err, share.Internal): // a panic, which was logged
+		return image.Config{}, err
 	case err != nil:
 		return image.Config{}, share.Errorf(share.ImageInvalid,
 			fmt.Sprintf("the file does not begin with a valid %s header", t), err)
@@ -69,7 +71,7 @@ func (p *Processor) readHeader(t share.FileType, r io.Reader, src *source) (imag
 
 // decodeConfig reads the dimensions of an image of type t.
 func (p *Processor) decodeConfig(t share.FileType, r io.Reader) (config image.Config, err error) {
-	defer p.recoverTo(&err)
+	defer share.Recover(context.Background(), p.cfg.Log, &err)
 	switch t {
 	case share.JPEG:
 		return jpeg.DecodeConfig(r)

@@ -18,7 +18,6 @@ import (
 	"image/png"
 	"io"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -75,11 +74,11 @@ func (p *Processor) budget() int64 { return p.part * int64(p.cfg.Concurrency) }
 // Preview returns a JPEG as a data URI of less than maxChars characters. It is upright, has at most 320 pixels on its longer side,
 // and shows transparent pixels white and the first frame of an animation.
 //
-// Preview waits for memory until ctx ends. It returns the errors of Inspect, and errors without a kind: the image cannot be decoded
+// Preview waits for memory until ctx ends. It returns the errors of Inspect, Internal after a panic of the decoder, and errors without a kind: the image cannot be decoded
 // or needs too much memory, no JPEG fits maxChars, or reading image failed. It does not use image after it returns, and may not have
 // read it to its end.
 func (p *Processor) Preview(ctx context.Context, t share.FileType, image io.Reader, maxChars int) (dataURI string, err error) {
-	defer p.recoverTo(&err)
+	defer share.Recover(ctx, p.cfg.Log, &err)
 	src := &source{ctx: ctx, r: image, left: p.cfg.MaxSourceBytes}
 	var head bytes.Buffer
 	config, err := p.readHeader(t, io.TeeReader(io.LimitReader(src, maxHeader), &head), src)
@@ -171,14 +170,6 @@ func (s *scanLimit) Read(p []byte) (int, error) {
 		return 0, errTooManyScans
 	}
 	return n, err
-}
-
-// recoverTo converts a panic of a decoder into an error, and logs its stack: the image that caused it is not kept.
-func (p *Processor) recoverTo(err *error) {
-	if r := recover(); r != nil {
-		p.cfg.Log.Error("an image decoder panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-		*err = fmt.Errorf("images: the decoder panicked: %v", r)
-	}
 }
 
 // errSourceTooLong means that MaxSourceBytes were read and the image did not end.

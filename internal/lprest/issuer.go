@@ -142,7 +142,7 @@ func (t *IssuedTokens) obtain(ctx context.Context, key customerKey, issuer Issue
 	k := issuedToken{SignIn: in, renew: now.Add(issuer.Lifetime / 2)}
 	if !in.Expires.IsZero() {
 		left := in.Expires.Sub(now)
-		k.renew = now.Add(left*3/4 + randv2.N(max(left/10, 1))) // spread, so that renewals do not coincide
+		k.renew = now.Add(left/4*3 + randv2.N(max(left/10, 1))) // spread, so that renewals do not coincide; divided before it can overflow
 	}
 	t.known.Add(key, k)
 	return in, nil

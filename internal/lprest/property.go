@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -118,7 +119,7 @@ func (c *Client) checkGrant(agent share.AgentGrant) error {
 		return share.Errorf(share.TokenInvalid, "lp-agent-token was not issued by SignInAgent", nil)
 	}
 	// A login with a csrf may have been refreshed, so only LivePerson knows when it ends.
-	if agent.CSRF == "" && agent.Expires != 0 && !c.cfg.Now().Before(time.Unix(agent.Expires, 0)) {
+	if agent.CSRF == "" && agent.Expires != 0 && lpwire.Expired(time.Unix(agent.Expires, 0), c.cfg.Now()) {
 		return share.Errorf(share.TokenInvalid, "the agent's login has expired; sign in again", nil)
 	}
 	return nil

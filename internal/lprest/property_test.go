@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/test/lpfake"
 )
@@ -82,7 +83,7 @@ func TestFileSharing(t *testing.T) {
 	}
 	f.Requests()
 	for name, bad := range map[string]share.AgentGrant{
-		"expired": {Account: lpfake.Account, Bearer: "b", Expires: clk.Now().Unix()}, "a broken bearer": {Account: lpfake.Account, Bearer: "a\r\nX: y"},
+		"expired": {Account: lpfake.Account, Bearer: "b", Expires: clk.Now().Add(-lpwire.Leeway).Unix()}, "a broken bearer": {Account: lpfake.Account, Bearer: "a\r\nX: y"},
 		"none": {Account: lpfake.Account},
 	} {
 		if _, err := c.FileSharing(t.Context(), bad); !share.Is(err, share.TokenInvalid) {

@@ -24,8 +24,22 @@ func TestReadClaims(t *testing.T) {
 		`{"exp":1.9e9}`:                     {Expires: time.Unix(1_900_000_000, 0)},
 		`{"exp":"1900000000"}`:              {Expires: time.Unix(1_900_000_000, 0)},
 		`{"exp":0.5}`:                       {Expires: time.Unix(0, 0)},
-		`{"exp":null}`:                      {},
-		`{}`:                                {},
+		`{"exp":0}`:                         {Expires: time.Unix(0, 0)},
+		`{"exp":-1}`:                        {Expires: time.Unix(0, 0)},
+		`{"exp":"-1.5"}`:                    {Expires: time.Unix(0, 0)},
+		`{"exp":-1e300}`:                    {Expires: time.Unix(0, 0)},
+		`{"exp":1900000000000}`:             {Expires: time.Unix(maxEpoch, 0)}, // milliseconds
+		`{"exp":1e300}`:                     {Expires: time.Unix(maxEpoch, 0)},
+		`{"exp":1e999}`:                     {Expires: time.Unix(maxEpoch, 0)},
+		`{"exp":18446744073709551616}`:      {Expires: time.Unix(maxEpoch, 0)},
+		`{"exp":"9223372036854775807"}`:     {Expires: time.Unix(maxEpoch, 0)},
+		`{"exp":"1900000000.9"}`:            {Expires: time.Unix(1_900_000_000, 0)},
+		`{"nbf":1900000000.5,"iat":"1800000000.5"}`: {
+			NotBefore: time.Unix(1_900_000_000, 0), Issued: time.Unix(1_800_000_000, 0),
+		},
+		`{"nbf":null,"iat":null}`: {},
+		`{"exp":null}`:            {},
+		`{}`:                      {},
 		`{"account_id":"1","lp_consumer_id":"c","ext_consumer_id":5}`: {Account: "1", Consumer: "c", ExternalConsumer: "5"},
 	} {
 		for _, header := range []string{header, `{"alg":"none"}`, `{"alg":"PRIVATE"}`, `{}`} {
@@ -48,15 +62,44 @@ func TestReadClaims(t *testing.T) {
 		"a list":            token(header, `[]`),
 		"no header":         "x." + strings.SplitN(token(header, `{}`), ".", 2)[1],
 		"no base64":         strings.Replace(token(header, `{}`), ".", ".$", 1),
-		"expiry of nothing": token(header, `{"exp":0}`),
-		"negative expiry":   token(header, `{"exp":-1}`),
-		"absurd expiry":     token(header, `{"exp":1e300}`),
 		"expiry in words":   token(header, `{"exp":"soon"}`),
+		"empty expiry":      token(header, `{"exp":""}`),
+		"expiry of NaN":     token(header, `{"exp":"NaN"}`),
+		"infinite expiry":   token(header, `{"exp":"Infinity"}`),
+		"expiry in hex":     token(header, `{"exp":"0x71fed000"}`),
+		"expiry and blank":  token(header, `{"exp":" 1900000000"}`),
+		"expiry as a date":  token(header, `{"exp":"2030-03-17T17:46:40Z"}`),
+		"expiry of objects": token(header, `{"exp":{"seconds":1900000000}}`),
 		"expiry as a list":  token(header, `{"exp":[1900000000]}`),
 		"unreadable issue":  token(header, `{"iat":true}`),
+		"unreadable start":  token(header, `{"nbf":"now"}`),
 	} {
 		if got, err := ReadClaims(bad); err == nil || strings.Contains(err.Error(), "sign") {
 			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestLeeway(t *testing.T) {
+	now := time.Unix(1_900_000_000, 0)
+	for _, test := range []struct {
+		at             time.Time
+		expired, early bool // of a token that expires, or begins, then
+	}{
+		{time.Time{}, false, false},
+		{time.Unix(0, 0), true, false},
+		{now.Add(-Leeway), true, false},
+		{now.Add(-Leeway + time.Nanosecond), false, false},
+		{now, false, false},
+		{now.Add(Leeway), false, false},
+		{now.Add(Leeway + time.Nanosecond), false, true},
+		{time.Unix(maxEpoch, 0), false, true},
+	} {
+		if got := Expired(test.at, now); got != test.expired {
+			t.Errorf("expires %v: %v", test.at, got)
+		}
+		if got := (Claims{NotBefore: test.at}).Early(now); got != test.early {
+			t.Errorf("begins %v: %v", test.at, got)
 		}
 	}
 }

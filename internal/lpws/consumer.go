@@ -46,6 +46,9 @@ func states(openOnly bool) []string {
 
 func (d consumer) check(now time.Time) error {
 	p, err := d.principal()
+	if c, unread := lpwire.ReadClaims(d.token); err == nil && unread == nil && c.Early(now) {
+		return share.Errorf(share.TokenInvalid, "the token is not valid yet; check the clocks of this server and of the token's issuer", nil)
+	}
 	return checkPrincipal(p, err, now)
 }
 

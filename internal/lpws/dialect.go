@@ -72,7 +72,7 @@ func newDialect(cred share.Credential) (dialect, error) {
 
 // checkPrincipal rejects an identity that cannot be read or has expired.
 func checkPrincipal(p share.Principal, err error, now time.Time) error {
-	if err == nil && !p.Expires.IsZero() && !now.Before(p.Expires) {
+	if err == nil && lpwire.Expired(p.Expires, now) {
 		return errExpired()
 	}
 	return err

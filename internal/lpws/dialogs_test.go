@@ -487,7 +487,7 @@ func TestStreamFrame_Forms(t *testing.T) {
 			call := make(chan frame, 1)
 			tr := &transport{maxPart: 100 << 10, streams: new(atomic.Int64), pending: map[string]chan frame{"1": call}}
 			r := &recorder{}
-			reason := tr.streamFrame(nil, strings.NewReader(c.data), func() {}, r)
+			reason := tr.streamFrame(nil, strings.NewReader(c.data), r)
 			var answer *frame
 			select {
 			case f := <-call:

@@ -114,7 +114,7 @@ func (r *renewal) obtain(ctx context.Context, instead string) error {
 	r.next = time.Time{}
 	if left := in.Expires.Sub(now); !in.Expires.IsZero() {
 		// Spread over time, and early enough for several attempts.
-		r.next = now.Add(left*6/10 + rand.N(max(left*15/100, 1)))
+		r.next = now.Add(left/10*6 + rand.N(max(left/100*15, 1))) // divided first: a long time must not overflow
 	}
 	return nil
 }
@@ -176,39 +176,102 @@ func (r *renewal) finish(err error) {
 	r.next = r.now().Add(r.backoff.Next(nil))
 }
 
-// loginRefresh keeps an agent's login valid. Only the pool's keeper uses it.
-type loginRefresh struct{ next time.Time }
+// refreshPause is the first pause after a failed refresh of an agent's login; it doubles each time.
+const refreshPause = 5 * time.Second
 
-// due reports whether the login of d must be refreshed. now is the clock of connections.
-func (l *loginRefresh) due(d agent, every time.Duration, now time.Time) bool {
-	if life := time.Duration(d.grant.Lifetime) * time.Second; life > 0 {
-		every = min(every, life/3)
-	}
-	first := l.next.IsZero()
-	if !first && now.Before(l.next) {
-		return false
-	}
-	l.next = now.Add(every)
-	return !first
+// loginRefresh keeps an agent's login valid. Times are those of the clock of connections. It is safe for concurrent use.
+type loginRefresh struct {
+	lifetime time.Duration // of the login after a refresh; 0 if unknown
+	every    time.Duration
+
+	mu      sync.Mutex
+	next    time.Time // when to refresh; zero before the first call of start
+	running bool
+	backoff retry.Backoff
+	proved  time.Time // when LivePerson last refreshed the login
+	refused bool      // LivePerson has rejected the last refresh
 }
 
-// refreshLogin refreshes an agent's login if that is due. now is the clock of connections.
-func (s *sharedSession) refreshLogin(now time.Time) {
-	d, isAgent := s.dialect.(agent)
-	cfg := &s.p.cfg
-	if !isAgent || cfg.RefreshAgent == nil || d.grant.CSRF == "" || !s.login.due(d, cfg.RefreshEvery, now) {
+// newLoginRefresh returns nil for a dialect whose login cannot be refreshed.
+func newLoginRefresh(d dialect, cfg *Config) *loginRefresh {
+	login, isAgent := d.(agent)
+	if !isAgent || cfg.RefreshAgent == nil || login.grant.CSRF == "" {
+		return nil
+	}
+	l := &loginRefresh{lifetime: time.Duration(login.grant.Lifetime) * time.Second, every: cfg.RefreshEvery}
+	if l.lifetime > 0 {
+		l.every = min(l.every, l.lifetime/3)
+	}
+	l.backoff = retry.Backoff{First: min(refreshPause, l.every), Max: l.every, Spread: true}
+	return l
+}
+
+// start reports whether the login must be refreshed. If so, the caller must call finish.
+func (l *loginRefresh) start(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next.IsZero() { // the session has just been opened
+		l.next = now.Add(l.every)
+	}
+	if l.running || now.Before(l.next) {
+		return false
+	}
+	l.running = true
+	return true
+}
+
+// finish ends a refresh, which began at a time. After a failure another attempt follows earlier than after a success.
+func (l *loginRefresh) finish(begun, now time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running, l.refused = false, share.Is(err, share.TokenInvalid)
+	if err != nil {
+		l.next = now.Add(l.backoff.Next(nil))
 		return
 	}
-	s.p.spawn(func() {
-		ctx, cancel := context.WithTimeout(s.p.ctx, cfg.CallTimeout)
+	l.backoff.Reset()
+	l.proved, l.next = begun, now.Add(l.every)
+}
+
+// ended reports whether the login has ended: LivePerson rejects to refresh it, and its lifetime is over. LivePerson accepted it
+// last at opened, or when it was refreshed. One rejection proves nothing, as LivePerson may still accept the login on its socket.
+func (l *loginRefresh) ended(opened, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.proved.After(opened) {
+		opened = l.proved
+	}
+	return l.refused && l.lifetime > 0 && !now.Before(opened.Add(l.lifetime))
+}
+
+// refreshLogin refreshes an agent's login if that is due, and ends the session if the login has ended. now is the clock of
+// connections.
+func (s *sharedSession) refreshLogin(now time.Time) {
+	if s.login == nil {
+		return
+	}
+	s.mu.Lock()
+	t := s.transport
+	s.mu.Unlock()
+	if t != nil && s.login.ended(t.opened, now) {
+		s.end(errIdentityEnded(nil))
+		return
+	}
+	if !s.login.start(now) {
+		return
+	}
+	refresh := func() {
+		ctx, cancel := context.WithTimeout(s.p.ctx, s.p.cfg.CallTimeout)
 		defer cancel()
-		switch err := cfg.RefreshAgent(ctx, d.grant); {
-		case share.Is(err, share.TokenInvalid):
-			s.end(errIdentityEnded(nil))
-		case err != nil:
-			s.p.log.Info("could not refresh the login of an agent", "session", s.tag, "error", sanitize(err))
+		err := s.p.cfg.RefreshAgent(ctx, s.dialect.(agent).grant)
+		s.login.finish(now, time.Now(), err)
+		if err != nil {
+			s.p.log.Info("could not refresh the login of an agent; retrying", "session", s.tag, "error", sanitize(err))
 		}
-	})
+	}
+	if !s.p.spawn(refresh) {
+		s.login.finish(now, now, errDraining)
+	}
 }
 
 // renewToken moves the session to a connection with the next token, if that is due and a caller uses the session.

@@ -183,6 +183,24 @@ func (i *issuer) set(fail error, subject string) {
 	i.fail, i.subject = fail, subject
 }
 
+// A token with an expiry in the far future is not renewed at once.
+func TestRenewal_DistantExpiry(t *testing.T) {
+	now := time.Unix(1_900_000_000, 0)
+	for _, expires := range []time.Time{now.AddDate(60, 0, 0), time.Unix(253402300799, 0)} {
+		cred := customer("me", "")
+		cfg := &Config{Now: func() time.Time { return now }, Token: func(context.Context, share.Credential, string) (share.SignIn, error) {
+			return share.SignIn{Token: tokenOf(`{"sub":"me","aud":"acc:12345678"}`).Secret, Expires: expires}, nil
+		}}
+		r := newRenewal(newIssuedConsumer(cred), cred, cfg)
+		if err := r.obtain(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		if r.start(now.AddDate(30, 0, 0)) {
+			t.Errorf("a token until %v is renewed at %v", expires, r.next)
+		}
+	}
+}
+
 func TestIssuedConsumer_OutlivesItsTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPeer(t)

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -221,7 +222,7 @@ func TestPoolSession_ChecksTheTokenFirst(t *testing.T) {
 		pool := p.pool(func(c *Config) {
 			c.Begin = func(context.Context, share.Credential) (func(bool), error) { begun++; return func(bool) {}, nil }
 		})
-		expired := time.Now().Add(-time.Second).Unix()
+		expired, early := time.Now().Add(-lpwire.Leeway).Unix(), time.Now().Add(lpwire.Leeway+time.Second).Unix()
 		for _, c := range []struct {
 			cred share.Credential
 			want share.Kind
@@ -231,6 +232,8 @@ func TestPoolSession_ChecksTheTokenFirst(t *testing.T) {
 			{tokenOf(`{"aud":"acc:12345678"}`), share.TokenInvalid},
 			{tokenOf(fmt.Sprintf(`{"sub":"me","aud":"acc:12345678","exp":%d}`, expired)), share.TokenInvalid},
 			{tokenOf(`{"sub":"me","aud":"acc:12345678","exp":"x"}`), share.TokenInvalid},
+			{tokenOf(`{"sub":"me","aud":"acc:12345678","exp":0}`), share.TokenInvalid},
+			{tokenOf(fmt.Sprintf(`{"sub":"me","aud":"acc:12345678","nbf":%d}`, early)), share.TokenInvalid},
 			{tokenOf(`{"sub":"me","aud":"acc:87654321"}`), share.NotAllowed},
 			{tokenOf(`{"sub":"me"}`), share.NotAllowed},
 			{share.Credential{Scheme: share.AgentToken, Account: account, Secret: share.AgentGrant{
@@ -242,6 +245,16 @@ func TestPoolSession_ChecksTheTokenFirst(t *testing.T) {
 		}
 		if p.upgrades()+begun != 0 || pool.Len() != 0 {
 			t.Errorf("%d upgrades, %d openings, %d sessions", p.upgrades(), begun, pool.Len())
+		}
+		// Within the leeway LivePerson decides.
+		for i, claim := range []string{`"exp":%d`, `"nbf":%d`, `"exp":%d.5`, `"exp":"%d"`} {
+			at := map[bool]int64{true: early - 1, false: expired + 1}[i == 1]
+			s, err := pool.Session(ctxOf(t), tokenOf(fmt.Sprintf(`{"sub":"me","aud":"acc:12345678",`+claim+`}`, at)))
+			if err != nil {
+				t.Errorf("%s: %v", claim, err)
+				continue
+			}
+			s.Release()
 		}
 	})
 }
@@ -372,7 +385,7 @@ func TestSession_EndsWhenTheTokenExpires(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Release()
-		time.Sleep(2*time.Hour - time.Second)
+		time.Sleep(time.Until(expires.Add(lpwire.Leeway)) - time.Second)
 		if pool.Len() != 1 {
 			t.Error("the session ended before its token")
 		}

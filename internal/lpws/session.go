@@ -46,8 +46,8 @@ type sharedSession struct {
 	principal share.Principal // likewise
 	ended     chan struct{}   // closed when the session has ended
 
-	renewal *renewal     // nil for a credential with its own token
-	login   loginRefresh // of an agent
+	renewal *renewal      // nil for a credential with its own token
+	login   *loginRefresh // nil unless the credential is an agent's login that can be refreshed
 	book    book
 	fetches chan struct{} // limits concurrent fetches
 	streams atomic.Int64  // large frames that are arriving
@@ -68,7 +68,7 @@ func newSession(p *Pool, key [sha256.Size]byte, cred share.Credential, d dialect
 	s := &sharedSession{
 		p: p, key: key, cred: cred, dialect: d, settingsKey: settingsKey, tag: hex.EncodeToString(key[:4]),
 		opened: make(chan struct{}), ended: make(chan struct{}), connected: make(chan struct{}),
-		renewal: newRenewal(d, cred, &p.cfg), fetches: make(chan struct{}, concurrentFetches),
+		renewal: newRenewal(d, cred, &p.cfg), login: newLoginRefresh(d, &p.cfg), fetches: make(chan struct{}, concurrentFetches),
 		backoff: retry.Backoff{First: p.cfg.BackoffMin, Max: p.cfg.BackoffMax, Spread: true},
 	}
 	s.book.init(p.cfg.MaxConversations, p.cfg.Cache, s.opener.openOnly.Load, p.cfg.Now)
@@ -275,7 +275,7 @@ func (s *sharedSession) usable() (replaceable bool, err error) {
 
 // expired reports whether the credential has expired. It must be called only after the session is open.
 func (s *sharedSession) expired(now time.Time) bool {
-	return !s.principal.Expires.IsZero() && !now.Before(s.principal.Expires)
+	return lpwire.Expired(s.principal.Expires, now)
 }
 
 // maintain does what is due at a time: now by the clock of expiries, mono by the clock of connections. The pool's keeper calls it.

@@ -17,7 +17,7 @@ const (
 	wholeFrame = 256 << 10
 	// maxStream is the maximum size of a frame, in bytes. A larger one ends the connection.
 	maxStream = 1 << 30
-	// frameTime bounds the time in which a large frame arrives.
+	// frameTime bounds the time in which a frame arrives.
 	frameTime = 2 * time.Minute
 	// maxChanges is the maximum number of conversations in one frame.
 	maxChanges = 5000
@@ -40,10 +40,9 @@ type receiver interface {
 
 // streamReader is the rest of a large frame. It limits what is read of one part.
 type streamReader struct {
-	r      io.Reader
-	extend func() // extends the deadline of reading
-	limit  int64
-	n      int64 // bytes since the last part
+	r     io.Reader
+	limit int64
+	n     int64 // bytes since the last part
 }
 
 func (s *streamReader) Read(p []byte) (int, error) {
@@ -52,7 +51,6 @@ func (s *streamReader) Read(p []byte) (int, error) {
 	}
 	n, err := s.r.Read(p)
 	s.n += int64(n)
-	s.extend()
 	return n, err
 }
 
@@ -64,8 +62,8 @@ func (s *streamReader) discard() error {
 }
 
 // streamFrame decodes a large frame of which head has arrived. Memory is bounded by its largest part.
-func (t *transport) streamFrame(head []byte, rest io.Reader, extend func(), to receiver) *closeReason {
-	s := &streamReader{r: bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), rest), 32<<10), extend: extend, limit: t.maxPart}
+func (t *transport) streamFrame(head []byte, rest io.Reader, to receiver) *closeReason {
+	s := &streamReader{r: bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), rest), 32<<10), limit: t.maxPart}
 	t.streams.Add(1)
 	defer t.streams.Add(-1)
 	d := &streamDecoder{Decoder: json.NewDecoder(s), s: s, to: to}

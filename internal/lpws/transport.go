@@ -82,13 +82,32 @@ func newTransport(id uint64, ws *websocket.Conn, goroutines *sync.WaitGroup, buf
 
 func (t *transport) extendReadDeadline() { _ = t.ws.SetReadDeadline(time.Now().Add(t.readTimeout)) }
 
-// extendReadDeadlineUntil extends the deadline while a large frame arrives, but not beyond until.
-func (t *transport) extendReadDeadlineUntil(until time.Time) {
-	deadline := time.Now().Add(t.readTimeout)
-	if until.Before(deadline) {
-		deadline = until
+// frameReader reads one frame. The deadline is extended whenever bytes arrive, since a frame may take longer than readTimeout, but
+// not beyond frameTime.
+type frameReader struct {
+	t     *transport
+	r     io.Reader
+	until time.Time
+}
+
+func (t *transport) frameReader(r io.Reader) *frameReader {
+	f := &frameReader{t, r, time.Now().Add(frameTime)}
+	f.extend()
+	return f
+}
+
+func (f *frameReader) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	f.extend()
+	return n, err
+}
+
+func (f *frameReader) extend() {
+	deadline := time.Now().Add(f.t.readTimeout)
+	if f.until.Before(deadline) {
+		deadline = f.until
 	}
-	_ = t.ws.SetReadDeadline(deadline)
+	_ = f.t.ws.SetReadDeadline(deadline)
 }
 
 // ping keeps the connection alive. The reader notices a peer that does not answer.
@@ -139,6 +158,7 @@ func (t *transport) read(to receiver) {
 
 // readFrame reads one frame and passes it on. Frames of unknown kinds are ignored.
 func (t *transport) readFrame(kind int, r io.Reader, to receiver) *closeReason {
+	r = t.frameReader(r)
 	buf := t.buffers.Get().(*bytes.Buffer)
 	buf.Reset()
 	n, err := buf.ReadFrom(io.LimitReader(r, t.whole))
@@ -151,8 +171,7 @@ func (t *transport) readFrame(kind int, r io.Reader, to receiver) *closeReason {
 		}
 		return nil
 	case n == t.whole:
-		until := time.Now().Add(frameTime)
-		return t.streamFrame(buf.Bytes(), r, func() { t.extendReadDeadlineUntil(until) }, to)
+		return t.streamFrame(buf.Bytes(), r, to)
 	}
 	f, err := parseFrame(buf.Bytes())
 	f.connection = t.id
