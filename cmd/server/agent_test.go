@@ -35,7 +35,8 @@ func TestAgentLogin_IsRefreshedWhileItsSessionIsOpen(t *testing.T) {
 		want  pb.ErrorReason
 	}{
 		{"refreshed", sandbox.Fault{On: "http:refresh", Status: 503, Count: 1}, pb.ErrorReason_ERROR_REASON_UNSPECIFIED},
-		{"LivePerson rejects the refresh", sandbox.Fault{On: "http:refresh", Status: 401}, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID},
+		{"LivePerson rejects one refresh", sandbox.Fault{On: "http:refresh", Status: 401, Count: 1}, pb.ErrorReason_ERROR_REASON_UNSPECIFIED},
+		{"LivePerson rejects every refresh", sandbox.Fault{On: "http:refresh", Status: 401}, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

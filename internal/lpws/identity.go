@@ -184,12 +184,11 @@ type loginRefresh struct {
 	lifetime time.Duration // of the login after a refresh; 0 if unknown
 	every    time.Duration
 
-	mu      sync.Mutex
-	next    time.Time // when to refresh; zero before the first call of start
-	running bool
-	backoff retry.Backoff
-	proved  time.Time // when LivePerson last refreshed the login
-	refused bool      // LivePerson has rejected the last refresh
+	mu        sync.Mutex
+	next      time.Time // when to refresh; zero before the first call of start
+	running   bool
+	backoff   retry.Backoff
+	refreshed time.Time // when LivePerson last refreshed the login
 }
 
 // newLoginRefresh returns nil for a dialect whose login cannot be refreshed.
@@ -220,53 +219,45 @@ func (l *loginRefresh) start(now time.Time) bool {
 	return true
 }
 
-// finish ends a refresh, which began at a time. After a failure another attempt follows earlier than after a success.
-func (l *loginRefresh) finish(begun, now time.Time, err error) {
+// finish ends a refresh, and reports whether the login has ended: LivePerson rejects it after its lifetime. An earlier rejection
+// proves nothing, since LivePerson may still accept the login on its socket: another attempt follows. begun is when the refresh
+// began, and opened when LivePerson accepted the login for the current connection.
+func (l *loginRefresh) finish(opened, begun time.Time, err error) (ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.running, l.refused = false, share.Is(err, share.TokenInvalid)
-	if err != nil {
-		l.next = now.Add(l.backoff.Next(nil))
-		return
+	l.running = false
+	if err == nil {
+		l.backoff.Reset()
+		l.refreshed, l.next = begun, time.Now().Add(l.every)
+		return false
 	}
-	l.backoff.Reset()
-	l.proved, l.next = begun, now.Add(l.every)
-}
-
-// ended reports whether the login has ended: LivePerson rejects to refresh it, and its lifetime is over. LivePerson accepted it
-// last at opened, or when it was refreshed. One rejection proves nothing, as LivePerson may still accept the login on its socket.
-func (l *loginRefresh) ended(opened, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.proved.After(opened) {
-		opened = l.proved
+	l.next = time.Now().Add(l.backoff.Next(nil))
+	if l.refreshed.After(opened) {
+		opened = l.refreshed
 	}
-	return l.refused && l.lifetime > 0 && !now.Before(opened.Add(l.lifetime))
+	return share.Is(err, share.TokenInvalid) && l.lifetime > 0 && !begun.Before(opened.Add(l.lifetime))
 }
 
 // refreshLogin refreshes an agent's login if that is due, and ends the session if the login has ended. now is the clock of
 // connections.
 func (s *sharedSession) refreshLogin(now time.Time) {
-	if s.login == nil {
-		return
-	}
-	s.mu.Lock()
-	t := s.transport
-	s.mu.Unlock()
-	if t != nil && s.login.ended(t.opened, now) {
-		s.end(errIdentityEnded(nil))
-		return
-	}
-	if !s.login.start(now) {
+	if s.login == nil || !s.login.start(now) {
 		return
 	}
 	refresh := func() {
 		ctx, cancel := context.WithTimeout(s.p.ctx, s.p.cfg.CallTimeout)
 		defer cancel()
 		err := s.p.cfg.RefreshAgent(ctx, s.dialect.(agent).grant)
-		s.login.finish(now, time.Now(), err)
-		if err != nil {
-			s.p.log.Info("could not refresh the login of an agent; retrying", "session", s.tag, "error", sanitize(err))
+		opened := now // without a connection LivePerson checks the login when the next one is opened
+		s.mu.Lock()
+		if s.transport != nil {
+			opened = s.transport.opened
+		}
+		s.mu.Unlock()
+		if s.login.finish(opened, now, err) {
+			s.end(errIdentityEnded(err))
+		} else if err != nil {
+			s.p.log.Info("could not refresh the login of an agent; retrying", "session", s.tag, "error", err)
 		}
 	}
 	if !s.p.spawn(refresh) {

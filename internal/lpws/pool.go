@@ -37,8 +37,8 @@ type Config struct {
 	// the current one expires. Default: such identities fail with MethodNotImplemented.
 	Token func(ctx context.Context, cred share.Credential, instead string) (share.SignIn, error)
 	// RefreshAgent keeps an agent's login valid. It is called every RefreshEvery (10 min) for each open session of an agent, and sooner
-	// after a failure. If it fails with TokenInvalid, the session continues until LivePerson closes it or the lifetime of the login
-	// is over. Default: logins are not refreshed.
+	// after a failure. If it fails with TokenInvalid, the session continues until LivePerson closes it, or until it fails so after the
+	// lifetime of the login. Default: logins are not refreshed.
 	RefreshAgent func(ctx context.Context, grant share.AgentGrant) error
 	RefreshEvery time.Duration
 	// TLS configures "wss" connections. Default: the system's root certificates.
