@@ -85,13 +85,14 @@ func (t *transport) extendReadDeadline() { _ = t.ws.SetReadDeadline(time.Now().A
 // frameReader reads one frame. The deadline is extended whenever bytes arrive, since a frame may take longer than readTimeout, but
 // not beyond frameTime.
 type frameReader struct {
-	t     *transport
-	r     io.Reader
-	until time.Time
+	t        *transport
+	r        io.Reader
+	until    time.Time
+	extended time.Time // when the deadline was extended last
 }
 
 func (t *transport) frameReader(r io.Reader) *frameReader {
-	f := &frameReader{t, r, time.Now().Add(frameTime)}
+	f := &frameReader{t: t, r: r, until: time.Now().Add(frameTime)}
 	f.extend()
 	return f
 }
@@ -103,7 +104,12 @@ func (f *frameReader) Read(p []byte) (int, error) {
 }
 
 func (f *frameReader) extend() {
-	deadline := time.Now().Add(f.t.readTimeout)
+	now := time.Now()
+	if now.Sub(f.extended) < f.t.readTimeout/64 { // a read has at most a kilobyte
+		return
+	}
+	f.extended = now
+	deadline := now.Add(f.t.readTimeout)
 	if f.until.Before(deadline) {
 		deadline = f.until
 	}
