@@ -14,6 +14,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/cmdline"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -96,6 +97,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 		kong.DefaultEnvars(envPrefix),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(c int) { exited = c }),
+		cmdline.RawStrings(),
 	)
 	if err != nil { // a mistake in the tags above
 		panic(err)

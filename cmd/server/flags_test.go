@@ -130,3 +130,11 @@ func TestFlags_SizesHaveUnits(t *testing.T) {
 		}
 	}
 }
+
+func TestFlags_KeepBytesOfNames(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	f, code, done := parse([]string{"--sandbox", "--data-dir=lat\xe9"}, &stdout, &stderr)
+	if done || f.Ledger.DataDir != "lat\xe9" {
+		t.Errorf("exit code %d, --data-dir is %q: %s", code, f.Ledger.DataDir, &stderr)
+	}
+}
