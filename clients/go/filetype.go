@@ -1,6 +1,8 @@
 package lpfileshare
 
 import (
+	"errors"
+	"fmt"
 	"path"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
@@ -12,8 +14,11 @@ const sniffBytes = share.SniffBytes
 
 // DetectFileType returns the type of a file by its first bytes (512 are enough) and, if several types have the same first bytes, by
 // the extension of its name. The bytes take precedence, because the server rejects a file whose bytes do not match its type. It
-// returns unspecified for any other file.
+// returns unspecified for any other file, also for one whose bytes show a type that LivePerson does not accept, such as HEIC.
 func DetectFileType(name string, head []byte) pb.FileType {
+	if _, foreign := share.FindForeignFormat(head); foreign {
+		return pb.FileType_FILE_TYPE_UNSPECIFIED
+	}
 	byName, named := share.FileTypeByExtension(path.Ext(name))
 	byFormat, unique := share.FileTypeByFormat(share.SniffFormat(head, true))
 	switch {
@@ -25,6 +30,14 @@ func DetectFileType(name string, head []byte) pb.FileType {
 		return contractType(byFormat)
 	}
 	return pb.FileType_FILE_TYPE_UNSPECIFIED
+}
+
+// undetected returns why DetectFileType returned unspecified for these first bytes.
+func undetected(head []byte) error {
+	if f, ok := share.FindForeignFormat(head); ok {
+		return fmt.Errorf("it is %s", f)
+	}
+	return errors.New("the file type cannot be detected from the bytes or the name; set FileType, or a DisplayName with an extension")
 }
 
 func contractType(row share.FileTypeInfo) pb.FileType {

@@ -146,7 +146,7 @@ func (o *UploadOptions) spec(src *source) (*pb.UploadSpec, error) {
 	if spec.FileType == pb.FileType_FILE_TYPE_UNSPECIFIED {
 		spec.FileType = DetectFileType(o.DisplayName, src.head)
 		if spec.FileType == pb.FileType_FILE_TYPE_UNSPECIFIED {
-			return nil, errors.New("the file type cannot be detected from the bytes or the name; set FileType, or a DisplayName with an extension")
+			return nil, undetected(src.head)
 		}
 	}
 	return spec, nil

@@ -115,10 +115,13 @@ func (i *typeInspector) Inspect(p []byte, more bool) error {
 	if found == info.DetectedFormat() {
 		return nil
 	}
-	if found == "" {
-		found = "unknown"
+	what := "those of type " + found
+	if foreign, ok := share.FindForeignFormat(i.head); found == "" && ok {
+		found, what = foreign.Format, "those of "+foreign.String()
+	} else if found == "" {
+		found, what = "unknown", "not those of any accepted type"
 	}
-	return share.Reject(share.FileTypeMismatch, "the file was declared as %s, but its first bytes are those of type %s", i.declared, found).
+	return share.Reject(share.FileTypeMismatch, "the file was declared as %s, but its first bytes are %s", i.declared, what).
 		With("detectedType", found)
 }
 
