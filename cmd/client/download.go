@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,10 +20,10 @@ import (
 )
 
 type downloadCmd struct {
-	Name         string `arg:"" optional:"" help:"Name of the file, as upload, ls and watch print it, or its number in the last ls."`
+	Name         string `arg:"" optional:"" predictor:"file" help:"File: its short or whole name, as ls and watch print it, or its number in the last ls."`
 	StoragePath  string `placeholder:"PATH" help:"LivePerson's storage path, instead of a name, with --conversation."`
 	Conversation string `short:"c" placeholder:"NAME" help:"Name or id of the conversation of --storage-path. Default: the one that was created last."`
-	Output       string `short:"o" placeholder:"FILE" help:"File to write; - is standard output. Default: the name of the file, in the current directory."`
+	Output       string `short:"o" placeholder:"FILE" predictor:"path" help:"File to write; - is standard output. Default: file-N with the number N of its message and the extension of its type, in the current directory, or the file's own name if LivePerson has it."`
 	Force        bool   `short:"f" help:"Replace an existing file."`
 }
 
@@ -40,13 +41,15 @@ func (cmd *downloadCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	if cmd.Name, err = c.fileNamed(cmd.Name); err != nil {
-		return err
+	if cmd.StoragePath == "" {
+		if cmd.Name, err = a.file(ctx, client, c, cmd.Name); err != nil {
+			return err
+		}
 	}
 	o := lpfileshare.DownloadOptions{Name: cmd.Name, StoragePath: cmd.StoragePath}
 	stat := &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: cmd.Name}}
 	if cmd.StoragePath != "" {
-		if o.Conversation, err = c.conversation(cmd.Conversation); err != nil {
+		if o.Conversation, err = a.conversation(ctx, client, c, cmd.Conversation); err != nil {
 			return err
 		}
 		stat.Source = &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: o.Conversation, StoragePath: cmd.StoragePath}}
@@ -64,18 +67,23 @@ func (cmd *downloadCmd) Run(ctx context.Context, a *app) error {
 
 // download downloads a file to a path, or to standard output for "-", and prints the path.
 func (a *app) download(ctx context.Context, client *lpfileshare.Client, o lpfileshare.DownloadOptions, output string, noReplace bool) error {
-	bar := a.newBar(path.Base(filepath.ToSlash(output)))
+	shown := a.newProgress()
+	bar := shown.add(path.Base(filepath.ToSlash(output)))
 	o.OnProgress = bar.update
+	end := func(ok bool) {
+		bar.end(ok)
+		shown.wait()
+	}
 	if output == "-" {
 		_, err := client.Download(ctx, o, a.stdout)
-		bar.end(err == nil)
+		end(err == nil)
 		if err != nil {
 			fmt.Fprintln(a.stderr, "lpfileshare: the file on standard output is incomplete")
 		}
 		return err
 	}
 	result, err := downloadFile(ctx, client, o, output, noReplace)
-	bar.end(err == nil)
+	end(err == nil)
 	if errors.Is(err, fs.ErrExist) {
 		return &adviceError{err, "Choose another name with -o, or replace the file with --force."}
 	}
@@ -83,13 +91,24 @@ func (a *app) download(ctx context.Context, client *lpfileshare.Client, o lpfile
 		return err
 	}
 	if a.JSON {
-		return a.printJSON(map[string]any{
-			"path": output, "name": result.Header.GetFile().GetName(), "sizeBytes": result.Bytes,
-			"sha256": hex.EncodeToString(result.Checksums.GetSha256()),
-		})
+		return a.printDownloaded(result.Header.GetFile(), output, result)
 	}
 	_, err = fmt.Fprintln(a.stdout, output)
 	return err
+}
+
+// printDownloaded prints a file as JSON, with its path on this machine, its size and its checksum.
+func (a *app) printDownloaded(f *pb.File, path string, result *lpfileshare.DownloadResult) error {
+	b, err := a.marshal(f)
+	if err != nil {
+		return err
+	}
+	fields := map[string]any{}
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return err
+	}
+	fields["path"], fields["sizeBytes"], fields["sha256"] = path, result.Bytes, hex.EncodeToString(result.Checksums.GetSha256())
+	return a.printJSON(fields)
 }
 
 // downloadFile downloads a file to a path. Its mode follows the umask, as with other programs.

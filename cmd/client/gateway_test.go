@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"net"
 	"path"
 	"slices"
@@ -24,6 +23,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
@@ -52,6 +52,7 @@ type gateway struct {
 	signInExpiry  time.Duration                                                                 // lifetime of a consumer's token
 	image         *pb.ImageChange                                                               // of each response to an upload
 	unreadable    []*pb.UnreadableConversation                                                  // what listings and watches leave out
+	maxInput      int64                                                                         // of images that are fitted
 	upload        func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error // instead of the real one
 
 	mu            sync.Mutex
@@ -61,6 +62,7 @@ type gateway struct {
 	signOutFails  pb.ErrorReason // reason of the next SignOutAgent errors
 	seen          []string       // identities of the calls that carried one
 	conversations []*pb.Conversation
+	creators      []string // identities that created them
 	files         []*pb.File
 	data          map[string][]byte
 	specs         []*pb.UploadSpec
@@ -93,6 +95,12 @@ func startGateway(t *testing.T, g *gateway) *gateway {
 func failure(code codes.Code, reason pb.ErrorReason) error {
 	st, _ := status.New(code, "rejected by the test").WithDetails(
 		&errdetails.ErrorInfo{Reason: lpfileshare.ReasonName(reason), Domain: "lpfileshare"})
+	return st.Err()
+}
+
+// retriable is a failure after which the call may be repeated.
+func retriable(code codes.Code, reason pb.ErrorReason, after time.Duration) error {
+	st, _ := status.Convert(failure(code, reason)).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	return st.Err()
 }
 
@@ -170,7 +178,7 @@ func (g *gateway) CreateConversation(ctx context.Context, r *pb.CreateConversati
 	c := &pb.Conversation{
 		Name: fmt.Sprintf("%s/conversations/c%d", r.GetAccount(), len(g.conversations)+1), State: pb.ConversationState_CONVERSATION_STATE_OPEN,
 	}
-	g.conversations = append(g.conversations, c)
+	g.conversations, g.creators = append(g.conversations, c), append(g.creators, g.seen[len(g.seen)-1])
 	return &pb.CreateConversationResponse{Conversation: proto.CloneOf(c)}, nil
 }
 
@@ -201,13 +209,21 @@ func (g *gateway) CloseConversation(ctx context.Context, r *pb.CloseConversation
 	return &pb.CloseConversationResponse{Conversation: c}, err
 }
 
-func (g *gateway) ListConversations(ctx context.Context, _ *pb.ListConversationsRequest) (*pb.ListConversationsResponse, error) {
-	if _, err := g.authenticate(ctx); err != nil {
+func (g *gateway) ListConversations(ctx context.Context, r *pb.ListConversationsRequest) (*pb.ListConversationsResponse, error) {
+	agent, err := g.authenticate(ctx)
+	if err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &pb.ListConversationsResponse{Conversations: g.conversations}, nil
+	resp := &pb.ListConversationsResponse{}
+	for i, c := range g.conversations {
+		wanted := r.GetState() == pb.ConversationState_CONVERSATION_STATE_UNSPECIFIED || r.GetState() == c.GetState()
+		if wanted && strings.HasPrefix(c.GetName(), r.GetAccount()+"/") && (agent || g.creators[i] == g.seen[len(g.seen)-1]) {
+			resp.Conversations = append(resp.Conversations, c)
+		}
+	}
+	return resp, nil
 }
 
 func (g *gateway) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
@@ -256,6 +272,9 @@ func (g *gateway) keep(spec *pb.UploadSpec, data []byte, agent bool) *pb.File {
 		StoragePath: fmt.Sprintf("/v1/AUTH_async_images/12345678/%d.jpg", n), DisplayName: spec.GetDisplayName(),
 		Etag: hex.EncodeToString(sum[:]), MessageSequence: new(int64(n)), SenderRole: pb.ParticipantRole_PARTICIPANT_ROLE_CONSUMER,
 		CreateTime: timestamppb.Now(), StoredSizeBytes: new(int64(len(data))),
+	}
+	if spec.GetPreview().GetGenerate() {
+		f.PreviewDataUri = "data:image/jpeg;base64,AAAA"
 	}
 	if agent {
 		f.SenderRole = pb.ParticipantRole_PARTICIPANT_ROLE_ASSIGNED_AGENT
@@ -333,6 +352,8 @@ func (g *gateway) ListFiles(ctx context.Context, r *pb.ListFilesRequest) (*pb.Li
 	}
 	for _, f := range files {
 		if belongs(f, r.GetParent()) {
+			f = proto.CloneOf(f)
+			f.StoredSizeBytes = nil // as LivePerson's messages have no sizes
 			resp.Files = append(resp.Files, f)
 		}
 	}
@@ -409,7 +430,7 @@ func (g *gateway) PublishUpload(ctx context.Context, r *pb.PublishUploadRequest)
 
 func (g *gateway) GetCapabilities(ctx context.Context, _ *pb.GetCapabilitiesRequest) (*pb.GetCapabilitiesResponse, error) {
 	_, err := g.authenticate(ctx)
-	return &pb.GetCapabilitiesResponse{MaxFileBytes: 3_000_000, FileTypes: []pb.FileType{pb.FileType_FILE_TYPE_JPEG}}, err
+	return &pb.GetCapabilitiesResponse{MaxFileBytes: 3_000_000, MaxImageInputBytes: g.maxInput, FileTypes: []pb.FileType{pb.FileType_FILE_TYPE_JPEG}}, err
 }
 
 func (g *gateway) GetFileSharing(ctx context.Context, _ *pb.GetFileSharingRequest) (*pb.GetFileSharingResponse, error) {
@@ -430,81 +451,4 @@ func (g *gateway) SetFileSharing(ctx context.Context, r *pb.SetFileSharingReques
 	defer g.mu.Unlock()
 	g.enabled = r.GetEnabled()
 	return &pb.SetFileSharingResponse{Enabled: g.enabled}, nil
-}
-
-// A shell runs command lines against one session file.
-type shell struct {
-	t       *testing.T
-	dir     string // an empty directory
-	session string
-	address string
-	stdin   io.Reader
-}
-
-func newShell(t *testing.T, g *gateway) *shell {
-	for _, name := range []string{
-		"ADDRESS", "ACCOUNT", "AS", "TOKEN", "AGENT_TOKEN", "TOKEN_FILE", "PASSWORD", "SESSION_FILE", "TLS_CA", "CLIENT_CERT", "CLIENT_KEY",
-		"EXTERNAL_CONSUMER_ID", "TIMEOUT",
-	} {
-		t.Setenv("LPFILESHARE_"+name, "")
-	}
-	t.Setenv("LPFILESHARE_PLAINTEXT", "false")
-	t.Setenv("LPFILESHARE_JSON", "false")
-	dir := t.TempDir()
-	s := &shell{t: t, dir: t.TempDir(), session: dir + "/sub/session.json"}
-	if g != nil {
-		s.address = g.address
-	}
-	t.Chdir(s.dir)
-	return s
-}
-
-// run runs a command line and returns its results.
-func (s *shell) run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	var out, errs bytes.Buffer
-	in := s.stdin
-	if in == nil {
-		in = strings.NewReader("")
-	}
-	args = append([]string{"--session-file", s.session}, args...)
-	code = run(ctx, args, in, &out, &errs)
-	return code, out.String(), errs.String()
-}
-
-// ok runs a command line that must succeed and print nothing to standard error, except that a watch is open. It returns the output
-// without the last newline.
-func (s *shell) ok(args ...string) string {
-	s.t.Helper()
-	code, stdout, stderr := s.run(s.t.Context(), args...)
-	if strings.HasPrefix(stderr, "lpfileshare: watching ") && strings.Count(stderr, "\n") == 1 {
-		stderr = ""
-	}
-	if code != exitOK || stderr != "" {
-		s.t.Fatalf("%v: exit code %d\n%s%s", args, code, stdout, stderr)
-	}
-	return strings.TrimSuffix(stdout, "\n")
-}
-
-// fails runs a command line that must fail with an exit code, and returns its standard error.
-func (s *shell) fails(code int, args ...string) string {
-	s.t.Helper()
-	got, stdout, stderr := s.run(s.t.Context(), args...)
-	if got != code || stderr == "" {
-		s.t.Fatalf("%v: exit code %d, want %d\n%s%s", args, got, code, stdout, stderr)
-	}
-	return stderr
-}
-
-// signIn signs in a consumer and an agent, and creates a conversation.
-func (s *shell) signIn() *shell {
-	s.t.Helper()
-	s.ok("sign-in", "--address", s.address)
-	s.t.Setenv("LPFILESHARE_PASSWORD", "sandbox")
-	s.ok("sign-in", "agent", "--user", "admin")
-	s.t.Setenv("LPFILESHARE_PASSWORD", "")
-	s.ok("conversation", "create")
-	return s
 }

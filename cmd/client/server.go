@@ -4,30 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
-	"github.com/alecthomas/kong"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
-
-// table prints rows of name and value, without those that have no value.
-func (a *app) table(rows [][2]string) error {
-	for _, row := range rows {
-		if row[1] == "" {
-			continue
-		}
-		if _, err := fmt.Fprintf(a.stdout, "%-22s %s\n", row[0], plain(row[1])); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 type capabilitiesCmd struct{}
 
@@ -69,7 +51,7 @@ func (capabilitiesCmd) Run(ctx context.Context, a *app) error {
 	if r.GetStripsImages() {
 		stripped = "always"
 	}
-	return a.table([][2]string{
+	return a.rows([][2]string{
 		{"server version", r.GetServerVersion()},
 		{"largest file", number(r.GetMaxFileBytes(), "bytes")},
 		{"largest small file", number(r.GetMaxSmallFileBytes(), "bytes")},
@@ -117,98 +99,7 @@ func (cmd *healthCmd) Run(ctx context.Context, a *app) error {
 		_, err = fmt.Fprintln(a.stdout, state)
 	}
 	if err == nil && state != healthpb.HealthCheckResponse_SERVING {
-		return &adviceError{errors.New("the server at " + c.address + " is not serving calls"), "It is starting or shutting down. Retry later."}
+		return temporaryError{&adviceError{errors.New("the server at " + c.address + " is not serving calls"), "It is starting or shutting down. Retry later."}}
 	}
-	return err
-}
-
-type accountCmd struct {
-	FileSharing struct {
-		Get     fileSharingGetCmd     `cmd:"" help:"Show whether file sharing is enabled."`
-		Enable  fileSharingEnableCmd  `cmd:"" help:"Enable file sharing."`
-		Disable fileSharingDisableCmd `cmd:"" help:"Disable file sharing."`
-	} `cmd:"" help:"Show, enable or disable file sharing for the account."`
-}
-
-type fileSharingGetCmd struct{}
-
-func (fileSharingGetCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	r, err := client.Raw().Accounts.GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: c.parent()})
-	if err != nil {
-		return err
-	}
-	return a.printSwitch(r.GetEnabled())
-}
-
-type fileSharingEnableCmd struct{}
-
-func (fileSharingEnableCmd) Run(ctx context.Context, a *app) error {
-	return a.setFileSharing(ctx, true)
-}
-
-type fileSharingDisableCmd struct{}
-
-func (fileSharingDisableCmd) Run(ctx context.Context, a *app) error {
-	return a.setFileSharing(ctx, false)
-}
-
-func (a *app) setFileSharing(ctx context.Context, on bool) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	r, err := client.Raw().Accounts.SetFileSharing(ctx, &pb.SetFileSharingRequest{Account: c.parent(), Enabled: &on})
-	if err != nil {
-		return err
-	}
-	return a.printSwitch(r.GetEnabled())
-}
-
-func (a *app) printSwitch(on bool) error {
-	if a.JSON {
-		return a.printJSON(map[string]bool{"enabled": on})
-	}
-	_, err := fmt.Fprintln(a.stdout, map[bool]string{true: "enabled", false: "disabled"}[on])
-	return err
-}
-
-type versionCmd struct{}
-
-// showVersion is the flag --version.
-type showVersion bool
-
-// BeforeReset prints the version and exits.
-func (showVersion) BeforeReset(k *kong.Kong, a *app) error {
-	err := versionCmd{}.Run(a)
-	k.Exit(exitOK)
-	return err
-}
-
-func (versionCmd) Run(a *app) error {
-	v, revision := "devel", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			v = strings.Trim(info.Main.Version, "()")
-		}
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				revision = s.Value
-			}
-		}
-	}
-	if a.JSON {
-		return a.printJSON(map[string]string{"version": v, "revision": revision, "go": runtime.Version()})
-	}
-	_, err := fmt.Fprintln(a.stdout, strings.TrimSpace("lpfileshare "+v+" "+runtime.Version()+" "+revision))
 	return err
 }

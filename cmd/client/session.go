@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,10 +27,36 @@ type session struct {
 	// Consumer and Agent are the identities that are signed in.
 	Consumer *stored `json:"consumer,omitempty"`
 	Agent    *stored `json:"agent,omitempty"`
-	// Conversation is the one that was created last, on Address.
-	Conversation string `json:"conversation,omitempty"`
-	// Listed are the names of the files of the last ls, on Address. Commands accept their numbers.
-	Listed []string `json:"listed,omitempty"`
+	// Conversations are the last ones that callers created, newest last: one of each caller.
+	Conversations []created `json:"conversations,omitempty"`
+	// Listed is the last listing. Commands accept the numbers and the short names of its files.
+	Listed *listing `json:"listed,omitempty"`
+}
+
+// A created conversation is the default of its caller at its server.
+type created struct {
+	Address string `json:"address"`
+	Caller  string `json:"caller"`
+	Name    string `json:"name"`
+}
+
+// A listing has the names of files, in the order in which they were listed, and where.
+type listing struct {
+	Address string   `json:"address"`
+	Names   []string `json:"names"`
+}
+
+// maxConversations is the number of conversations that the session file keeps.
+const maxConversations = 100
+
+// setConversation makes a conversation the default of a caller at an address.
+func (s *session) setConversation(address, caller, name string) {
+	account, _, _ := strings.Cut(name, "/conversations/")
+	s.Conversations = slices.DeleteFunc(s.Conversations, func(c created) bool {
+		return c.Address == address && c.Caller == caller && strings.HasPrefix(c.Name, account+"/")
+	})
+	s.Conversations = append(s.Conversations, created{address, caller, name})
+	s.Conversations = s.Conversations[max(0, len(s.Conversations)-maxConversations):]
 }
 
 // A stored token, with the only address that it may be sent to.
@@ -44,18 +72,6 @@ type stored struct {
 
 // A sessionFile is the path of a session.
 type sessionFile string
-
-// openSessionFile returns the session file. The default is in the user's configuration directory.
-func openSessionFile(path string) (sessionFile, error) {
-	if path != "" {
-		return sessionFile(path), nil
-	}
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return "", &adviceError{fmt.Errorf("no directory for the session file: %w", err), "Name a file with --session-file or LPFILESHARE_SESSION_FILE."}
-	}
-	return sessionFile(filepath.Join(dir, "lpfileshare", "session.json")), nil
-}
 
 // load reads the session. Without a file the session is empty. A file that other users can read or change is rejected.
 func (f sessionFile) load() (*session, error) {

@@ -132,11 +132,6 @@ func (a *app) signedIn(c *connection, as identityOf, token *stored) error {
 		}
 	}
 	err := c.file.update(func(s *session) {
-		other := as == asConsumer && s.Consumer != nil && s.Consumer.ID != token.ID // the stored conversation belongs to another consumer
-		if s.Address != c.address || s.Account != c.account || other {
-			s.Conversation = ""
-			s.Listed = nil
-		}
 		s.Address, s.Account, s.Plaintext = c.address, c.account, c.plaintext
 		s.TLSCA, s.TLSCert, s.TLSKey = files[0], files[1], files[2]
 		if as == asAgent {
@@ -157,7 +152,7 @@ func (a *app) signedIn(c *connection, as identityOf, token *stored) error {
 	}
 	until := ""
 	if !token.Expires.IsZero() {
-		until = " until " + token.Expires.Local().Format("2006-01-02 15:04")
+		until = " until " + formatTime(token.Expires)
 	}
 	_, err = fmt.Fprintf(a.stdout, "Signed in to account %s at %s as %s %s%s.\n", c.account, c.address, as, plain(token.ID), until)
 	return err
@@ -207,7 +202,7 @@ type signOutCmd struct {
 // Run ends the agent's login, if one is stored, and deletes the session file. It also deletes a file that is damaged or accessible to
 // other users, but uses nothing of it.
 func (cmd signOutCmd) Run(ctx context.Context, a *app) error {
-	file, err := openSessionFile(a.SessionFile)
+	file, err := a.openSessionFile()
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (cmd *watchCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer client.Close()
-	parent, err := cmd.parent(c)
+	parent, err := cmd.parent(connect, a, client, c)
 	if err != nil {
 		return err
 	}
@@ -71,17 +71,17 @@ func (w *watcher) connection(parent string, err error) {
 	switch {
 	case err != nil && !w.lost:
 		w.lost = true
-		fmt.Fprintln(w.stderr, "lpfileshare: connection lost, retrying")
+		w.note("lpfileshare: connection lost, retrying")
 	case err != nil:
 	case w.lost:
 		w.lost = false
-		fmt.Fprintln(w.stderr, "lpfileshare: connected again")
+		w.note("lpfileshare: connected again")
 	case !w.opened:
 		what := parent
 		if strings.HasSuffix(parent, "/-") {
 			what = "all conversations"
 		}
-		fmt.Fprintf(w.stderr, "lpfileshare: watching %s (Ctrl-C ends it)\n", plain(what))
+		w.note("lpfileshare: watching %s (Ctrl-C ends it)", plain(what))
 	}
 	w.opened = w.opened || err == nil
 }
@@ -142,7 +142,7 @@ func (w *watcher) print(ctx context.Context, f *pb.File) error {
 	}
 	w.seen[f.GetName()] = true
 	if w.cmd.Download == "" {
-		if err := w.printFile(f); err != nil {
+		if err := w.app.print(f, "%s", fileLine(f, w.cmd.Long)); err != nil {
 			return err
 		}
 	} else if err := w.download(ctx, f); err != nil {
@@ -171,7 +171,7 @@ func (w *watcher) download(ctx context.Context, f *pb.File) error {
 		if _, err := os.Lstat(path); err == nil {
 			continue
 		}
-		_, err := downloadFile(ctx, w.client, lpfileshare.DownloadOptions{Name: f.GetName()}, path, true)
+		result, err := downloadFile(ctx, w.client, lpfileshare.DownloadOptions{Name: f.GetName()}, path, true)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
@@ -179,22 +179,9 @@ func (w *watcher) download(ctx context.Context, f *pb.File) error {
 			return err
 		}
 		if w.JSON {
-			return w.printJSON(map[string]string{"name": f.GetName(), "path": path})
+			return w.printDownloaded(f, path, result)
 		}
-		_, err = fmt.Fprintf(w.stdout, "%s\t%s\n", fileLine(f), path)
+		_, err = fmt.Fprintf(w.stdout, "%s\t%s\n", fileLine(f, w.cmd.Long), path)
 		return err
 	}
-}
-
-type agentCmd struct {
-	Watch agentWatchCmd `cmd:"" help:"Print files as they are published in the agent's conversations."`
-	Send  uploadCmd     `cmd:"" help:"Send files to the consumer."`
-}
-
-type agentWatchCmd struct{ watchCmd }
-
-// Run watches all of the agent's conversations unless one is named.
-func (cmd *agentWatchCmd) Run(ctx context.Context, a *app) error {
-	cmd.All = cmd.All || cmd.Conversation == ""
-	return cmd.watchCmd.Run(ctx, a)
 }

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+type versionCmd struct{}
+
+// showVersion is the flag --version.
+type showVersion bool
+
+// BeforeReset prints the version and exits.
+func (showVersion) BeforeReset(k *kong.Kong, a *app) error {
+	err := versionCmd{}.Run(a)
+	k.Exit(exitOK)
+	return err
+}
+
+func (versionCmd) Run(a *app) error {
+	v, revision := "devel", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" {
+			v = strings.Trim(info.Main.Version, "()")
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	if a.JSON {
+		return a.printJSON(map[string]string{"version": v, "revision": revision, "go": runtime.Version()})
+	}
+	_, err := fmt.Fprintln(a.stdout, strings.TrimSpace("lpfileshare "+v+" "+runtime.Version()+" "+revision))
+	return err
+}
