@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,6 +52,8 @@ type Client struct {
 	dial    []grpc.DialOption // the options that conn was created with
 	id      Identity
 	account string // id, or empty
+	// certificateAsked reports that a server asked for a client certificate and got none.
+	certificateAsked *atomic.Bool
 
 	raw     Stubs
 	streams pb.FileSharingServiceClient // without identity: streams add theirs themselves, because they need the token to renew it
@@ -166,8 +169,9 @@ func (s *settings) dialTarget(target string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
 	}
+	asked := &atomic.Bool{}
 	dial := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(s.credentials(target)),
+		grpc.WithTransportCredentials(s.credentials(target, asked)),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithUserAgent(strings.TrimSpace(s.userAgent + " lpfileshare-go/" + version())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
@@ -180,24 +184,35 @@ func (s *settings) dialTarget(target string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
 	}
-	return newClient(conn, dial, s.identity, strings.TrimPrefix(s.account, accountPrefix)), nil
+	return newClient(&Client{
+		conn: conn, dial: dial, id: s.identity, account: strings.TrimPrefix(s.account, accountPrefix), certificateAsked: asked,
+	}), nil
 }
 
-func (s *settings) credentials(target string) credentials.TransportCredentials {
-	switch {
-	case s.tls != nil:
-		return credentials.NewTLS(s.tls)
-	case s.plaintext || IsLoopback(target):
-		return insecure.NewCredentials()
-	default:
-		return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+// credentials returns how to connect. It sets asked if a server asks for a client certificate and there is none.
+func (s *settings) credentials(target string, asked *atomic.Bool) credentials.TransportCredentials {
+	config := s.tls
+	if config == nil {
+		if s.plaintext || IsLoopback(target) {
+			return insecure.NewCredentials()
+		}
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
+	if len(config.Certificates) == 0 && config.GetClientCertificate == nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked.Store(true)
+			return &tls.Certificate{}, nil // none: a server that only asks accepts that
+		}
+	}
+	return credentials.NewTLS(config)
 }
 
-func newClient(conn *grpc.ClientConn, dial []grpc.DialOption, id Identity, account string) *Client {
+// newClient completes a client that has its connection, identity and account.
+func newClient(c *Client) *Client {
+	conn, id := c.conn, c.id
 	ids := identityConn{conn: conn, id: id}
-	c := &Client{
-		conn: conn, dial: dial, id: id, account: account,
+	*c = Client{
+		conn: conn, dial: c.dial, id: id, account: c.account, certificateAsked: c.certificateAsked,
 		streams: pb.NewFileSharingServiceClient(conn),
 		raw: Stubs{
 			Files:         pb.NewFileSharingServiceClient(ids),
@@ -215,7 +230,9 @@ func newClient(conn *grpc.ClientConn, dial []grpc.DialOption, id Identity, accou
 }
 
 // As returns a client with another identity on the same connection. Closing either closes both.
-func (c *Client) As(id Identity) *Client { return newClient(c.conn, c.dial, id, c.account) }
+func (c *Client) As(id Identity) *Client {
+	return newClient(&Client{conn: c.conn, dial: c.dial, id: id, account: c.account, certificateAsked: c.certificateAsked})
+}
 
 // Close ends the connection and every call on it.
 func (c *Client) Close() error { return c.conn.Close() }
@@ -232,7 +249,7 @@ func (c *Client) Connect(ctx context.Context) error {
 	_, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(false))
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return newError("connect to "+strings.TrimPrefix(c.conn.Target(), listScheme+":///"), err)
+		return c.unreachable(ctx, err)
 	default: // any other result comes from the server
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -74,7 +75,7 @@ func TestDialEnv(t *testing.T) {
 			if err := s.fromEnvironment(func(name string) string { return tc.env[name] }); err != nil {
 				t.Fatal(err)
 			}
-			if got := s.credentials(tc.env[EnvAddress]).Info().SecurityProtocol == "tls"; got != tc.tls {
+			if got := s.credentials(tc.env[EnvAddress], new(atomic.Bool)).Info().SecurityProtocol == "tls"; got != tc.tls {
 				t.Errorf("TLS %v, want %v", got, tc.tls)
 			}
 		})

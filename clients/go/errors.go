@@ -46,6 +46,7 @@ type Error struct {
 	// not.
 	Finished bool
 
+	advice string // instead of that for the reason or code; empty: none
 	status *status.Status
 	cause  error // of the context that ended; nil: the call's status is the cause
 }
@@ -85,6 +86,9 @@ func (e *Error) What() string {
 
 // Advice returns what to do about the error. Empty if there is no advice.
 func (e *Error) Advice() string {
+	if e.advice != "" {
+		return e.advice
+	}
 	if e.Reason != pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
 		return adviceByReason[e.Reason]
 	}

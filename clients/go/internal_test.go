@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,11 +71,11 @@ func TestDial_PlaintextOnLoopbackOnly(t *testing.T) {
 			t.Errorf("%q: loopback %v", target, got)
 		}
 		want := map[bool]string{true: "insecure", false: "tls"}[loopback]
-		if got := (&settings{}).credentials(target).Info().SecurityProtocol; got != want {
+		if got := (&settings{}).credentials(target, new(atomic.Bool)).Info().SecurityProtocol; got != want {
 			t.Errorf("%q: %s", target, got)
 		}
 	}
-	if got := (&settings{plaintext: true}).credentials("example.com:1").Info().SecurityProtocol; got != "insecure" {
+	if got := (&settings{plaintext: true}).credentials("example.com:1", new(atomic.Bool)).Info().SecurityProtocol; got != "insecure" {
 		t.Errorf("WithPlaintext: got %s", got)
 	}
 }

@@ -33,3 +33,16 @@ func TestHealth_NotServing(t *testing.T) {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
 	}
 }
+
+func TestConnect_ClearErrors(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "")
+	s := newShell(t, nil)
+	for address, want := range map[string]string{
+		"http://localhost:50051": "use HOST:PORT: localhost:50051\n", "https://files.example.com/x": "files.example.com:443; the connection uses TLS unless --plaintext is set",
+		"http://[::1]": "[::1]:80", "a.example.com:1,grpcs://b.example.com": "b.example.com:443",
+	} {
+		if got := s.fails(exitUsage, "--address", address, "sign-in"); !strings.Contains(got, want) || !strings.Contains(got, "is a URL") {
+			t.Errorf("%s: %s", address, got)
+		}
+	}
+}

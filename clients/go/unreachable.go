@@ -1,0 +1,58 @@
+package lpfileshare
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// lookupTimeout is how long unreachable waits for the name service.
+const lookupTimeout = 3 * time.Second
+
+// unreachable returns the error of Connect. It says what gRPC's own text does not: that a host name is not known, or that the server
+// asked for a client certificate.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	target := strings.TrimPrefix(c.conn.Target(), listScheme+":///")
+	err = newError("connect to "+target, err)
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Code != codes.Unavailable {
+		return err
+	}
+	if c.certificateAsked.Load() {
+		e.Message += "; the server asked for a client certificate, and none was given"
+		e.advice = "Set the client certificate and its key: " + EnvClientCert + " and " + EnvClientKey + ", or the flags of these names."
+	} else if host := unknownHost(ctx, target); host != "" {
+		e.Message = "the host " + host + " is not known"
+		e.advice = "Check the name of the host."
+	}
+	return err
+}
+
+// unknownHost returns the first host of a target that has no address. Empty: all have one, or that cannot be said.
+func unknownHost(ctx context.Context, target string) string {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	for address := range strings.SplitSeq(strings.TrimPrefix(target, "dns:///"), ",") {
+		host, _, err := net.SplitHostPort(strings.TrimSpace(address))
+		if err != nil || host == "" || net.ParseIP(host) != nil || usesProxy(address) {
+			continue
+		}
+		_, err = net.DefaultResolver.LookupHost(ctx, host)
+		if lookup, ok := errors.AsType[*net.DNSError](err); ok && lookup.IsNotFound {
+			return host
+		}
+	}
+	return ""
+}
+
+// usesProxy reports whether gRPC connects through a proxy of the environment, which looks up the host itself.
+func usesProxy(address string) bool {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: strings.TrimSpace(address)}})
+	return err == nil && proxy != nil
+}
