@@ -14,6 +14,7 @@ import (
 type callFacts struct {
 	mu                         sync.Mutex
 	account, caller, requestID string
+	bytes                      int64 // of the file, that were received or sent
 }
 
 type callFactsKey struct{}
@@ -49,6 +50,13 @@ func (f *callFacts) request(id string) {
 	f.requestID = id
 }
 
+// transferred adds bytes of the file that were received or sent.
+func (f *callFacts) transferred(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bytes += int64(n)
+}
+
 func (f *callFacts) attrs() (attrs []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -56,6 +64,9 @@ func (f *callFacts) attrs() (attrs []slog.Attr) {
 		if fact.value != "" {
 			attrs = append(attrs, slog.String(fact.key, fact.value))
 		}
+	}
+	if f.bytes > 0 {
+		attrs = append(attrs, slog.Int64("bytes", f.bytes))
 	}
 	return attrs
 }

@@ -62,6 +62,30 @@ func TestCalls_LogOneLinePerCall(t *testing.T) {
 	}
 }
 
+func TestCalls_LogTheBytesOfFiles(t *testing.T) {
+	h := newHarness(t)
+	b := picture(100_000)
+	name := h.put(b).GetFile().GetName()
+	if _, err := h.small(h.alice(), spec(b[:50_000]), b[:50_000]); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := h.download(h.alice(), &pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: name}, ReadLimit: 70_000}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = h.upload(h.alice(), first(spec(b)), chunk(0, b[:1000])) // ends without finish
+	for method, want := range map[string][]string{
+		"Upload": {"code=OK .* bytes=100000$", "code=InvalidArgument reason=UPLOAD_INCOMPLETE .* bytes=1000 error="}, "UploadSmallFile": {"bytes=50000$"}, "Download": {"bytes=70000$"},
+	} {
+		h.eventually("the calls are logged", func() bool { return len(h.finished("FileSharingService/"+method)) == len(want) })
+		lines := strings.Join(h.finished("FileSharingService/"+method), "\n")
+		for _, w := range want {
+			if !regexp.MustCompile("(?m)" + w).MatchString(lines) {
+				t.Errorf("%s is not in\n%s", w, lines)
+			}
+		}
+	}
+}
+
 func TestCalls_CountRejectionsByLimit(t *testing.T) {
 	h := newHarness(t, func(c *Config) { c.QueueLength, c.MaxStreamsPerCaller = 0, 0 })
 	reserved := h.reserveAll()

@@ -39,10 +39,12 @@ func (c *chunks) sendNext(ctx context.Context, size int64) error {
 		for _, b := range chunk.data {
 			chunk.crc32c = crc32.Update(chunk.crc32c, castagnoli, b.ReadOnlyData())
 		}
-		offset += int64(chunk.data.Len())
+		n := chunk.data.Len()
+		offset += int64(n)
 		if err := c.sender.send(ctx, c.stream, chunk); err != nil {
 			return err
 		}
+		factsOf(ctx).transferred(n)
 	}
 	return failed
 }

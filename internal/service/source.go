@@ -97,6 +97,7 @@ func (u *streamSource) Next() (upload.Chunk, error) {
 				return upload.Chunk{}, err
 			}
 			u.next += int64(len(c.GetData()))
+			factsOf(u.stream.Context()).transferred(len(c.GetData()))
 			return upload.Chunk{Bytes: c.GetData()}, nil
 		}
 	}
@@ -197,6 +198,7 @@ func (u *wholeSource) Next() (upload.Chunk, error) {
 		return upload.Chunk{}, io.EOF
 	}
 	u.sent = true
+	factsOf(u.ctx).transferred(len(u.data))
 	return upload.Chunk{Bytes: u.data, Owned: true}, nil
 }
 
