@@ -44,7 +44,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images|faults|crash|newtype|abuse|swift)$$
+HEAVY := /test/(load|images|faults|crash|newtype|abuse|swift|walk)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors.
 TEST  := $(GO) test -vet=off -timeout 20m -p 3 -parallel 8
@@ -106,6 +106,11 @@ DURATION ?= 10m
 soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
 	$(GO) run ./test/soak -duration $(DURATION) -out docs
 
+WALK ?=
+.PHONY: test-walk
+test-walk: build ## Run the README's first commands on a terminal, and compare docs/walkthrough.txt; WALK=-update writes it
+	$(GO) test -count=1 ./test/walk $(WALK)
+
 .PHONY: test-newtype
 test-newtype: ## Add a file type to a copy: one value of the contract, one row, one test
 	$(GO) test -count=1 -timeout 10m ./test/newtype
@@ -119,7 +124,7 @@ bench: ## Measure: stream-through against store-and-forward, memory under load
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
-SUITES    ?= server lpws connector sandbox load images faults abuse crash demo \
+SUITES    ?= server lpws connector sandbox load images faults abuse crash demo walk \
              readme tutorial node-agent-sdk swift
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder

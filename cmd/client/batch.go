@@ -130,7 +130,7 @@ func (b *batch) send(ctx context.Context, path string, out *outcome) error {
 	if err != nil {
 		return b.explain(ctx, o, err)
 	}
-	return a.printUploaded(name, o, resp)
+	return b.printUploaded(&a, name, o, resp)
 }
 
 // options returns the options for every file of the command.
@@ -167,16 +167,18 @@ func (cmd *uploadCmd) setType(o *lpfileshare.UploadOptions, name string, source 
 	return source, nil
 }
 
-// printUploaded prints the result of an upload.
-func (a *app) printUploaded(name string, o lpfileshare.UploadOptions, resp *pb.UploadResponse) error {
+// printUploaded prints the result of an upload with a: the name of the file, on a terminal the short one.
+func (b *batch) printUploaded(a *app, name string, o lpfileshare.UploadOptions, resp *pb.UploadResponse) error {
 	if o.ValidateOnly {
 		return a.print(resp, "%s would be accepted", plain(name))
 	}
 	if change := imageChange(resp); change != "" && !a.JSON {
 		a.note("%s: %s", plain(name), change)
 	}
-	if o.PublishMode == pb.PublishMode_PUBLISH_MODE_STORE_ONLY && !a.JSON {
+	stored := o.PublishMode == pb.PublishMode_PUBLISH_MODE_STORE_ONLY
+	if stored && !a.JSON {
 		a.note("%s: stored, not published; publish it: lpfileshare publish %s", plain(name), plain(resp.GetRequestId()))
 	}
-	return a.print(resp, "%s", plain(resp.GetFile().GetName()))
+	long := stored || !b.terminal(b.stdout) // no list has a file that is only stored, so its short name cannot be looked up
+	return a.print(resp, "%s", nameOf(resp.GetFile(), long))
 }

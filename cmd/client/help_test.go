@@ -117,6 +117,16 @@ func TestMan(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range exitCodes {
+		row := fmt.Sprintf("| %d | %s |", e.code, strings.ToLower(e.meaning[:1])+strings.TrimSuffix(e.meaning[1:], "."))
+		if !strings.Contains(string(doc), row) {
+			t.Errorf("docs/cli.md has no row %s", row)
+		}
+	}
 	out := newShell(t, nil).ok("exit-codes")
 	for _, want := range []string{"0    Success", "1    Permanent", "2    Wrong usage", "75   Temporary", "130  Interrupted"} {
 		if !strings.Contains(out, want) {

@@ -168,7 +168,7 @@ func (a *app) printFiles(files []*pb.File, long bool) error {
 
 // fileLine returns a file in one line: time, sender, type, name, and caption or display name.
 func fileLine(f *pb.File, long bool) string {
-	return strings.Join([]string{timeOf(f), roleName(f.GetSenderRole()), typeName(f), nameOf(f, long), textOf(f)}, "\t")
+	return strings.TrimSuffix(strings.Join([]string{timeOf(f), roleName(f.GetSenderRole()), typeName(f), nameOf(f, long), textOf(f)}, "\t"), "\t")
 }
 
 // nameOf returns the name of a file that other commands accept.

@@ -224,6 +224,19 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+func TestUpload_ShortNameOnTerminal(t *testing.T) {
+	g := startGateway(t, &gateway{})
+	s := newShell(t, g).signIn()
+	write(t, "a.jpg", picture(10))
+	s.terminal = true
+	if got := s.ok("--quiet", "upload", "a.jpg"); got != shortName(g.files[0].GetName()) {
+		t.Errorf("printed %s", got)
+	}
+	if got := s.ok("--quiet", "upload", "--store-only", "a.jpg"); got != g.files[1].GetName() {
+		t.Errorf("printed %s", got)
+	}
+}
+
 func TestUpload_Parallel(t *testing.T) {
 	const files = 8
 	g := startGateway(t, &gateway{})
