@@ -133,6 +133,14 @@ func TestUploadStrip(t *testing.T) {
 			}
 		}))
 	}
+	for name, change := range map[string]func(*pb.UploadSpec){"declared": strip, "undeclared": func(s *pb.UploadSpec) { strip(s); undeclared(s) }} {
+		t.Run("larger than the limit, "+name, inBubble(func(t *testing.T) {
+			h := newHarness(t)
+			b := picture(500_000)
+			h.put(b, change)
+			h.wantPublished(b[:250_000])
+		}))
+	}
 	t.Run("preview", inBubble(func(t *testing.T) {
 		h := newHarness(t)
 		given := base64.StdEncoding.EncodeToString([]byte("a preview, secret"))
@@ -170,6 +178,20 @@ func TestUploadStrip(t *testing.T) {
 	}))
 }
 
+func TestMaxStripInput(t *testing.T) {
+	for name, c := range map[string]struct{ file, fits, budget, most, want int64 }{
+		"twice a file":     {3_000_000, 0, 256 << 20, 1 << 40, 6_000_000},
+		"an account fits":  {3_000_000, 25_000_000, 256 << 20, 1 << 40, 25_000_000},
+		"a small file":     {3_000_000, 0, 256 << 20, MaxSmallFileBytes, MaxSmallFileBytes},
+		"a small budget":   {3_000_000, 0, 8_000_000, 1 << 40, 8_000_000 - 3_000_000 - 2*admission.BlockBytes},
+		"the least budget": {3_000_000, 0, 2 * (3_000_000 + admission.BlockBytes), 1 << 40, 3_000_000},
+	} {
+		if got := maxStripInput(Settings{MaxFileBytes: c.file, MaxImageInputBytes: c.fits}, c.budget, c.most); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
 func TestUploadFit_Rejections(t *testing.T) {
 	for name, c := range map[string]struct {
 		config func(*Config)
@@ -178,7 +200,8 @@ func TestUploadFit_Rejections(t *testing.T) {
 		kind   share.Kind
 		max    string
 	}{
-		"not requested":                    {fitting, picture(300_001), strip, share.FileTooLarge, "300000"},
+		"not requested":                    {fitting, picture(300_001), func(*pb.UploadSpec) {}, share.FileTooLarge, "300000"},
+		"over the limit of stripping":      {func(*Config) {}, picture(600_001), strip, share.FileTooLarge, "600000"},
 		"not allowed":                      {func(*Config) {}, picture(300_001), fit, share.FileTooLarge, "300000"},
 		"over the input limit":             {fitting, picture(600_001), fit, share.FileTooLarge, "600000"},
 		"over the input limit, undeclared": {fitting, picture(600_001), func(s *pb.UploadSpec) { fit(s); undeclared(s) }, share.FileTooLarge, "600000"},

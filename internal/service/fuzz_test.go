@@ -109,7 +109,7 @@ func FuzzSpec(f *testing.F) {
 		if documents {
 			settings.Documents = share.Documents()
 		}
-		u, err := checkSpec(s, settings)
+		u, err := checkSpec(s, settings, 0)
 		if err != nil {
 			if !share.Is(err, share.InvalidField, share.PreviewTooLarge, share.UnsupportedFileType, share.FileEmpty, share.FileTooLarge) {
 				t.Errorf("%v: %v", s, err)
@@ -129,7 +129,7 @@ func FuzzSpec(f *testing.F) {
 			t.Errorf("%v is accepted with the preview %q", s, u.Preview)
 		}
 		s.RequestId = u.RequestID
-		again, err := checkSpec(s, settings)
+		again, err := checkSpec(s, settings, 0)
 		if err != nil || again.RequestID != u.RequestID || !slices.Equal(again.Fingerprint, u.Fingerprint) {
 			t.Errorf("%v: validated again it is %+v, %v", s, again, err)
 		}

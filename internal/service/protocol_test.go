@@ -318,7 +318,7 @@ func TestUploadSpec_ReportsAllInvalidFields(t *testing.T) {
 			Checksums: &pb.Checksums{Sha256: []byte{1}}, Caption: strings.Repeat("ü", maxCaption+1), PublishMode: 9, RequestId: "6f0c3a527d9e4b1c9d0a3c1d2e4f5a6b",
 			Preview: &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/png;base64,QUJD\nQUJD"}},
 		}
-		_, err := checkSpec(bad, Settings{MaxFileBytes: 10})
+		_, err := checkSpec(bad, Settings{MaxFileBytes: 10}, 0)
 		want := []string{
 			"spec.conversation", "spec.dialog_id", "spec.display_name", "spec.caption", "spec.file_type", "spec.size_bytes",
 			"spec.checksums.sha256", "spec.preview.data_uri", "spec.publish_mode", "spec.request_id",
@@ -344,7 +344,7 @@ func TestUploadSpec_LargestFitsInAMessage(t *testing.T) {
 		s.DisplayName, s.Caption = strings.Repeat("ü", maxDisplayName), strings.Repeat("ü", maxCaption)
 		s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/gif;base64," + strings.Repeat("QUJD", (upload.MaxPreviewChars-23)/4)}}
 	})
-	if _, err := checkSpec(ok, Settings{MaxFileBytes: 10}); err != nil {
+	if _, err := checkSpec(ok, Settings{MaxFileBytes: 10}, 0); err != nil {
 		t.Error(err)
 	}
 	if n := proto.Size(first(ok)) + MaxChunkBytes; n > MaxRecvMessageBytes-1000 {
@@ -365,7 +365,7 @@ func TestUpload_DocumentIfTheAccountAllowsIt(t *testing.T) {
 		if n := h.images.count("Inspect"); n != 0 {
 			t.Error("a text was inspected as an image")
 		}
-		_, err := checkSpec(spec(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 1000, Documents: []share.FileType{share.PDF}})
+		_, err := checkSpec(spec(b, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 1000, Documents: []share.FileType{share.PDF}}, 0)
 		if e, _ := errors.AsType[*share.Error](err); !share.Is(err, share.UnsupportedFileType) || e.Metadata["allowedTypes"] != "JPEG,PNG,GIF,PDF" {
 			t.Errorf("a type that the account does not allow: %v", err)
 		}
@@ -390,7 +390,7 @@ func TestUpload_GeneratesPreview(t *testing.T) {
 		}
 	}))
 	t.Run("rejected for a document", func(t *testing.T) {
-		_, err := checkSpec(spec([]byte("abc"), generate, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 10, Documents: share.Documents()})
+		_, err := checkSpec(spec([]byte("abc"), generate, func(s *pb.UploadSpec) { s.FileType = pb.FileType_FILE_TYPE_TXT }), Settings{MaxFileBytes: 10, Documents: share.Documents()}, 0)
 		if !share.Is(err, share.InvalidField) {
 			t.Errorf("got %v", err)
 		}

@@ -510,7 +510,7 @@ func TestUpload_ClockSetForwardDuringPublish(t *testing.T) {
 // publishing saves the record of an upload that another server is publishing, until deadline.
 func (h *harness) publishing(b []byte, s *pb.UploadSpec, deadline time.Duration) (path string) {
 	h.t.Helper()
-	u, err := checkSpec(s, h.server.Settings(account))
+	u, err := checkSpec(s, h.server.Settings(account), 0)
 	if err != nil {
 		h.t.Fatal(err)
 	}

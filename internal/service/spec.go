@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
@@ -22,8 +23,9 @@ const (
 	maxCaption     = 5000
 )
 
-// checkSpec validates everything that a spec says by itself, and reports all invalid fields at once.
-func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (upload.Spec, error) {
+// checkSpec validates everything that a spec says by itself, and reports all invalid fields at once. An image that is to be stripped may
+// have maxStripInput bytes.
+func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings, maxStripInput int64) (upload.Spec, error) {
 	var v violations
 	u := upload.Spec{
 		DisplayName:  spec.GetDisplayName(),
@@ -51,7 +53,7 @@ func checkSpec(spec *lpfilesharev1.UploadSpec, settings Settings) (upload.Spec, 
 	checkChecksums(&v, "spec.checksums", spec.GetChecksums())
 	u.WantSHA256 = checkChecksumKinds(&v, "spec.want_checksums", spec.GetWantChecksums()) || len(u.Declared.SHA256) > 0
 	checkPreview(&v, spec, &u, known)
-	checkImage(&v, spec, &u, known, settings)
+	checkImage(&v, spec, &u, known, settings, maxStripInput)
 	if _, known := lpfilesharev1.PublishMode_name[int32(spec.GetPublishMode())]; !known {
 		v.add("spec.publish_mode", "must be one of the PublishMode values, not %d", spec.GetPublishMode())
 	}
@@ -106,7 +108,7 @@ func checkPreview(v *violations, spec *lpfilesharev1.UploadSpec, u *upload.Spec,
 }
 
 // checkImage validates what may be done to an image.
-func checkImage(v *violations, spec *lpfilesharev1.UploadSpec, u *upload.Spec, knownType bool, settings Settings) {
+func checkImage(v *violations, spec *lpfilesharev1.UploadSpec, u *upload.Spec, knownType bool, settings Settings, maxStripInput int64) {
 	fit, strip := spec.GetImage().GetFit(), spec.GetImage().GetStripMetadata()
 	if knownType && !u.FileType.IsImage() && (fit || strip) {
 		v.add("spec.image", "is for images; leave it out for a %s file", u.FileType)
@@ -117,7 +119,16 @@ func checkImage(v *violations, spec *lpfilesharev1.UploadSpec, u *upload.Spec, k
 	u.Strip = strip || settings.StripImages
 	if fit && settings.MaxImageInputBytes > settings.MaxFileBytes {
 		u.Fit, u.Limits.MaxInputBytes = true, settings.MaxImageInputBytes
+	} else if u.Strip {
+		u.Limits.MaxInputBytes = max(u.Limits.MaxInputBytes, maxStripInput)
 	}
+}
+
+// maxStripInput returns the maximum size of an image that is to be stripped: stripping may make it small enough. It is in memory twice, as
+// received and as stored, so budget must be enough for both.
+func maxStripInput(settings Settings, budget, maxBytes int64) int64 {
+	n := max(2*settings.MaxFileBytes, settings.MaxImageInputBytes)
+	return min(n, maxBytes, budget-settings.MaxFileBytes-2*admission.BlockBytes)
 }
 
 // checkLimits holds a valid spec against the account's limits.

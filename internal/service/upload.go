@@ -70,7 +70,7 @@ func (s *Server) upload(ctx context.Context, req *lpfilesharev1.UploadSpec, sour
 	settings := s.Settings(accountOf(req.GetConversation()))
 	settings.MaxFileBytes = min(settings.MaxFileBytes, maxBytes)
 	settings.MaxImageInputBytes = min(settings.MaxImageInputBytes, maxBytes)
-	spec, err := checkSpec(req, settings)
+	spec, err := checkSpec(req, settings, maxStripInput(settings, s.MemoryBudget, maxBytes))
 	if err != nil {
 		return nil, err
 	}

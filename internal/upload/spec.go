@@ -41,7 +41,7 @@ type Spec struct {
 // Limits are an account's limits and rules for uploads.
 type Limits struct {
 	// MaxInputBytes is the maximum size of the uploaded file. MaxFileBytes is that of the stored file: it is smaller only for an
-	// image that may be fitted.
+	// image that may be fitted or is stripped.
 	MaxInputBytes, MaxFileBytes int64
 	// MaxImagePixels is the maximum number of pixels of an image.
 	MaxImagePixels int64

@@ -475,6 +475,8 @@ type ImageOptions struct {
 	// Remove data that is not visible: EXIF (including the location), XMP, IPTC, comments, embedded previews, and all bytes after the
 	// end of the image. The same is removed from preview.data_uri. No pixel changes. The colour profile is kept, and so is the
 	// orientation, as the only EXIF tag of a JPEG or PNG that is not encoded again. An image with a broken structure is IMAGE_INVALID.
+	// The image may have up to twice max_file_bytes, or max_image_input_bytes if that is more, in UploadSmallFile never more than
+	// max_small_file_bytes. It is FILE_TOO_LARGE if more than max_file_bytes remain.
 	StripMetadata bool `protobuf:"varint,2,opt,name=strip_metadata,json=stripMetadata,proto3" json:"strip_metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
