@@ -62,14 +62,16 @@ func autoPreview(t pb.FileType) *pb.Preview {
 
 // explain adds to the error of an upload what would help on this server. An image that is too large can often be made to fit.
 func (b *batch) explain(ctx context.Context, o lpfileshare.UploadOptions, err error) error {
-	if lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE || !isImage(o.FileType) {
+	e, ok := errors.AsType[*lpfileshare.Error](err)
+	if !ok || e.Reason != pb.ErrorReason_ERROR_REASON_FILE_TOO_LARGE || !isImage(o.FileType) {
 		return err
 	}
 	caps, capsErr := b.client.Capabilities(ctx, b.conn.account)
 	if capsErr != nil {
 		return err
 	}
-	return &adviceError{err, tooLargeAdvice(o.Image, caps)}
+	e.Message, _, _ = strings.Cut(e.Message, "; send a smaller file") // the server's advice is for programs
+	return &adviceError{e, tooLargeAdvice(o.Image, caps)}
 }
 
 // tooLargeAdvice says how an image that is too large can be sent. asked is what the upload asked to be done to it.
