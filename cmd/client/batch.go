@@ -66,7 +66,7 @@ func (b *batch) run(ctx context.Context) error {
 
 // print prints the outcomes as they are known, and returns the error of the command.
 func (b *batch) print(ctx context.Context, outcomes []*outcome) error {
-	code, failed := exitOK, 0
+	code, uploaded, failed := exitOK, 0, 0
 	var interrupted error
 	for _, o := range outcomes {
 		<-o.done
@@ -76,7 +76,7 @@ func (b *batch) print(ctx context.Context, outcomes []*outcome) error {
 		}
 		switch {
 		case o.err == nil:
-			b.uploaded++
+			uploaded++
 		case ctx.Err() != nil:
 			if e, ok := errors.AsType[*lpfileshare.Error](o.err); interrupted == nil || ok && e.Finished {
 				interrupted = o.err
@@ -89,6 +89,7 @@ func (b *batch) print(ctx context.Context, outcomes []*outcome) error {
 			}
 		}
 	}
+	b.uploaded = uploaded // only now, because running uploads copy the app
 	switch {
 	case interrupted != nil:
 		return interrupted

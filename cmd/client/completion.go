@@ -5,6 +5,9 @@ import (
 	"github.com/posener/complete"
 )
 
+// completionEnv is the environment variable in which a shell passes the command line that is to be completed.
+const completionEnv = "COMP_LINE"
+
 // predictors complete the values of flags and arguments, by the names in their predictor tags.
 func predictors(a *app) kongcompletion.Option {
 	return kongcompletion.WithPredictors(map[string]complete.Predictor{

@@ -52,7 +52,8 @@ func runWith(ctx context.Context, a *app, line *cli, args []string) (code int) {
 		}
 	}()
 	out, helped := a.stdout, exitOK
-	if len(args) == 0 && a.getenv("COMP_LINE") == "" { // print the help as an error
+	completes := a.getenv(completionEnv) != ""
+	if len(args) == 0 && !completes { // print the help as an error
 		args, out, helped = []string{"--help"}, a.stderr, exitUsage
 	}
 	parser := newParser(line,
@@ -61,7 +62,9 @@ func runWith(ctx context.Context, a *app, line *cli, args []string) (code int) {
 		kong.Bind(a),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
-	kongcompletion.Register(parser, predictors(a)) // returns unless a shell asks for a completion
+	if completes {
+		kongcompletion.Register(parser, predictors(a)) // exits
+	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
 		fmt.Fprintf(a.stderr, "lpfileshare: %v\nSee lpfileshare --help.\n", err)
