@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
 // A shell runs command lines against one session file.
@@ -16,6 +20,7 @@ type shell struct {
 	t        *testing.T
 	dir      string // an empty directory
 	session  string // empty: the default session file, in a home directory of its own
+	gateway  *gateway
 	address  string
 	stdin    io.Reader
 	terminal bool // the streams are terminals
@@ -37,7 +42,7 @@ func newShell(t *testing.T, g *gateway) *shell {
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config"))
 	s := &shell{t: t, dir: t.TempDir(), session: filepath.Join(dir, "sub", "session.json")}
 	if g != nil {
-		s.address = g.address
+		s.gateway, s.address = g, g.address
 	}
 	t.Chdir(s.dir)
 	return s
@@ -86,13 +91,27 @@ func (s *shell) fails(code int, args ...string) string {
 	return stderr
 }
 
-// signIn signs in a consumer and an agent, and creates a conversation.
+// signIn writes the session file that sign-in as a consumer and as an agent, and conversation create leave.
 func (s *shell) signIn() *shell {
 	s.t.Helper()
-	s.ok("sign-in", "--address", s.address)
-	s.t.Setenv("LPFILESHARE_PASSWORD", "sandbox")
-	s.ok("sign-in", "agent", "--user", "admin")
-	s.t.Setenv("LPFILESHARE_PASSWORD", "")
-	s.ok("conversation", "create")
+	token, secret, expires := s.gateway.session()
+	ctx := metadata.NewIncomingContext(s.t.Context(), metadata.Pairs("lp-consumer-token", token))
+	r, err := s.gateway.CreateConversation(ctx, &pb.CreateConversationRequest{Account: "accounts/" + defaultAccount})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	at := stored{Address: s.address, Plaintext: true, Account: defaultAccount}
+	consumer, agent := at, at
+	consumer.ID, consumer.Token, consumer.RenewalSecret, consumer.Expires = "sub-"+strings.TrimPrefix(token, "consumer-token-"), token, secret, expires.AsTime()
+	agent.ID, agent.Token = "agent-1", "agent-token"
+	signedIn := &session{Address: s.address, Plaintext: true, Account: defaultAccount, Consumer: &consumer, Agent: &agent}
+	signedIn.setConversation(s.address, "consumer:"+consumer.ID, r.GetConversation().GetName())
+	file, err := (&app{globals: &globals{SessionFile: s.session}}).openSessionFile()
+	if err == nil {
+		err = file.save(signedIn)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	return s
 }
