@@ -249,7 +249,7 @@ func (c *Client) Connect(ctx context.Context) error {
 	_, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(false))
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return c.unreachable(ctx, err)
+		return c.unreachable(ctx, err, net.DefaultResolver.LookupHost)
 	default: // any other result comes from the server
 		return nil
 	}

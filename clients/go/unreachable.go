@@ -15,9 +15,12 @@ import (
 // lookupTimeout is how long unreachable waits for the name service.
 const lookupTimeout = 3 * time.Second
 
+// A lookupHost is net.Resolver.LookupHost.
+type lookupHost func(ctx context.Context, host string) ([]string, error)
+
 // unreachable returns the error of Connect. It says what gRPC's own text does not: that a host name is not known, or that the server
 // asked for a client certificate.
-func (c *Client) unreachable(ctx context.Context, err error) error {
+func (c *Client) unreachable(ctx context.Context, err error, lookup lookupHost) error {
 	target := strings.TrimPrefix(c.conn.Target(), listScheme+":///")
 	err = newError("connect to "+target, err)
 	e, ok := errors.AsType[*Error](err)
@@ -27,7 +30,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if c.certificateAsked.Load() {
 		e.Message += "; the server asked for a client certificate, and none was given"
 		e.advice = "Set the client certificate and its key: " + EnvClientCert + " and " + EnvClientKey + ", or the flags of these names."
-	} else if host := unknownHost(ctx, target); host != "" {
+	} else if host := unknownHost(ctx, target, lookup); host != "" {
 		e.Message = "the host " + host + " is not known"
 		e.advice = "Check the name of the host."
 	}
@@ -35,7 +38,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 }
 
 // unknownHost returns the first host of a target that has no address. Empty: all have one, or that cannot be said.
-func unknownHost(ctx context.Context, target string) string {
+func unknownHost(ctx context.Context, target string, lookup lookupHost) string {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	for address := range strings.SplitSeq(strings.TrimPrefix(target, "dns:///"), ",") {
@@ -43,8 +46,8 @@ func unknownHost(ctx context.Context, target string) string {
 		if err != nil || host == "" || net.ParseIP(host) != nil || usesProxy(address) {
 			continue
 		}
-		_, err = net.DefaultResolver.LookupHost(ctx, host)
-		if lookup, ok := errors.AsType[*net.DNSError](err); ok && lookup.IsNotFound {
+		_, err = lookup(ctx, host)
+		if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 			return host
 		}
 	}

@@ -1,35 +1,47 @@
 package lpfileshare
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"net"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 )
 
-func TestConnect_UnknownHost(t *testing.T) {
+func TestUnreachable_UnknownHost(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "")
-	for _, target := range []string{"nohost.invalid:443", "dns:///nohost.invalid:443", "nohost.invalid:443,127.0.0.1:1"} {
+	t.Setenv("https_proxy", "")
+	lookup := func(_ context.Context, host string) ([]string, error) {
+		switch host {
+		case "nohost.invalid":
+			return nil, &net.DNSError{Name: host, IsNotFound: true}
+		case "slow.invalid":
+			return nil, &net.DNSError{Name: host, IsTimeout: true}
+		}
+		return []string{"192.0.2.1"}, nil
+	}
+	for target, want := range map[string]string{
+		"nohost.invalid:443": "the host nohost.invalid is not known", "dns:///nohost.invalid:443": "the host nohost.invalid is not known",
+		"host.invalid:1, nohost.invalid:443": "the host nohost.invalid is not known", "192.0.2.1:443": "no children", "host.invalid:443": "no children",
+		"slow.invalid:443": "no children", "unix:/run/x": "no children",
+	} {
 		c, err := Dial(target)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = c.Connect(t.Context())
+		err = c.unreachable(t.Context(), status.Error(codes.Unavailable, "no children to pick from"), lookup)
 		c.Close()
-		if err == nil || !strings.Contains(err.Error(), "the host nohost.invalid is not known") || !strings.Contains(err.Error(), "Check the name") {
-			var dns *net.DNSError
-			if _, lookup := net.DefaultResolver.LookupHost(t.Context(), "nohost.invalid"); errors.As(lookup, &dns) && !dns.IsNotFound {
-				t.Skipf("the name service of this machine does not respond: %v", lookup)
-			}
-			t.Errorf("%s: %v", target, err)
+		if text := err.Error(); !strings.Contains(text, want) || strings.Contains(text, "Check the name") != strings.Contains(text, "not known") {
+			t.Errorf("%s: %v, want %s", target, err, want)
 		}
 	}
 }
