@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -240,18 +241,20 @@ func TestUpload_ShortNameOnTerminal(t *testing.T) {
 func TestUpload_Parallel(t *testing.T) {
 	const files = 8
 	g := startGateway(t, &gateway{})
-	together := make(chan struct{}, files)
+	var running atomic.Int32
+	together := make(chan struct{}) // closed when all uploads run at once
 	g.upload = func(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
 		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		together <- struct{}{} // fills up only if all uploads run at once
-		for len(together) < files {
-			if stream.Context().Err() != nil {
-				return stream.Context().Err()
-			}
-			runtime.Gosched()
+		if running.Add(1) == files {
+			close(together)
+		}
+		select {
+		case <-together:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
 		}
 		if strings.HasPrefix(m.GetSpec().GetDisplayName(), "3") {
 			return failure(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_FILE_EMPTY)
