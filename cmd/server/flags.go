@@ -55,7 +55,7 @@ type limitFlags struct {
 	StripImages       bool          `help:"Remove metadata (EXIF including the location, XMP, comments) and trailing bytes from every image. Callers can also request it for one upload."`
 	MemoryBudget      byteSize      `default:"256MiB" placeholder:"SIZE" help:"Memory for the files of all uploads (${default})."`
 	DownloadMemory    byteSize      `default:"96MiB" placeholder:"SIZE" help:"Memory for all downloads (${default}). While many run, their chunks are smaller."`
-	PreviewMemory     byteSize      `default:"128MiB" placeholder:"SIZE" help:"Memory for decoding images, for previews and for reducing them (${default}). Images that need more get no preview and are not reduced."`
+	PreviewMemory     byteSize      `default:"256MiB" placeholder:"SIZE" help:"Memory for decoding images, for previews and for reducing them (${default}). Images that need more get no preview and are not reduced."`
 	ReceiveMemory     byteSize      `default:"48MiB" placeholder:"SIZE" help:"Memory for gRPC messages that are being received, over all connections (${default})."`
 	ListMemory        byteSize      `default:"64MiB" placeholder:"SIZE" help:"Memory for the lists of files of all conversations, without previews (${default}). A quarter of it limits one dialog."`
 	QueueLength       int           `default:"1024" help:"Maximum number of uploads that wait for memory, of downloads that do, and of sessions that wait to be opened (${default})."`

@@ -9,7 +9,7 @@ import (
 	"image/jpeg"
 	"math"
 
-	"golang.org/x/image/draw"
+	"image/draw"
 )
 
 const (
@@ -34,8 +34,8 @@ func fit(width, height, side int) (int, int) {
 	return max(1, int(math.Round(float64(width)*f))), max(1, int(math.Round(float64(height)*f)))
 }
 
-// shrink draws img, a part of a canvas of width by height, onto a white canvas of at most longerSide.
-func shrink(img image.Image, width, height int) *image.RGBA {
+// shrink draws img, a part of a canvas of width by height, onto a white canvas of at most longerSide, in sRGB.
+func shrink(img image.Image, width, height int, toSRGB *conversion) *image.RGBA {
 	w, h := fit(width, height, longerSide)
 	canvas := image.NewRGBA(image.Rect(0, 0, w, h))
 	draw.Draw(canvas, canvas.Rect, image.NewUniform(color.White), image.Point{}, draw.Src)
@@ -48,7 +48,10 @@ func shrink(img image.Image, width, height int) *image.RGBA {
 	if r.Dy() == 0 {
 		r.Max.Y++
 	}
-	draw.BiLinear.Scale(canvas, r, img, b, draw.Over, nil)
+	draw.Draw(canvas, r, scaled(img, r.Dx(), r.Dy(), image.YCbCrSubsampleRatio444), image.Point{}, draw.Over)
+	if toSRGB != nil {
+		toSRGB.toSRGB(canvas)
+	}
 	return canvas
 }
 
@@ -62,8 +65,7 @@ func encode(img *image.RGBA, maxChars int) (string, error) {
 	full := img
 	for side := max(full.Rect.Dx(), full.Rect.Dy()); ; side = side * 3 / 4 {
 		if w, h := fit(full.Rect.Dx(), full.Rect.Dy(), side); w != img.Rect.Dx() || h != img.Rect.Dy() {
-			img = image.NewRGBA(image.Rect(0, 0, w, h))
-			draw.BiLinear.Scale(img, img.Rect, full, full.Rect, draw.Src, nil)
+			img = scaled(full, w, h, 0).(*image.RGBA)
 		}
 		var b bytes.Buffer
 		for _, q := range qualities {

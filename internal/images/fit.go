@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/color"
+	"image/draw"
 	"image/jpeg"
 	"image/png"
 	"io"
@@ -13,13 +13,16 @@ import (
 	"runtime"
 	"strconv"
 
-	"golang.org/x/image/draw"
-
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// fitQualities are the qualities tried, in this order, before a JPEG gets fewer pixels.
-var fitQualities = [...]int{90, 82, 74, 66}
+// The qualities of a JPEG that is encoded again: the highest; the lowest, unless fewer pixels look better; and the one with which fewer
+// pixels are tried.
+const (
+	highQuality   = 95.0
+	lowQuality    = 15.0
+	scaledQuality = 50.0
+)
 
 // maxJPEGSide is the longest side of a JPEG in pixels.
 const maxJPEGSide = 1<<16 - 1
@@ -88,8 +91,7 @@ func (p *Processor) open(ctx context.Context, job share.ImageJob) *source {
 }
 
 func (p *Processor) configOf(ctx context.Context, job share.ImageJob) (image.Config, error) {
-	src := p.open(ctx, job)
-	return p.readHeader(job.Type, src, src)
+	return p.readHeader(job.Type, p.open(ctx, job))
 }
 
 // A recoding decodes an image and encodes it again until it fits.
@@ -110,7 +112,13 @@ type picture struct {
 }
 
 func (r *recoding) run() error {
-	cost := fitMemory(r.job.Type, r.config, r.seen)
+	if r.seen.png.hdr() {
+		return cannotFit(r.job, "unsupported", "it is an HDR image; save it in standard range (sRGB)")
+	}
+	if coding := r.seen.jpeg.frame.unsupported(); coding != "" {
+		return r.cannotDecode(coding)
+	}
+	cost := fitMemory(r.job.Type, r.config, r.seen, r.job.MaxBytes)
 	if cost > r.p.budget() {
 		return cannotFit(r.job, "memory", fmt.Sprintf("decoding its %d by %d pixels needs about %d MiB, more than this server has for images",
 			r.config.Width, r.config.Height, cost>>20))
@@ -125,102 +133,131 @@ func (r *recoding) run() error {
 		return err
 	}
 	r.fitted.Type = outputType(full)
-	if n, ok := full.Image.(*image.NRGBA); ok && r.fitted.Type == share.JPEG { // equal, because it is opaque; the encoder is faster
-		full.Image = &image.RGBA{Pix: n.Pix, Stride: n.Stride, Rect: n.Rect}
-	}
 	r.fitted.Change.Recoded, r.fitted.Change.Rotated = true, r.seen.orientation > 1
-	return r.shrink(full)
+	if r.fitted.Type == share.PNG {
+		return r.shrinkPNG(full)
+	}
+	return r.shrinkJPEG(full)
+}
+
+// cannotDecode returns ImageCannotFit for a coding that the decoder does not support.
+func (r *recoding) cannotDecode(coding string) error {
+	return cannotFit(r.job, "unsupported", "its coding ("+coding+") is not supported; save it as an ordinary JPEG")
 }
 
 // outputType returns JPEG for an opaque picture, and PNG for any other.
 func outputType(img picture) share.FileType {
-	if o, ok := img.Image.(interface{ Opaque() bool }); ok && o.Opaque() {
+	switch img.Image.(type) {
+	case *image.Gray, *image.YCbCr:
 		return share.JPEG
 	}
 	return share.PNG
 }
 
-// shrink encodes the picture with fewer and fewer pixels until it fits.
-func (r *recoding) shrink(full picture) error {
+// shrinkJPEG encodes the picture with the best quality that fits, and with fewer pixels if that is low.
+func (r *recoding) shrinkJPEG(full picture) error {
 	size := full.Bounds().Size()
 	longer := max(size.X, size.Y)
-	for side := r.firstSide(longer); ; {
+	for side := min(longer, maxJPEGSide); ; {
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
+		}
 		small := full
 		if side < longer {
 			w, h := fit(size.X, size.Y, side)
-			small.Image = scaled(full.Image, w, h)
+			small.Image = scaled(full.Image, w, h, image.YCbCrSubsampleRatio420)
 		}
-		quality, bytes, err := r.encode(small)
-		if err != nil {
+		if !matches(full.profile, small.Image) {
+			small.profile = nil
+		}
+		w := newJPEGWriter(small.Image, small.profile)
+		if at, ok := w.best(r.job.MaxBytes-r.job.MaxBytes/200, lowQuality, highQuality); ok || side <= leastSide {
+			coded, err := r.writeBest(w, at)
+			if err != nil {
+				return err
+			}
+			if coded {
+				r.finish(small, full, int(math.Round(w.last.quality)))
+				return nil
+			}
+		}
+		if side <= leastSide {
+			return cannotFit(r.job, "content", "it is too large even with the fewest pixels")
+		}
+		collect()
+		side = smallerSide(side, w.estimate(setting{scaledQuality, 0}), r.job.MaxBytes)
+	}
+}
+
+// writeBest writes the picture with a setting near the one given, so that it uses what it may; false if it does not fit.
+func (r *recoding) writeBest(w *jpegWriter, at setting) (bool, error) {
+	const attempts = 4
+	most := r.job.MaxBytes
+	for i := range attempts {
+		if r.ctx.Err() != nil {
+			return false, context.Cause(r.ctx)
+		}
+		c := w.code(at)
+		if c.size <= most && (c.size >= most-most/50 || at.quality == highQuality || i > 1) {
+			out := &bounded{w: r.job.Create(), most: most}
+			if err := c.write(out); err != nil || out.n <= most {
+				return true, err
+			}
+		}
+		at, _ = w.best(most-most/200*int64(i+1), lowQuality, highQuality) // further below with each attempt that was wrong
+	}
+	return false, nil
+}
+
+// shrinkPNG encodes the picture with fewer and fewer pixels until it fits.
+func (r *recoding) shrinkPNG(full picture) error {
+	size := full.Bounds().Size()
+	longer := max(size.X, size.Y)
+	side := longer
+	if r.job.Type == share.PNG { // with all its pixels it did not fit before either
+		side = smallerSide(longer, r.stripped, r.job.MaxBytes)
+	}
+	for {
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
+		}
+		small := full
+		if side < longer {
+			w, h := fit(size.X, size.Y, side)
+			small.Image = scaled(full.Image, w, h, 0)
+		}
+		if !matches(full.profile, small.Image) {
+			small.profile = nil
+		}
+		out := &bounded{w: r.job.Create(), most: r.job.MaxBytes}
+		if err := png.Encode(withPNGProfile(out, small.profile), small.Image); err != nil {
 			return err
 		}
-		if bytes <= r.job.MaxBytes {
-			r.describe(small, size, quality)
-			full.Image = nil // the preview reuses its memory
-			if r.job.PreviewChars > 0 {
-				r.fitted.Preview = r.p.previewOf(small.Image, r.job.PreviewChars)
-			}
+		if out.n <= r.job.MaxBytes {
+			r.finish(small, full, 0)
 			return nil
 		}
 		if side <= leastSide {
 			return cannotFit(r.job, "content", "it is too large even with the fewest pixels")
 		}
-		side = smallerSide(side, bytes, r.job.MaxBytes)
+		collect()
+		side = smallerSide(side, out.n, r.job.MaxBytes)
 	}
 }
 
-// firstSide returns the longer side of the first attempt.
-func (r *recoding) firstSide(longer int) int {
-	switch r.fitted.Type {
-	case share.PNG:
-		if r.job.Type == share.PNG { // with all its pixels it did not fit before either
-			return smallerSide(longer, r.stripped, r.job.MaxBytes)
-		}
-	case share.JPEG:
-		return min(longer, maxJPEGSide)
-	}
-	return longer
-}
-
-// encode writes the picture with lower and lower quality until it fits. It returns the quality (0 for a PNG) and the size in bytes
-// of the last attempt.
-func (r *recoding) encode(img picture) (quality int, bytes int64, err error) {
-	qualities := fitQualities[:]
-	if r.fitted.Type == share.PNG {
-		qualities = []int{0}
-	}
-	profile := img.profile
-	if !matches(profile, img.Image) {
-		profile = nil
-	}
-	for i, q := range qualities {
-		if r.ctx.Err() != nil {
-			return 0, 0, context.Cause(r.ctx)
-		}
-		// All attempts but the last stop as soon as they are too large. The last one measures by how much.
-		out := &bounded{w: r.job.Create(), most: r.job.MaxBytes, stop: i < len(qualities)-1}
-		err := encodeAs(r.fitted.Type, withProfile(out, r.fitted.Type, profile), img.Image, q)
-		if err != nil && !errors.Is(err, errOver) {
-			return 0, 0, err
-		}
-		quality, bytes = q, out.n
-		if bytes <= r.job.MaxBytes {
-			break
-		}
-	}
-	return quality, bytes, nil
-}
-
-// describe records what was done to the picture, whose size was full before.
-func (r *recoding) describe(stored picture, full image.Point, quality int) {
-	if len(stored.profile) > 0 && !matches(stored.profile, stored.Image) {
+// finish records what was done to the picture, which was full before, and generates its preview.
+func (r *recoding) finish(stored, full picture, quality int) {
+	if len(full.profile) > 0 && len(stored.profile) == 0 {
 		r.seen.remove(share.MetadataColorProfile)
 	}
 	size := stored.Bounds().Size()
 	change := &r.fitted.Change
 	change.Removed = r.seen.removed
 	change.Stored, change.JPEGQuality = share.ImageInfo{Width: size.X, Height: size.Y}, quality
-	change.Scaled = size != full
+	change.Scaled = size != full.Bounds().Size()
+	if r.job.PreviewChars > 0 {
+		r.fitted.Preview = previewOf(stored, r.job.PreviewChars)
+	}
 }
 
 // smallerSide returns the longer side with which an image of so many bytes may fit.
@@ -228,6 +265,9 @@ func smallerSide(side int, bytes, most int64) int {
 	f := math.Sqrt(float64(most)/float64(bytes)) * 0.98
 	return max(leastSide, int(float64(side)*min(max(f, 0.3), 0.9)))
 }
+
+// collect collects what a step has left behind, before the next one allocates.
+var collect = runtime.GC
 
 var errFitWait = errors.New("images: FitWait is over")
 
@@ -255,83 +295,74 @@ func (p *Processor) acquire(ctx context.Context, bytes int64) (release func(), e
 	return func() {
 		// The decoded image is garbage of tens of megabytes. Without a collection the next one is allocated in addition: docs/adr/0015
 		// measured 411 instead of 244 MiB. A collection takes milliseconds, decoding a second.
-		runtime.GC()
+		collect()
 		p.turns.Release(bytes)
 		<-p.fitting
 	}, nil
 }
 
-// decode decodes the whole canvas of the image, upright, with its colour profile.
+// decode decodes the whole canvas of the image, upright, with its colour profile. The result is Gray or 4:2:0, or, if it is
+// transparent, RGBA or NRGBA.
 func (r *recoding) decode() (picture, error) {
-	var profile []byte
-	if r.seen.profileEnd > 0 {
-		if profile = readProfile(r.job.Type, r.p.open(r.ctx, r.job), r.seen.profileEnd); len(profile) == 0 {
-			r.seen.remove(share.MetadataColorProfile)
-		}
+	toSRGB, profiled := r.seen.toSRGB()
+	if profiled {
+		toSRGB = nil // the profile is kept
+	} else if _, known := r.seen.png.conversion(); r.seen.profile.found || !known {
+		r.seen.remove(share.MetadataColorProfile)
 	}
 	src := r.p.open(r.ctx, r.job)
-	img, err := decodeWhole(r.job.Type, src, src)
+	img, err := decodeWhole(r.job.Type, r.seen, src)
 	if src.err != nil {
 		return picture{}, src.err
+	}
+	if e, ok := errors.AsType[jpeg.UnsupportedError](err); ok {
+		return picture{}, r.cannotDecode(string(e))
 	}
 	if err != nil {
 		return picture{}, share.Errorf(share.ImageInvalid, "the image cannot be decoded, which is necessary to make it smaller", err)
 	}
+	if toSRGB != nil {
+		img = toSRGB.toSRGB(img)
+	}
+	img = r.eightBits(img)
+	collect() // see fitMemory
+	if o, ok := img.(interface{ Opaque() bool }); !ok || o.Opaque() {
+		img = to420(img)
+		collect()
+	}
+	profile := r.seen.profile.icc
+	if !profiled {
+		profile = nil
+	}
+	full := picture{upright(img, r.seen.orientation), profile}
+	if r.seen.orientation > 1 {
+		collect()
+	}
+	return full, nil
+}
+
+// eightBits returns the whole canvas in RGB or gray of 8 bits, or in YCbCr.
+func (r *recoding) eightBits(img image.Image) image.Image {
 	switch decoded := img.(type) {
 	case *image.Gray, *image.YCbCr, *image.RGBA, *image.NRGBA:
+		return img
 	case *image.CMYK:
-		img = toRGBA(decoded)
+		return toRGBA(decoded)
 	case *image.Paletted:
 		canvas := image.NewRGBA(image.Rect(0, 0, r.config.Width, r.config.Height)) // the frame of a GIF may cover only a part
 		draw.Draw(canvas, decoded.Rect, decoded, decoded.Rect.Min, draw.Src)
-		img = canvas
-	default: // 16 bits per sample become 8
-		b := img.Bounds()
-		canvas := image.NewNRGBA(image.Rect(0, 0, b.Dx(), b.Dy()))
-		draw.Draw(canvas, canvas.Rect, img, b.Min, draw.Src)
-		img = canvas
+		return canvas
 	}
-	return picture{upright(img, r.seen.orientation), profile}, nil
-}
-
-// scaled returns img with w by h pixels. It halves the image repeatedly, so that every pixel contributes.
-func scaled(img image.Image, w, h int) image.Image {
-	_, gray := img.(*image.Gray)
 	b := img.Bounds()
-	if b.Dx() == w && b.Dy() == h {
-		return img
-	}
-	for b.Dx() > 2*w || b.Dy() > 2*h {
-		half := image.NewRGBA(image.Rect(0, 0, max(w, (b.Dx()+1)/2), max(h, (b.Dy()+1)/2)))
-		draw.ApproxBiLinear.Scale(half, half.Rect, img, b, draw.Src, nil)
-		img, b = half, half.Rect
-	}
-	small := image.NewRGBA(image.Rect(0, 0, w, h))
-	draw.ApproxBiLinear.Scale(small, small.Rect, img, b, draw.Src, nil)
-	if gray {
-		g := image.NewGray(small.Rect)
-		draw.Draw(g, g.Rect, small, image.Point{}, draw.Src)
-		return g
-	}
-	return small
-}
-
-// encodeAs writes img as a JPEG with quality q, or as a PNG.
-func encodeAs(t share.FileType, w io.Writer, img image.Image, q int) error {
-	if t == share.PNG {
-		return png.Encode(w, img)
-	}
-	return jpeg.Encode(w, img, &jpeg.Options{Quality: q})
+	canvas := image.NewNRGBA(image.Rect(0, 0, b.Dx(), b.Dy()))
+	draw.Draw(canvas, canvas.Rect, img, b.Min, draw.Src)
+	return canvas
 }
 
 // previewOf returns the preview of a decoded image; empty if none fits.
-func (p *Processor) previewOf(img image.Image, maxChars int) string {
-	s := img.Bounds().Size()
-	if w, h := fit(s.X, s.Y, 2*longerSide); w < s.X {
-		img = scaled(img, w, h)
-	}
+func previewOf(img picture, maxChars int) string {
 	b := img.Bounds()
-	uri, err := encode(shrink(img, b.Dx(), b.Dy()), maxChars)
+	uri, err := encode(shrink(img.Image, b.Dx(), b.Dy(), profileConversion(img.profile)), maxChars)
 	if err != nil {
 		return ""
 	}
@@ -343,10 +374,7 @@ type bounded struct {
 	w    io.Writer
 	most int64
 	n    int64 // bytes written to it
-	stop bool  // fail when n exceeds most
 }
-
-var errOver = errors.New("images: the encoded image is too large")
 
 // Write passes b on if it fits.
 func (o *bounded) Write(b []byte) (int, error) {
@@ -354,46 +382,5 @@ func (o *bounded) Write(b []byte) (int, error) {
 	if o.n <= o.most {
 		return o.w.Write(b)
 	}
-	if o.stop {
-		return 0, errOver
-	}
 	return len(b), nil
-}
-
-// fitMemory returns an upper bound of the memory in bytes to decode an image and encode it again: the allocations of Go's decoders
-// and of a recoding, up to the first scaled picture. It includes garbage of earlier steps, which may not have been collected.
-func fitMemory(t share.FileType, config image.Config, seen *anatomy) int64 {
-	n := pixels(config.Width, config.Height)
-	var decoding, work int64 // while decoding; and of the decoded image
-	switch t {
-	case share.GIF:
-		decoding, work = 5*n, 4*n
-	case share.PNG:
-		per := pngBytesPerPixel(config.ColorModel)
-		decoding, work = (3*per+1)/2*n, per*n // interlaced: the largest pass has half of the pixels
-		if _, palette := config.ColorModel.(color.Palette); palette || per == 8 || config.ColorModel == color.Gray16Model {
-			decoding, work = decoding+4*n, 4*n
-		}
-	default:
-		decoding = seen.frame.sampleBytes(config.Width, config.Height)
-		work = decoding
-		if seen.frame.progressive {
-			decoding *= 5 // plus a coefficient of four bytes for each sample
-		}
-		if config.ColorModel != color.YCbCrModel && config.ColorModel != color.GrayModel { // CMYK, or RGB
-			decoding, work = decoding+8*n, 4*n
-		}
-	}
-	if seen.orientation > 1 && seen.frame.maxH == 4 {
-		decoding, work = decoding+4*n, 4*n // no subsampling ratio of the image package describes it rotated: RGBA
-	}
-	further := 4 * n * 81 / 100 // the first scaled picture: nine tenths of both sides
-	if config.ColorModel == color.GrayModel {
-		further += n
-	}
-	if seen.orientation > 1 {
-		further += work
-	}
-	const rest = 8 << 20 // scaling to a preview, compression, tables, profiles
-	return decoding + further + rest
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"image"
 	"image/gif"
-	"image/jpeg"
 	"image/png"
 	"io"
 	"strconv"
@@ -15,37 +14,33 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// maxHeader is the maximum number of bytes before an image's dimensions that Preview keeps. Colour profiles and camera data are
-// smaller. An image with more gets no preview.
-const maxHeader = 1 << 20
-
-// A header is the beginning of an image, decoded.
-type header struct {
-	fileType share.FileType
-	config   image.Config
-	bytes    []byte // everything read from the image so far
-}
-
-// whole returns a reader of the image from its first byte.
-func (h *header) whole(rest io.Reader) io.Reader {
-	return io.MultiReader(bytes.NewReader(h.bytes), rest)
-}
-
 // Inspect reads the header of an image of type t up to its dimensions. Errors: ImageInvalid if the header is unreadable, of another
 // type, or without pixels; ImageTooManyPixels with metadata maxPixels and actualPixels; the error of reading image. Inspect does not
 // check the pixels: the file may still be damaged after its header.
 func (p *Processor) Inspect(t share.FileType, image io.Reader) (share.ImageInfo, error) {
 	src := &source{ctx: context.Background(), r: image, left: p.cfg.MaxSourceBytes}
-	config, err := p.readHeader(t, src, src)
+	config, err := p.readHeader(t, src)
 	if err != nil {
 		return share.ImageInfo{}, err
 	}
 	return share.ImageInfo{Width: config.Width, Height: config.Height}, nil
 }
 
-// readHeader reads a header from r, which reads from src, and validates it.
-func (p *Processor) readHeader(t share.FileType, r io.Reader, src *source) (image.Config, error) {
-	config, err := p.decodeConfig(t, r)
+// Verify reads an image of type t as a whole, without decoding its pixels. Errors are those of Inspect, and ImageInvalid if its structure
+// is damaged. Bytes may follow its end.
+func (p *Processor) Verify(t share.FileType, image io.Reader) error {
+	var head bytes.Buffer
+	src := &source{ctx: context.Background(), r: image, left: p.cfg.MaxSourceBytes}
+	if _, err := p.readHeader(t, &source{ctx: src.ctx, r: io.TeeReader(src, &head), left: src.left}); err != nil {
+		return err
+	}
+	_, err := strip(t, io.MultiReader(&head, src), io.Discard)
+	return err
+}
+
+// readHeader reads and validates a header.
+func (p *Processor) readHeader(t share.FileType, src *source) (image.Config, error) {
+	config, err := p.decodeConfig(t, src)
 	switch {
 	case src.err != nil && !errors.Is(src.err, errSourceTooLong):
 		return image.Config{}, src.err
@@ -74,13 +69,23 @@ func (p *Processor) decodeConfig(t share.FileType, r io.Reader) (config image.Co
 	defer share.Recover(context.Background(), p.cfg.Log, &err)
 	switch t {
 	case share.JPEG:
-		return jpeg.DecodeConfig(r)
+		return jpegConfig(r)
 	case share.PNG:
 		return png.DecodeConfig(r)
 	case share.GIF:
 		return gif.DecodeConfig(r)
 	}
 	return image.Config{}, fmt.Errorf("%q is not an image type", t)
+}
+
+// jpegConfig reads the size of a JPEG of any coding. Go's decoder reads only that of those that it can decode.
+func jpegConfig(r io.Reader) (image.Config, error) {
+	c := newCarver(r, io.Discard)
+	c.upTo = sof0
+	if err := c.jpeg(); err != nil {
+		return image.Config{}, err
+	}
+	return c.found.jpeg.config(), nil
 }
 
 // pixels multiplies two positive sides. No format has sides of more than 31 bits, so the product does not overflow.

@@ -7,7 +7,6 @@
 package images
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -34,7 +33,7 @@ type Config struct {
 	// MaxSourceBytes is the maximum number of bytes that are read of an image. Default 16 MiB.
 	MaxSourceBytes int64
 	// MaxMemory is the approximate memory of all decoders together, in bytes. An image that needs more gets no preview and is not
-	// made to fit. Default 256 MiB: enough for the preview of a JPEG of 50 million pixels, or of a progressive one of 14 million.
+	// made to fit. Default 256 MiB: docs/limits.md lists the pixels for which that is enough.
 	MaxMemory int64
 	// FitWait is how long an image to be encoded again may wait for memory. Default one minute.
 	FitWait time.Duration
@@ -71,63 +70,65 @@ func New(cfg Config) *Processor {
 // budget returns the memory budget in bytes.
 func (p *Processor) budget() int64 { return p.part * int64(p.cfg.Concurrency) }
 
-// Preview returns a JPEG as a data URI of less than maxChars characters. It is upright, has at most 320 pixels on its longer side,
-// and shows transparent pixels white and the first frame of an animation.
+// Preview returns a JPEG as a data URI of less than maxChars characters. It is upright, in sRGB, has at most 320 pixels on its longer
+// side, and shows transparent pixels white and the first frame of an animation.
 //
-// Preview waits for memory until ctx ends. It returns the errors of Inspect, Internal after a panic of the decoder, and errors without a kind: the image cannot be decoded
-// or needs too much memory, no JPEG fits maxChars, or reading image failed. It does not use image after it returns, and may not have
-// read it to its end.
-func (p *Processor) Preview(ctx context.Context, t share.FileType, image io.Reader, maxChars int) (dataURI string, err error) {
+// Preview waits for memory until ctx ends. It returns the errors of Inspect, Internal after a panic of the decoder, and errors without a
+// kind: the image cannot be decoded or needs too much memory, no JPEG fits maxChars, or reading the image failed. It calls open several
+// times, for a reader of the image from its first byte. It does not use readers after it returns, and may not have read them to their end.
+func (p *Processor) Preview(ctx context.Context, t share.FileType, open func() io.Reader, maxChars int) (dataURI string, err error) {
 	defer share.Recover(ctx, p.cfg.Log, &err)
-	src := &source{ctx: ctx, r: image, left: p.cfg.MaxSourceBytes}
-	var head bytes.Buffer
-	config, err := p.readHeader(t, io.TeeReader(io.LimitReader(src, maxHeader), &head), src)
+	source := func() *source { return &source{ctx: ctx, r: open(), left: p.cfg.MaxSourceBytes} }
+	config, err := p.readHeader(t, source())
 	if err != nil {
 		return "", err
 	}
-	h := &header{fileType: t, config: config, bytes: head.Bytes()}
-	cost := h.memory()
-	if cost > p.budget() {
-		return "", fmt.Errorf("images: decoding %d by %d pixels needs about %d MiB, more than the budget",
-			h.config.Width, h.config.Height, cost>>20)
+	src := source()
+	seen, _ := survey(t, src) // a damaged image may have a preview all the same
+	if src.err != nil {
+		return "", src.err
 	}
-	small, err := p.decodeWithin(ctx, h, src, max(cost, p.part))
+	cost := decodingMemory(t, config, seen).decoding + previewMemory(config)
+	if cost > p.budget() {
+		return "", fmt.Errorf("images: decoding %d by %d pixels needs about %d MiB, more than the budget", config.Width, config.Height, cost>>20)
+	}
+	small, err := p.decodeWithin(ctx, t, config, seen, source(), max(cost, p.part))
 	if err != nil {
 		return "", err
 	}
 	return encode(small, maxChars)
 }
 
-// decodeWithin acquires part bytes of the budget while it decodes.
-func (p *Processor) decodeWithin(ctx context.Context, h *header, src *source, part int64) (*image.RGBA, error) {
+// decodeWithin decodes an image and returns it small, upright and in sRGB. It acquires part bytes of the budget meanwhile.
+func (p *Processor) decodeWithin(ctx context.Context, t share.FileType, config image.Config, seen *anatomy, src *source, part int64) (*image.RGBA, error) {
 	if err := p.turns.Acquire(ctx, part); err != nil {
 		return nil, fmt.Errorf("images: waiting for memory: %w", err)
 	}
 	defer p.turns.Release(part) // after a panic too
-	return decode(h, src)
-}
-
-// decode decodes an image and returns it small and upright.
-func decode(h *header, src *source) (*image.RGBA, error) {
-	img, err := decodeWhole(h.fileType, h.whole(src), src)
+	img, err := decodeWhole(t, seen, src)
 	if err != nil {
 		return nil, err
 	}
 	if img.Bounds().Empty() {
 		return nil, errors.New("images: the first frame is empty")
 	}
-	return upright(shrink(img, h.config.Width, h.config.Height), h.orientation()).(*image.RGBA), nil
+	toSRGB, _ := seen.toSRGB()
+	return upright(shrink(img, config.Width, config.Height, toSRGB), seen.orientation).(*image.RGBA), nil
 }
 
-// decodeWhole decodes an image from r, which reads from src. Of an animation it decodes the first frame.
-func decodeWhole(t share.FileType, r io.Reader, src *source) (img image.Image, err error) {
+// decodeWhole decodes an image. Of an animation it decodes the first frame.
+func decodeWhole(t share.FileType, seen *anatomy, src *source) (img image.Image, err error) {
 	switch t {
 	case share.JPEG:
-		img, err = jpeg.Decode(&scanLimit{r: r})
+		if coding := seen.jpeg.frame.unsupported(); coding != "" {
+			return nil, fmt.Errorf("images: %w", jpeg.UnsupportedError(coding))
+		}
+		img, err = jpeg.Decode(&scanLimit{r: seen.jpeg.complete(src)})
+		seen.jpeg.invertCMYK(img)
 	case share.PNG:
-		img, err = png.Decode(r)
+		img, err = png.Decode(src)
 	case share.GIF:
-		img, err = gif.Decode(r) // stops after the first frame
+		img, err = gif.Decode(src) // stops after the first frame
 	default:
 		return nil, fmt.Errorf("images: %q is not an image type", t)
 	}
@@ -138,38 +139,6 @@ func decodeWhole(t share.FileType, r io.Reader, src *source) (img image.Image, e
 		return nil, fmt.Errorf("images: %w", err)
 	}
 	return img, nil
-}
-
-// maxScans is the maximum number of scans of a JPEG. Encoders write about ten; each costs a pass over all pixels, and few bytes.
-const maxScans = 100
-
-var errTooManyScans = fmt.Errorf("images: the JPEG has more than %d scans", maxScans)
-
-// A scanLimit reads a JPEG and fails if it has too many scans. Inside a scan FF DA can only begin the next one. Occurrences in other
-// segments, such as an embedded thumbnail, are counted too, but are few.
-type scanLimit struct {
-	r     io.Reader
-	scans int
-	ff    bool // the last byte was FF
-}
-
-// Read reads from r and counts scans.
-func (s *scanLimit) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	for rest := p[:n]; len(rest) > 0; {
-		if s.ff && rest[0] == 0xda {
-			s.scans++
-		}
-		i := bytes.IndexByte(rest, 0xff)
-		if s.ff = i >= 0; !s.ff {
-			break
-		}
-		rest = rest[i+1:]
-	}
-	if s.scans > maxScans {
-		return 0, errTooManyScans
-	}
-	return n, err
 }
 
 // errSourceTooLong means that MaxSourceBytes were read and the image did not end.

@@ -49,9 +49,26 @@ func decodePreview(t *testing.T, uri string) image.Image {
 	return img
 }
 
+// again returns what opens data, as often as it is called.
+func again(data []byte) func() io.Reader {
+	return func() io.Reader { return bytes.NewReader(data) }
+}
+
+// atLast returns what opens data, and the last time, when it is decoded, r.
+func atLast(data []byte, r io.Reader) func() io.Reader {
+	const passes = 3
+	n := 0
+	return func() io.Reader {
+		if n++; n == passes {
+			return r
+		}
+		return bytes.NewReader(data)
+	}
+}
+
 func makePreview(t *testing.T, p *Processor, ft share.FileType, data []byte) image.Image {
 	t.Helper()
-	uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data), maxChars)
+	uri, err := p.Preview(t.Context(), ft, again(data), maxChars)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +236,7 @@ func TestPreview_Animation(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := bytes.NewReader(b.Bytes())
-	uri, err := New(Config{}).Preview(t.Context(), share.GIF, iotest.OneByteReader(r), maxChars)
+	uri, err := New(Config{}).Preview(t.Context(), share.GIF, atLast(b.Bytes(), iotest.OneByteReader(r)), maxChars)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,22 +271,13 @@ func TestPreview_JPEGKinds(t *testing.T) {
 			}
 		})
 	}
-	if progressive, n := jpegFrame(craft.FlatJPEG(0xc2, 8, 8, 100)); !progressive || n != 1 {
-		t.Errorf("progressive frame: %t, %d", progressive, n)
-	}
-	if progressive, n := jpegFrame(withEXIF(asJPEG(t, corners(8, 8)), "II", 1)); progressive || n != 3 {
-		t.Errorf("baseline frame: %t, %d", progressive, n)
-	}
-	if progressive, n := jpegFrame([]byte{0xff, 0xd8, 0xff, 0xe1, 0xff, 0xff}); !progressive || n != 4 {
-		t.Errorf("missing frame: %t, %d", progressive, n)
-	}
 }
 
 // TestPreview_Limit makes previews of an image that hardly compresses, with lower quality and then with fewer pixels.
 func TestPreview_Limit(t *testing.T) {
 	data := asPNG(t, noise(640, 640))
 	for _, limit := range []int{30_000, 20_000, 8_000, 3_000, 1_200} {
-		uri, err := New(Config{}).Preview(t.Context(), share.PNG, bytes.NewReader(data), limit)
+		uri, err := New(Config{}).Preview(t.Context(), share.PNG, again(data), limit)
 		if err != nil {
 			t.Fatalf("%d: %v", limit, err)
 		}
@@ -278,7 +286,7 @@ func TestPreview_Limit(t *testing.T) {
 		}
 		decodePreview(t, uri)
 	}
-	if _, err := New(Config{}).Preview(t.Context(), share.PNG, bytes.NewReader(data), 200); err == nil {
+	if _, err := New(Config{}).Preview(t.Context(), share.PNG, again(data), 200); err == nil {
 		t.Error("Preview returned a JPEG of less than 200 characters")
 	}
 }
@@ -289,7 +297,7 @@ func TestPreview_TruncatedAndUnreadable(t *testing.T) {
 		share.JPEG: asJPEG(t, noise(64, 64)), share.PNG: asPNG(t, noise(64, 64)),
 	} {
 		for _, n := range []int{0, 1, 7, 20, len(data) / 2, len(data) - 12} {
-			uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data[:n]), maxChars)
+			uri, err := p.Preview(t.Context(), ft, again(data[:n]), maxChars)
 			if err == nil {
 				t.Errorf("the first %d bytes of a %s gave a preview: %.40q", n, ft, uri)
 			}
@@ -299,7 +307,7 @@ func TestPreview_TruncatedAndUnreadable(t *testing.T) {
 	data := asPNG(t, noise(64, 64))
 	for _, n := range []int{5, 2000} {
 		r := io.MultiReader(bytes.NewReader(data[:n]), iotest.ErrReader(boom))
-		if _, err := p.Preview(t.Context(), share.PNG, r, maxChars); !errors.Is(err, boom) {
+		if _, err := p.Preview(t.Context(), share.PNG, func() io.Reader { return r }, maxChars); !errors.Is(err, boom) {
 			t.Errorf("after %d bytes: %v, want the error of the reader", n, err)
 		}
 	}
@@ -307,18 +315,13 @@ func TestPreview_TruncatedAndUnreadable(t *testing.T) {
 
 func TestPreview_Budgets(t *testing.T) {
 	data := asPNG(t, noise(300, 300))
-	_, err := New(Config{MaxSourceBytes: 1000}).Preview(t.Context(), share.PNG, bytes.NewReader(data), maxChars)
+	_, err := New(Config{MaxSourceBytes: 1000}).Preview(t.Context(), share.PNG, again(data), maxChars)
 	if !errors.Is(err, errSourceTooLong) {
 		t.Errorf("a long image: %v", err)
 	}
-	_, err = New(Config{MaxMemory: 1 << 20}).Preview(t.Context(), share.PNG, bytes.NewReader(data), maxChars)
+	_, err = New(Config{MaxMemory: 1 << 20}).Preview(t.Context(), share.PNG, again(data), maxChars)
 	if err == nil || !strings.Contains(err.Error(), "budget") {
 		t.Errorf("an image over the memory budget: %v", err)
-	}
-	// One column of 40 million pixels is within the limit, but the scaler needs much memory.
-	tall := &header{fileType: share.PNG, config: image.Config{Width: 1, Height: 40_000_000, ColorModel: color.GrayModel}}
-	if tall.memory() < 32*40_000_000 {
-		t.Errorf("the estimate for a tall image is %d bytes", tall.memory())
 	}
 }
 
@@ -343,7 +346,7 @@ func TestProcessor_Panics(t *testing.T) {
 	data := asPNG(t, noise(64, 64))
 	for range 3 { // memory that is not released would block the second
 		for _, n := range []int{0, 500} {
-			r := io.MultiReader(bytes.NewReader(data[:n]), panicReader{})
+			r := atLast(data, io.MultiReader(bytes.NewReader(data[:n]), panicReader{}))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			_, err := p.Preview(ctx, share.PNG, r, maxChars)
 			cancel()
@@ -376,9 +379,9 @@ func (g *gated) Read(b []byte) (int, error) {
 	return g.Reader.Read(b)
 }
 
-// gatedPNG returns a reader of a PNG that is gated after its header, which Preview reads before it waits for memory.
-func gatedPNG(data []byte, reading *atomic.Int32, gate <-chan struct{}) io.Reader {
-	return io.MultiReader(bytes.NewReader(data[:100]), &gated{Reader: bytes.NewReader(data[100:]), reading: reading, gate: gate})
+// gatedPNG opens a PNG that is gated when it is decoded.
+func gatedPNG(data []byte, reading *atomic.Int32, gate <-chan struct{}) func() io.Reader {
+	return atLast(data, io.MultiReader(bytes.NewReader(data[:100]), &gated{Reader: bytes.NewReader(data[100:]), reading: reading, gate: gate}))
 }
 
 func TestPreview_Concurrency(t *testing.T) {
@@ -422,7 +425,7 @@ func TestPreview_ContextEnds(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := p.Preview(ctx, share.PNG, bytes.NewReader(data), maxChars); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := p.Preview(ctx, share.PNG, again(data), maxChars); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("while waiting for memory: %v", err)
 		}
 		close(gate)
@@ -431,7 +434,7 @@ func TestPreview_ContextEnds(t *testing.T) {
 		}
 		ctx, cancel = context.WithCancel(t.Context())
 		r := io.MultiReader(bytes.NewReader(data[:2000]), readerFunc(func(b []byte) (int, error) { cancel(); b[0] = 0; return 1, nil }))
-		if _, err := p.Preview(ctx, share.PNG, r, maxChars); !errors.Is(err, context.Canceled) {
+		if _, err := p.Preview(ctx, share.PNG, atLast(data, r), maxChars); !errors.Is(err, context.Canceled) {
 			t.Errorf("while decoding: %v", err)
 		}
 	})
@@ -453,7 +456,7 @@ func BenchmarkPreview12Megapixels(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		if _, err := p.Preview(b.Context(), share.JPEG, bytes.NewReader(data), maxChars); err != nil {
+		if _, err := p.Preview(b.Context(), share.JPEG, again(data), maxChars); err != nil {
 			b.Fatal(err)
 		}
 	}

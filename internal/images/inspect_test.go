@@ -86,7 +86,7 @@ func TestInspect_BombIsCheap(t *testing.T) {
 		t.Errorf("%v allocations, want at most 40", n)
 	}
 	// Preview rejects it too.
-	if _, err := p.Preview(t.Context(), share.PNG, bytes.NewReader(data), maxChars); !share.Is(err, share.ImageTooManyPixels) {
+	if _, err := p.Preview(t.Context(), share.PNG, again(data), maxChars); !share.Is(err, share.ImageTooManyPixels) {
 		t.Errorf("Preview: %v", err)
 	}
 }
@@ -117,7 +117,7 @@ func FuzzInspect(f *testing.F) {
 			if err != nil && !share.Is(err, share.ImageInvalid, share.ImageTooManyPixels) {
 				t.Errorf("%s: an error without a kind: %v", ft, err)
 			}
-			if uri, err := p.Preview(t.Context(), ft, bytes.NewReader(data), 5000); err == nil && len(uri) >= 5000 {
+			if uri, err := p.Preview(t.Context(), ft, again(data), 5000); err == nil && len(uri) >= 5000 {
 				t.Errorf("%s: %d characters", ft, len(uri))
 			}
 		}

@@ -1,46 +1,38 @@
 package images
 
 import (
+	"image"
 	"image/color"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// memory returns an upper bound of the memory in bytes to decode the image and shrink it to a preview: the allocations of Go's
-// decoders, and of the scaler, which needs four float64 for each pixel of an image with the preview's width and the image's height.
-func (h *header) memory() int64 {
-	width, _ := fit(h.config.Width, h.config.Height, longerSide)
-	n := pixels(h.config.Width, h.config.Height)
-	scaler := 32 * pixels(width, h.config.Height)
-	columns := 32 * (int64(h.config.Width) + int64(h.config.Height)) // the scaler's weights
-	return n*h.bytesPerPixel() + scaler + columns
+// A memoryUse is an upper bound of the bytes that Go's decoder uses for an image.
+type memoryUse struct {
+	decoding int64 // including the result
+	result   int64
 }
 
-// bytesPerPixel returns the memory of a decoder for each pixel.
-func (h *header) bytesPerPixel() int64 {
-	switch h.fileType {
+// decodingMemory returns the memory of Go's decoders.
+func decodingMemory(t share.FileType, config image.Config, seen *anatomy) memoryUse {
+	n := pixels(config.Width, config.Height)
+	switch t {
 	case share.GIF:
-		return 1
+		return memoryUse{n, n}
 	case share.PNG:
 		// An interlaced PNG is decoded in passes, the largest of which has half of the pixels.
-		return (pngBytesPerPixel(h.config.ColorModel)*3 + 1) / 2
-	default:
-		progressive, components := jpegFrame(h.bytes)
-		per := components
-		if components == 4 {
-			per = 8 // planes, and their conversion
-		}
-		if components == 3 {
-			per = 7 // as above, for the rare JPEG in RGB
-			if h.config.ColorModel == color.YCbCrModel {
-				per = 3
-			}
-		}
-		if progressive {
-			per += 4 * components // every coefficient is kept until the last scan
-		}
-		return per
+		per := pngBytesPerPixel(config.ColorModel)
+		return memoryUse{(3*per + 1) / 2 * n, per * n}
 	}
+	use := memoryUse{result: seen.jpeg.frame.sampleBytes(config.Width, config.Height)}
+	use.decoding = use.result
+	if seen.jpeg.frame.progressive() {
+		use.decoding *= 5 // every coefficient is kept until the last scan, in four bytes
+	}
+	if m := seen.jpeg.config().ColorModel; m != color.YCbCrModel && m != color.GrayModel { // CMYK, or RGB
+		use.decoding, use.result = use.decoding+8*n, 4*n
+	}
+	return use
 }
 
 func pngBytesPerPixel(m color.Model) int64 {
@@ -57,13 +49,40 @@ func pngBytesPerPixel(m color.Model) int64 {
 	return 1 // a palette
 }
 
-// jpegFrame returns whether a JPEG is progressive and its number of components, from the frame header in head. Without one it returns
-// the most expensive values.
-func jpegFrame(head []byte) (progressive bool, components int64) {
-	for marker, data := range segments(head) {
-		if f, ok := parseFrame(marker, data); ok {
-			return f.progressive, int64(f.components)
+// previewMemory returns the memory for making a decoded image small: a row of it, and rows and weights of the preview.
+func previewMemory(config image.Config) int64 {
+	sides := int64(config.Width) + int64(config.Height)
+	return 48*sides + 4<<20
+}
+
+// fitMemory returns an upper bound of the memory to decode an image and encode it again, with at most so many bytes. What a step
+// does not need any more is collected before the next one.
+func fitMemory(t share.FileType, config image.Config, seen *anatomy, most int64) int64 {
+	n := pixels(config.Width, config.Height)
+	use := decodingMemory(t, config, seen)
+	var canvas int64 // RGBA, which palettes, 16 bits and CMYK become first
+	final := 3*n/2 + 2*int64(config.Width+config.Height)
+	if t == share.JPEG {
+		switch seen.jpeg.config().ColorModel {
+		case color.GrayModel:
+			final = use.result
+		case color.CMYKModel:
+			canvas = 4 * n
+		}
+	} else if config.ColorModel == color.GrayModel {
+		final = n
+	} else {
+		if pngBytesPerPixel(config.ColorModel) != 4 {
+			canvas = 4 * n
+		}
+		if config.ColorModel != color.RGBAModel && config.ColorModel != color.RGBA64Model && config.ColorModel != color.Gray16Model {
+			final = 4 * n // it may be transparent
 		}
 	}
-	return true, 4
+	steps := max(use.decoding, use.result+canvas, max(use.result, canvas)+final)
+	if seen.orientation > 1 {
+		steps = max(steps, 2*final)
+	}
+	coded := 3*most + 16<<20 // symbols, the sample, tables
+	return max(steps, 2*final+coded) + 4<<20
 }

@@ -6,24 +6,10 @@ import (
 	"image/draw"
 
 	"github.com/bep/imagemeta"
-
-	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // exifHeader begins the EXIF segment of a JPEG.
 var exifHeader = []byte("Exif\x00\x00")
-
-// orientation returns the orientation of a JPEG; 1 for other types.
-func (h *header) orientation() int {
-	if h.fileType == share.JPEG {
-		for marker, data := range segments(h.bytes) {
-			if tiff, ok := bytes.CutPrefix(data, exifHeader); ok && marker == app1 {
-				return exifOrientation(tiff)
-			}
-		}
-	}
-	return 1
-}
 
 // exifOrientation returns the tag Orientation (0x0112) of EXIF 2.3: 1 to 8, and 1 if it is missing. Errors are ignored: an image with
 // damaged camera data is shown as stored.

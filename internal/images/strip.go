@@ -17,10 +17,11 @@ import (
 type anatomy struct {
 	orientation int // 1 to 8
 	frames      int // of an animation; 1 for anything else
-	frame       jpegFrameHeader
+	jpeg        jpegParts
+	png         pngColor
+	profile     profileParts
 	removed     []share.ImageMetadata // each kind once
 	trailing    int64                 // bytes after the end of the image
-	profileEnd  int64                 // offset of the end of the colour profile; 0: there is none
 }
 
 func (a *anatomy) remove(kind share.ImageMetadata) {
@@ -31,9 +32,11 @@ func (a *anatomy) remove(kind share.ImageMetadata) {
 
 // strip copies an image without its invisible data, and does not change or decode pixels. It keeps the orientation of EXIF, without
 // which the picture would be shown rotated. A file that violates its format is ImageInvalid.
+//
+// A damaged image is never made shorter: whatever decoders may use of it is copied unchanged, and where that is not known, the image is
+// ImageInvalid.
 func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
-	in := &counted{r: r}
-	c := &carver{in: in, r: bufio.NewReaderSize(in, 16<<10), w: w, found: anatomy{orientation: 1, frames: 1}}
+	c := newCarver(r, w)
 	var err error
 	switch t {
 	case share.JPEG:
@@ -45,35 +48,42 @@ func strip(t share.FileType, r io.Reader, w io.Writer) (*anatomy, error) {
 	default:
 		err = fmt.Errorf("%q is not an image type", t)
 	}
-	if err == nil {
-		c.found.trailing, err = io.Copy(io.Discard, c.r)
+	if err != nil {
+		return &c.found, err
+	}
+	var tail codedTail
+	c.found.trailing, err = io.Copy(&tail, c.r)
+	if err == nil && t == share.JPEG && tail.isCoded() {
+		err = damaged("it ends within its pixels")
 	}
 	return &c.found, err
 }
 
+// survey parses an image for its orientation, its colours and the memory that decoding needs: a JPEG up to its pixels, a PNG as a
+// whole. Errors are those of strip; what was found before one is valid.
+func survey(t share.FileType, r io.Reader) (*anatomy, error) {
+	c := newCarver(r, io.Discard)
+	switch t {
+	case share.JPEG:
+		c.upTo = sos
+		return &c.found, c.jpeg()
+	case share.PNG:
+		return &c.found, c.png()
+	}
+	return &c.found, nil
+}
+
 // A carver parses an image and copies the parts to keep.
 type carver struct {
-	in    *counted
-	r     *bufio.Reader // of in
+	r     *bufio.Reader
 	w     io.Writer
+	upTo  byte // stop after the first segment of a JPEG with this marker, or after its frame header if the marker is sof; 0: at its end
 	exif  bool // an EXIF segment of a JPEG was read
 	found anatomy
 }
 
-// at returns the number of bytes parsed so far.
-func (c *carver) at() int64 { return c.in.n - int64(c.r.Buffered()) }
-
-// A counted reader counts the bytes read.
-type counted struct {
-	r io.Reader
-	n int64
-}
-
-// Read reads from r.
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	c.n += int64(n)
-	return n, err
+func newCarver(r io.Reader, w io.Writer) *carver {
+	return &carver{r: bufio.NewReaderSize(r, 16<<10), w: w, found: anatomy{orientation: 1, frames: 1}}
 }
 
 // damaged returns the error of an image that violates its format.
@@ -125,41 +135,51 @@ func (c *carver) jpeg() error {
 		case !hasData(marker):
 			c.found.remove(share.MetadataOther) // no meaning here
 			continue
+		case marker < sof0:
+			return damaged("its marker %#x is not defined", marker)
 		}
-		size, err := c.read(2)
-		if err != nil {
+		if err := c.jpegSegment(marker); err != nil {
 			return err
 		}
-		length := int(binary.BigEndian.Uint16(size))
-		if length < 2 {
-			return damaged("a segment has a length of %d", length)
-		}
-		data, err := c.read(length - 2)
-		if err != nil {
-			return err
-		}
-		if f, ok := parseFrame(marker, data); ok && c.found.frame.components == 0 {
-			c.found.frame = f
-		}
-		if tiff, ok := bytes.CutPrefix(data, exifHeader); ok && marker == app1 {
-			data = c.jpegEXIF(tiff)
-		} else {
-			data = c.segment(marker, data)
-		}
-		if data == nil {
-			continue
-		}
-		head := []byte{0xff, marker, 0, 0}
-		binary.BigEndian.PutUint16(head[2:], uint16(len(data)+2))
-		if _, err := c.w.Write(append(head, data...)); err != nil {
-			return err
+		if c.upTo == marker || c.upTo == sof0 && c.found.jpeg.frame.components > 0 {
+			return nil
 		}
 		if marker == sos {
+			c.found.jpeg.scans++
 			if err := c.entropy(); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// jpegSegment copies the part to keep of the segment that begins with marker.
+func (c *carver) jpegSegment(marker byte) error {
+	size, err := c.read(2)
+	if err != nil {
+		return err
+	}
+	length := int(binary.BigEndian.Uint16(size))
+	if length < 2 {
+		return damaged("a segment has a length of %d", length)
+	}
+	data, err := c.read(length - 2)
+	if err != nil {
+		return err
+	}
+	c.found.jpeg.note(marker, data)
+	if tiff, ok := bytes.CutPrefix(data, exifHeader); ok && marker == app1 {
+		data = c.jpegEXIF(tiff)
+	} else {
+		data = c.segment(marker, data)
+	}
+	if data == nil {
+		return nil
+	}
+	head := []byte{0xff, marker, 0, 0}
+	binary.BigEndian.PutUint16(head[2:], uint16(len(data)+2))
+	_, err = c.w.Write(append(head, data...))
+	return err
 }
 
 // jpegEXIF returns the part of an EXIF segment to keep: the orientation, if there is one. The first of several segments counts.
@@ -188,7 +208,7 @@ func (c *carver) segment(marker byte, data []byte) []byte {
 		}
 		return data
 	case isProfile(marker, data):
-		c.found.profileEnd = c.at()
+		c.found.profile.add(data[len(iccHeader)+2:])
 		return data
 	case marker == app14 && len(data) >= 12 && bytes.HasPrefix(data, []byte("Adobe")):
 		if len(data) > 12 {
@@ -204,23 +224,20 @@ func (c *carver) segment(marker byte, data []byte) []byte {
 	case marker == app13:
 		c.found.remove(share.MetadataIPTC)
 		return nil
-	case marker < 0xc0 || marker > 0xdd: // neither a frame, tables nor a scan
+	case marker > exp: // neither a frame, tables nor a scan
 		c.found.remove(share.MetadataOther)
 		return nil
 	}
 	return data
 }
 
-// marker skips to the next marker and returns it.
+// marker returns the next marker. Before the first scan it skips bytes that belong to no segment, as decoders do. Later such bytes
+// are pixels: what looked like a segment was a damaged byte of a scan.
 func (c *carver) marker() (byte, error) {
 	for {
 		b, err := c.r.ReadByte()
 		if err != nil {
 			return 0, truncated(err)
-		}
-		if b != 0xff {
-			c.found.remove(share.MetadataOther)
-			continue
 		}
 		for fill := 0; b == 0xff; fill++ {
 			if fill > 0 {
@@ -229,15 +246,19 @@ func (c *carver) marker() (byte, error) {
 			if b, err = c.r.ReadByte(); err != nil {
 				return 0, truncated(err)
 			}
+			if b != 0 && b != 0xff && (hasData(b) || b == eoi || c.found.jpeg.scans == 0) {
+				return b, nil
+			}
 		}
-		if b != 0 {
-			return b, nil
+		if c.found.jpeg.scans > 0 {
+			return 0, damaged("its pixels contain a segment that is none")
 		}
 		c.found.remove(share.MetadataOther)
 	}
 }
 
-// entropy copies coded pixels up to the next marker.
+// entropy copies coded pixels up to the next marker that can follow them. It copies everything else unchanged, also bytes that are
+// damaged, because decoders continue behind those.
 func (c *carver) entropy() error {
 	for {
 		if _, err := c.r.Peek(1); err != nil {
@@ -257,18 +278,46 @@ func (c *carver) entropy() error {
 		}
 		if b, err := c.r.Peek(2); err != nil {
 			return truncated(err)
-		} else if b[1] == 0xff {
-			_, _ = c.r.Discard(1) // a fill byte
-			c.found.remove(share.MetadataOther)
-			continue
-		} else if b[1] != 0 && (b[1] < 0xd0 || b[1] > 0xd7) {
+		} else if b[1] >= sof0 && b[1] != 0xff && (hasData(b[1]) || b[1] == eoi) {
 			return nil
 		}
-		if _, err := c.keep(2); err != nil {
+		if _, err := c.keep(1); err != nil { // the second byte may begin a marker
 			return err
 		}
 	}
 }
+
+// A codedTail reads what follows the end marker of a JPEG. If it is the coded pixels of the same image up to another end marker, the
+// first end marker was a damaged byte.
+type codedTail struct {
+	ff    bool  // the last byte was FF
+	coded int64 // FF 00, and markers that are between coded pixels
+	other bool  // another marker than those and the end
+	ended bool
+	after int64 // bytes after the end
+}
+
+// Write inspects b.
+func (t *codedTail) Write(b []byte) (int, error) {
+	for _, c := range b {
+		switch {
+		case t.ended || t.other:
+			t.after++
+		case !t.ff:
+			t.ff = c == 0xff
+		case c == eoi:
+			t.ended = true
+		case c == 0 || c >= 0xd0 && c <= 0xd7 || c == dht || c == sos:
+			t.coded++
+			t.ff = false
+		default:
+			t.other = c != 0xff
+		}
+	}
+	return len(b), nil
+}
+
+func (t *codedTail) isCoded() bool { return t.ended && !t.other && (t.coded > 0 || t.after == 0) }
 
 // pngKept are the chunks to keep: pixels, their interpretation, and the frames of an animation.
 var pngKept = []string{
@@ -298,22 +347,12 @@ func (c *carver) png() error {
 		case kind == "eXIf" && length <= 0xffff:
 			err = c.pngEXIF(head)
 		case slices.Contains(pngKept, kind):
-			err = c.pngChunk(head, c.w, kind == "acTL" && length == 8)
+			err = c.pngChunk(head, c.w)
 		case kind[0]&0x20 == 0: // an upper-case letter marks a chunk that decoders must know
 			return damaged("chunk %q is unknown and not optional", kind)
 		default:
-			switch kind {
-			case "tEXt", "zTXt", "iTXt":
-				c.found.remove(share.MetadataComment)
-			case "eXIf":
-				c.found.remove(share.MetadataEXIF)
-			default:
-				c.found.remove(share.MetadataOther)
-			}
-			err = c.pngChunk(head, io.Discard, false)
-		}
-		if kind == "iCCP" {
-			c.found.profileEnd = c.at()
+			c.found.remove(c.pngMetadata(kind))
+			err = c.pngChunk(head, io.Discard)
 		}
 		if err != nil || kind == "IEND" {
 			return err
@@ -321,28 +360,47 @@ func (c *carver) png() error {
 	}
 }
 
-// pngChunk copies a chunk to w and verifies its checksum. control: the chunk has the number of frames of an animation.
-func (c *carver) pngChunk(head []byte, w io.Writer, control bool) error {
+// pngMetadata returns what a chunk that is not kept contains.
+func (c *carver) pngMetadata(kind string) share.ImageMetadata {
+	switch kind {
+	case "tEXt", "zTXt", "iTXt":
+		const xmp = "XML:com.adobe.xmp\x00"
+		if keyword, _ := c.r.Peek(len(xmp)); string(keyword) == xmp {
+			return share.MetadataXMP
+		}
+		return share.MetadataComment
+	case "eXIf":
+		return share.MetadataEXIF
+	}
+	return share.MetadataOther
+}
+
+// pngChunk copies a chunk to w and verifies its checksum. It notes the number of frames of an animation, and what chunks say of the
+// colours.
+func (c *carver) pngChunk(head []byte, w io.Writer) error {
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
 	sum := crc32.NewIEEE()
 	sum.Write(head[4:])
 	out := io.MultiWriter(w, sum)
-	length := int64(binary.BigEndian.Uint32(head))
-	if control {
-		b, err := c.read(8)
-		if err != nil {
-			return err
-		}
-		c.found.frames = int(min(binary.BigEndian.Uint32(b), 1<<20))
-		if _, err := out.Write(b); err != nil {
-			return err
-		}
-	} else if _, err := io.CopyN(out, c.r, length); err != nil {
+	length, kind := int64(binary.BigEndian.Uint32(head)), string(head[4:])
+	var noted bytes.Buffer
+	if most, ok := pngNoted[kind]; ok && length <= most {
+		out = io.MultiWriter(w, sum, &noted)
+	}
+	if _, err := io.CopyN(out, c.r, length); err != nil {
 		return truncated(err)
 	}
-	return c.pngSum(head, sum.Sum32(), w)
+	if err := c.pngSum(head, sum.Sum32(), w); err != nil {
+		return err
+	}
+	if kind == "acTL" && noted.Len() == 8 {
+		c.found.frames = int(min(binary.BigEndian.Uint32(noted.Bytes()), 1<<20))
+	} else if noted.Len() > 0 {
+		c.found.png.note(kind, noted.Bytes(), &c.found.profile)
+	}
+	return nil
 }
 
 // pngSum copies the checksum of a chunk, which must be want.
@@ -403,10 +461,15 @@ func (c *carver) gif() error {
 	}
 	for frames := 0; ; {
 		b, err := c.r.ReadByte()
+		if errors.Is(err, io.EOF) && frames > 0 {
+			b, err = ';', nil // browsers play a GIF without a trailer
+		}
 		if err != nil {
 			return truncated(err)
 		}
 		switch b {
+		case 0: // browsers skip it
+			c.found.remove(share.MetadataOther)
 		case ';':
 			if frames == 0 {
 				return damaged("it has no frame")
@@ -513,12 +576,7 @@ func (c *carver) gifApplication() error {
 	head := append([]byte{'!', 0xff, n}, name...)
 	switch string(name) {
 	case "NETSCAPE2.0", "ANIMEXTS1.0":
-		if b, err := c.r.Peek(5); err == nil && b[0] == 3 && b[1] == 1 && b[4] == 0 { // the number of repetitions and nothing else
-			if _, err := c.w.Write(head); err != nil {
-				return err
-			}
-			return c.gifBlocks(c.w)
-		}
+		return c.gifLoop(head)
 	case "ICCRGBG1012":
 		if _, err := c.w.Write(head); err != nil {
 			return err
@@ -534,4 +592,29 @@ func (c *carver) gifApplication() error {
 	}
 	c.found.remove(share.MetadataOther)
 	return c.gifBlocks(io.Discard)
+}
+
+// gifLoop copies the number of repetitions from the blocks that follow head. The other blocks are hints for loading.
+func (c *carver) gifLoop(head []byte) error {
+	for {
+		n, err := c.r.ReadByte()
+		if err != nil {
+			return truncated(err)
+		}
+		if n == 0 {
+			return nil
+		}
+		b, err := c.read(int(n))
+		if err != nil {
+			return err
+		}
+		if len(b) != 3 || b[0]&7 != 1 || head == nil {
+			c.found.remove(share.MetadataOther)
+			continue
+		}
+		if _, err := c.w.Write(append(append(head, n), append(b, 0)...)); err != nil {
+			return err
+		}
+		head = nil
+	}
 }

@@ -744,11 +744,19 @@ func (l *fakeImages) Inspect(_ share.FileType, image io.Reader) (share.ImageInfo
 	return share.ImageInfo{Width: 1, Height: 1}, l.enter(context.Background(), "Inspect")
 }
 
-func (l *fakeImages) Preview(ctx context.Context, _ share.FileType, image io.Reader, _ int) (string, error) {
+func (l *fakeImages) Verify(_ share.FileType, image io.Reader) error {
+	b, err := io.ReadAll(image)
+	if err == nil && bytes.Contains(b, []byte("<html>")) {
+		err = share.Errorf(share.ImageInvalid, "the image is damaged", nil)
+	}
+	return err
+}
+
+func (l *fakeImages) Preview(ctx context.Context, _ share.FileType, open func() io.Reader, _ int) (string, error) {
 	if err := l.enter(ctx, "Preview"); err != nil {
 		return "", err
 	}
-	if _, err := io.Copy(io.Discard, image); err != nil {
+	if _, err := io.Copy(io.Discard, open()); err != nil {
 		return "", err
 	}
 	return madePreview, nil

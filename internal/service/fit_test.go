@@ -161,6 +161,22 @@ func TestUploadStrip(t *testing.T) {
 			t.Errorf("fields %v", names)
 		}
 	}))
+	t.Run("preview that is no image", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		html := base64.StdEncoding.EncodeToString([]byte("<html>"))
+		for _, validate := range []bool{false, true} {
+			b := picture(1000)
+			_, err := h.upload(h.alice(), whole(spec(b, func(s *pb.UploadSpec) {
+				s.ValidateOnly = validate
+				s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/jpeg;base64," + html}}
+			}), b, 64<<10)...)
+			wantError(t, err, share.InvalidField)
+			if names := fields(err); len(names) != 1 || names[0] != "spec.preview.data_uri" {
+				t.Errorf("fields %v", names)
+			}
+		}
+		h.wantNothingStored(0)
+	}))
 	t.Run("clean image is not changed", inBubble(func(t *testing.T) {
 		h := newHarness(t)
 		b := append(picture(200_000), "clean"...)

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -36,6 +37,10 @@ type FileTypeInfo struct {
 	// Signatures are the possible first bytes; "?" stands for any byte. A type without signatures is plain text: UTF-8 without
 	// control characters.
 	Signatures []string
+	// Within is the number of first bytes that the signature may be in, behind others; 0: it comes first.
+	Within int
+	// Folder is a folder that every file of this type contains, which is a ZIP (Office Open XML).
+	Folder string
 	// Format is what Signatures identify, where several types have the same ones: "ZIP". Empty means Type.
 	Format string
 	// Image marks an image: allowed for every account, decoded to be checked, previewed and fitted by package images. Other types
@@ -55,14 +60,14 @@ var fileTypes = []FileTypeInfo{
 		Signatures: []string{"\xff\xd8\xff"}, Image: true},
 	{Type: PNG, Name: "PNG", Extensions: []string{".png"}, MediaType: "image/png", Signatures: []string{"\x89PNG\r\n\x1a\n"}, Image: true},
 	{Type: GIF, Name: "GIF", Extensions: []string{".gif"}, MediaType: "image/gif", Signatures: []string{"GIF87a", "GIF89a"}, Image: true},
-	{Type: PDF, Name: "PDF", Extensions: []string{".pdf"}, MediaType: "application/pdf", Signatures: []string{"%PDF-"}},
+	{Type: PDF, Name: "PDF", Extensions: []string{".pdf"}, MediaType: "application/pdf", Signatures: []string{"%PDF-"}, Within: 1024},
 	{Type: TXT, Name: "TXT", Extensions: []string{".txt"}, MediaType: "text/plain; charset=utf-8"},
 	{Type: DOCX, Name: "DOCX", Extensions: []string{".docx"}, MediaType: openXML + "wordprocessingml.document",
-		Signatures: []string{zipSignature}, Format: "ZIP"},
+		Signatures: []string{zipSignature}, Format: "ZIP", Folder: "word/"},
 	{Type: XLSX, Name: "XLSX", Extensions: []string{".xlsx"}, MediaType: openXML + "spreadsheetml.sheet",
-		Signatures: []string{zipSignature}, Format: "ZIP"},
+		Signatures: []string{zipSignature}, Format: "ZIP", Folder: "xl/"},
 	{Type: PPTX, Name: "PPTX", Extensions: []string{".pptx"}, MediaType: openXML + "presentationml.presentation",
-		Signatures: []string{zipSignature}, Format: "ZIP"},
+		Signatures: []string{zipSignature}, Format: "ZIP", Folder: "ppt/"},
 }
 
 // FileTypes returns the table of file types, in the contract's order. Callers must not modify the rows' slices.
@@ -148,8 +153,10 @@ const SniffBytes = 512
 // SniffFormat returns the format that a file's first bytes show: a FileTypeInfo's DetectedFormat, or "" if there is none. cut
 // reports that the file continues after head. The first bytes do not distinguish types with the same format.
 func SniffFormat(head []byte, cut bool) string {
+	// A byte order mark or white space may precede a signature that need not come first.
+	behind := bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")), " \t\r\n\f\x00")
 	for _, row := range fileTypes {
-		if slices.ContainsFunc(row.Signatures, func(signature string) bool { return hasSignature(head, signature) }) {
+		if row.signed(head) || row.Within > 0 && row.signed(behind) {
 			return row.DetectedFormat()
 		}
 	}
@@ -159,6 +166,31 @@ func SniffFormat(head []byte, cut bool) string {
 		}
 	}
 	return ""
+}
+
+// ShownBytes is the number of a file's first bytes that Shown uses.
+func (i FileTypeInfo) ShownBytes() int { return max(SniffBytes, i.Within) }
+
+// Shown reports whether a file's first bytes are those of a file of this type, and the format that they show otherwise, as
+// SniffFormat returns it.
+func (i FileTypeInfo) Shown(head []byte, cut bool) (format string, ok bool) {
+	format = SniffFormat(head, cut)
+	if format == i.DetectedFormat() {
+		return format, true
+	}
+	signed := slices.ContainsFunc(fileTypes, func(row FileTypeInfo) bool { return row.DetectedFormat() == format && len(row.Signatures) > 0 })
+	if !signed { // what comes first is of no other type
+		for at := range min(i.Within, len(head)) {
+			if i.signed(head[at:min(i.Within, len(head))]) {
+				return i.DetectedFormat(), true
+			}
+		}
+	}
+	return format, false
+}
+
+func (i FileTypeInfo) signed(head []byte) bool {
+	return slices.ContainsFunc(i.Signatures, func(signature string) bool { return hasSignature(head, signature) })
 }
 
 // DetectedFormat returns what SniffFormat returns for a file of this type.
@@ -192,10 +224,10 @@ func isText(head []byte, cut bool) bool {
 			head = head[:len(head)-1]
 		}
 	}
-	for _, c := range head {
-		if c < ' ' && c != '\t' && c != '\n' && c != '\r' && c != '\f' {
-			return false
-		}
-	}
-	return utf8.Valid(head)
+	return isPlain(head) && utf8.Valid(head)
+}
+
+// isPlain reports whether head has none of the control characters that text does not contain.
+func isPlain(head []byte) bool {
+	return !slices.ContainsFunc(head, func(c byte) bool { return c < ' ' && c != '\t' && c != '\n' && c != '\r' && c != '\f' })
 }

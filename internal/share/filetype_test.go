@@ -74,6 +74,9 @@ func TestSniffFormat(t *testing.T) {
 		"GIF89a\x00":               "GIF",
 		"%PDF-1.7\n%\xe2\xe3":      "PDF",
 		"PK\x03\x04\x14\x00":       "ZIP",
+		"\xef\xbb\xbf%PDF-1.4\n":   "PDF",
+		" \r\n\x00%PDF-1.4\n":      "PDF",
+		"see %PDF-1.4\n":           "TXT",
 		"hello\n":                  "TXT",
 		"h\u00e9llo\r\n\t\f":       "TXT",
 		"\x89PNG\r\n":              "", // cut before the end of the signature
@@ -95,5 +98,33 @@ func TestSniffFormat(t *testing.T) {
 	}
 	if !hasSignature([]byte("RIFF\x01\x02\x03\x04WEBPVP8 "), "RIFF????WEBP") || hasSignature([]byte("RIFF\x01\x02\x03\x04WAVE"), "RIFF????WEBP") {
 		t.Error("? must stand for any one byte")
+	}
+}
+
+func TestFileTypeInfo_Shown(t *testing.T) {
+	far := strings.Repeat("x", 1000)
+	for _, c := range []struct {
+		declared FileType
+		head     string
+		format   string
+		ok       bool
+	}{
+		{PDF, "%PDF-1.7", "PDF", true},
+		{PDF, "\xef\xbb\xbf%PDF-1.4", "PDF", true},
+		{PDF, "\n%PDF-1.4", "PDF", true},
+		{PDF, "HTTP/1.1 200 OK\r\n\r\n%PDF-1.4", "PDF", true},
+		{PDF, "\x00\x01\x02%PDF-1.4", "PDF", true},
+		{PDF, far + "%PDF-1.4", "PDF", true},
+		{PDF, far + strings.Repeat("x", 20) + "%PDF-1.4", "TXT", false}, // not within 1,024 bytes
+		{PDF, "\xff\xd8\xff\xe0 %PDF-1.4", "JPG", false},
+		{PDF, "PK\x03\x04 %PDF-1.4", "ZIP", false},
+		{PDF, "hello", "TXT", false},
+		{TXT, "see %PDF-1.4", "TXT", true},
+		{JPEG, "x\xff\xd8\xff\xe0", "", false},
+	} {
+		info, _ := c.declared.Info()
+		if format, ok := info.Shown([]byte(c.head), true); format != c.format || ok != c.ok {
+			t.Errorf("%s, %.30q: %q %t, want %q %t", c.declared, c.head, format, ok, c.format, c.ok)
+		}
 	}
 }

@@ -1,6 +1,10 @@
 package share
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+	"unicode/utf8"
+)
 
 // A ForeignFormat is a file format that LivePerson does not accept, but that people try to send.
 type ForeignFormat struct {
@@ -23,10 +27,12 @@ var foreignFormats = []ForeignFormat{
 	}},
 	{"AVIF", "an AVIF image", asImage, []string{"????ftypavif", "????ftypavis"}},
 	{"WEBP", "a WebP image", asImage, []string{"RIFF????WEBP"}},
-	{"TIFF", "a TIFF image", asImage, []string{"II*\x00", "MM\x00*"}},
+	{"TIFF", "a TIFF image", asImage, []string{"II*\x00", "MM\x00*", "II+\x00", "MM\x00+"}},
 	{"BMP", "a BMP image", asImage, []string{"BM????\x00\x00\x00\x00"}},
 	{"JPEG2000", "a JPEG 2000 image", asImage, []string{"\x00\x00\x00\x0cjP  "}},
 	{"JXL", "a JPEG XL image", asImage, []string{"\x00\x00\x00\x0cJXL ", "\xff\x0a"}},
+	{"PSD", "a Photoshop document", asImage, []string{"8BPS"}},
+	{"ICO", "an icon", asImage, []string{"\x00\x00\x01\x00"}},
 	{"OLE", "a Word, Excel or PowerPoint file in the legacy format (.doc, .xls, .ppt), or one with a password",
 		"save it as .docx, .xlsx, .pptx or PDF, without a password", []string{"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"}},
 	{"MP4", "an MP4 or QuickTime video", "", []string{"????ftyp"}},
@@ -40,12 +46,21 @@ var foreignFormats = []ForeignFormat{
 	{"RAR", "a RAR archive", "send the files in it", []string{"Rar!\x1a\x07"}},
 }
 
+// textNotUTF8 is a text in another encoding. It has no signature.
+var textNotUTF8 = ForeignFormat{"TEXT_NOT_UTF8", "a text that is not in UTF-8", "save it with the encoding UTF-8", nil}
+
 // FindForeignFormat returns the format that a file's first bytes show, if it is one that LivePerson does not accept.
 func FindForeignFormat(head []byte) (ForeignFormat, bool) {
 	for _, f := range foreignFormats {
 		if slices.ContainsFunc(f.signatures, func(signature string) bool { return hasSignature(head, signature) }) {
 			return f, true
 		}
+	}
+	if SniffFormat(head, true) != "" {
+		return ForeignFormat{}, false
+	}
+	if bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff")) || !utf8.Valid(head) && isPlain(head) {
+		return textNotUTF8, true
 	}
 	return ForeignFormat{}, false
 }

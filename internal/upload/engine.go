@@ -86,8 +86,11 @@ type Ledger interface {
 type Images interface {
 	// Inspect reads an image's header. ImageInvalid; ImageTooManyPixels.
 	Inspect(t share.FileType, image io.Reader) (share.ImageInfo, error)
-	// Preview generates a data URI of fewer than maxChars characters. It waits for its turn: decoding is bounded.
-	Preview(ctx context.Context, t share.FileType, image io.Reader, maxChars int) (dataURI string, err error)
+	// Verify reads an image's header and structure. ImageInvalid; ImageTooManyPixels.
+	Verify(t share.FileType, image io.Reader) error
+	// Preview generates a data URI of fewer than maxChars characters. It waits for its turn: decoding is bounded. It calls open for
+	// a reader of the whole image, several times.
+	Preview(ctx context.Context, t share.FileType, open func() io.Reader, maxChars int) (dataURI string, err error)
 	// Fit changes an image as a job says; nil: it is stored unchanged. It waits for its turn; TooManyUploads if that takes too
 	// long. ImageInvalid; ImageCannotFit; FileTooLarge if the job does not allow what would be needed.
 	Fit(ctx context.Context, job share.ImageJob) (*share.FittedImage, error)
@@ -127,6 +130,9 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 		return Result{}, drain.Cause(ctx, err)
 	}
 	defer session.Release()
+	if err := e.checkPreview(&spec); err != nil {
+		return Result{}, err
+	}
 	if spec.ValidateOnly { // what can be checked without the file
 		return Result{}, drain.Cause(ctx, checkOpen(ctx, session, spec.Conversation, spec.Dialog))
 	}

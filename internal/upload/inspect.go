@@ -35,6 +35,7 @@ func (t *transfer) inspect(md5 bool) *inspection {
 	}
 	in.inspectors = []inspector{
 		&typeInspector{declared: t.spec.FileType},
+		&officeInspector{declared: t.spec.FileType},
 		in.image,
 	}
 	return in
@@ -105,14 +106,15 @@ func (i *typeInspector) Inspect(p []byte, more bool) error {
 	if i.done {
 		return nil
 	}
-	i.head = append(i.head, p[:min(len(p), share.SniffBytes-len(i.head))]...)
-	if more && len(i.head) < share.SniffBytes || len(i.head) == 0 {
+	info, _ := i.declared.Info()
+	enough := info.ShownBytes()
+	i.head = append(i.head, p[:min(len(p), enough-len(i.head))]...)
+	if more && len(i.head) < enough || len(i.head) == 0 {
 		return nil
 	}
 	i.done = true
-	found := share.SniffFormat(i.head, more)
-	info, _ := i.declared.Info()
-	if found == info.DetectedFormat() {
+	found, ok := info.Shown(i.head, more)
+	if ok {
 		return nil
 	}
 	what := "those of type " + found

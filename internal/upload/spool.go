@@ -217,3 +217,11 @@ func (r *sealedReader) Read(p []byte) (int, error) {
 	r.off += int64(n)
 	return n, nil
 }
+
+// ReadAt reads from a sealed spool.
+func (s *spool) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return io.ReadFull(&sealedReader{s: s, off: off}, p)
+}

@@ -87,6 +87,18 @@ func (t *transfer) stripPreview(ctx context.Context) error {
 	return nil
 }
 
+// checkPreview checks that the preview that the client sent is an image of the type that it names.
+func (e *Engine) checkPreview(spec *Spec) error {
+	if spec.Preview == "" {
+		return nil
+	}
+	format, data, _ := share.SplitDataURI(spec.Preview) // the spec was validated
+	if err := e.Images.Verify(format, bytes.NewReader(data)); err != nil {
+		return share.InvalidFields(share.Violation{Field: "spec.preview.data_uri", Description: "is not an image of the type that it names: " + err.Error()})
+	}
+	return nil
+}
+
 // A transformOutput is the spool that a changed image is written to. Each attempt of the transform begins a new one.
 type transformOutput struct {
 	memory *admission.Memory
@@ -109,7 +121,7 @@ func (o *transformOutput) discard() {
 func (t *transfer) addPreview(ctx context.Context, file *share.StoredFile, s *spool) {
 	ctx, cancel := context.WithTimeout(ctx, previewTimeout)
 	defer cancel()
-	uri, err := t.Images.Preview(ctx, t.spec.FileType, s.reader(), MaxPreviewChars)
+	uri, err := t.Images.Preview(ctx, t.spec.FileType, s.reader, MaxPreviewChars)
 	if err != nil {
 		t.Log.LogAttrs(ctx, slog.LevelDebug, "no preview could be generated", slog.Any("error", err))
 	}

@@ -217,7 +217,7 @@ func TestMemory_ProgressiveJPEGsStayWithinTheBudget(t *testing.T) {
 	for i := range uploads {
 		group.Go(func() error {
 			r, err := clients[i%len(clients)].Upload(t.Context(), fitted(conv), bytes.NewReader(b))
-			if err == nil && (!r.GetImage().GetScaled() || r.GetPreviewOmitted() || r.GetFile().GetStoredSizeBytes() > 100_000) {
+			if err == nil && (!r.GetImage().GetRecoded() || r.GetPreviewOmitted() || r.GetFile().GetStoredSizeBytes() > 100_000) {
 				t.Errorf("one came out as %v", r)
 			}
 			return err

@@ -30,7 +30,6 @@ import (
 const repeatedPUT = `msg="an attempt failed and is repeated" operation=PUT`
 
 func TestUpload_EveryType(t *testing.T) {
-	office := append([]byte("PK\x03\x04"), bytes.Repeat([]byte("office"), 1000)...)
 	for _, digest := range []string{"sha1", "sha256"} {
 		t.Run(digest, func(t *testing.T) {
 			w := newWorld(t, sandbox.Options{SwiftDigest: digest}, "--documents")
@@ -43,9 +42,9 @@ func TestUpload_EveryType(t *testing.T) {
 				"dot.gif":         []byte("GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"),
 				"paper.pdf":       []byte("%PDF-1.7\nnothing much\n"),
 				"note.txt":        []byte("déjà vu\n"),
-				"letter.docx":     office,
-				"sheet.xlsx":      office,
-				"talk.pptx":       office,
+				"letter.docx":     harness.OfficeDocument("word"),
+				"sheet.xlsx":      harness.OfficeDocument("xl"),
+				"talk.pptx":       harness.OfficeDocument("ppt"),
 			}
 			for name, data := range files {
 				file := w.upload(c, name, data)

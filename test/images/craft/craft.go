@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
+	"math"
 	"slices"
 )
 
@@ -128,4 +129,33 @@ func EXIF(orientation uint16) []byte {
 	put([]uint32{48, 1, 51, 1, 296, 10})
 	put([]uint32{2, 1, 17, 1, 402, 10})
 	return b.Bytes()
+}
+
+// Profile is a colour profile (ICC) for RGB: the primaries red, green and blue as XYZ, and one curve for all three.
+func Profile(xyz [9]float64, curve []byte) []byte {
+	fixed := func(b []byte, values ...float64) []byte {
+		for _, v := range values {
+			b = binary.BigEndian.AppendUint32(b, uint32(int32(math.Round(v*65536))))
+		}
+		return b
+	}
+	curve = append(slices.Clone(curve), make([]byte, -len(curve)&3)...)
+	names := []string{"rXYZ", "gXYZ", "bXYZ", "rTRC", "gTRC", "bTRC"}
+	var table, body []byte
+	for i, name := range names {
+		data := curve
+		if i < 3 {
+			data = fixed([]byte("XYZ \x00\x00\x00\x00"), xyz[3*i:3*i+3]...)
+		}
+		table = append(table, name...)
+		table = binary.BigEndian.AppendUint32(table, uint32(132+12*len(names)+len(body)))
+		table = binary.BigEndian.AppendUint32(table, uint32(len(data)))
+		body = append(body, data...)
+	}
+	head := make([]byte, 128)
+	binary.BigEndian.PutUint32(head, uint32(132+len(table)+len(body)))
+	copy(head[8:], "\x02\x20\x00\x00mntrRGB XYZ ")
+	copy(head[36:], "acsp")
+	copy(head[68:], fixed(nil, .9642, 1, .8249))
+	return slices.Concat(head, []byte{0, 0, 0, byte(len(names))}, table, body)
 }

@@ -48,7 +48,8 @@ const (
 	ErrorReason_ERROR_REASON_INVALID_FIELD ErrorReason = 2
 	// INVALID_ARGUMENT, no RetryInfo. The account does not allow this file type. Metadata: allowedTypes.
 	ErrorReason_ERROR_REASON_UNSUPPORTED_FILE_TYPE ErrorReason = 3
-	// INVALID_ARGUMENT, no RetryInfo. The first bytes do not match the declared file type. Metadata: detectedType.
+	// INVALID_ARGUMENT, no RetryInfo. The first bytes, or the content of a document, do not match the declared file type. Metadata:
+	// detectedType, for example "PNG", "HEIC", "WEBP", "OLE" (an old or encrypted Office document), "JAR", "ZIP" or "unknown".
 	ErrorReason_ERROR_REASON_FILE_TYPE_MISMATCH ErrorReason = 4
 	// INVALID_ARGUMENT, no RetryInfo. The file is larger than the limit. Metadata: maxBytes, actualBytes.
 	ErrorReason_ERROR_REASON_FILE_TOO_LARGE ErrorReason = 5
@@ -167,8 +168,9 @@ const (
 	// INTERNAL, no RetryInfo. A fault of this server. Report it with the request id.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 53
 	// INVALID_ARGUMENT, no RetryInfo. The image is over the limit and cannot be made to fit. Metadata: maxBytes, and why: "animated"
-	// (it would lose its animation), "memory" (decoding it needs more memory than the server allows for images) or "content" (no
-	// acceptable quality or size is small enough). Send a smaller image.
+	// (it would lose its animation), "memory" (decoding it needs more memory than the server allows for images), "unsupported" (its
+	// coding is not supported; save it as an ordinary JPEG or PNG) or "content" (no acceptable quality or size is small enough). Send
+	// a smaller image.
 	ErrorReason_ERROR_REASON_IMAGE_CANNOT_FIT ErrorReason = 54
 	// FAILED_PRECONDITION, no RetryInfo. The account uses the Connector API, and LivePerson does not deliver its events to this
 	// server, so there is nothing to watch. The operator registers webhooks.
