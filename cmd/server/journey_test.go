@@ -24,8 +24,9 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
-func TestUpload_DownloadReturnsTheFile(t *testing.T) {
-	t.Parallel()
+func TestUpload_DownloadReturnsTheFile(t *testing.T) { overBoth(t, testUpload_DownloadReturnsTheFile) }
+
+func testUpload_DownloadReturnsTheFile(t *testing.T, newWorld worldFunc) {
 	w := newWorld(t, sandbox.Options{}, "--documents")
 	c := w.consumer()
 	conv := w.conversation(c.Client)
@@ -68,7 +69,10 @@ func TestUpload_DownloadReturnsTheFile(t *testing.T) {
 }
 
 func TestWatch_AgentSeesAFileAndSendsOne(t *testing.T) {
-	t.Parallel()
+	overBoth(t, testWatch_AgentSeesAFileAndSendsOne)
+}
+
+func testWatch_AgentSeesAFileAndSendsOne(t *testing.T, newWorld worldFunc) {
 	w := newWorld(t, sandbox.Options{AutoAssign: true})
 	agent := w.agent("ann")
 	seen := make(chan *pb.File, 10)
@@ -76,8 +80,8 @@ func TestWatch_AgentSeesAFileAndSendsOne(t *testing.T) {
 
 	c := w.consumer()
 	conv := w.conversation(c.Client)
-	heard := make(chan *pb.File, 10)
-	watch(t, c.Client, conv, heard)
+	received := make(chan *pb.File, 10)
+	watch(t, c.Client, conv, received)
 
 	picture := photo(t, 200_000)
 	sent := w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", Caption: "hello", Preview: generated()}, picture)
@@ -94,10 +98,10 @@ func TestWatch_AgentSeesAFileAndSendsOne(t *testing.T) {
 
 	back := tinyPNG(t)
 	w.upload(agent, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "b.png"}, back)
-	if own := next(t, heard); own.GetName() != sent.GetName() {
+	if own := next(t, received); own.GetName() != sent.GetName() {
 		t.Errorf("the consumer saw %v before its own file", own)
 	}
-	reply := next(t, heard)
+	reply := next(t, received)
 	if reply.GetSenderRole() == pb.ParticipantRole_PARTICIPANT_ROLE_CONSUMER || sha(w.download(c.Client, reply.GetName())) != sha(back) {
 		t.Errorf("the consumer saw %v", reply)
 	}
@@ -150,8 +154,11 @@ func next(t *testing.T, from <-chan *pb.File) *pb.File {
 }
 
 func TestDownload_RejectsOtherConsumersFiles(t *testing.T) {
-	t.Parallel()
-	// Signing any path is what LivePerson might do: that the gateway asks only for what the caller may see has to be enough.
+	overBoth(t, testDownload_RejectsOtherConsumersFiles)
+}
+
+func testDownload_RejectsOtherConsumersFiles(t *testing.T, newWorld worldFunc) {
+	// LivePerson might sign any path, so the server must ask only for what the caller may see.
 	w := newWorld(t, sandbox.Options{SignAnyPath: true})
 	alice, bob := w.consumer(), w.consumer()
 	convA, convB := w.conversation(alice.Client), w.conversation(bob.Client)
@@ -169,7 +176,7 @@ func TestDownload_RejectsOtherConsumersFiles(t *testing.T) {
 		"by name":                          {Source: &pb.StatFileRequest_Name{Name: file.GetName()}},
 		"stored only, by name":             {Source: &pb.StatFileRequest_Name{Name: kept.GetFile().GetName()}},
 		"by path":                          {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convA, StoragePath: file.GetStoragePath()}}},
-		"by path in a conversation of his": {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convB, StoragePath: file.GetStoragePath()}}},
+		"by path in his own conversation": {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convB, StoragePath: file.GetStoragePath()}}},
 		"stored only, by path in his own":  {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convB, StoragePath: kept.GetFile().GetStoragePath()}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +208,10 @@ func TestDownload_RejectsOtherConsumersFiles(t *testing.T) {
 }
 
 func TestListFiles_SeparatesConversations(t *testing.T) {
-	t.Parallel()
+	overBoth(t, testListFiles_SeparatesConversations)
+}
+
+func testListFiles_SeparatesConversations(t *testing.T, newWorld worldFunc) {
 	w := newWorld(t, sandbox.Options{SignAnyPath: true})
 	c, other := w.consumer(), w.consumer()
 	one, two := w.conversation(c.Client), w.conversation(c.Client)
@@ -226,7 +236,7 @@ func TestListFiles_SeparatesConversations(t *testing.T) {
 	if files, err := c.Files(t.Context(), lpfileshare.FilesOptions{Parent: two}).Collect(); err != nil || len(files) > 0 {
 		t.Errorf("the other conversation lists %v, %v", files, err)
 	}
-	// Each watcher sees the next file of its own, so whatever should not come would have come before.
+	// Each watch sends the next file of its own conversation. A file of another one would arrive before it.
 	mine := w.upload(c.Client, lpfileshare.UploadOptions{Conversation: two, DisplayName: "b.png"}, tinyPNG(t))
 	foreign := w.upload(other.Client, lpfileshare.UploadOptions{Conversation: theirs, DisplayName: "c.png"}, tinyPNG(t))
 	if f := next(t, inTwo); f.GetName() != mine.GetName() {
@@ -454,7 +464,7 @@ func TestLog_HasNoSecret(t *testing.T) {
 	if _, err := c.Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_AuthCode{AuthCode: code}}); err != nil {
 		t.Error(err)
 	}
-	customer := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"a customer whom nobody knows","aud":"acc:1"}`)) + "."
+	customer := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"an unknown customer","aud":"acc:1"}`)) + "."
 	if _, err := c.Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_CustomerJwt{CustomerJwt: customer}}); err == nil {
 		t.Log("the sandbox takes an unsigned customer's JWT")
 	}
@@ -484,7 +494,7 @@ func TestLog_HasNoSecret(t *testing.T) {
 	if _, err := agent.Raw().Files.GetCapabilities(t.Context(), &pb.GetCapabilitiesRequest{Account: accountPath}); err != nil {
 		t.Fatal(err)
 	}
-	// Trouble at every step: errors are where secrets get out.
+	// Faults at every step, because errors can contain secrets.
 	for _, f := range []sandbox.Fault{
 		{On: "store:PUT", Drop: true, Count: 1}, {On: "store:PUT", Status: 503, Count: 1}, {On: "store:PUT", Expire: true, Count: 1},
 		{On: "store:GET", CutAfter: 100, Count: 2}, {On: "ws:upgrade", Drop: true, Count: 1},
@@ -513,7 +523,7 @@ func TestLog_HasNoSecret(t *testing.T) {
 		if contains(logs, secret) {
 			t.Errorf("%s is in the logs", what)
 		}
-		// Not even the telling part of one: the signature of a JWT, the tail of anything else.
+		// The end of a secret is secret too: it has the signature of a JWT.
 		if len(secret) > 60 && contains(logs, secret[len(secret)-40:]) {
 			t.Errorf("the end of %s is in the logs", what)
 		}

@@ -19,7 +19,10 @@ import (
 )
 
 func TestLedger_RemembersRequestIDAcrossRestart(t *testing.T) {
-	t.Parallel()
+	overBoth(t, testLedger_RemembersRequestIDAcrossRestart)
+}
+
+func testLedger_RemembersRequestIDAcrossRestart(t *testing.T, newWorld worldFunc) {
 	dir := t.TempDir()
 	w := newWorld(t, sandbox.Options{}, "--ledger=embedded", "--data-dir="+dir)
 	who := w.consumer()
@@ -40,7 +43,7 @@ func TestLedger_RemembersRequestIDAcrossRestart(t *testing.T) {
 		t.Errorf("replayed %v, %d messages", second.GetReplayed(), len(w.sb.Journal().Published))
 	}
 
-	// The directory is taken, and the refusal says so.
+	// Another server uses the directory, and the error names the flag.
 	var logs bytes.Buffer
 	if code := run(t.Context(), []string{"--listen=127.0.0.1:0", "--sandbox", "--data-dir=" + dir}, &logs, &logs); code != 1 || !strings.Contains(logs.String(), "--data-dir") {
 		t.Errorf("code %d, %s", code, logs.String())
@@ -123,8 +126,8 @@ func TestLedger_Directory(t *testing.T) {
 		{"by default", dir(), filepath.Join(home, ".local/state/lpfileshare/ledger")},
 		{"with the sandbox", dir("--sandbox"), ""},
 		{"in memory", dir("--ledger=memory"), ""},
-		{"said", dir("--data-dir=/x"), "/x/ledger"},
-		{"said, with the sandbox", dir("--sandbox", "--data-dir=/x"), "/x/ledger"},
+		{"set", dir("--data-dir=/x"), "/x/ledger"},
+		{"set, with the sandbox", dir("--sandbox", "--data-dir=/x"), "/x/ledger"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %q, want %q", c.what, c.got, c.want)

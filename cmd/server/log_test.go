@@ -20,7 +20,7 @@ import (
 func TestLog_BoundsFailingCalls(t *testing.T) {
 	w := newWorld(t, sandbox.Options{}, "--log-level=info")
 	c := w.dial()
-	const calls = 3000
+	const calls = 500
 	begun := time.Now()
 	var senders sync.WaitGroup
 	for range 10 {

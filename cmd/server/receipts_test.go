@@ -10,7 +10,10 @@ import (
 )
 
 func TestReceipts_AreSentUnlessDisabled(t *testing.T) {
-	t.Parallel()
+	overBoth(t, testReceipts_AreSentUnlessDisabled)
+}
+
+func testReceipts_AreSentUnlessDisabled(t *testing.T, newWorld worldFunc) {
 	for name, test := range map[string]struct {
 		flags          []string
 		accept, access int
@@ -31,7 +34,7 @@ func TestReceipts_AreSentUnlessDisabled(t *testing.T) {
 			w.upload(c.Client, lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png"}, tinyPNG(t))
 			next(t, own) // one's own file gets no receipt
 			w.download(agent, next(t, seen).GetName())
-			harness.Eventually(t, "the receipts go out", func() bool {
+			harness.Eventually(t, "the receipts are sent", func() bool {
 				return w.receiptsSent("ACCEPT") >= test.accept && w.receiptsSent("ACCESS") >= test.access
 			})
 			w.stop() // nothing is sent after it

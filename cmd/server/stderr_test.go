@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
@@ -22,14 +21,15 @@ import (
 	"github.com/lpfileshare/lpfileshare/test/process"
 )
 
-// TestStderr runs the server as a process whose log nobody reads.
+// TestStderr runs the server as a process whose log is not read.
 func TestStderr(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "lpfileshare-server")
-	if err := process.Build(binary, "github.com/lpfileshare/lpfileshare/cmd/server"); err != nil {
+	t.Setenv(serverProcess, "1")
+	binary, err := os.Executable()
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Run("closed after 200 bytes", func(t *testing.T) {
-		testUnreadLog(t, binary, 20, func(stderr *os.File) {
+		testUnreadLog(t, binary, func(_ *os.File) {}, func(stderr *os.File) {
 			if err := stderr.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
@@ -37,11 +37,17 @@ func TestStderr(t *testing.T) {
 				t.Fatal(err)
 			}
 			stderr.Close()
-		})
+		}, true)
 	})
 	t.Run("never read", func(t *testing.T) {
-		// More than fits in the pipe and in the server's buffers.
-		testUnreadLog(t, binary, 4000, func(*os.File) {})
+		// The pipe is full before the server starts. The server's buffers are not, so it drops nothing.
+		testUnreadLog(t, binary, func(stderr *os.File) {
+			for err := error(nil); err == nil; _, err = stderr.Write(make([]byte, 64<<10)) {
+				if err := stderr.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, func(*os.File) {}, false)
 	})
 	t.Run("a hangup is logged", func(t *testing.T) {
 		p, _, err := process.Start(regexp.MustCompile("msg=ready"), binary, "--sandbox", "--listen=127.0.0.1:0", "--drain-time=0s", "--log-level=error")
@@ -55,8 +61,9 @@ func TestStderr(t *testing.T) {
 	})
 }
 
-// testUnreadLog starts a server, makes calls, and stops it. use gets the end of the pipe to read stderr from. That of stdout is closed.
-func testUnreadLog(t *testing.T, binary string, calls int, use func(stderr *os.File)) {
+// testUnreadLog starts a server, makes calls, and stops it. before and after get the ends of the pipe of stderr before and after the
+// start: before that to write to, after that to read from. The reader of stdout is closed. drops is whether lines must be dropped.
+func testUnreadLog(t *testing.T, binary string, before, after func(stderr *os.File), drops bool) {
 	ports, err := process.FreePorts(2)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +73,7 @@ func testUnreadLog(t *testing.T, binary string, calls int, use func(stderr *os.F
 		t.Fatal(err)
 	}
 	defer stderr.Close()
+	before(stderrWriter)
 	stdout, stdoutWriter, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +90,7 @@ func testUnreadLog(t *testing.T, binary string, calls int, use func(stderr *os.F
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	use(stderr)
+	after(stderr)
 
 	c, err := lpfileshare.Dial(fmt.Sprintf("127.0.0.1:%d", ports[0]), lpfileshare.WithDialOptions(grpc.WithDefaultCallOptions(grpc.WaitForReady(true))))
 	if err != nil {
@@ -91,7 +99,7 @@ func testUnreadLog(t *testing.T, binary string, calls int, use func(stderr *os.F
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	for range calls {
+	for range 20 {
 		if _, err := c.Raw().Files.StatFile(ctx, &pb.StatFileRequest{}); lpfileshare.ErrorReason(err) != pb.ErrorReason_ERROR_REASON_INVALID_FIELD {
 			t.Fatalf("a call: %v", err)
 		}
@@ -108,8 +116,8 @@ func testUnreadLog(t *testing.T, binary string, calls int, use func(stderr *os.F
 	var vars struct {
 		Lines struct{ Dropped int64 } `json:"log_lines"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&vars); err != nil || vars.Lines.Dropped == 0 {
-		t.Errorf("dropped lines are counted as %d, %v", vars.Lines.Dropped, err)
+	if err := json.NewDecoder(resp.Body).Decode(&vars); err != nil || vars.Lines.Dropped > 0 != drops {
+		t.Errorf("%d lines were dropped, %v; want some: %t", vars.Lines.Dropped, err, drops)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,13 @@ import (
 // frames are validated against the schemas of test/wire.
 var frames = wire.NewSuite("server")
 
+// serverProcess is an environment variable that makes the test binary the server.
+const serverProcess = "LPFILESHARE_TEST_SERVER"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(serverProcess) != "" {
+		main()
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(frames.Exit(code)) }))
 }
 
@@ -59,7 +65,7 @@ type world struct {
 	consumers int            // number of consumers with an external id
 }
 
-// sawReceipt counts the receipts that go out.
+// sawReceipt counts the receipts that the server sends.
 func (w *world) sawReceipt(f sandbox.Frame) {
 	if f.FromClient {
 		w.sawRequest(f.Data)
@@ -88,9 +94,6 @@ func (w *world) receiptsSent(status string) int {
 
 func newWorld(t *testing.T, opts sandbox.Options, args ...string) *world {
 	t.Helper()
-	if os.Getenv(overConnector) != "" {
-		return newConnectorWorld(t, opts, true, args...)
-	}
 	w := newSandboxWorld(t, opts)
 	w.start(args...)
 	return w

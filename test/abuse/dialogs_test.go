@@ -86,6 +86,63 @@ func floodDialog(ctx context.Context, s *server) {
 	<-ctx.Done()
 }
 
+// TestDialogs_ExceedAFrame reads a dialog whose messages exceed the limit of a frame of LivePerson's.
+func TestDialogs_ExceedAFrame(t *testing.T) {
+	picked(t, "a dialog that exceeds a frame")
+	sb := harness.Sandbox(t, frames, sandbox.Options{AutoAssign: true})
+	started, err := harness.Start(program, append(harness.Before(sb), "--ledger=memory", "--drain-notice=0s")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	started.Stopped(t)
+	s := &server{started, t, sb}
+	large, small := s.Consumer(t), s.Consumer(t)
+	list := large.Files(t.Context(), lpfileshare.FilesOptions{Parent: large.Conversation})
+	if _, err := list.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	const many = 150
+	for c, n := range map[harness.Consumer]int{large: many, small: 1} {
+		if err := pictures(t.Context(), c.Client, c.Conversation, preview, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, reader := range []struct {
+		c      *lpfileshare.Client
+		parent string
+		want   int
+	}{
+		{large.Client, large.Conversation, many}, {small.Client, small.Conversation, 1}, {s.agent("ann"), accountPath + "/conversations/-", many + 1},
+	} {
+		list := reader.c.Files(t.Context(), lpfileshare.FilesOptions{Parent: reader.parent})
+		files, err := list.Collect()
+		if err != nil || len(files) != reader.want || len(list.Unreadable()) > 0 {
+			t.Fatalf("%s: %d files, %v, left out %v; want %d files", reader.parent, len(files), err, list.Unreadable(), reader.want)
+		}
+		for _, f := range files {
+			if f.GetPreviewDataUri() != preview.GetDataUri() {
+				t.Fatalf("%s: %s has the preview %.40s", reader.parent, f.GetName(), f.GetPreviewDataUri())
+			}
+		}
+		last := files[len(files)-1].GetName()
+		if f, err := reader.c.Stat(t.Context(), last); err != nil || f.GetPreviewDataUri() != preview.GetDataUri() {
+			t.Errorf("%s: stat %.40s, %v", reader.parent, f.GetPreviewDataUri(), err)
+		}
+		if _, err := reader.c.Download(t.Context(), lpfileshare.DownloadOptions{Name: last}, io.Discard); err != nil {
+			t.Errorf("%s: %v", reader.parent, err)
+		}
+	}
+	n := 0
+	for f, err := range large.Watch(t.Context(), lpfileshare.WatchOptions{Parent: large.Conversation, Token: list.WatchToken()}).All() {
+		if err != nil || f.GetPreviewDataUri() != preview.GetDataUri() {
+			t.Fatalf("the watch sent %s with the preview %.40s, %v", f.GetName(), f.GetPreviewDataUri(), err)
+		}
+		if n++; n == many {
+			break
+		}
+	}
+}
+
 func TestDialogs(t *testing.T) {
 	r := row{
 		name: "150 pictures with the longest previews in one dialog", options: sandbox.Options{AutoAssign: true},

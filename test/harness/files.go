@@ -20,11 +20,11 @@ func Text(seed uint64, n int) []byte {
 	return b.Bytes()[:n]
 }
 
-// photos has the files that Photo has made, by seed and size. To encode noise is slow, above all with the race detector.
+// photos has the files that Photo has made, by seed and size.
 var photos sync.Map
 
-// Photo returns a JPEG of noise of exactly n bytes, which cannot be compressed. Files of different seeds differ. The caller may change
-// the bytes.
+// Photo returns a JPEG of exactly n bytes, at least 4,000, which cannot be compressed. Files of different seeds differ. The caller may
+// change the bytes.
 func Photo(tb testing.TB, seed uint64, n int) []byte {
 	tb.Helper()
 	key := [2]uint64{seed, uint64(n)}
@@ -36,36 +36,39 @@ func Photo(tb testing.TB, seed uint64, n int) []byte {
 	return bytes.Clone(made.([]byte))
 }
 
+// newPhoto encodes a small picture of noise, because encoding is slow with the race detector. Comments of noise before the last marker
+// make up the rest.
 func newPhoto(tb testing.TB, seed uint64, n int) []byte {
 	tb.Helper()
-	rng := rand.New(rand.NewPCG(seed, uint64(n)))
-	side := 8
-	for side*side < n/2 {
-		side += 8
-	}
+	const side, least, most = 48, 4, 65537 // of a picture, and of a comment segment
+	var key [32]byte
+	binary.BigEndian.PutUint64(key[:], seed)
+	binary.BigEndian.PutUint64(key[8:], uint64(n))
+	rng := rand.NewChaCha8(key)
 	img := image.NewRGBA(image.Rect(0, 0, side, side))
-	for i := range img.Pix {
-		img.Pix[i] = byte(rng.Uint32())
-	}
+	_, _ = rng.Read(img.Pix)
 	var b bytes.Buffer
 	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 50}); err != nil {
 		tb.Fatal(err)
 	}
-	data := b.Bytes()
-	for len(data) < n { // comment segments after the first marker
-		const least, most = 4, 65537
-		size := min(n-len(data), most)
-		if rest := n - len(data) - size; rest > 0 && rest < least {
+	picture := b.Bytes()
+	end := len(picture) - 2
+	data := append(make([]byte, 0, n), picture[:end]...)
+	for rest := n - len(picture); rest > 0; rest = n - len(data) - 2 {
+		size := min(rest, most)
+		if after := rest - size; after > 0 && after < least {
 			size -= least
 		}
 		if size < least {
 			break
 		}
 		segment := make([]byte, size)
+		_, _ = rng.Read(segment)
 		segment[0], segment[1] = 0xFF, 0xFE
 		binary.BigEndian.PutUint16(segment[2:], uint16(size-2))
-		data = append(append(append([]byte{}, data[:2]...), segment...), data[2:]...)
+		data = append(data, segment...)
 	}
+	data = append(data, picture[end:]...)
 	if len(data) != n {
 		tb.Fatalf("the photo has %d bytes, want %d", len(data), n)
 	}
