@@ -1,7 +1,9 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -201,9 +203,16 @@ func TestDropSockets(t *testing.T) {
 }
 
 func TestSocket_SlowReader(t *testing.T) {
-	s := start(t, Options{maxQueued: 1 << 20})
+	s := start(t, Options{maxQueued: 1 << 16})
 	token := signUp(t, s)
-	slow, _, err := (&websocket.Dialer{}).DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL(), "http")+consumerPath,
+	smallBuffer := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return conn, conn.(*net.TCPConn).SetReadBuffer(4096) // otherwise the kernel takes many of the messages
+	}
+	slow, _, err := (&websocket.Dialer{NetDialContext: smallBuffer}).DialContext(t.Context(), "ws"+strings.TrimPrefix(s.URL(), "http")+consumerPath,
 		map[string][]string{"Authorization": {"jwt " + token}})
 	if err != nil {
 		t.Fatal(err)
