@@ -50,11 +50,15 @@ func TestCodec_EncodesChunksAsProtoDoes(t *testing.T) {
 // other downloads leave their bytes in them.
 func TestDownload_EveryChunkSize(t *testing.T) {
 	for _, memory := range []int64{4, 5, 6, 8, 12, 20, 40} {
-		for _, most := range []int32{0, 1, 1000, 4096, 40_000, 65_535, 65_536, 65_537, 100_000, 200_000, 1 << 20} {
+		for _, most := range []int32{0, 1, 4096, 40_000, 65_535, 65_536, 65_537, 100_000, 200_000, 1 << 20} {
 			t.Run(fmt.Sprintf("memory for %d downloads, chunks of %d", memory, most), inBubble(func(t *testing.T) {
 				h := newHarness(t, func(c *Config) { c.DownloadMemory = memory * admission.MinDownloadBytes })
+				large := 700_001
+				if most > 0 && most < 40_000 { // many small chunks are slow
+					large = 140_001
+				}
 				var sizes []int
-				for i, n := range []int{700_001, 65_536, 1, 131_072, 70_000} {
+				for i, n := range []int{large, 65_536, 1, 131_072, 70_000} {
 					b := picture(n)
 					name := h.addFile(path(fmt.Sprint(i)), b)
 					req := byName(name)
