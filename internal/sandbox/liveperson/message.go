@@ -32,6 +32,7 @@ type event struct {
 	content    json.RawMessage
 	audience   string
 	metadata   json.RawMessage
+	encoded    map[dialect][]byte // views that were sent in a backlog
 }
 
 // public reports whether consumers may see the event.
@@ -268,15 +269,26 @@ func (k *caller) openDialog(id, conversation string) (*dialog, *Reply) {
 	return d, nil
 }
 
-// backlog returns the events of a dialog from a sequence on that the caller may read.
-func (k *socket) backlog(d *dialog, from int64) []eventView {
-	views := []eventView{}
+// backlog returns the events of a dialog from a sequence on that the caller may read, as a JSON array, and their number. Agents read
+// the backlog of a dialog again and again, so each event is encoded once.
+func (k *socket) backlog(d *dialog, from int64) (array encoded, n int) {
+	array = encoded("[")
 	for _, e := range d.events {
-		if int64(e.sequence) >= from && (k.who.agent || e.public()) {
-			views = append(views, k.eventView(e))
+		if int64(e.sequence) < from || !k.who.agent && !e.public() {
+			continue
 		}
+		if e.encoded[k.dialect] == nil {
+			if e.encoded == nil {
+				e.encoded = make(map[dialect][]byte)
+			}
+			e.encoded[k.dialect] = jsonhttp.Encode(k.eventView(e))
+		}
+		if n++; n > 1 {
+			array = append(array, ',')
+		}
+		array = append(array, e.encoded[k.dialect]...)
 	}
-	return views
+	return append(array, ']'), n
 }
 
 // subscribeMessaging answers ms.SubscribeMessagingEvents. Participants get live events without it, so for them it only requests the
@@ -291,8 +303,8 @@ func (k *socket) subscribeMessaging(c *call) Reply {
 	if k.dialect == brandDialect {
 		a.Type = ".ams.GenericSubscribe$Response"
 	}
-	if backlog := k.backlog(d, from); len(backlog) > 0 {
-		a.then = [][]byte{notification("ms.MessagingEventNotification", map[string]any{"changes": backlog})}
+	if backlog, n := k.backlog(d, from); n > 0 {
+		a.then = [][]byte{notification("ms.MessagingEventNotification", slices.Concat(encoded(`{"changes":`), backlog, encoded("}")))}
 	}
 	return a
 }
@@ -303,7 +315,8 @@ func (k *socket) queryMessages(c *call) Reply {
 	if refusal != nil {
 		return *refusal
 	}
-	return Reply{Code: 200, Type: typeQuery, Body: k.backlog(d, from)}
+	backlog, _ := k.backlog(d, from)
+	return Reply{Code: 200, Type: typeQuery, Body: backlog}
 }
 
 // window returns a dialog and the first sequence to return. node-agent-sdk copies fromSeq, or 0, to newerThanSequence, so both
