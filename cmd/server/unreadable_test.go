@@ -19,19 +19,17 @@ func (w *world) uploadPreviews(c *lpfileshare.Client, conversation string, n int
 	w.t.Helper()
 	for i := range n {
 		w.upload(c, lpfileshare.UploadOptions{
-			Conversation: conversation, DisplayName: "a.png", Caption: fmt.Sprint(i), Preview: &pb.Preview{Source: &pb.Preview_DataUri{DataUri: previewOf(i)}},
+			Conversation: conversation, DisplayName: "a.png", Caption: fmt.Sprint(i), Preview: previewOf(i),
 		}, tinyPNG(w.t))
 	}
 }
 
-func previewOf(i int) string {
-	return fmt.Sprintf("data:image/png;base64,%08d%s", i, strings.Repeat("A", 1000))
-}
+func previewOf(i int) *pb.Preview { return harness.Preview(fmt.Sprint(i), 1000) }
 
 // hasPreview reports whether a file of uploadPreviews has its own preview.
 func hasPreview(f *pb.File) bool {
 	i, err := strconv.Atoi(f.GetCaption())
-	return err == nil && f.GetPreviewDataUri() == previewOf(i)
+	return err == nil && f.GetPreviewDataUri() == previewOf(i).GetDataUri()
 }
 
 // TestListFiles_ReportsUnreadableConversations has LivePerson refuse the messages of one of several conversations.

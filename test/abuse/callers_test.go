@@ -99,16 +99,15 @@ func garbageUploads(perSecond int, token func(i int) string) func(ctx context.Co
 // slowRefusal has LivePerson take its time for a socket.
 var slowRefusal = []sandbox.Fault{{On: "ws:upgrade", Delay: 300 * time.Millisecond}}
 
-var gif = []byte("GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;")
+var gif = harness.TinyGIF()
 
 // storeAll stores tiny pictures with the largest preview and caption, as fast as 16 at once can be.
 func storeAll(ctx context.Context, s *server) {
 	c := s.Consumer(s.t)
-	preview := "data:image/png;base64," + strings.Repeat("A", 29_000)
 	atOnce(ctx, 16, func(ctx context.Context, _ int) {
 		_, _ = c.Raw().Files.UploadSmallFile(ctx, &pb.UploadSmallFileRequest{Data: gif, Spec: &pb.UploadSpec{
 			Conversation: c.Conversation, FileType: pb.FileType_FILE_TYPE_GIF, Caption: strings.Repeat("\U0001F600", 5000),
-			Preview: &pb.Preview{Source: &pb.Preview_DataUri{DataUri: preview}}, PublishMode: pb.PublishMode_PUBLISH_MODE_STORE_ONLY,
+			Preview: harness.Preview("", 29_000), PublishMode: pb.PublishMode_PUBLISH_MODE_STORE_ONLY,
 		}})
 	})
 }

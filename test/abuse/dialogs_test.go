@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"testing"
 	"time"
 
@@ -30,10 +29,10 @@ func (s *server) agent(name string) *lpfileshare.Client {
 }
 
 // preview is close to the longest that there may be.
-var preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/gif;base64," + strings.Repeat("A", 30_000)}}
+var preview = harness.Preview("", 30_000)
 
 // smallPreview is one of the size that is usual.
-var smallPreview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: "data:image/gif;base64," + strings.Repeat("A", 3_000)}}
+var smallPreview = harness.Preview("", 3_000)
 
 func picture(ctx context.Context, c *lpfileshare.Client, conversation string, preview *pb.Preview) error {
 	_, err := c.Raw().Files.UploadSmallFile(ctx, &pb.UploadSmallFileRequest{Data: gif, Spec: &pb.UploadSpec{

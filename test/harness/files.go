@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"image"
@@ -9,6 +10,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
 // Text returns a text file of n bytes. Files of different seeds differ.
@@ -19,6 +22,22 @@ func Text(seed uint64, n int) []byte {
 	}
 	return b.Bytes()[:n]
 }
+
+// TinyGIF returns a GIF of one pixel.
+func TinyGIF() []byte {
+	return []byte("GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;")
+}
+
+// Preview returns a preview of about the given number of characters. It is a GIF of one pixel; bytes behind its end, which no decoder
+// reads, have the label and make up the rest.
+func Preview(label string, chars int) *pb.Preview {
+	const head = "data:image/gif;base64,"
+	image := append(TinyGIF(), label...)
+	image = append(image, make([]byte, max(0, (chars-len(head))/4*3-len(image)))...)
+	return &pb.Preview{Source: &pb.Preview_DataUri{DataUri: head + base64.StdEncoding.EncodeToString(image)}}
+}
+
+
 
 // photos has the files that Photo has made, by seed and size.
 var photos sync.Map
