@@ -264,7 +264,9 @@ func TestConnectorWatch_LateFileResetsTheWatch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	token := watchToken(t, c.Client, conv)
-	go func() { ended <- watchInto(c.Watch(ctx, lpfileshare.WatchOptions{Parent: conv, Token: token}), received) }()
+	go func() {
+		ended <- watchInto(c.Watch(ctx, lpfileshare.WatchOptions{Parent: conv, Token: token}), received)
+	}()
 	if got := w.deliver(shownBy(path.Base(conv), 1), sandbox.DefaultAppSecret); got != http.StatusOK {
 		t.Errorf("a delivery was answered with %d", got)
 	}

@@ -173,11 +173,11 @@ func testDownload_RejectsOtherConsumersFiles(t *testing.T, newWorld worldFunc) {
 	signed := len(w.sb.Journal().Signed)
 
 	for name, source := range map[string]*pb.StatFileRequest{
-		"by name":                          {Source: &pb.StatFileRequest_Name{Name: file.GetName()}},
-		"stored only, by name":             {Source: &pb.StatFileRequest_Name{Name: kept.GetFile().GetName()}},
-		"by path":                          {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convA, StoragePath: file.GetStoragePath()}}},
+		"by name":                         {Source: &pb.StatFileRequest_Name{Name: file.GetName()}},
+		"stored only, by name":            {Source: &pb.StatFileRequest_Name{Name: kept.GetFile().GetName()}},
+		"by path":                         {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convA, StoragePath: file.GetStoragePath()}}},
 		"by path in his own conversation": {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convB, StoragePath: file.GetStoragePath()}}},
-		"stored only, by path in his own":  {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convB, StoragePath: kept.GetFile().GetStoragePath()}}},
+		"stored only, by path in his own": {Source: &pb.StatFileRequest_Storage{Storage: &pb.StorageRef{Conversation: convB, StoragePath: kept.GetFile().GetStoragePath()}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := bob.Raw().Files.StatFile(t.Context(), source)

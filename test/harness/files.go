@@ -37,8 +37,6 @@ func Preview(label string, chars int) *pb.Preview {
 	return &pb.Preview{Source: &pb.Preview_DataUri{DataUri: head + base64.StdEncoding.EncodeToString(image)}}
 }
 
-
-
 // photos has the files that Photo has made, by seed and size.
 var photos sync.Map
 
