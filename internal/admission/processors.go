@@ -20,7 +20,8 @@ const (
 // another. A caller alone loses nothing: more blocks at a time than processors are no faster, because no turn is held while its
 // transfer waits for the store or the client.
 type Processors struct {
-	n int
+	n   int
+	now func() time.Time // time.Now, except in tests
 
 	mu      sync.Mutex
 	workers map[Caller]*worker
@@ -38,7 +39,7 @@ type worker struct {
 
 // NewProcessors returns n Processors.
 func NewProcessors(n int) *Processors {
-	return &Processors{n: n, workers: make(map[Caller]*worker), active: list.New()}
+	return &Processors{n: n, now: time.Now, workers: make(map[Caller]*worker), active: list.New()}
 }
 
 // Transfer returns a Transfer of a caller, which is active from now on.
@@ -61,21 +62,24 @@ func (p *Processors) worker(c Caller) *worker {
 	return w
 }
 
-// touch notes that a caller is active, and forgets those that are not any more.
+// touch notes that a caller is active, and forgets those that are not any more. It reads the clock once: if that advanced in between, w
+// itself would be forgotten.
 func (p *Processors) touch(w *worker) {
-	w.latest = time.Now()
+	now := p.now()
+	w.latest = now
 	p.active.MoveToBack(w.place)
 	for {
 		oldest := p.active.Front().Value.(*worker)
 		switch {
-		case w.latest.Sub(oldest.latest) <= activeTime:
+		case now.Sub(oldest.latest) <= activeTime: // w at the latest
 			return
 		case oldest.busy > 0:
-			p.touch(oldest)
-			return
+			oldest.latest = now
+			p.active.MoveToBack(oldest.place)
+		default:
+			p.active.Remove(oldest.place)
+			delete(p.workers, oldest.caller)
 		}
-		p.active.Remove(oldest.place)
-		delete(p.workers, oldest.caller)
 	}
 }
 

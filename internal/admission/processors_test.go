@@ -73,6 +73,25 @@ func TestProcessors_AreDividedBetweenActiveCallers(t *testing.T) {
 	})
 }
 
+// Each look at the clock takes longer than callers stay active, as if the goroutine had been off the processor.
+func TestProcessors_NeverForgetACallerThatBegins(t *testing.T) {
+	p := NewProcessors(4)
+	clock := time.Now()
+	p.now = func() time.Time {
+		clock = clock.Add(activeTime + time.Millisecond)
+		return clock
+	}
+	busy, other := p.Transfer(callerNamed("a")).begin(), p.Transfer(callerNamed("b")).begin()
+	if len(p.workers) != 2 || p.active.Len() != 2 {
+		t.Errorf("%d callers are active, want 2", len(p.workers))
+	}
+	p.end(busy)
+	p.end(other)
+	if len(p.workers) != 1 { // b's; a's turn ended long ago
+		t.Errorf("%d callers are active at the end, want 1", len(p.workers))
+	}
+}
+
 func TestTransfer_HasNoTurnWhileItsReadBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewProcessors(1)
