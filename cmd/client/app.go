@@ -30,7 +30,6 @@ type app struct {
 	command          string      // the command that runs, in kong's words
 	conn             *connection // nil: not known yet
 	givenCredentials bool        // sign-in has credentials from the user
-	uploaded         int         // number of files that the command has uploaded
 }
 
 // isTerminal reports whether a stream is a terminal.

@@ -66,33 +66,39 @@ func (b *batch) run(ctx context.Context) error {
 
 // print prints the outcomes as they are known, and returns the error of the command.
 func (b *batch) print(ctx context.Context, outcomes []*outcome) error {
-	code, uploaded, failed := exitOK, 0, 0
-	var interrupted error
-	for _, o := range outcomes {
+	code := exitOK
+	var uploaded, unknown, failed, canceled int
+	for i, o := range outcomes {
 		<-o.done
 		b.stderr.Write(o.stderr.Bytes())
 		if _, err := b.stdout.Write(o.stdout.Bytes()); err != nil {
 			return err
 		}
+		e, ok := errors.AsType[*lpfileshare.Error](o.err)
+		sent := ok && e.Finished && mayHaveSucceeded(e.Code)
+		if sent {
+			unknown++
+		}
 		switch {
 		case o.err == nil:
 			uploaded++
-		case ctx.Err() != nil:
-			if e, ok := errors.AsType[*lpfileshare.Error](o.err); interrupted == nil || ok && e.Finished {
-				interrupted = o.err
+		case ctx.Err() != nil && errors.Is(o.err, context.Canceled):
+			canceled++
+			if sent {
+				b.printSent(shownPath(b.files[i]), e)
 			}
 		default:
-			b.printError(ctx, o.err)
+			b.printFailure(o.err)
 			failed++
 			if one := exitCodeOf(ctx, o.err); code != exitFailed {
 				code = one
 			}
 		}
 	}
-	b.uploaded = uploaded // only now, because running uploads copy the app
 	switch {
-	case interrupted != nil:
-		return interrupted
+	case canceled > 0:
+		b.printInterrupted(uploaded, unknown)
+		return reportedError{exitInterrupted}
 	case failed == 0:
 		return nil
 	case len(outcomes) > 1:
@@ -101,13 +107,26 @@ func (b *batch) print(ctx context.Context, outcomes []*outcome) error {
 	return reportedError{code}
 }
 
+// printInterrupted prints how many files an interrupted command uploaded, and of how many that is unknown.
+func (b *batch) printInterrupted(uploaded, unknown int) {
+	if uploaded+unknown == 0 {
+		fmt.Fprintln(b.stderr, nothingPublished)
+		return
+	}
+	maybe := ""
+	if unknown > 0 {
+		maybe = fmt.Sprintf(", and %d may have been", unknown)
+	}
+	fmt.Fprintf(b.stderr, "lpfileshare: interrupted: %d of %d files were uploaded%s; repeat the command with the rest\n", uploaded, len(b.files), maybe)
+}
+
 // send uploads one file.
 func (b *batch) send(ctx context.Context, path string, out *outcome) error {
 	ctx, cancel := b.limit(ctx, fileTimeout)
 	defer cancel()
 	a := *b.app
 	a.stdout, a.stderr = &out.stdout, &out.stderr
-	source, name := a.stdin, "standard input"
+	source, name := a.stdin, shownPath(path)
 	o := b.cmd.options(b.conversation)
 	if path != "-" {
 		f, err := openFile(path)
@@ -132,6 +151,14 @@ func (b *batch) send(ctx context.Context, path string, out *outcome) error {
 		return b.explain(ctx, o, err)
 	}
 	return b.printUploaded(&a, name, o, resp)
+}
+
+// shownPath returns a path of the command line as messages name it.
+func shownPath(path string) string {
+	if path == "-" {
+		return "standard input"
+	}
+	return path
 }
 
 // options returns the options for every file of the command.

@@ -23,12 +23,20 @@ func mayHaveSucceeded(c codes.Code) bool {
 	}
 }
 
-// printError prints one error.
+// nothingPublished is printed for an interrupted upload that was not sent to its end.
+const nothingPublished = "lpfileshare: interrupted: nothing was published; repeat the command to upload it again"
+
+// printError prints one error, or that the command was interrupted.
 func (a *app) printError(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		a.interrupted(err)
-		return
+	} else {
+		a.printFailure(err)
 	}
+}
+
+// printFailure prints one error, and what to do about it.
+func (a *app) printFailure(err error) {
 	advice, advised := errors.AsType[*adviceError](err)
 	e, ok := errors.AsType[*lpfileshare.Error](err)
 	switch {
@@ -54,19 +62,21 @@ func (a *app) interrupted(err error) {
 	e, ok := errors.AsType[*lpfileshare.Error](err)
 	switch {
 	case ok && e.RequestID != "" && e.Finished:
-		fmt.Fprintf(a.stderr, "lpfileshare: interrupted: %s was sent and may have been published\n", plain(e.Op))
-		fmt.Fprintf(a.stderr, "  Show its state: lpfileshare get-upload %s. Repeat it without publishing it twice: --request-id %s\n", e.RequestID, e.RequestID)
+		fmt.Fprintln(a.stderr, "lpfileshare: interrupted")
+		a.printSent(e.Op, e)
 	case strings.HasPrefix(a.command, "upload") || strings.HasPrefix(a.command, "agent send"):
-		if a.uploaded > 0 {
-			fmt.Fprintf(a.stderr, "lpfileshare: interrupted after %d files; repeat the command with the rest\n", a.uploaded)
-			return
-		}
-		fmt.Fprintln(a.stderr, "lpfileshare: interrupted: nothing was published; repeat the command to upload it again")
+		fmt.Fprintln(a.stderr, nothingPublished)
 	case strings.HasPrefix(a.command, "download"):
 		fmt.Fprintln(a.stderr, "lpfileshare: interrupted: no file was written; repeat the command to download it again")
 	default:
 		fmt.Fprintln(a.stderr, "lpfileshare: interrupted")
 	}
+}
+
+// printSent prints that an upload whose result is not known was sent to its end, and how to repeat it.
+func (a *app) printSent(name string, e *lpfileshare.Error) {
+	fmt.Fprintf(a.stderr, "lpfileshare: %s was sent and may have been published\n", plain(name))
+	fmt.Fprintf(a.stderr, "  Show its state: lpfileshare get-upload %s. Repeat it without publishing it twice: --request-id %s\n", e.RequestID, e.RequestID)
 }
 
 // what returns what happened, with the name of an RPC in words: "create conversation" for CreateConversation.

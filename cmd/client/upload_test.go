@@ -117,6 +117,40 @@ func TestUpload_Interrupted(t *testing.T) {
 	}
 }
 
+// An interruption must not hide an upload that may have been published, nor the failure of another file.
+func TestUpload_InterruptedInParallel(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var finished atomic.Int32
+	g := startGateway(t, &gateway{upload: func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
+		m, err := s.Recv()
+		s.SendHeader(metadata.Pairs("lpfs-request-id", m.GetSpec().GetRequestId()))
+		for err == nil && m.GetFinish() == nil {
+			m, err = s.Recv()
+		}
+		if finished.Add(1) == 2 {
+			cancel()
+		}
+		<-s.Context().Done()
+		return s.Context().Err()
+	}})
+	s := newShell(t, g).signIn()
+	for _, name := range []string{"a.jpg", "b.jpg", "c.jpg"} {
+		write(t, name, picture(10))
+	}
+	code, _, stderr := s.run(ctx, "upload", "-j", "2", "a.jpg", "missing.jpg", "b.jpg", "c.jpg") // b.jpg begins when missing.jpg has failed
+	if code != exitInterrupted || strings.Count(stderr, "--request-id ") != 2 || strings.Contains(stderr, "c.jpg") {
+		t.Errorf("exit code %d\n%s", code, stderr)
+	}
+	for _, want := range []string{
+		"a.jpg was sent and may have been published\n", "missing.jpg: no such file", "b.jpg was sent and may have been published\n",
+		"interrupted: 0 of 4 files were uploaded, and 2 may have been; repeat the command with the rest\n",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("%q is not in\n%s", want, stderr)
+		}
+	}
+}
+
 func TestGetUpload(t *testing.T) {
 	const id = "6f8f57e0-79b8-4a4b-8a4c-5bd1a9d6e1c7"
 	g := startGateway(t, &gateway{})
