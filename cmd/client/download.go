@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
@@ -148,12 +149,24 @@ func fileName(f *pb.File) string {
 			name += row.Extensions[0]
 		}
 	}
-	if r := []rune(name); len(r) > 100 {
-		ext := path.Ext(name)
-		if len(ext) > 10 {
-			ext = ""
-		}
-		name = string(r[:100-len(ext)]) + ext
+	return cutName(name)
+}
+
+// maxNameBytes is the length of a local name. File systems allow 255 bytes, some of which the number of watch --download needs.
+const maxNameBytes = 200
+
+// cutName cuts a name to maxNameBytes, between characters, and keeps its extension.
+func cutName(name string) string {
+	if len(name) <= maxNameBytes {
+		return name
 	}
-	return name
+	ext := path.Ext(name)
+	if len(ext) > 10 {
+		ext = ""
+	}
+	end := maxNameBytes - len(ext)
+	for !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return name[:end] + ext
 }

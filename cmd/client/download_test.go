@@ -81,7 +81,8 @@ func TestFileName(t *testing.T) {
 	for display, want := range map[string]string{
 		"cat.jpg": "cat.jpg", "../../etc/passwd": "passwd.jpg", `C:\x\y.png`: "y.png", "..": "file.jpg", ".bashrc": "bashrc.jpg",
 		"-rf": "rf.jpg", "a\nb.gif": "a_b.gif", "": "stored.jpg", "/": "file.jpg", "a\u202egpj.exe": "a_gpj.exe",
-		strings.Repeat("ä", 300) + ".jpg": strings.Repeat("ä", 96) + ".jpg",
+		strings.Repeat("ä", 300) + ".jpg": strings.Repeat("ä", 98) + ".jpg", strings.Repeat("文", 120) + ".pdf": strings.Repeat("文", 65) + ".pdf",
+		strings.Repeat("x", 300): strings.Repeat("x", 196) + ".jpg", "a." + strings.Repeat("x", 300): "a." + strings.Repeat("x", 198),
 	} {
 		f := &pb.File{DisplayName: display, StoragePath: "/v1/AUTH_x/stored.jpg", FileType: pb.FileType_FILE_TYPE_JPEG}
 		if got := fileName(f); got != want {

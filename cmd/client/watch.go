@@ -49,10 +49,16 @@ func (cmd *watchCmd) Run(ctx context.Context, a *app) error {
 	}
 	w := &watcher{app: a, client: client, cmd: cmd, seen: map[string]bool{}}
 	err = w.run(ctx, parent)
-	if errors.Is(err, errEnough) || ctrlC.Err() != nil { // the usual ends of a watch
+	switch {
+	case ctrlC.Err() != nil: // the usual end of a watch
 		return nil
+	case errors.Is(err, errEnough) && w.failed != exitOK:
+		return reportedError{w.failed}
+	case errors.Is(err, errEnough):
+		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // A watcher lists the existing files, then prints new ones, each file once.
@@ -62,6 +68,7 @@ type watcher struct {
 	cmd    *watchCmd
 	seen   map[string]bool
 	count  int
+	failed int  // exit code of the downloads that failed
 	opened bool // the watch was open at least once
 	lost   bool // the loss of the connection was printed
 }
@@ -135,7 +142,8 @@ func (w *watcher) list(ctx context.Context, parent string, show bool) (token str
 	return list.WatchToken(), nil
 }
 
-// print prints a file, and downloads it with --download. A failed download is printed and does not end the watch.
+// print prints a file, and downloads it with --download. A failed download is printed and does not end the watch, but a watch of
+// --count files fails in the end.
 func (w *watcher) print(ctx context.Context, f *pb.File) error {
 	if w.seen[f.GetName()] {
 		return nil
@@ -150,6 +158,9 @@ func (w *watcher) print(ctx context.Context, f *pb.File) error {
 			return err
 		}
 		w.printError(ctx, err)
+		if w.failed != exitFailed {
+			w.failed = exitCodeOf(ctx, err)
+		}
 	}
 	if w.count++; w.count == w.cmd.Count {
 		return errEnough

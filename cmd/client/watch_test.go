@@ -86,3 +86,14 @@ func TestWatch_DownloadsAsJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestWatch_FailedDownload(t *testing.T) {
+	g := startGateway(t, &gateway{breakDownload: failure(codes.DataLoss, pb.ErrorReason_ERROR_REASON_STORAGE_CORRUPTED)})
+	s := newShell(t, g).signIn()
+	spec := &pb.UploadSpec{Conversation: "accounts/12345678/conversations/c1", FileType: pb.FileType_FILE_TYPE_JPEG}
+	g.keep(spec, picture(50_000), false)
+	if got := s.fails(exitFailed, "watch", "--existing", "--count", "1", "--download", "."); strings.Count(got, "STORAGE_CORRUPTED") != 1 {
+		t.Errorf("got %s", got)
+	}
+	checkDir(t, s.dir)
+}
