@@ -46,8 +46,24 @@ type listing struct {
 	Names   []string `json:"names"`
 }
 
-// maxConversations is the number of conversations that the session file keeps.
-const maxConversations = 100
+const (
+	// maxConversations is the number of conversations that the session file keeps.
+	maxConversations = 100
+	// maxSessionBytes is the size of the session file that load reads, maxListedBytes the part of its listing.
+	maxSessionBytes, maxListedBytes = 1 << 20, 512 << 10
+)
+
+// cut returns the first files of a listing, as many as the session file may have.
+func (l *listing) cut() *listing {
+	size := 0
+	for i, name := range l.Names {
+		line, _ := json.Marshal(name) // a string is always valid
+		if size += len(line) + len("      ,\n"); size > maxListedBytes {
+			return &listing{Address: l.Address, Names: l.Names[:i]}
+		}
+	}
+	return l
+}
 
 // setConversation makes a conversation the default of a caller at an address.
 func (s *session) setConversation(address, caller, name string) {
@@ -94,14 +110,45 @@ func (f sessionFile) load() (*session, error) {
 		}
 	}
 	var s session
-	if err := json.NewDecoder(io.LimitReader(file, 1<<20)).Decode(&s); err != nil {
+	if err := json.NewDecoder(io.LimitReader(file, maxSessionBytes)).Decode(&s); err != nil {
 		return nil, &adviceError{fmt.Errorf("the session file %s cannot be read: %w", f, err), "Delete it with lpfileshare sign-out, and sign in again."}
 	}
 	return &s, nil
 }
 
+const (
+	// lockTimeout is how long a command waits for others that change the session, which takes each a few milliseconds.
+	lockTimeout = 5 * time.Second
+	// lockInterval is the time between two attempts to lock. A blocking flock could not be ended.
+	lockInterval = 5 * time.Millisecond
+)
+
+// lock excludes other commands that change the session, until unlock. It locks a file of its own, because save replaces the session file.
+// Where the platform or the file system has no locks it excludes nothing.
+func (f sessionFile) lock() (unlock func(), err error) {
+	file, err := os.OpenFile(string(f)+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(lockTimeout); !tryLock(file); time.Sleep(lockInterval) {
+		if time.Now().After(deadline) {
+			file.Close()
+			return nil, temporaryError{fmt.Errorf("another command has locked the session file %s for %v; retry later", f, lockTimeout)}
+		}
+	}
+	return func() { file.Close() }, nil
+}
+
 // update reads, changes and writes the session.
 func (f sessionFile) update(change func(*session)) error {
+	if err := os.MkdirAll(filepath.Dir(string(f)), 0o700); err != nil {
+		return err
+	}
+	unlock, err := f.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s, err := f.load()
 	if err != nil {
 		return err
@@ -110,8 +157,11 @@ func (f sessionFile) update(change func(*session)) error {
 	return f.save(s)
 }
 
-// save writes the session, completely or not at all.
+// save writes the session, completely or not at all. It cuts a listing that is too large, so that load can read the file.
 func (f sessionFile) save(s *session) error {
+	if s.Listed != nil {
+		s.Listed = s.Listed.cut()
+	}
 	dir := filepath.Dir(string(f))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -142,6 +192,14 @@ func (f sessionFile) save(s *session) error {
 
 // remove deletes the session. It reports whether there was one.
 func (f sessionFile) remove() (was bool, err error) {
+	if _, err := os.Lstat(string(f)); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	unlock, err := f.lock() // otherwise a command that updates the session would write it again
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	err = os.Remove(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
