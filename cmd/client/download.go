@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
@@ -136,7 +135,7 @@ func fileName(f *pb.File) string {
 	}
 	name = strings.Trim(path.Base(strings.ReplaceAll(name, `\`, "/")), "/")
 	name = strings.TrimLeft(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || strings.ContainsRune(`<>:"|?*/`, r) {
+		if controls(r) || strings.ContainsRune(`<>:"|?*/`, r) {
 			return '_'
 		}
 		return r

@@ -56,15 +56,19 @@ func fileIn(m proto.Message) *pb.File {
 	return nil
 }
 
-// printJSON writes any value as one line of JSON.
+// printJSON writes any value as one line of JSON, in which characters that control a terminal are escaped.
 func (a *app) printJSON(v any) error {
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(v) // compact, without the control characters of ASCII except DEL
 	if err != nil {
 		return err
 	}
 	var line bytes.Buffer
-	if err := json.Compact(&line, b); err != nil {
-		return err
+	for _, r := range string(b) {
+		if controls(r) {
+			fmt.Fprintf(&line, `\u%04x`, r) // none is above U+FFFF
+		} else {
+			line.WriteRune(r)
+		}
 	}
 	line.WriteByte('\n')
 	_, err = a.stdout.Write(line.Bytes())
@@ -90,9 +94,12 @@ func plain(s string) string {
 		switch {
 		case r == '\n' || r == '\t':
 			return ' '
-		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
+		case controls(r):
 			return '\uFFFD'
 		}
 		return r
 	}, s)
 }
+
+// controls reports whether a character can control a terminal or the direction of its text.
+func controls(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
