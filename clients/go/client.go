@@ -52,7 +52,7 @@ type Client struct {
 	dial    []grpc.DialOption // the options that conn was created with
 	id      Identity
 	account string // id, or empty
-	// certificateAsked reports that a server asked for a client certificate and got none.
+	// certificateAsked reports that a server asked for a client certificate and got none, since Connect last succeeded.
 	certificateAsked *atomic.Bool
 
 	raw     Stubs
@@ -251,6 +251,7 @@ func (c *Client) Connect(ctx context.Context) error {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		return c.unreachable(ctx, err, net.DefaultResolver.LookupHost)
 	default: // any other result comes from the server
+		c.certificateAsked.Store(false) // the server accepted that there was none
 		return nil
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ func (c *Client) unreachable(ctx context.Context, err error, lookup lookupHost) 
 	if !ok || e.Code != codes.Unavailable {
 		return err
 	}
-	if c.certificateAsked.Load() {
+	if c.certificateAsked.Load() && lostAfterDial(e.Message) {
 		e.Message += "; the server asked for a client certificate, and none was given"
 		e.advice = "Set the client certificate and its key: " + EnvClientCert + " and " + EnvClientKey + ", or the flags of these names."
 	} else if host := unknownHost(ctx, target, lookup); host != "" {
@@ -35,6 +36,15 @@ func (c *Client) unreachable(ctx context.Context, err error, lookup lookupHost) 
 		e.advice = "Check the name of the host."
 	}
 	return err
+}
+
+// notHandshake are parts of gRPC's errors whose cause is not that a server closed the connection after the handshake. There is no other
+// sign of the cause, and the errors of the connection itself have the texts of the operating system.
+var notHandshake = []string{"while dialing", "unexpected HTTP status", "resolver error", "lookup error"}
+
+// lostAfterDial reports whether a connection may have failed in its handshake or later. A server that requires a certificate closes it then.
+func lostAfterDial(message string) bool {
+	return !slices.ContainsFunc(notHandshake, func(part string) bool { return strings.Contains(message, part) })
 }
 
 // unknownHost returns the first host of a target that has no address. Empty: all have one, or that cannot be said.

@@ -46,6 +46,31 @@ func TestUnreachable_UnknownHost(t *testing.T) {
 	}
 }
 
+func TestUnreachable_NamesTheCertificateOnlyAfterTheDial(t *testing.T) {
+	c, err := Dial("192.0.2.1:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.certificateAsked.Store(true)
+	lookup := func(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }
+	for text, want := range map[string]bool{
+		`connection error: desc = "error reading server preface: remote error: tls: certificate required"`:               true,
+		`connection error: desc = "transport: authentication handshake failed: EOF"`:                                     true,
+		`connection error: desc = "error reading from server: EOF"`:                                                      true,
+		`connection error: desc = "transport: Error while dialing: dial tcp 192.0.2.1:443: connect: connection refused"`: false,
+		`write tcp 127.0.0.1:1234->192.0.2.1:443: write: broken pipe`:                                                    true,
+		`name resolver error: produced zero addresses`:                                                                   false,
+		`dns: A record lookup error: server misbehaving`:                                                                 false,
+		`unexpected HTTP status code received from server: 503 (Service Unavailable)`:                                    false,
+	} {
+		err := c.unreachable(t.Context(), status.Error(codes.Unavailable, text), lookup)
+		if strings.Contains(err.Error(), "asked for a client certificate") != want {
+			t.Errorf("%v, the certificate should be named: %v", err, want)
+		}
+	}
+}
+
 func TestConnect_MissingClientCertificate(t *testing.T) {
 	web := httptest.NewTLSServer(nil) // for its certificate
 	defer web.Close()
@@ -79,6 +104,10 @@ func TestConnect_MissingClientCertificate(t *testing.T) {
 			err = c.As(ConsumerToken(StaticToken("x"))).Connect(t.Context())
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), EnvClientCert)) {
 				t.Errorf("got %v, want %s", err, test.want)
+			}
+			server.Stop()
+			if err = c.Connect(t.Context()); test.want == "" && (err == nil || strings.Contains(err.Error(), "certificate")) {
+				t.Errorf("after the server's end: got %v, want an error that names no certificate", err)
 			}
 		})
 	}
