@@ -83,6 +83,10 @@ test-protoc: ## Generate code for nine languages with plain protoc; needs Maven 
 test-proxies: build ## Run the configurations of docs/production.md; needs nginx, haproxy, openssl and curl
 	test/proxies/run
 
+.PHONY: test-docs
+test-docs: build ## Run the commands of docs/ as they stand; needs curl, openssl and man
+	test/docs/run
+
 .PHONY: test-faults
 test-faults: ## Run every case of the fault table, states by kinds of faults, over each messenger
 	$(GO) test -c -o $(BIN)/faults.test ./test/faults
@@ -126,7 +130,7 @@ bench: ## Measure: stream-through against store-and-forward, memory under load
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
 SUITES    ?= server lpws connector sandbox load images faults abuse crash demo walk \
-             readme tutorial node-agent-sdk swift
+             readme tutorial node-agent-sdk proxies docs swift
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: set the folder of the schemas: make check-wire SCHEMAS=folder"; exit 2; }

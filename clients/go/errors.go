@@ -222,7 +222,7 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_FOUND:          "Check the request id. The server keeps it for a limited time, and only for the caller that used it.",
 	pb.ErrorReason_ERROR_REASON_UPLOAD_TAKEN_OVER:         "Wait for the newer attempt under the same request id.",
 	pb.ErrorReason_ERROR_REASON_UPLOAD_IDLE:               "The upload was too slow. Repeat it under the same request id.",
-	pb.ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT:       "The request id belongs to another file. Use a new one.",
+	pb.ErrorReason_ERROR_REASON_REQUEST_ID_CONFLICT:       "The request id belongs to another file, or to the same one with other settings. Use a new one.",
 	pb.ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS:          "The server has too many uploads. Retry later, with fewer uploads at the same time.",
 	pb.ErrorReason_ERROR_REASON_SERVER_DRAINING:           "The server is shutting down. Retry later.",
 	pb.ErrorReason_ERROR_REASON_TOKEN_INVALID:             "Sign in again.",

@@ -40,7 +40,7 @@ func detectType(display, name string, head []byte) (pb.FileType, error) {
 		return t, nil
 	}
 	if foreign, ok := share.FindForeignFormat(head); ok {
-		advice := "Accepted types are " + fileTypeNames() + "."
+		advice := "The types that an account can allow are " + fileTypeNames() + "; lpfileshare capabilities lists those that it allows."
 		return t, &adviceError{fmt.Errorf("upload %s: it is %s", name, foreign), advice}
 	}
 	return t, &adviceError{fmt.Errorf("upload %s: the file type cannot be detected from the bytes or the name", name),

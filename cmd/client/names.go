@@ -36,7 +36,7 @@ func (a *app) file(ctx context.Context, client *lpfileshare.Client, c *connectio
 	}
 	if n, err := strconv.Atoi(arg); err == nil {
 		if n < 1 || n > len(listed) {
-			return "", &usageError{fmt.Sprintf("the last listing has no file %d, it had %d files; list them with lpfileshare ls", n, len(listed))}
+			return "", &usageError{fmt.Sprintf("the last listing has no file %d, only %d; list the files again with lpfileshare ls", n, len(listed))}
 		}
 		return listed[n-1], nil
 	}
