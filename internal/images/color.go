@@ -352,7 +352,7 @@ type pngColor struct {
 }
 
 // pngNoted are the chunks that the carver looks into, with the largest size that it does so for.
-var pngNoted = map[string]int64{"acTL": 8, "gAMA": 4, "cHRM": 32, "sRGB": 1, "cICP": 4, "iCCP": maxProfile}
+var pngNoted = map[string]int64{"acTL": 8, "gAMA": 4, "cHRM": 32, "sRGB": 1, "cICP": 4, "iCCP": maxPackedProfile}
 
 // note records a chunk, and a colour profile in profile.
 func (c *pngColor) note(kind string, data []byte, profile *profileParts) {

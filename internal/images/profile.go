@@ -25,8 +25,14 @@ func (p *profileParts) add(part []byte) {
 	p.found, p.icc = true, append(p.icc, part...)
 }
 
-// addPNG decompresses the profile in the data of a chunk iCCP.
+// maxPackedProfile is the maximum size of a chunk iCCP. Without it a small file could decompress to a thousand times its size.
+const maxPackedProfile = 64 << 10
+
+// addPNG decompresses the profile in the data of a chunk iCCP; empty data is that of a chunk that is too large. The first chunk counts.
 func (p *profileParts) addPNG(data []byte) {
+	if p.found {
+		return
+	}
 	_, packed, ok := bytes.Cut(data, []byte{0})
 	if !ok || len(packed) < 2 {
 		p.found = true

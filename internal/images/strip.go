@@ -397,7 +397,7 @@ func (c *carver) pngChunk(head []byte, w io.Writer) error {
 	}
 	if kind == "acTL" && noted.Len() == 8 {
 		c.found.frames = int(min(binary.BigEndian.Uint32(noted.Bytes()), 1<<20))
-	} else if noted.Len() > 0 {
+	} else if noted.Len() > 0 || kind == "iCCP" {
 		c.found.png.note(kind, noted.Bytes(), &c.found.profile)
 	}
 	return nil
