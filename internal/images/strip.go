@@ -184,13 +184,15 @@ func (c *carver) jpegSegment(marker byte) error {
 
 // jpegEXIF returns the part of an EXIF segment to keep: the orientation, if there is one. The first of several segments counts.
 func (c *carver) jpegEXIF(tiff []byte) []byte {
-	o := exifOrientation(tiff)
-	if c.exif || o == 1 {
-		c.exif = true
+	o := 1
+	if !c.exif {
+		c.exif, o = true, exifOrientation(tiff)
+	}
+	if o == 1 {
 		c.found.remove(share.MetadataEXIF)
 		return nil
 	}
-	c.exif, c.found.orientation = true, o
+	c.found.orientation = o
 	least := onlyOrientation(o)
 	if !bytes.Equal(least, tiff) {
 		c.found.remove(share.MetadataEXIF)
