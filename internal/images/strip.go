@@ -294,6 +294,7 @@ func (c *carver) entropy() error {
 type codedTail struct {
 	ff    bool  // the last byte was FF
 	coded int64 // FF 00, and markers that are between coded pixels
+	plain bool  // other bytes that can be coded pixels; zeros are not, because some writers append them
 	other bool  // another marker than those and the end
 	ended bool
 	after int64 // bytes after the end
@@ -307,6 +308,7 @@ func (t *codedTail) Write(b []byte) (int, error) {
 			t.after++
 		case !t.ff:
 			t.ff = c == 0xff
+			t.plain = t.plain || c != 0 && !t.ff
 		case c == eoi:
 			t.ended = true
 		case c == 0 || c >= 0xd0 && c <= 0xd7 || c == dht || c == sos:
@@ -319,7 +321,9 @@ func (t *codedTail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (t *codedTail) isCoded() bool { return t.ended && !t.other && (t.coded > 0 || t.after == 0) }
+func (t *codedTail) isCoded() bool {
+	return t.ended && !t.other && (t.coded > 0 || t.plain && t.after == 0)
+}
 
 // pngKept are the chunks to keep: pixels, their interpretation, and the frames of an animation.
 var pngKept = []string{

@@ -2,6 +2,11 @@ package images
 
 import (
 	"bytes"
+	"compress/zlib"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -33,5 +38,71 @@ func TestStrip_DamagedScan(t *testing.T) {
 	}
 	if places < 3 {
 		t.Fatalf("%d places", places)
+	}
+}
+
+// TestStrip_SecondEnd appends what writers leave behind the end of a JPEG: zeros and another end marker.
+func TestStrip_SecondEnd(t *testing.T) {
+	plain := asJPEG(t, noise(64, 48))
+	for _, tail := range []string{"\xff\xd9", "\x00\x00\xff\xd9", "\x00\xff\xd9", "\xff\xff\xd9", "text \xff\xd9 text"} {
+		var out bytes.Buffer
+		seen, err := strip(share.JPEG, strings.NewReader(string(plain)+tail), &out)
+		if err != nil || seen.trailing != int64(len(tail)) || !bytes.Equal(out.Bytes(), plain) {
+			t.Errorf("%x: %d bytes trail, %d of %d are left: %v", tail, seen.trailing, out.Len(), len(plain), err)
+		}
+	}
+	for _, tail := range []string{"\x11\xff\xd9", "\xff\x00\xff\xd9 text"} {
+		if _, err := strip(share.JPEG, strings.NewReader(string(plain)+tail), io.Discard); !share.Is(err, share.ImageInvalid) {
+			t.Errorf("%x: %v", tail, err)
+		}
+	}
+}
+
+// TestStrip_ManyEXIF has many EXIF segments: the first counts, and the others are not parsed.
+func TestStrip_ManyEXIF(t *testing.T) {
+	plain := asJPEG(t, corners(8, 6))
+	exif := func(o int) []byte {
+		return appendSegment(nil, app1, append(bytes.Clone(exifHeader), onlyOrientation(o)...))
+	}
+	allocated := func(segment []byte) float64 {
+		b := slices.Concat(plain[:2], exif(6), bytes.Repeat(segment, 500), plain[2:])
+		return testing.AllocsPerRun(1, func() {
+			seen, err := strip(share.JPEG, bytes.NewReader(b), io.Discard)
+			if err != nil || seen.orientation != 6 {
+				t.Errorf("orientation %d: %v", seen.orientation, err)
+			}
+		})
+	}
+	if exif, other := allocated(exif(3)), allocated(appendSegment(nil, com, nil)); exif > other+1000 {
+		t.Errorf("%v allocations with EXIF, %v with comments", exif, other)
+	}
+}
+
+// TestSurvey_PNGProfiles has several chunks with a profile: the first counts, and the others are not decompressed.
+func TestSurvey_PNGProfiles(t *testing.T) {
+	plain := asPNG(t, corners(8, 6))
+	chunk := func(profile []byte) []byte {
+		var b bytes.Buffer
+		b.WriteString("name\x00\x00")
+		z := zlib.NewWriter(&b)
+		_, _ = z.Write(profile)
+		_ = z.Close()
+		return pngChunk("iCCP", b.Bytes())
+	}
+	first, second := iccProfile("RGB "), iccProfile("GRAY")
+	random := make([]byte, maxPackedProfile)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
+	for name, c := range map[string]struct {
+		chunks [][]byte
+		want   []byte
+	}{
+		"one": {[][]byte{chunk(first)}, first}, "two": {[][]byte{chunk(first), chunk(second)}, first},
+		"a damaged one": {[][]byte{pngChunk("iCCP", []byte("name\x00\x00damaged")), chunk(second)}, nil}, "an empty one": {[][]byte{pngChunk("iCCP", nil), chunk(second)}, nil},
+		"a large one": {[][]byte{chunk(random), chunk(second)}, nil}, "a bomb": {[][]byte{chunk(make([]byte, maxProfile+1)), chunk(second)}, nil},
+	} {
+		seen, err := survey(share.PNG, bytes.NewReader(slices.Concat(plain[:33], slices.Concat(c.chunks...), plain[33:])))
+		if err != nil || !seen.profile.found || !bytes.Equal(seen.profile.icc, c.want) {
+			t.Errorf("%s: found %t, %d bytes: %v", name, seen.profile.found, len(seen.profile.icc), err)
+		}
 	}
 }
