@@ -58,9 +58,15 @@ func (m matrix) inverse() (matrix, bool) {
 // fromD50 turns XYZ with the white of colour profiles (D50) into linear sRGB.
 var fromD50 = matrix{{3.1338561, -1.6168667, -0.4906146}, {-0.9787684, 1.9161415, 0.0334540}, {0.0719453, -0.2289914, 1.4052427}}
 
-// newConversion returns nil if the conversion would not change colours visibly.
+// newConversion returns nil if the conversion would not change colours visibly. The values of curves and toLinear need not be finite.
 func newConversion(curves [3]curve, toLinear matrix) *conversion {
-	c := &conversion{curves, toLinear}
+	c := &conversion{}
+	for i := range 3 {
+		c.curves[i] = func(v float64) float64 { return finite(curves[i](v)) }
+		for j := range 3 {
+			c.matrix[i][j] = finite(toLinear[i][j])
+		}
+	}
 	for _, rgb := range [][3]float64{{1, 1, 1}, {.5, .5, .5}, {.1, .1, .1}, {1, 0, 0}, {0, 1, 0}, {0, 0, 1}, {.2, .5, .8}, {.8, .5, .2}} {
 		out := c.value(rgb)
 		for i := range 3 {
@@ -70,6 +76,15 @@ func newConversion(curves [3]curve, toLinear matrix) *conversion {
 		}
 	}
 	return nil
+}
+
+// finite returns v, or the nearest value with which sums of products are finite in a float32; 0 if v is not a number.
+func finite(v float64) float64 {
+	const most = 1 << 20
+	if math.IsNaN(v) {
+		return 0
+	}
+	return min(max(v, -most), most)
 }
 
 func (c *conversion) value(rgb [3]float64) [3]float64 {
@@ -257,7 +272,7 @@ func profileCurve(b []byte) curve {
 		case n == 0:
 			return gamma(1)
 		case n == 1:
-			return gamma(float64(binary.BigEndian.Uint16(b[12:])) / 256)
+			return parametric(0, [7]float64{float64(binary.BigEndian.Uint16(b[12:])) / 256})
 		}
 		return func(v float64) float64 {
 			v = min(max(v, 0), 1) * float64(n-1)
@@ -280,9 +295,12 @@ func profileCurve(b []byte) curve {
 	return nil
 }
 
-// parametric returns the parametricCurveType of a kind: a power, and for small values a line.
+// parametric returns the parametricCurveType of a kind: a power, and for small values a line. nil: its power is not positive.
 func parametric(kind int, p [7]float64) curve {
 	g, a, b, c, d, e, f := p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+	if g <= 0 {
+		return nil
+	}
 	power := func(v float64) float64 { return math.Pow(max(a*v+b, 0), g) }
 	switch kind {
 	case 0:

@@ -256,8 +256,17 @@ func (r *recoding) finish(stored, full picture, quality int) {
 	change.Stored, change.JPEGQuality = share.ImageInfo{Width: size.X, Height: size.Y}, quality
 	change.Scaled = size != full.Bounds().Size()
 	if r.job.PreviewChars > 0 {
-		r.fitted.Preview = previewOf(stored, r.job.PreviewChars)
+		r.fitted.Preview = r.preview(stored)
 	}
+}
+
+// preview returns the preview of a picture; empty if none fits, or after a panic, which must not fail Fit.
+func (r *recoding) preview(img picture) (uri string) {
+	var err error
+	defer share.Recover(r.ctx, r.p.cfg.Log, &err)
+	b := img.Bounds()
+	uri, _ = encode(shrink(img.Image, b.Dx(), b.Dy(), profileConversion(img.profile)), r.job.PreviewChars)
+	return uri
 }
 
 // smallerSide returns the longer side with which an image of so many bytes may fit.
@@ -357,16 +366,6 @@ func (r *recoding) eightBits(img image.Image) image.Image {
 	canvas := image.NewNRGBA(image.Rect(0, 0, b.Dx(), b.Dy()))
 	draw.Draw(canvas, canvas.Rect, img, b.Min, draw.Src)
 	return canvas
-}
-
-// previewOf returns the preview of a decoded image; empty if none fits.
-func previewOf(img picture, maxChars int) string {
-	b := img.Bounds()
-	uri, err := encode(shrink(img.Image, b.Dx(), b.Dy(), profileConversion(img.profile)), maxChars)
-	if err != nil {
-		return ""
-	}
-	return uri
 }
 
 // A bounded writer passes on at most most bytes and counts all.
