@@ -93,7 +93,6 @@ func (panicImage) At(int, int) color.Color { panic("at the disco") }
 
 func (panicImage) RGBA64At(int, int) color.RGBA64 { panic("at the disco") }
 
-
 func TestFit_PreviewPanics(t *testing.T) {
 	r := &recoding{ctx: t.Context(), p: New(Config{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}), job: share.ImageJob{PreviewChars: maxChars}}
 	if uri := r.preview(picture{Image: panicImage{corners(8, 6)}}); uri != "" {
