@@ -1,12 +1,15 @@
 package images
 
 import (
+	"bytes"
 	"encoding/binary"
 	"image"
 	"image/color"
+	"image/png"
 	"io"
 	"log/slog"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -100,5 +103,42 @@ func TestFit_PreviewPanics(t *testing.T) {
 	}
 	if uri := r.preview(picture{Image: corners(8, 6)}); uri == "" {
 		t.Error("there is no preview")
+	}
+}
+
+// TestFit_GrayProfile has grey PNGs with a profile of linear values. Those that are encoded again in RGB are converted to sRGB.
+func TestFit_GrayProfile(t *testing.T) {
+	linear := profileOf("GRAY", parametricCurve(0, 1), 0)
+	const side, value = 120, 0x31
+	gray, deep, clear := image.NewGray(image.Rect(0, 0, side, side)), image.NewGray16(image.Rect(0, 0, side, side)), image.NewNRGBA(image.Rect(0, 0, side, side))
+	for i, v := range noise(side, side).Pix[:side*side] {
+		v = value + v&1
+		gray.Pix[i], deep.Pix[2*i], deep.Pix[2*i+1] = v, v, v
+		copy(clear.Pix[4*i:], []byte{v, v, v, 0xff})
+	}
+	clear.Pix[3] = 0
+	for _, c := range []struct {
+		img  image.Image
+		kept bool
+	}{{gray, true}, {deep, false}, {clear, false}} {
+		var b bytes.Buffer
+		if err := png.Encode(withPNGProfile(&b, linear), c.img); err != nil {
+			t.Fatal(err)
+		}
+		out, fitted := orderOf(share.PNG, b.Bytes(), int64(b.Len()-b.Len()/3)).fit(t)
+		seen, err := strip(fitted.Type, bytes.NewReader(out), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept := len(seen.profile.icc) > 0; kept != c.kept || kept == slices.Contains(fitted.Change.Removed, share.MetadataColorProfile) {
+			t.Errorf("%T: the profile is kept %t, removed were %v", c.img, kept, fitted.Change.Removed)
+		}
+		want := color.Gray{value}
+		if !c.kept {
+			want.Y = byte(sRGBEncode(value/255.) * 255)
+		}
+		if got := decoded(t, fitted.Type, out).At(20, 20); !near(got, want) {
+			t.Errorf("%T: the value is %v, want %v", c.img, got, want)
+		}
 	}
 }

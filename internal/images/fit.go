@@ -167,9 +167,6 @@ func (r *recoding) shrinkJPEG(full picture) error {
 			w, h := fit(size.X, size.Y, side)
 			small.Image = scaled(full.Image, w, h, image.YCbCrSubsampleRatio420)
 		}
-		if !matches(full.profile, small.Image) {
-			small.profile = nil
-		}
 		w := newJPEGWriter(small.Image, small.profile)
 		if at, ok := w.best(r.job.MaxBytes-r.job.MaxBytes/200, lowQuality, highQuality); ok || side <= leastSide {
 			coded, err := r.writeBest(w, at)
@@ -226,9 +223,6 @@ func (r *recoding) shrinkPNG(full picture) error {
 			w, h := fit(size.X, size.Y, side)
 			small.Image = scaled(full.Image, w, h, 0)
 		}
-		if !matches(full.profile, small.Image) {
-			small.profile = nil
-		}
 		out := &bounded{w: r.job.Create(), most: r.job.MaxBytes}
 		if err := png.Encode(withPNGProfile(out, small.profile), small.Image); err != nil {
 			return err
@@ -247,9 +241,6 @@ func (r *recoding) shrinkPNG(full picture) error {
 
 // finish records what was done to the picture, which was full before, and generates its preview.
 func (r *recoding) finish(stored, full picture, quality int) {
-	if len(full.profile) > 0 && len(stored.profile) == 0 {
-		r.seen.remove(share.MetadataColorProfile)
-	}
 	size := stored.Bounds().Size()
 	change := &r.fitted.Change
 	change.Removed = r.seen.removed
@@ -314,11 +305,6 @@ func (p *Processor) acquire(ctx context.Context, bytes int64) (release func(), e
 // transparent, RGBA or NRGBA.
 func (r *recoding) decode() (picture, error) {
 	toSRGB, profiled := r.seen.toSRGB()
-	if profiled {
-		toSRGB = nil // the profile is kept
-	} else if _, known := r.seen.png.conversion(); r.seen.profile.found || !known {
-		r.seen.remove(share.MetadataColorProfile)
-	}
 	src := r.p.open(r.ctx, r.job)
 	img, err := decodeWhole(r.job.Type, r.seen, src)
 	if src.err != nil {
@@ -330,6 +316,15 @@ func (r *recoding) decode() (picture, error) {
 	if err != nil {
 		return picture{}, share.Errorf(share.ImageInvalid, "the image cannot be decoded, which is necessary to make it smaller", err)
 	}
+	profile := r.seen.profile.icc
+	if profiled && matches(profile, img) {
+		toSRGB = nil // the profile is kept
+	} else {
+		profile = nil
+		if _, known := r.seen.png.conversion(); r.seen.profile.found || !known {
+			r.seen.remove(share.MetadataColorProfile)
+		}
+	}
 	if toSRGB != nil {
 		img = toSRGB.toSRGB(img)
 	}
@@ -338,10 +333,6 @@ func (r *recoding) decode() (picture, error) {
 	if o, ok := img.(interface{ Opaque() bool }); !ok || o.Opaque() {
 		img = to420(img)
 		collect()
-	}
-	profile := r.seen.profile.icc
-	if !profiled {
-		profile = nil
 	}
 	full := picture{upright(img, r.seen.orientation), profile}
 	if r.seen.orientation > 1 {

@@ -55,7 +55,8 @@ func inflate(packed []byte) []byte {
 	return b
 }
 
-// matches reports whether the header of a profile names the colour space of img.
+// matches reports whether the header of a profile names the colour space in which img, as decoded, is encoded again: gray of 16 bits and
+// gray with alpha become RGB.
 func matches(profile []byte, img image.Image) bool {
 	space := "RGB "
 	if _, gray := img.(*image.Gray); gray {
