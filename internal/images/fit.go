@@ -181,8 +181,8 @@ func (r *recoding) shrinkJPEG(full picture) error {
 		if side <= leastSide {
 			return cannotFit(r.job, "content", "it is too large even with the fewest pixels")
 		}
-		collect()
 		side = smallerSide(side, w.estimate(setting{scaledQuality, 0}), r.job.MaxBytes)
+		collect()
 	}
 }
 
@@ -194,8 +194,8 @@ func (r *recoding) writeBest(w *jpegWriter, at setting) (bool, error) {
 		if r.ctx.Err() != nil {
 			return false, context.Cause(r.ctx)
 		}
-		c := w.code(at)
-		if c.size <= most && (c.size >= most-most/50 || at.quality == highQuality || i > 1) {
+		c := w.code(at, most)
+		if c.whole && c.size <= most && (c.size >= most-most/50 || at.quality == highQuality || i > 1) {
 			out := &bounded{w: r.job.Create(), most: most}
 			if err := c.write(out); err != nil || out.n <= most {
 				return true, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/bits"
+	"math/rand/v2"
 	"sync"
 )
 
@@ -22,7 +23,7 @@ type jpegWriter struct {
 	ratio         float64 // blocks of the picture for each block of the sample
 	adjust        float64 // the real size in relation to the sample's, as measured by coding
 	last          setting // of the last coding
-	symbols       []byte  // of the last coding; see sink
+	symbols       []byte  // of the last coding; see sink. Its capacity never grows.
 }
 
 // A plane is one component. Its samples are a byte each.
@@ -76,6 +77,14 @@ func (w *jpegWriter) unit() (side, across, down int) {
 	return side, (w.width + side - 1) / side, (w.height + side - 1) / side
 }
 
+// unitBlocks returns the number of blocks of a unit.
+func (w *jpegWriter) unitBlocks() int {
+	if len(w.planes) > 1 {
+		return 6
+	}
+	return 1
+}
+
 // forUnit calls do for each block of a unit, in the order of the file.
 func (w *jpegWriter) forUnit(x, y int, do func(component, x, y int)) {
 	if len(w.planes) == 1 {
@@ -90,20 +99,18 @@ func (w *jpegWriter) forUnit(x, y int, do func(component, x, y int)) {
 	do(2, 8*x, 8*y)
 }
 
-// sampleUnits is the number of units that the sample has at least, if the picture has as many.
+// sampleUnits is the maximum number of units of the sample.
 const sampleUnits = 4000
 
+// takeSample takes a random unit of each of sampleUnits parts of the picture, so that no picture can be made for the units it takes.
 func (w *jpegWriter) takeSample() {
 	_, across, down := w.unit()
-	step := max(1, across*down/sampleUnits)
-	if step > 1 {
-		for step%2 == 0 || gcd(step, across) > 1 { // so that columns are sampled evenly
-			step--
-		}
-	}
-	var units int
-	for at := step / 2; at < across*down; at += step {
-		units++
+	all := across * down
+	units := min(all, sampleUnits)
+	w.sample = make([]sampledBlock, 0, units*w.unitBlocks())
+	for part := range units {
+		first, next := part*all/units, (part+1)*all/units
+		at := first + rand.IntN(next-first)
 		var previous [3]float32
 		if at > 0 {
 			x, y := (at-1)%across, (at-1)/across
@@ -121,14 +128,7 @@ func (w *jpegWriter) takeSample() {
 			w.sample = append(w.sample, s)
 		})
 	}
-	w.ratio = float64(across*down) / float64(units)
-}
-
-func gcd(a, b int) int {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
+	w.ratio = float64(all) / float64(units)
 }
 
 // mean returns the DC coefficient of a block that has not been transformed.
@@ -232,10 +232,16 @@ type histogram struct {
 type sink struct {
 	histogram
 	symbols []byte // each symbol, and the bits that follow it in one or two bytes
-	keep    bool
+	keep    bool   // put clears it when symbols has no more capacity
 	turn    uint16 // advances with each block, so that its values are spread evenly
 	coarse  uint16 // blocks whose turn is below it are coarse
 }
+
+// symbolBytes is the maximum size of a kept symbol, and blockBytes that of the symbols of a block.
+const (
+	symbolBytes = 3
+	blockBytes  = 64 * symbolBytes
+)
 
 func newSink(at setting) sink { return sink{coarse: uint16(at.coarse * math.MaxUint16)} }
 
@@ -243,7 +249,7 @@ func (s *sink) put(table int, symbol byte, value int32) {
 	size := int(symbol & 15)
 	s.n[table][symbol]++
 	s.extra += size
-	if !s.keep {
+	if s.keep = s.keep && len(s.symbols)+symbolBytes <= cap(s.symbols); !s.keep {
 		return
 	}
 	s.symbols = append(s.symbols, symbol)
@@ -356,13 +362,15 @@ type codedJPEG struct {
 	tables  [2][64]byte
 	huffman [4]*huffman
 	size    int64 // in bytes; at most a few more than written
+	whole   bool  // all symbols were kept, so that it can be written
 }
 
-// code codes the picture, and corrects the estimates by the size.
-func (w *jpegWriter) code(at setting) *codedJPEG {
+// code codes the picture, and corrects the estimates by the size. It keeps symbols for a file of most bytes.
+func (w *jpegWriter) code(at setting, most int64) *codedJPEG {
 	tables, factors := quantizers(at.quality)
-	if n := int(w.estimate(at) * 5 / 2); cap(w.symbols) < n {
-		w.symbols = make([]byte, 0, n)
+	if w.symbols == nil {
+		_, across, down := w.unit()
+		w.symbols = make([]byte, 0, min(symbolMemory(most), int64(across*down*w.unitBlocks()*blockBytes)))
 	}
 	s := newSink(at)
 	s.keep, s.symbols = true, w.symbols[:0]
@@ -380,7 +388,7 @@ func (w *jpegWriter) code(at setting) *codedJPEG {
 		}
 	}
 	w.last, w.symbols = at, s.symbols
-	c := &codedJPEG{jpegWriter: w, tables: tables}
+	c := &codedJPEG{jpegWriter: w, tables: tables, whole: s.keep}
 	for t := range s.n {
 		c.huffman[t] = newHuffman(&s.n[t])
 	}
@@ -390,7 +398,7 @@ func (w *jpegWriter) code(at setting) *codedJPEG {
 	return c
 }
 
-// write writes the file.
+// write writes the file, which must be whole.
 func (c *codedJPEG) write(w io.Writer) error {
 	out := []byte{0xff, soi}
 	out = appendSegment(out, app0, []byte("JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"))

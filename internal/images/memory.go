@@ -55,6 +55,10 @@ func previewMemory(config image.Config) int64 {
 	return 48*sides + 4<<20
 }
 
+// symbolMemory returns the maximum memory of the symbols of a JPEG of at most so many bytes. Those of photographs need about 5/2 of its
+// size, those of nearly empty pictures up to 8 times theirs.
+func symbolMemory(most int64) int64 { return 3*most + 8<<20 }
+
 // fitMemory returns an upper bound of the memory to decode an image and encode it again, with at most so many bytes. What a step
 // does not need any more is collected before the next one.
 func fitMemory(t share.FileType, config image.Config, seen *anatomy, most int64) int64 {
@@ -83,6 +87,6 @@ func fitMemory(t share.FileType, config image.Config, seen *anatomy, most int64)
 	if seen.orientation > 1 {
 		steps = max(steps, 2*final)
 	}
-	coded := 3*most + 16<<20 // symbols, the sample, tables
+	coded := symbolMemory(most) + 8<<20 // the sample, tables
 	return max(steps, 2*final+coded) + 4<<20
 }
