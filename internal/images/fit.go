@@ -57,8 +57,9 @@ func (p *Processor) Fit(ctx context.Context, job share.ImageJob) (_ *share.Fitte
 	fitted := &share.FittedImage{Type: job.Type, Change: share.ImageChange{
 		InputSize: job.Size, InputType: job.Type, Input: size, Stored: size, Removed: seen.removed, TrailingBytes: seen.trailing,
 	}}
+	clean := len(seen.removed) == 0 && seen.trailing == 0
 	switch {
-	case out.n <= job.MaxBytes && out.n == job.Size && len(seen.removed) == 0 && seen.trailing == 0:
+	case clean && job.Size <= job.MaxBytes && (out.n == job.Size || out.n > job.MaxBytes): // a GIF without a trailer gets one only if it fits
 		return nil, nil
 	case out.n <= job.MaxBytes:
 		return fitted, nil

@@ -46,14 +46,16 @@ func exifOrientation(tiff []byte) (o int) {
 	return o
 }
 
-// onlyOrientation returns EXIF with the orientation and nothing else.
-func onlyOrientation(o int) []byte {
-	return []byte{
+// onlyOrientation returns EXIF with the orientation and nothing else. It is not longer than size, the size of the EXIF that it replaces:
+// the offset of the next directory, which some writers leave out, is left out.
+func onlyOrientation(o, size int) []byte {
+	b := []byte{
 		'M', 'M', 0, 42, 0, 0, 0, 8, // big endian; the first directory is at 8
 		0, 1, // one entry
 		0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, byte(o), 0, 0, // Orientation, SHORT, one
 		0, 0, 0, 0, // no further directory
 	}
+	return b[:min(max(size, len(b)-4), len(b))]
 }
 
 // upright returns img rotated and mirrored so that it is upright. Gray, YCbCr, NRGBA and RGBA keep their type if their subsampling

@@ -193,7 +193,7 @@ func (c *carver) jpegEXIF(tiff []byte) []byte {
 		return nil
 	}
 	c.found.orientation = o
-	least := onlyOrientation(o)
+	least := onlyOrientation(o, len(tiff))
 	if !bytes.Equal(least, tiff) {
 		c.found.remove(share.MetadataEXIF)
 	}
@@ -437,7 +437,7 @@ func (c *carver) pngEXIF(head []byte) error {
 		return nil
 	}
 	c.found.orientation = o
-	least := onlyOrientation(o)
+	least := onlyOrientation(o, len(tiff))
 	if !bytes.Equal(least, tiff) {
 		c.found.remove(share.MetadataEXIF)
 	}

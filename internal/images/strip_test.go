@@ -62,7 +62,7 @@ func TestStrip_SecondEnd(t *testing.T) {
 func TestStrip_ManyEXIF(t *testing.T) {
 	plain := asJPEG(t, corners(8, 6))
 	exif := func(o int) []byte {
-		return appendSegment(nil, app1, append(bytes.Clone(exifHeader), onlyOrientation(o)...))
+		return appendSegment(nil, app1, append(bytes.Clone(exifHeader), onlyOrientation(o, 1000)...))
 	}
 	allocated := func(segment []byte) float64 {
 		b := slices.Concat(plain[:2], exif(6), bytes.Repeat(segment, 500), plain[2:])
@@ -104,5 +104,37 @@ func TestSurvey_PNGProfiles(t *testing.T) {
 		if err != nil || !seen.profile.found || !bytes.Equal(seen.profile.icc, c.want) {
 			t.Errorf("%s: found %t, %d bytes: %v", name, seen.profile.found, len(seen.profile.icc), err)
 		}
+	}
+}
+
+// TestFit_StrippedIsLonger has images whose copy would be longer than they are, with their size as the limit.
+func TestFit_StrippedIsLonger(t *testing.T) {
+	still := gifOf(t, 30, 20)
+	still = still[:len(still)-1] // without a trailer
+	if _, fitted := orderOf(share.GIF, still, int64(len(still)), stripped).fit(t); fitted != nil {
+		t.Errorf("a GIF without a trailer was changed: %+v", fitted.Change)
+	}
+	comment := append(bytes.Clone(still), "!\xfe\x01c\x00"...)
+	if got, fitted := orderOf(share.GIF, comment, int64(len(comment)), stripped).fit(t); fitted == nil || !bytes.Equal(got, append(still, ';')) {
+		t.Errorf("%d bytes are left of %d: %+v", len(got), len(comment), fitted)
+	}
+	// EXIF of one entry in little endian, without the offset of the next directory.
+	exif := []byte("II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00")
+	plainJPEG, plainPNG := asJPEG(t, corners(16, 12)), asPNG(t, corners(16, 12))
+	for ft, b := range map[share.FileType][]byte{
+		share.JPEG: slices.Concat(plainJPEG[:2], appendSegment(nil, app1, append(bytes.Clone(exifHeader), exif...)), plainJPEG[2:]),
+		share.PNG:  slices.Concat(plainPNG[:33], pngChunk("eXIf", exif), plainPNG[33:]),
+	} {
+		got, fitted := orderOf(ft, b, int64(len(b)), stripped).fit(t)
+		if fitted == nil || len(got) != len(b) {
+			t.Fatalf("%s: %d bytes are left of %d", ft, len(got), len(b))
+		}
+		if seen, err := strip(ft, bytes.NewReader(got), io.Discard); err != nil || seen.orientation != 6 || len(seen.removed) > 0 {
+			t.Errorf("%s: orientation %d, removed %v: %v", ft, seen.orientation, seen.removed, err)
+		}
+	}
+	// The entries begin within the header.
+	if o := exifOrientation([]byte("MM\x00*\x00\x00\x00\x06\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00")); o != 1 {
+		t.Errorf("the orientation of overlapping EXIF is %d", o)
 	}
 }
