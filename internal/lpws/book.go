@@ -278,12 +278,13 @@ func (b *book) published(conversation, dialog string, sequence int64) {
 	}
 }
 
-// created adds a conversation that LivePerson has opened and may not have reported yet.
-func (b *book) created(id string, n share.NewConversation) []*feed {
+// created adds a conversation that LivePerson has opened and may not have reported yet, and returns it: also if the session has ended,
+// after which nothing is added.
+func (b *book) created(id string, n share.NewConversation) (share.Conversation, []*feed) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.err != nil || b.conversations.byID[id] != nil {
-		return nil
+	if c := b.conversations.byID[id]; c != nil {
+		return c.clone(), nil
 	}
 	who := &b.conversations.principal
 	c := &conversation{local: true, members: []string{who.ID}, Conversation: share.Conversation{
@@ -291,10 +292,12 @@ func (b *book) created(id string, n share.NewConversation) []*feed {
 		Dialogs:      []share.Dialog{{ID: id, Type: "MAIN", Open: true}},
 		Participants: []share.Participant{{ID: who.ID, Role: who.Role}},
 	}}
-	b.conversations.put(c)
-	b.feeds.follow(c)
-	b.dropSurplus()
-	return b.feeds.takeStarts()
+	if b.err == nil {
+		b.conversations.put(c)
+		b.feeds.follow(c)
+		b.dropSurplus()
+	}
+	return c.clone(), b.feeds.takeStarts()
 }
 
 // setClosed marks a conversation as closed that LivePerson has closed and may not have reported yet. known reports whether there is

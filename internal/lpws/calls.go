@@ -134,11 +134,12 @@ func (s *Session) CreateConversation(ctx context.Context, n share.NewConversatio
 	if !ok { // the conversation exists, but its id is not known
 		return share.Conversation{}, lpwire.Unconfirmed(lpwire.StepCreate, lpwire.Unreadable("the id of a conversation"))
 	}
-	s.s.startFetches(s.s.book.created(id, n))
+	local, starts := s.s.book.created(id, n)
+	s.s.startFetches(starts)
 	if c, ok := s.s.await(ctx, id, func(c *conversation) bool { return !c.local }); ok {
 		return c, nil
 	}
-	return s.s.conversation(context.WithoutCancel(ctx), id) // the local state, if LivePerson has not reported the conversation
+	return local, nil // LivePerson has created it, even if it has not reported it, or the session has ended
 }
 
 // CloseConversation closes a conversation with all its dialogs, and returns its new state. Closing a closed conversation succeeds.

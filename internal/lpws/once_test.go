@@ -86,6 +86,28 @@ func TestCreateConversation_WithoutAnID(t *testing.T) {
 	})
 }
 
+// A conversation that LivePerson's answer names exists, whatever follows the answer.
+func TestCreateConversation_AnsweredAndThenLost(t *testing.T) {
+	for name, code := range map[string]int{"the login ends": closeAuthenticate, "the connection ends": 1001} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := newPeer(t)
+				p.answer = func(k *peerSocket, typ, id string, _ map[string]any) bool {
+					if typ == reqNewConversation {
+						k.send(`{"kind":"resp","reqId":%q,"code":200,"body":{"conversationId":"new"}}`, id)
+						k.close(code)
+					}
+					return typ == reqNewConversation
+				}
+				c, err := p.session().CreateConversation(ctxOf(t), share.NewConversation{SkillID: "7"})
+				if err != nil || c.ID != "new" || !c.Open || c.SkillID != "7" {
+					t.Errorf("got %+v, %v", c, err)
+				}
+			})
+		})
+	}
+}
+
 // If LivePerson returns fewer messages than it has announced, FindFile reports that a missing file is not proven to be missing.
 func TestFindFile_TruncatedDialogIsNoProof(t *testing.T) {
 	for name, x := range map[string]struct {
