@@ -368,6 +368,11 @@ func (s *Session) ListConversations(ctx context.Context) ([]share.Conversation, 
 	return all, nil
 }
 
+// RefreshConversations is ListConversations: LivePerson cannot be asked for a consumer's conversations.
+func (s *Session) RefreshConversations(ctx context.Context) ([]share.Conversation, error) {
+	return s.ListConversations(ctx)
+}
+
 // CloseConversation closes a conversation with all its dialogs and returns it. A conversation that is already closed is not an
 // error. CloseConversation fails with ConversationNotFound.
 func (s *Session) CloseConversation(ctx context.Context, id string) (share.Conversation, error) {

@@ -26,8 +26,11 @@ type Session interface {
 	CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error)
 	// Conversation finds a conversation; ConversationNotFound.
 	Conversation(ctx context.Context, id string) (share.Conversation, error)
-	// ListConversations returns all conversations, newest first.
+	// ListConversations returns all known conversations, newest first. It may be out of date.
 	ListConversations(ctx context.Context) ([]share.Conversation, error)
+	// RefreshConversations is ListConversations with a list that is requested from LivePerson after the call has begun, if LivePerson
+	// can be asked. share.ErrIncomplete, with the list, if it may lack some.
+	RefreshConversations(ctx context.Context) ([]share.Conversation, error)
 	// Sight says what the list proves.
 	Sight() share.Sight
 }
@@ -253,8 +256,8 @@ var errAbsent = errors.New("no new conversation appeared")
 const clockSkew = 5 * time.Minute
 
 // newSince looks for a conversation that did not exist when a record's attempt began, began about then, and that no other request id
-// has claimed, and claims it. It looks for the last time after settle, when the conversation can no longer appear: errAbsent. Any
-// other error means that it is not known.
+// has claimed, and claims it. It looks for the last time after settle, when the conversation can no longer appear, and in a list that is
+// requested from LivePerson then: errAbsent. Any other error means that it is not known.
 func (c *Creator) newSince(ctx context.Context, session Session, key string, rec share.CreationRecord, settle time.Duration) (share.Conversation, error) {
 	if session.Sight() == share.SeesOwn {
 		return share.Conversation{}, errAbsent
@@ -265,7 +268,15 @@ func (c *Creator) newSince(ctx context.Context, session Session, key string, rec
 	seen := make(map[string]bool)
 	for {
 		left := time.Until(settled)
-		all, err := session.ListConversations(ctx)
+		list := session.ListConversations
+		if left <= 0 {
+			list = session.RefreshConversations
+		}
+		all, err := list(ctx)
+		incomplete := errors.Is(err, share.ErrIncomplete)
+		if incomplete { // what it has exists
+			err = nil
+		}
 		for _, found := range all[:min(len(all), maxKnown)] {
 			if err != nil || !isNew(found, rec, c.CallTimeout+c.Settle) {
 				continue
@@ -284,6 +295,8 @@ func (c *Creator) newSince(ctx context.Context, session Session, key string, rec
 		switch {
 		case left > 0:
 			err = retry.Sleep(ctx, min(left, poll))
+		case err == nil && incomplete:
+			err = share.ErrIncomplete
 		case err == nil:
 			err = errAbsent
 		}

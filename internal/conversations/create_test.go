@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,12 +18,15 @@ const requestID = "6f0c3a52-7d9e-4b1c-9d0a-3c1d2e4f5a6b"
 
 // A fakeSession is LivePerson as one consumer sees it.
 type fakeSession struct {
-	mu       sync.Mutex
-	convs    []share.Conversation // newest first
-	listErr  error                // of ListConversations
-	created  int
-	sight    share.Sight
-	onCreate func(ctx context.Context, c share.Conversation) error // nil: the conversation is created and confirmed
+	mu      sync.Mutex
+	convs   []share.Conversation // newest first
+	listErr error                // of ListConversations and RefreshConversations
+	// unreported are conversations that only RefreshConversations returns. incomplete is its error then.
+	unreported []share.Conversation
+	incomplete error
+	created    int
+	sight      share.Sight
+	onCreate   func(ctx context.Context, c share.Conversation) error // nil: the conversation is created and confirmed
 }
 
 func (s *fakeSession) Principal() share.Principal {
@@ -56,6 +60,14 @@ func (s *fakeSession) ListConversations(context.Context) ([]share.Conversation, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]share.Conversation(nil), s.convs...), s.listErr
+}
+
+func (s *fakeSession) RefreshConversations(context.Context) ([]share.Conversation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.convs = append(slices.Clone(s.unreported), s.convs...)
+	s.unreported = nil
+	return slices.Clone(s.convs), errors.Join(s.listErr, s.incomplete)
 }
 
 func (s *fakeSession) Conversation(_ context.Context, id string) (share.Conversation, error) {
@@ -369,6 +381,40 @@ func TestCreate_FailedListIsNoProof(t *testing.T) {
 		found, replayed, err := newCreator(l).Create(t.Context(), s, request())
 		if err != nil || !replayed || found.ID != "created" || s.created != 1 {
 			t.Errorf("retry: %s, %t, %v, %d requests", found.ID, replayed, err, s.created)
+		}
+	})
+}
+
+// A conversation that LivePerson has not reported to the session is found in a list that is requested once it can no longer appear.
+func TestCreate_UnreportedConversationIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, newLedger()
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.unreported = []share.Conversation{c}
+			return lost(t.Context(), c)
+		}
+		for range 2 {
+			if found, _, err := newCreator(l).Create(t.Context(), s, request()); err != nil || found.ID != "created" || s.created != 1 {
+				t.Errorf("got %s, %v, %d requests", found.ID, err, s.created)
+			}
+		}
+	})
+}
+
+// A list that may lack conversations proves only that those exist which it has.
+func TestCreate_IncompleteListIsNoProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{onCreate: lost, incomplete: share.ErrIncomplete}, newLedger()
+		for range 2 {
+			if _, _, err := newCreator(l).Create(t.Context(), s, request()); !share.Is(err, share.LPPublishUnconfirmed) || s.created != 1 {
+				t.Errorf("got %v, %d requests", err, s.created)
+			}
+		}
+		s.add(share.Conversation{ID: "listed", Start: time.Now()})
+		if found, _, err := newCreator(l).Create(t.Context(), s, request()); err != nil || found.ID != "listed" || s.created != 1 {
+			t.Errorf("retry: %s, %v, %d requests", found.ID, err, s.created)
 		}
 	})
 }

@@ -52,8 +52,11 @@ type effects struct {
 type refresh struct {
 	listed   chan struct{} // closed when the list has been applied
 	isListed bool          // guarded by book.mu
-	done     chan struct{} // closed at the end; then err is set
+	list     string        // the subscription whose list has been applied last, guarded by book.mu
+	whole    bool          // that list has all conversations, guarded by book.mu
+	done     chan struct{} // closed at the end; then the following are set
 	err      error
+	answered bool // the list is that of the refresh's own subscription, not one that LivePerson sent for another reason
 }
 
 // setListed must be called with book.mu held.
@@ -185,7 +188,11 @@ func (b *book) applyConversations(connection uint64, body *lpwire.ConversationCh
 			b.feeds.follow(c)
 		}
 	}
-	if (first || refreshed) && len(body.Changes) < listLimit && !b.openOnly() {
+	whole := len(body.Changes) < listLimit && !b.openOnly()
+	if id := string(body.SubscriptionID); refreshed && id != r.list {
+		r.list, r.whole = id, whole
+	}
+	if (first || refreshed) && whole {
 		for id, c := range b.conversations.byID {
 			if !listed[id] && !c.local {
 				b.drop(c)
@@ -352,6 +359,7 @@ func (b *book) endRefresh(r *refresh, answer *frame, err error) (obsolete string
 	}
 	if id := subscriptionID(answer); err == nil && id != "" && answer.connection == b.feeds.connection {
 		obsolete, b.subscription = b.subscription, id
+		r.answered = r.list == id
 	}
 	b.refreshing = nil
 	r.err = err

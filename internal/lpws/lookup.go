@@ -36,6 +36,31 @@ func (s *Session) ListConversations(ctx context.Context) ([]share.Conversation, 
 	return all, nil
 }
 
+// RefreshConversations is ListConversations with a list that is requested from LivePerson after the call has begun.
+// share.ErrIncomplete, with the conversations, if the list may lack some: it has listLimit, or only those that are open, or the
+// connection was lost meanwhile.
+func (s *Session) RefreshConversations(ctx context.Context) ([]share.Conversation, error) {
+	complete := false
+	for range maxRefreshes {
+		r, joined, err := s.s.joinRefresh(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !joined && r.answered { // one that was joined may have begun before the call
+			complete = r.whole
+			break
+		}
+	}
+	all, err := s.ListConversations(ctx)
+	if err == nil && !complete {
+		err = share.ErrIncomplete
+	}
+	return all, err
+}
+
+// maxRefreshes is how often RefreshConversations requests the list.
+const maxRefreshes = 3
+
 // Sight returns share.SeesAll: a message that LivePerson does not return does not exist.
 func (s *Session) Sight() share.Sight { return share.SeesAll }
 
@@ -235,15 +260,21 @@ func (s *sharedSession) conversation(ctx context.Context, id string) (share.Conv
 
 // refreshConversations requests the list of conversations again. Concurrent callers share one request.
 func (s *sharedSession) refreshConversations(ctx context.Context) error {
+	_, _, err := s.joinRefresh(ctx)
+	return err
+}
+
+// joinRefresh waits for the end of the running refresh, or else of a new one. joined reports that it had begun before.
+func (s *sharedSession) joinRefresh(ctx context.Context) (_ *refresh, joined bool, err error) {
 	r, begin := s.book.joinRefresh()
 	if begin && !s.p.spawn(func() { s.refresh(r) }) {
 		s.book.endRefresh(r, &frame{}, errDraining)
 	}
 	select {
 	case <-r.done:
-		return r.err
+		return r, !begin, r.err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, !begin, context.Cause(ctx)
 	}
 }
 

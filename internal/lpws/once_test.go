@@ -2,6 +2,7 @@ package lpws
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -102,6 +103,52 @@ func TestCreateConversation_AnsweredAndThenLost(t *testing.T) {
 				c, err := p.session().CreateConversation(ctxOf(t), share.NewConversation{SkillID: "7"})
 				if err != nil || c.ID != "new" || !c.Open || c.SkillID != "7" {
 					t.Errorf("got %+v, %v", c, err)
+				}
+			})
+		})
+	}
+}
+
+// RefreshConversations returns what LivePerson lists when it is asked, and reports a list that may lack conversations.
+func TestRefreshConversations(t *testing.T) {
+	const found = `{"type":"UPSERT","result":{"convId":"new","conversationDetails":{"state":"OPEN","startTs":9,"metaDataLastUpdateTs":100}}}`
+	answer := func(k *peerSocket, id, changes string) {
+		k.send(`{"kind":"resp","reqId":%q,"code":200,"body":{"subscriptionId":"s%s"}}`, id, id)
+		k.send(`{"kind":"notification","type":"cqm.ExConversationChangeNotification","body":{"subscriptionId":"s%s","changes":[%s]}}`, id, changes)
+	}
+	all := func(k *peerSocket, id string) { answer(k, id, found+","+upsert("OPEN", 100, "", "")) }
+	for name, x := range map[string]struct {
+		refresh func(k *peerSocket, id string, n int)
+		want    error
+	}{
+		"listed": {func(k *peerSocket, id string, _ int) { all(k, id) }, nil},
+		"the connection ends": {func(k *peerSocket, id string, n int) {
+			if n == 1 {
+				k.close(1001)
+				return
+			}
+			all(k, id)
+		}, nil},
+		"as many as LivePerson lists": {func(k *peerSocket, id string, _ int) { answer(k, id, found+strings.Repeat(","+found, listLimit-1)) }, share.ErrIncomplete},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := newPeer(t)
+				n := -1 // the first list is that of the session
+				p.answer = func(k *peerSocket, typ, id string, _ map[string]any) bool {
+					if typ != reqSubscribeConvs {
+						return false
+					}
+					if n++; n == 0 {
+						return false
+					}
+					x.refresh(k, id, n)
+					return true
+				}
+				s := p.session()
+				list, err := s.RefreshConversations(ctxOf(t))
+				if !errors.Is(err, x.want) || len(list) != 2 || list[0].ID != "new" {
+					t.Errorf("got %+v, %v", list, err)
 				}
 			})
 		})

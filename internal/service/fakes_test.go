@@ -334,6 +334,10 @@ func (s *fakeSession) ListConversations(ctx context.Context) ([]share.Conversati
 	return mine, nil
 }
 
+func (s *fakeSession) RefreshConversations(ctx context.Context) ([]share.Conversation, error) {
+	return s.ListConversations(ctx)
+}
+
 func (s *fakeSession) CloseConversation(ctx context.Context, id string) (share.Conversation, error) {
 	if err := s.enter(ctx, "CloseConversation"); err != nil {
 		return share.Conversation{}, err

@@ -42,6 +42,9 @@ type Conversations interface {
 	CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error)
 	// ListConversations returns all conversations, newest first.
 	ListConversations(ctx context.Context) ([]share.Conversation, error)
+	// RefreshConversations is ListConversations with a list that is requested from LivePerson after the call has begun, if LivePerson
+	// can be asked. share.ErrIncomplete if the list may lack some.
+	RefreshConversations(ctx context.Context) ([]share.Conversation, error)
 	// CloseConversation closes a conversation with all its dialogs, and returns it.
 	CloseConversation(ctx context.Context, id string) (share.Conversation, error)
 }

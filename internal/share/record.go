@@ -98,8 +98,9 @@ type StoredFile struct {
 	Image *ImageChange `json:",omitempty"`
 }
 
-// ErrIncomplete is the cause of FileNotFound if the messages that LivePerson has were not read to the last one.
-var ErrIncomplete = errors.New("not all messages could be read")
+// ErrIncomplete is the cause of FileNotFound if the messages that LivePerson has were not read to the last one. It is also the error of a
+// list of conversations that may lack some.
+var ErrIncomplete = errors.New("not all could be read")
 
 // ErrStale is the ledger's error when another attempt has changed the record.
 var ErrStale = errors.New("the record was changed by another attempt")
