@@ -86,7 +86,7 @@ var errAgain = errors.New("read the record again")
 // Create creates the conversation of a request id, or returns the one that an earlier call created. The id is claimed before
 // LivePerson is asked, so of two calls one waits for the other. If LivePerson's answer is lost, the conversation is one that did not
 // exist before, and that no other request id has claimed. If there is none, a retry asks LivePerson again, but not if the session does
-// not see all: then the conversation may exist.
+// not see all: then the conversation may exist. A conversation that LivePerson denies is looked for too, once, and by a retry again.
 func (c *Creator) Create(ctx context.Context, session Session, r Request) (_ share.Conversation, replayed bool, err error) {
 	key := Key(session.Principal(), strings.ToLower(r.RequestID))
 	for {
@@ -134,7 +134,7 @@ func (c *Creator) earlier(ctx context.Context, session Session, key string, r Re
 		found, lookErr := c.newSince(ctx, session, key, rec, 0)
 		switch {
 		case lookErr == nil:
-		case errors.Is(lookErr, errAbsent) && session.Sight() == share.SeesAll:
+		case errors.Is(lookErr, errAbsent) && (session.Sight() == share.SeesAll || rec.Denied):
 			return share.Conversation{}, false, nil
 		default:
 			return share.Conversation{}, false, share.Errorf(share.LPPublishUnconfirmed, "an earlier call may or may not have created the conversation, and "+
@@ -178,12 +178,35 @@ func (c *Creator) create(ctx context.Context, session Session, key string, r Req
 			created, err = found, nil
 		}
 		absent = errors.Is(lookErr, errAbsent) && session.Sight() == share.SeesAll
+	case isDenied(err): // some answers are those of a proxy, or of a part of LivePerson, that does not know what another part has done
+		found, lookErr := c.newSince(ctx, session, key, rec, 0)
+		switch {
+		case lookErr == nil:
+			created, err = found, nil
+		case errors.Is(lookErr, errAbsent):
+			rec.Denied = true
+		default:
+			c.Log.LogAttrs(ctx, slog.LevelWarn, "a conversation that LivePerson denies could not be looked for", slog.Any("denial", err), slog.Any("error", lookErr))
+			err = share.Errorf(share.LPPublishUnconfirmed, "LivePerson answered that it created no conversation, and could not be asked whether there is one; "+
+				"retry later with the same request_id", errors.New(lookErr.Error()))
+		}
 	}
 	if err != nil {
 		created = share.Conversation{}
 	}
+	if rec.Denied && session.Sight() == share.SeesAll {
+		rec.Deadline = c.Now() // it may still appear: the next call waits, and looks again
+	} else if err != nil {
+		rec.Deadline = time.Time{} // the next call need not wait
+	}
 	c.record(ctx, key, rec, rev, created, absent, err)
 	return created, err
+}
+
+// isDenied reports whether an error is LivePerson's word that nothing was created.
+func isDenied(err error) bool {
+	e, ok := errors.AsType[*share.Error](err)
+	return ok && e.Denied
 }
 
 // run notes that a call of this process may create a conversation, until the result is called. Other calls wait for it, whatever the
@@ -212,11 +235,8 @@ func (c *Creator) isRunning(key string) bool {
 func (c *Creator) record(ctx context.Context, key string, rec share.CreationRecord, rev uint64, created share.Conversation, absent bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
 	defer cancel()
-	if err != nil {
-		rec.Deadline = time.Time{} // the next call need not wait
-	}
-	// Only a named condition proves that there is no conversation.
-	failed := share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed)
+	// Only a named condition proves that there is no conversation, unless it is LivePerson's denial.
+	failed := share.KindOf(err) != "" && !share.Is(err, share.LPPublishUnconfirmed) && !rec.Denied
 	if err == nil || failed || absent {
 		rec.State, rec.Known = "", nil
 	}

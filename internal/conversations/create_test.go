@@ -419,6 +419,83 @@ func TestCreate_IncompleteListIsNoProof(t *testing.T) {
 	})
 }
 
+// denied is the error of a CreateConversation that LivePerson denies.
+func denied(context.Context, share.Conversation) error {
+	e := share.Errorf(share.LPForbidden, "denied", nil)
+	e.Denied = true
+	return e
+}
+
+// A conversation that LivePerson created all the same is found before its denial is believed.
+func TestCreate_DeniedConversationIsLookedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, newLedger()
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			s.add(c)
+			return denied(t.Context(), c)
+		}
+		for range 2 {
+			if found, _, err := newCreator(l).Create(t.Context(), s, request()); err != nil || found.ID != "created" || s.created != 1 {
+				t.Errorf("got %s, %v, %d requests", found.ID, err, s.created)
+			}
+		}
+	})
+}
+
+// If a denied conversation does not exist, the caller gets the reason, and a retry looks again before it creates one. If the session
+// sees all, it looks when the conversation can no longer appear.
+func TestCreate_RetryOfADeniedConversationLooksAgain(t *testing.T) {
+	for _, sight := range []share.Sight{share.SeesAll, share.SeesReported, share.SeesOwn} {
+		for _, appears := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				s, l := &fakeSession{onCreate: denied, sight: sight}, newLedger()
+				c := newCreator(l)
+				begun := time.Now()
+				if _, _, err := c.Create(t.Context(), s, request()); !share.Is(err, share.LPForbidden) || time.Since(begun) > 0 {
+					t.Errorf("got %v after %s", err, time.Since(begun))
+				}
+				if left := time.Until(l.rec.Expires); left <= failureTTL {
+					t.Errorf("the record is valid for %s", left)
+				}
+				if appears {
+					s.add(share.Conversation{ID: "appeared", Start: time.Now()})
+				}
+				s.onCreate = nil
+				want, requests := "created", 2
+				if appears && sight != share.SeesOwn {
+					want, requests = "appeared", 1
+				}
+				found, _, err := c.Create(t.Context(), s, request())
+				if err != nil || found.ID != want || s.created != requests {
+					t.Errorf("sight %v: %s, %v, %d requests", sight, found.ID, err, s.created)
+				}
+				if waited := time.Since(begun); waited >= c.Settle != (sight == share.SeesAll) {
+					t.Errorf("sight %v: the retry ended after %s", sight, waited)
+				}
+			})
+		}
+	}
+}
+
+// A denied conversation that cannot be looked for may exist.
+func TestCreate_DeniedAndNotLookedForIsUnconfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := &fakeSession{}, newLedger()
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			s.add(c)
+			s.incomplete = share.Errorf(share.LPUnavailable, "unreachable", nil)
+			return denied(t.Context(), c)
+		}
+		if _, _, err := newCreator(l).Create(t.Context(), s, request()); !share.Is(err, share.LPPublishUnconfirmed) {
+			t.Errorf("got %v", err)
+		}
+		s.incomplete = nil
+		if found, _, err := newCreator(l).Create(t.Context(), s, request()); err != nil || found.ID != "created" || s.created != 1 {
+			t.Errorf("retry: %s, %v, %d requests", found.ID, err, s.created)
+		}
+	})
+}
+
 // A server that stops between LivePerson's answer and the ledger leaves a conversation that the retry on another server finds.
 func TestCreate_ConversationOfAStoppedServerIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

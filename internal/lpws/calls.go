@@ -115,8 +115,8 @@ func (s *Session) publish(ctx context.Context, step lpwire.Step, conversation, d
 }
 
 // CreateConversation opens a conversation. Only consumers may: NotAllowed for an agent. The request is sent at most once.
-// LPPublishUnconfirmed means that the conversation may have been opened; any other error that it was not. InvalidField if LivePerson
-// rejects n.
+// LPPublishUnconfirmed means that the conversation may have been opened; an error that is Denied, that LivePerson says it was not; any
+// other error, that it was not. InvalidField if LivePerson rejects n.
 func (s *Session) CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error) {
 	if s.s.principal.Role != share.RoleConsumer {
 		return share.Conversation{}, share.Errorf(share.NotAllowed, "only consumers can create conversations", nil)

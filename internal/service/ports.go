@@ -38,7 +38,7 @@ type Session interface {
 // Conversations are those that the caller takes part in.
 type Conversations interface {
 	// CreateConversation creates a conversation. It sends the request at most once. LPPublishUnconfirmed: the conversation may exist.
-	// Any other error: it does not.
+	// Any other error: it does not, or so LivePerson says (share.Error.Denied).
 	CreateConversation(ctx context.Context, n share.NewConversation) (share.Conversation, error)
 	// ListConversations returns all conversations, newest first.
 	ListConversations(ctx context.Context) ([]share.Conversation, error)

@@ -69,6 +69,8 @@ type CreationRecord struct {
 	State UploadState `json:",omitempty"`
 	// ConversationID is the created conversation; empty until there is one.
 	ConversationID string `json:",omitempty"`
+	// Denied means, if State is Publishing, that LivePerson answered that it created no conversation, and none was found.
+	Denied bool `json:",omitempty"`
 	// Known are the conversations that existed before, if State is Publishing.
 	Known []string `json:",omitempty"`
 	// Claimant is the key of the request id whose conversation ConversationID is. It is set only in the record that finds that key by
