@@ -414,11 +414,47 @@ func TestUpload_DeniedMessageIsLookedFor(t *testing.T) {
 	}))
 	t.Run("in a conversation that was left", inBubble(func(t *testing.T) {
 		h := newHarness(t)
-		h.lp.fail("PublishFile", denied(share.ConversationNotFound))
+		h.lp.failAlways("PublishFile", denied(share.ConversationNotFound))
 		h.lp.failAlways("FindFile", kindError(share.ConversationNotFound))
 		b := picture(1000)
-		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
-		wantError(t, err, share.ConversationNotFound)
+		s := spec(b)
+		for range 2 { // a repeat gets the same answer
+			_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+			wantError(t, err, share.ConversationNotFound)
+		}
+	}))
+	t.Run("not known if what webhooks reported cannot be read", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.sight = share.SeesReported
+		h.lp.then("PublishFile", func(context.Context) error { return denied(share.LPRateLimited) })
+		h.lp.failAlways("FindFile", kindError(share.LedgerUnavailable))
+		b := picture(1000)
+		s := spec(b)
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LPPublishUnconfirmed)
+		_, err = h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LedgerUnavailable)
+		h.lp.on("FindFile", nil)
+		if resp := h.replay(aliceToken, s); resp.GetFile().GetMessageSequence() != h.wantPublished(b).Sequence {
+			t.Errorf("got %v", resp)
+		}
+	}))
+	t.Run("looked for again before a repeat believes it", inBubble(func(t *testing.T) {
+		h := newHarness(t)
+		h.lp.sight = share.SeesReported
+		h.lp.fail("PublishFile", denied(share.LPRateLimited))
+		b := picture(1000)
+		s := spec(b)
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LPRateLimited)
+		e := h.lp.send(conversation, h.store.recordedPuts()[0].path, "alice")
+		h.lp.fail("FindFile", kindError(share.LedgerUnavailable))
+		_, err = h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LedgerUnavailable)
+		if resp := h.replay(aliceToken, s); resp.GetFile().GetMessageSequence() != e.Sequence || h.lp.count("PublishFile") != 1 {
+			t.Errorf("got %v", resp)
+		}
+		h.wantPublished(b)
 	}))
 	t.Run("not known if the lookup fails", inBubble(func(t *testing.T) {
 		h := newHarness(t)

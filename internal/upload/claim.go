@@ -160,13 +160,15 @@ func wasSent(rec share.Record) bool {
 // settle deals with an earlier attempt that sent its message: it finds the message, or waits until it can no longer appear. settled
 // is true if the id may be taken over, false if the record must be read again. If the session does not see all of the dialog the id
 // is not taken over, because the message may exist unseen: LPPublishUnconfirmed until LivePerson reports it. But if LivePerson denied
-// the message (the record is STORED) and cannot be asked for it, the denial is believed.
+// the message (the record is STORED) and cannot be asked for it, the denial is believed: unless there are webhooks and what they reported
+// could not be read.
 func (e *Engine) settle(ctx context.Context, session Session, key string, rec share.Record, rev uint64) (settled bool, err error) {
 	// As of before looking: what is not found afterwards never appears. The record has the wall clock, which may have been set; if
 	// this process sent the message it knows better.
 	left := max(rec.PublishDeadline.Add(e.Settle).Sub(e.Now()), e.sent(key))
 	found, err := session.FindFile(ctx, rec.File.Conversation, rec.File.Dialog, rec.File.File.StoragePath)
-	sight := session.Sight()
+	sight, denied := session.Sight(), rec.State == share.Stored
+	gone := absent(err) || denied && agrees(err, rec.Failure)
 	switch {
 	case err == nil:
 		other := &attempt{Engine: e, key: key, rec: rec, rev: rev}
@@ -174,9 +176,9 @@ func (e *Engine) settle(ctx context.Context, session Session, key string, rec sh
 			return false, err
 		}
 		return false, nil
-	case rec.State == share.Stored && sight != share.SeesAll:
+	case denied && (sight == share.SeesOwn || sight == share.SeesReported && gone):
 		return true, nil
-	case !absent(err):
+	case !gone:
 		return false, lookFailed(err)
 	}
 	if sight == share.SeesOwn {

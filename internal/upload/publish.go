@@ -87,9 +87,7 @@ func (e *Engine) denied(ctx context.Context, session Session, a *attempt, denial
 	case err == nil:
 		a.recordPublished(ctx, event)
 		return nil
-	case share.Is(err, share.ConversationNotFound) && share.Is(denial, share.ConversationNotFound, share.ConversationClosed):
-		// Both say that the caller does not take part.
-	case session.Sight() == share.SeesAll && !absent(err):
+	case session.Sight() != share.SeesOwn && !absent(err) && !agrees(err, denial.Kind):
 		e.Log.LogAttrs(ctx, slog.LevelWarn, "a message that LivePerson denies could not be looked for", slog.Any("denial", denial), slog.Any("error", err))
 		return errUnconfirmed(err)
 	}
@@ -97,6 +95,11 @@ func (e *Engine) denied(ctx context.Context, session Session, a *attempt, denial
 		return err
 	}
 	return denial
+}
+
+// agrees reports whether the error of FindFile says the same as the kind of a denial: that the caller does not take part.
+func agrees(err error, denial share.Kind) bool {
+	return share.Is(err, share.ConversationNotFound) && (denial == share.ConversationNotFound || denial == share.ConversationClosed)
 }
 
 // absent reports whether the error of FindFile means that the message is not among those that the session sees, all of which were read.
