@@ -285,7 +285,7 @@ func (c *Creator) newSince(ctx context.Context, session Session, key string, rec
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settle+c.CallTimeout)
 	defer cancel()
 	settled := time.Now().Add(settle) // by the monotonic clock
-	seen := make(map[string]bool)
+	seen := make(map[string]time.Time)
 	for {
 		left := time.Until(settled)
 		list := session.ListConversations
@@ -293,37 +293,50 @@ func (c *Creator) newSince(ctx context.Context, session Session, key string, rec
 			list = session.RefreshConversations
 		}
 		all, err := list(ctx)
-		incomplete := errors.Is(err, share.ErrIncomplete)
-		if incomplete { // what it has exists
-			err = nil
-		}
-		for _, found := range all[:min(len(all), maxKnown)] {
-			if err != nil || !isNew(found, rec, c.CallTimeout+c.Settle) {
-				continue
-			}
-			if left > 0 && !seen[found.ID] { // a call whose answer has just arrived is given the time to claim it
-				seen[found.ID] = true
-				continue
-			}
-			switch err = c.claim(ctx, session, key, found.ID); {
-			case err == nil:
+		incomplete, wait := errors.Is(err, share.ErrIncomplete), false
+		if err == nil || incomplete { // what an incomplete list has exists
+			var found share.Conversation
+			if found, wait, err = c.claimNew(ctx, session, key, rec, all, seen); err == nil {
 				return found, nil
-			case errors.Is(err, errClaimed):
-				err = nil
 			}
 		}
 		switch {
+		case wait:
+			err = retry.Sleep(ctx, poll)
 		case left > 0:
 			err = retry.Sleep(ctx, min(left, poll))
-		case err == nil && incomplete:
+		case errors.Is(err, errAbsent) && incomplete:
 			err = share.ErrIncomplete
-		case err == nil:
-			err = errAbsent
 		}
 		if err != nil {
 			return share.Conversation{}, err
 		}
 	}
+}
+
+// claimNew claims one of the conversations that can be the one of a record's attempt, and was seen poll ago: a call whose answer has just
+// arrived is given the time to claim its own. seen has the time at which each was first seen. errAbsent if there is none, and wait if
+// there may be one later.
+func (c *Creator) claimNew(ctx context.Context, session Session, key string, rec share.CreationRecord, all []share.Conversation, seen map[string]time.Time) (_ share.Conversation, wait bool, err error) {
+	for _, found := range all[:min(len(all), maxKnown)] {
+		if !isNew(found, rec, c.CallTimeout+c.Settle) {
+			continue
+		}
+		if _, known := seen[found.ID]; !known {
+			seen[found.ID] = time.Now()
+		}
+		if time.Since(seen[found.ID]) < poll {
+			wait = true
+			continue
+		}
+		switch err = c.claim(ctx, session, key, found.ID); {
+		case err == nil:
+			return found, false, nil
+		case !errors.Is(err, errClaimed):
+			return share.Conversation{}, false, err
+		}
+	}
+	return share.Conversation{}, wait, errAbsent
 }
 
 // isNew reports whether a conversation can be the one of a record's attempt, which may take so long.

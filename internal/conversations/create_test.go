@@ -340,6 +340,35 @@ func TestCreate_AnsweredConversationIsNotTakenByAnother(t *testing.T) {
 	})
 }
 
+// A retry that comes after the settle time does not take the conversation of a call whose answer is on its way either.
+func TestCreate_RetryDoesNotTakeAnAnsweredConversation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		l.rev, l.rec = 1, share.CreationRecord{
+			Fingerprint: []byte("f"), AttemptTime: time.Now().Add(-time.Minute), Expires: time.Now().Add(time.Hour), Deadline: time.Now().Add(-time.Minute), State: share.Publishing,
+		}
+		earlier := &fakeSession{onCreate: lost}
+		s := &fakeSession{}
+		var retrying sync.WaitGroup
+		s.onCreate = func(_ context.Context, c share.Conversation) error {
+			earlier.add(c)
+			retrying.Go(func() {
+				if found, _, err := newCreator(l).Create(t.Context(), earlier, request()); !share.Is(err, share.LPPublishUnconfirmed) {
+					t.Errorf("the retry got %s, %v", found.ID, err)
+				}
+			})
+			time.Sleep(poll / 2) // the answer takes some time
+			return nil
+		}
+		other := request()
+		other.RequestID = "7a1d4b63-8eaf-4c2d-8e1b-4d2e3f5a6b7c"
+		if found, _, err := newCreator(l).Create(t.Context(), s, other); err != nil || found.ID != "created" {
+			t.Errorf("got %s, %v", found.ID, err)
+		}
+		retrying.Wait()
+	})
+}
+
 // If another request id has claimed the conversation of LivePerson's answer, the call ends unconfirmed.
 func TestCreate_ClaimedConversationIsNotAnsweredTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
