@@ -111,10 +111,15 @@ func (l *KV) drop(m *jetstream.RawStreamMsg) (uint64, error) {
 }
 
 // finished reports whether no attempt works on a record, so that nothing is published twice unless a request is repeated. Those of
-// RECEIVING and PUBLISHING are kept, and so is what cannot be read.
+// RECEIVING and PUBLISHING are kept, and so is what cannot be read, and the claim of a conversation: without it another request id could
+// get the conversation too.
 func finished(value []byte) bool {
 	var header envelope[json.RawMessage]
 	if json.Unmarshal(value, &header) != nil || header.Kind != "" || header.Version < requests.oldest || header.Version > requests.version {
+		return false
+	}
+	var claim share.CreationRecord
+	if header.Version == creations.version && json.Unmarshal(header.Record, &claim) == nil && claim.Claimant != "" {
 		return false
 	}
 	r, err := inflateRecord(header.Version, header.Record) // of a conversation too: both have State

@@ -96,6 +96,19 @@ func TestKV_DropsFinishedRecords(t *testing.T) {
 	}
 }
 
+// A conversation stays that of its request id as long as the claim is valid; the request's own record may be dropped.
+func TestFinished_ClaimIsKept(t *testing.T) {
+	for claimant, want := range map[string]bool{"": true, "the key of a request id": false} {
+		value, _, err := creations.encode(share.CreationRecord{Owner: alice, Expires: time.Now().Add(time.Hour), ConversationID: "c", Claimant: claimant})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := finished(value); got != want {
+			t.Errorf("claimant %q: finished is %t", claimant, got)
+		}
+	}
+}
+
 // The shares know of dropped records: a caller whose records were dropped may begin new ids.
 func TestShares_DroppedRecordsAreNotHeld(t *testing.T) {
 	f := newFakeBucket(t)
