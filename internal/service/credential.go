@@ -16,33 +16,11 @@ const maxExternalID = 256
 
 // credential reads the one identity that a call must carry. It proves nothing yet: see Messenger.Session.
 func (s *Server) credential(ctx context.Context, account string) (share.Credential, error) {
-	md, _ := metadata.FromIncomingContext(ctx)
-	var found []share.Credential
-	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
-		for _, value := range md.Get(string(scheme)) {
-			found = append(found, share.Credential{Scheme: scheme, Account: account, Secret: value, Peer: peerOf(ctx)})
-		}
+	c, request, err := s.presented(ctx, account)
+	if err == nil {
+		err = s.Permit(request)
 	}
-	const ways = "give exactly one of lp-consumer-token, lp-agent-token and lp-external-consumer-id in the metadata"
-	switch {
-	case len(found) == 0:
-		return share.Credential{}, share.Reject(share.TokenInvalid, "the call carries no identity; %s", ways)
-	case len(found) > 1:
-		return share.Credential{}, share.Reject(share.TokenInvalid, "the call carries more than one identity; %s", ways)
-	}
-	c := found[0]
-	request := policy.Request{Caller: s.Caller(ctx), Account: account, Scheme: c.Scheme}
-	if c.Scheme == share.ExternalConsumerID {
-		if !request.Caller.Authenticated() {
-			return share.Credential{}, share.Reject(share.CallerNotAuthenticated, "lp-external-consumer-id is accepted only on connections that authenticate "+
-				"the caller: TLS with a client certificate, or loopback to a server that listens only there; or use lp-consumer-token")
-		}
-		c.Caller, request.Consumer = request.Caller.Name.String(), c.Secret
-	}
-	if !share.ValidToken(c.Secret) || c.Scheme == share.ExternalConsumerID && len(c.Secret) > maxExternalID {
-		return share.Credential{}, share.Reject(share.TokenInvalid, "%s is malformed", c.Scheme)
-	}
-	if err := s.Permit(request); err != nil {
+	if err != nil {
 		return share.Credential{}, err
 	}
 	if c.Scheme == share.AgentToken {
@@ -54,6 +32,49 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 	}
 	factsOf(ctx).claim(c)
 	return c, nil
+}
+
+// stillPermitted asks the policy again about a call for which it has been asked before.
+func (s *Server) stillPermitted(ctx context.Context, account string) error {
+	_, request, err := s.presented(ctx, account)
+	if err != nil {
+		return err
+	}
+	return s.Permit(request)
+}
+
+// presented reads the one identity that a call must carry, as it was sent, and returns what the policy is asked about it.
+func (s *Server) presented(ctx context.Context, account string) (share.Credential, policy.Request, error) {
+	fail := func(kind share.Kind, format string, args ...any) (share.Credential, policy.Request, error) {
+		return share.Credential{}, policy.Request{}, share.Reject(kind, format, args...)
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	var found []share.Credential
+	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
+		for _, value := range md.Get(string(scheme)) {
+			found = append(found, share.Credential{Scheme: scheme, Account: account, Secret: value, Peer: peerOf(ctx)})
+		}
+	}
+	const ways = "give exactly one of lp-consumer-token, lp-agent-token and lp-external-consumer-id in the metadata"
+	switch {
+	case len(found) == 0:
+		return fail(share.TokenInvalid, "the call carries no identity; %s", ways)
+	case len(found) > 1:
+		return fail(share.TokenInvalid, "the call carries more than one identity; %s", ways)
+	}
+	c := found[0]
+	request := policy.Request{Caller: s.Caller(ctx), Account: account, Scheme: c.Scheme}
+	if c.Scheme == share.ExternalConsumerID {
+		if !request.Caller.Authenticated() {
+			return fail(share.CallerNotAuthenticated, "lp-external-consumer-id is accepted only on connections that authenticate "+
+				"the caller: TLS with a client certificate, or loopback to a server that listens only there; or use lp-consumer-token")
+		}
+		c.Caller, request.Consumer = request.Caller.Name.String(), c.Secret
+	}
+	if !share.ValidToken(c.Secret) || c.Scheme == share.ExternalConsumerID && len(c.Secret) > maxExternalID {
+		return fail(share.TokenInvalid, "%s is malformed", c.Scheme)
+	}
+	return c, request, nil
 }
 
 // peerOf returns the address that a call's connection comes from, as limits see it.

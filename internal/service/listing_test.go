@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/conversations"
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -172,6 +174,47 @@ func TestWatchFiles_SendsHeartbeats(t *testing.T) {
 			t.Errorf("from a heartbeat's token: %v, %v", m, err)
 		}
 	})
+}
+
+// A watch ends soon after the rules no longer permit it, idle or busy. What it has not sent by then is not sent.
+func TestWatchFiles_EndsWhenNoLongerPermitted(t *testing.T) {
+	for name, pause := range map[string]time.Duration{"idle": time.Hour, "busy": time.Second / 3} {
+		t.Run(name, inBubble(func(t *testing.T) {
+			var denied atomic.Bool
+			h := newHarness(t, func(c *Config) {
+				c.Heartbeat = time.Second
+				c.Permit = func(policy.Request) error {
+					if denied.Load() {
+						return share.Reject(share.CallerNotPermitted, "denied by a rule")
+					}
+					return nil
+				}
+			})
+			watch, _ := h.watch(h.alice(), parent, "")
+			files := time.NewTicker(pause)
+			defer files.Stop()
+			ended := make(chan struct{})
+			var sending sync.WaitGroup
+			sending.Go(func() {
+				for {
+					select {
+					case <-files.C:
+						h.lp.send(conversation, path("a"), "bob")
+					case <-ended:
+						return
+					}
+				}
+			})
+			time.AfterFunc(10*h.server.Heartbeat, func() { denied.Store(true) })
+			var err error
+			for err == nil {
+				_, err = watch.Recv()
+			}
+			close(ended)
+			sending.Wait()
+			wantError(t, err, share.CallerNotPermitted)
+		}))
+	}
 }
 
 func TestWatchFiles_EndsIfClientReadsNothing(t *testing.T) {

@@ -69,13 +69,19 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 
 	// The first heartbeat shows that the watch has begun, and where: files that are published from now on are sent, and its token
 	// continues here even if the connection breaks before the first file.
-	begun := false
+	begun, permitted := false, time.Now()
 	for {
 		event, err := share.FileEvent{}, error(errHeartbeat)
 		if begun {
 			event, err = nextWithin(ctx, watch, s.Heartbeat)
 		}
 		begun = true
+		if time.Since(permitted) >= s.Heartbeat { // the rules may have changed: a watch can last for weeks
+			if err := s.stillPermitted(ctx, account); err != nil {
+				return err
+			}
+			permitted = time.Now()
+		}
 		resp := &lpfilesharev1.WatchFilesResponse{}
 		unreadable, left := errors.AsType[*share.UnreadableDialog](err)
 		switch {
