@@ -217,8 +217,9 @@ func (p *posted) failure(step lpwire.Step) *share.Error {
 	case p.status == http.StatusUnauthorized:
 		e = share.Errorf(share.LPCredentialsRejected,
 			"LivePerson does not accept this server's own credentials for the account; the operator must check the app install", cause)
-	case p.code == errorMissing:
+	case p.status == http.StatusBadRequest && p.code == errorMissing: // the fault is the server's, not the caller's file or conversation
 		e = lpwire.Failure("", p.status, p.code)
+		e.Denied = hasEffect
 	case hasEffect && p.status >= 500 && !p.readable: // something failed in front of LivePerson, before or after the effect
 		e = lpwire.Unconfirmed(step, cause)
 		e.RetryAfter = lpwire.UnavailableWait

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/lprest"
+	"github.com/lpfileshare/lpfileshare/internal/lpwire"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/test/lpfake"
@@ -274,6 +275,21 @@ func TestSession_Errors(t *testing.T) {
 			h.sb.Inject(x.fault)
 			wantKind(t, x.name, x.do(), x.want)
 		})
+	}
+}
+
+// The number in an answer does not change what its status proves.
+func TestPosted_MissingParameter(t *testing.T) {
+	for _, step := range []lpwire.Step{lpwire.StepPublish, lpwire.StepCreate} {
+		for status, want := range map[int]share.Kind{400: share.LPProtocolError, 500: share.LPPublishUnconfirmed, 503: share.LPPublishUnconfirmed} {
+			p := &posted{status: status, code: errorMissing, readable: true}
+			if e := p.failure(step); e.Kind != want || e.Denied != (status == 400) {
+				t.Errorf("%s, status %d: %v, denied %t", step, status, e, e.Denied)
+			}
+		}
+	}
+	if e := (&posted{status: 400, code: errorMissing, readable: true}).failure(lpwire.StepClose); e.Denied {
+		t.Errorf("a request without an effect is denied: %v", e)
 	}
 }
 
