@@ -3,7 +3,9 @@ package lpws
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -153,6 +155,36 @@ func TestRefreshConversations(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list that was requested before RefreshConversations was called is not enough.
+func TestRefreshConversations_EarlierRequestIsNoProof(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPeer(t)
+		n := -1 // the first list is that of the session
+		requested := make(chan struct{})
+		p.answer = func(k *peerSocket, typ, id string, _ map[string]any) bool {
+			if typ != reqSubscribeConvs {
+				return false
+			}
+			if n++; n == 1 {
+				close(requested)
+				time.Sleep(time.Second)
+			}
+			return false
+		}
+		s := p.session()
+		var looking sync.WaitGroup
+		looking.Go(func() {
+			_, err := s.Conversation(ctxOf(t), "unknown")
+			want(t, err, share.ConversationNotFound)
+		})
+		<-requested
+		if list, err := s.RefreshConversations(ctxOf(t)); err != nil || len(list) != 1 || n != 2 {
+			t.Errorf("got %+v, %v; %d lists were requested", list, err, n)
+		}
+		looking.Wait()
+	})
 }
 
 // If LivePerson returns fewer messages than it has announced, FindFile reports that a missing file is not proven to be missing.
