@@ -64,11 +64,9 @@ func TestConversion_HostileProfile(t *testing.T) {
 					if c == nil {
 						continue
 					}
-					for _, size := range []int{256, 1 << 16} {
-						p := c.converter(size)
-						for _, v := range []int{0, 1, size / 2, size - 1} {
-							p.rgb(v, 0, size-1)
-						}
+					p := c.converter(256)
+					for _, v := range []int{0, 1, 128, 255} {
+						p.rgb(v, 0, 255)
 					}
 				}
 			}
@@ -109,7 +107,7 @@ func TestFit_PreviewPanics(t *testing.T) {
 // TestFit_GrayProfile has grey PNGs with a profile of linear values. Those that are encoded again in RGB are converted to sRGB.
 func TestFit_GrayProfile(t *testing.T) {
 	linear := profileOf("GRAY", parametricCurve(0, 1), 0)
-	const side, value = 120, 0x31
+	const side, value = 64, 0x31
 	gray, deep, clear := image.NewGray(image.Rect(0, 0, side, side)), image.NewGray16(image.Rect(0, 0, side, side)), image.NewNRGBA(image.Rect(0, 0, side, side))
 	for i, v := range noise(side, side).Pix[:side*side] {
 		v = value + v&1

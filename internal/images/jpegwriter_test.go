@@ -22,7 +22,7 @@ func stripes(w, h int) *image.Gray {
 
 // TestJPEGWriter_Sample checks that the sample is bounded, differs each time, and represents the picture.
 func TestJPEGWriter_Sample(t *testing.T) {
-	large := stripes(816, 800)
+	large := stripes(648, 640)
 	w := newJPEGWriter(large, nil)
 	if len(w.sample) != sampleUnits || cap(w.sample) != sampleUnits {
 		t.Errorf("the sample has %d units of %d, want %d", len(w.sample), cap(w.sample), sampleUnits)
