@@ -34,15 +34,6 @@ func (s *Server) credential(ctx context.Context, account string) (share.Credenti
 	return c, nil
 }
 
-// stillPermitted asks the policy again about a call for which it has been asked before.
-func (s *Server) stillPermitted(ctx context.Context, account string) error {
-	_, request, err := s.presented(ctx, account)
-	if err != nil {
-		return err
-	}
-	return s.Permit(request)
-}
-
 // presented reads the one identity that a call must carry, as it was sent, and returns what the policy is asked about it.
 func (s *Server) presented(ctx context.Context, account string) (share.Credential, policy.Request, error) {
 	fail := func(kind share.Kind, format string, args ...any) (share.Credential, policy.Request, error) {

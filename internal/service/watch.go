@@ -76,11 +76,9 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 			event, err = nextWithin(ctx, watch, s.Heartbeat)
 		}
 		begun = true
-		if time.Since(permitted) >= s.Heartbeat { // the rules may have changed: a watch can last for weeks
-			if err := s.stillPermitted(ctx, account); err != nil {
-				return err
-			}
-			permitted = time.Now()
+		var denied error
+		if permitted, denied = s.permitAgain(ctx, account, permitted); denied != nil {
+			return denied
 		}
 		resp := &lpfilesharev1.WatchFilesResponse{}
 		unreadable, left := errors.AsType[*share.UnreadableDialog](err)
@@ -104,6 +102,19 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 			s.receipts.delivered(ctx, account, session, event)
 		}
 	}
+}
+
+// permitAgain asks the policy again about a watch if it was last asked a heartbeat ago, and returns when it was last asked. The rules may
+// have changed: a watch can last for weeks.
+func (s *Server) permitAgain(ctx context.Context, account string, last time.Time) (time.Time, error) {
+	if time.Since(last) < s.Heartbeat {
+		return last, nil
+	}
+	_, request, err := s.presented(ctx, account)
+	if err == nil {
+		err = s.Permit(request)
+	}
+	return time.Now(), err
 }
 
 // errWatchReset ends a watch that cannot continue without missing or repeating a file.
