@@ -40,7 +40,7 @@ type gateway struct {
 	// Set before the first call.
 	noAgents      bool                                                                          // an agent finds no conversation
 	breakDownload error                                                                         // how downloads end after 1,000 bytes
-	onDownload    func()                                                                        // called after 1,000 bytes of a download
+	onDownload    func()                                                                        // called after 1,000 bytes of a download, which then waits until the client ends it
 	onWatch       func() error                                                                  // called after the first heartbeat of a watch
 	state         *pb.Upload                                                                    // the response of GetUpload
 	corrupt       bool                                                                          // downloads return other bytes than were uploaded

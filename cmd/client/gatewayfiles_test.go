@@ -123,6 +123,8 @@ func (g *gateway) Download(r *pb.DownloadRequest, s grpc.ServerStreamingServer[p
 		}
 		if g.onDownload != nil {
 			g.onDownload()
+			<-s.Context().Done()
+			return s.Context().Err()
 		}
 		if g.breakDownload != nil {
 			return g.breakDownload

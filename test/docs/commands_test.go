@@ -67,7 +67,8 @@ func checkRunner(t *testing.T, file, page string) {
 func commandBlocks(text string) (first []string) {
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); {
-		begin, end, next := i+1, i+1, i+1
+		begin, end := i+1, i+1
+		var next int
 		switch fenced := strings.HasPrefix(strings.TrimSpace(lines[i]), "```"); {
 		case fenced:
 			for end < len(lines) && strings.TrimSpace(lines[end]) != "```" {

@@ -225,6 +225,7 @@ func (s *Service) converse(w http.ResponseWriter, r *http.Request, f fault.Fault
 	writer.Go(k.write)
 
 	s.mu.Lock()
+	revoked := in != nil && s.sessions[in.bearer] != in // since the upgrade, when end did not see this socket yet
 	switch {
 	case claims != nil:
 		k.identify(claims)
@@ -237,6 +238,8 @@ func (s *Service) converse(w http.ResponseWriter, r *http.Request, f fault.Fault
 	switch {
 	case s.ctx.Err() != nil: // CloseSockets may have run before this socket was added
 		k.shut(closeGoingAway, "the sandbox closes")
+	case revoked:
+		k.shut(closeAuthenticate, "the login ended")
 	case f.CloseCode != 0:
 		k.shut(f.CloseCode, "made on demand")
 	case f.DropAfter:
