@@ -109,7 +109,7 @@ const (
 )
 
 // defaultPeak is the formula of docs/limits.md with the default flags, and a tenth more.
-const defaultPeak = (256+96+128+48+156+128+48+64)*11/10 + 1
+const defaultPeak = (256+64+96+256+48+64+156+128+48)*11/10 + 1
 
 // picked skips the test unless LPFILESHARE_ABUSE_ONLY picks its row.
 func picked(t *testing.T, name string) {
