@@ -63,15 +63,16 @@ func (h *healthLog) unusable() error {
 	return h.want("not usable", func(now Health) bool { return now.Ledger != nil }).Ledger
 }
 
-// unusableFor waits for a reason. A write that was under way when the fault began may have failed with another one before.
-func (h *healthLog) unusableFor(reason string, is func(error) bool) {
+// lost waits until the ledger is not usable because records are lost. A write that was under way when they were removed may have failed
+// with another reason before.
+func (h *healthLog) lost(l *KV) {
 	h.t.Helper()
-	h.want("not usable: "+reason, func(now Health) bool { return now.Ledger != nil && is(now.Ledger) })
-}
-
-func (h *healthLog) lost() {
-	h.t.Helper()
-	h.unusableFor("records are lost", func(err error) bool { return errors.Is(err, errLost) })
+	h.unusable()
+	for begun := time.Now(); !errors.Is(l.checkAll().Ledger, errLost); {
+		if time.Since(begun) > 30*time.Second {
+			h.t.Fatal("the loss is not noticed")
+		}
+	}
 }
 
 // smallDisk mounts a disk of some MiB that is removed with the test.
@@ -136,7 +137,7 @@ func TestHealth_FullDisk(t *testing.T) {
 				}
 				return nil
 			}
-			for range rounds {
+			for round := range rounds {
 				if err := add(200); err != nil {
 					t.Fatal(err)
 				}
@@ -144,7 +145,9 @@ func TestHealth_FullDisk(t *testing.T) {
 				if err := add(10_000); !share.Is(err, share.LedgerUnavailable) {
 					t.Errorf("on a full disk: %v, want LEDGER_UNAVAILABLE", err)
 				}
-				h.unusableFor("the disk is full", func(err error) bool { return strings.Contains(err.Error(), "no space left on device") })
+				if err := h.unusable(); !strings.Contains(err.Error(), "no space left on device") {
+					t.Errorf("the reason of round %d is %v", round, err)
+				}
 				free()
 				h.usable()
 				for key, rev := range acknowledged {
@@ -382,7 +385,7 @@ func TestHealth_FilesMovedWhileOpen(t *testing.T) {
 		}
 	}
 	move(streams, away)
-	h.lost()
+	h.lost(l)
 	wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "new", record("b"), 0); return err })
 	wantUnavailable(t, func() error { _, _, err := l.Load(t.Context(), "new"); return err })
 	move(away, streams)
@@ -430,7 +433,7 @@ func TestHealth_BucketRemoved(t *testing.T) {
 		if err := js.DeleteStream(t.Context(), streamName); err != nil {
 			t.Fatal(err)
 		}
-		h.lost()
+		h.lost(l)
 		wantUnavailable(t, func() error { _, err := l.Save(t.Context(), "new", record("b"), 0); return err })
 
 		// Another server that starts now creates an empty one. It has more writes than the removed one, and still it is not the same.
