@@ -43,8 +43,8 @@ const (
 const (
 	// ledgerTimeout is the maximum time of one operation; a little less than the service waits for a step.
 	ledgerTimeout = 4 * time.Second
-	// ledgerStart is the maximum time until NATS is available when the server starts.
-	ledgerStart = 10 * time.Second
+	// ledgerStart is the maximum time until NATS is available when the server starts. A cluster that has just started elects leaders first.
+	ledgerStart = 30 * time.Second
 )
 
 // Validate checks which flags are set for which kind of ledger. The files are checked when they are read.
