@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
@@ -18,18 +19,13 @@ type accountCmd struct {
 type fileSharingGetCmd struct{}
 
 func (fileSharingGetCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	r, err := client.Raw().Accounts.GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: c.parent()})
-	if err != nil {
-		return err
-	}
-	return a.printSwitch(r.GetEnabled())
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		r, err := client.Raw().Accounts.GetFileSharing(ctx, &pb.GetFileSharingRequest{Account: c.parent()})
+		if err != nil {
+			return err
+		}
+		return a.printSwitch(r.GetEnabled())
+	})
 }
 
 type fileSharingEnableCmd struct{}

@@ -145,6 +145,18 @@ func (a *app) newClient(c *connection) (*lpfileshare.Client, error) {
 	return lpfileshare.Dial(c.address, options...)
 }
 
+// call connects as client does, runs f, and closes the client. callTimeout bounds all of it.
+func (a *app) call(ctx context.Context, f func(context.Context, *lpfileshare.Client, *connection) error) error {
+	ctx, cancel := a.limit(ctx, callTimeout)
+	defer cancel()
+	client, c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return f(ctx, client, c)
+}
+
 // client connects with the identity of the flags, the environment or the session file. The caller must close it.
 func (a *app) client(ctx context.Context) (*lpfileshare.Client, *connection, error) {
 	c, err := a.connection()

@@ -88,25 +88,20 @@ type conversationCreateCmd struct {
 }
 
 func (cmd *conversationCreateCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	req := &pb.CreateConversationRequest{Account: c.parent(), SkillId: cmd.Skill, RequestId: cmd.RequestID}
-	if cmd.Campaign != "" || cmd.Engagement != "" {
-		req.Campaign = &pb.Campaign{CampaignId: cmd.Campaign, EngagementId: cmd.Engagement}
-	}
-	conversation, err := client.CreateConversation(ctx, req)
-	if err != nil {
-		return err
-	}
-	if err := c.file.update(func(s *session) { s.setConversation(c.address, c.caller, conversation.GetName()) }); err != nil {
-		return fmt.Errorf("created %s, but the session file could not be written: %w", conversation.GetName(), err)
-	}
-	return a.print(conversation, "%s", plain(conversation.GetName()))
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		req := &pb.CreateConversationRequest{Account: c.parent(), SkillId: cmd.Skill, RequestId: cmd.RequestID}
+		if cmd.Campaign != "" || cmd.Engagement != "" {
+			req.Campaign = &pb.Campaign{CampaignId: cmd.Campaign, EngagementId: cmd.Engagement}
+		}
+		conversation, err := client.CreateConversation(ctx, req)
+		if err != nil {
+			return err
+		}
+		if err := c.file.update(func(s *session) { s.setConversation(c.address, c.caller, conversation.GetName()) }); err != nil {
+			return fmt.Errorf("created %s, but the session file could not be written: %w", conversation.GetName(), err)
+		}
+		return a.print(conversation, "%s", plain(conversation.GetName()))
+	})
 }
 
 type conversationListCmd struct {
@@ -114,25 +109,20 @@ type conversationListCmd struct {
 }
 
 func (cmd *conversationListCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	state := map[string]pb.ConversationState{
-		"open": pb.ConversationState_CONVERSATION_STATE_OPEN, "closed": pb.ConversationState_CONVERSATION_STATE_CLOSED,
-	}[cmd.State]
-	for conversation, err := range client.Conversations(ctx, lpfileshare.ConversationsOptions{Account: c.parent(), State: state}) {
-		if err != nil {
-			return err
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		state := map[string]pb.ConversationState{
+			"open": pb.ConversationState_CONVERSATION_STATE_OPEN, "closed": pb.ConversationState_CONVERSATION_STATE_CLOSED,
+		}[cmd.State]
+		for conversation, err := range client.Conversations(ctx, lpfileshare.ConversationsOptions{Account: c.parent(), State: state}) {
+			if err != nil {
+				return err
+			}
+			if err := a.printConversation(conversation); err != nil {
+				return err
+			}
 		}
-		if err := a.printConversation(conversation); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 type conversationArg struct {
@@ -142,43 +132,33 @@ type conversationArg struct {
 type conversationGetCmd struct{ conversationArg }
 
 func (cmd *conversationGetCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	name, err := c.named(cmd.Conversation)
-	if err != nil {
-		return err
-	}
-	r, err := client.Raw().Conversations.GetConversation(ctx, &pb.GetConversationRequest{Name: name})
-	if err != nil {
-		return err
-	}
-	return a.printConversation(r.GetConversation())
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		name, err := c.named(cmd.Conversation)
+		if err != nil {
+			return err
+		}
+		r, err := client.Raw().Conversations.GetConversation(ctx, &pb.GetConversationRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		return a.printConversation(r.GetConversation())
+	})
 }
 
 type conversationCloseCmd struct{ conversationArg }
 
 func (cmd *conversationCloseCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	name, err := c.named(cmd.Conversation)
-	if err != nil {
-		return err
-	}
-	conversation, err := client.CloseConversation(ctx, name)
-	if err != nil {
-		return err
-	}
-	return a.printConversation(conversation)
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		name, err := c.named(cmd.Conversation)
+		if err != nil {
+			return err
+		}
+		conversation, err := client.CloseConversation(ctx, name)
+		if err != nil {
+			return err
+		}
+		return a.printConversation(conversation)
+	})
 }
 
 func (a *app) printConversation(c *pb.Conversation) error {

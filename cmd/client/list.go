@@ -223,39 +223,34 @@ func typeName(f *pb.File) string {
 type statCmd struct{ fileArg }
 
 func (cmd *statCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	name, err := a.file(ctx, client, c, cmd.Name)
-	if err != nil {
-		return err
-	}
-	f, err := client.Stat(ctx, name)
-	if err != nil {
-		return err
-	}
-	if a.JSON {
-		return a.print(f, "")
-	}
-	size, preview, pixels := "", "", ""
-	if f.StoredSizeBytes != nil {
-		size = strconv.FormatInt(f.GetStoredSizeBytes(), 10) + " bytes"
-	}
-	if n := len(f.GetPreviewDataUri()); n > 0 {
-		preview = strconv.Itoa(n) + " characters; printed with --json --previews"
-	}
-	if f.GetImageWidth() > 0 {
-		pixels = fmt.Sprintf("%d x %d pixels", f.GetImageWidth(), f.GetImageHeight())
-	}
-	return a.rows([][2]string{
-		{"name", f.GetName()}, {"short name", shortName(f.GetName())}, {"type", typeName(f)}, {"media type", f.GetContentType()},
-		{"size", size}, {"image", pixels}, {"etag", f.GetEtag()}, {"time", timeOf(f)},
-		{"sent by", strings.TrimSpace(roleName(f.GetSenderRole()) + " " + f.GetSenderId())},
-		{"caption", f.GetCaption()}, {"display name", f.GetDisplayName()}, {"preview", preview},
-		{"dialog", f.GetDialogId()}, {"storage path", f.GetStoragePath()},
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		name, err := a.file(ctx, client, c, cmd.Name)
+		if err != nil {
+			return err
+		}
+		f, err := client.Stat(ctx, name)
+		if err != nil {
+			return err
+		}
+		if a.JSON {
+			return a.print(f, "")
+		}
+		size, preview, pixels := "", "", ""
+		if f.StoredSizeBytes != nil {
+			size = strconv.FormatInt(f.GetStoredSizeBytes(), 10) + " bytes"
+		}
+		if n := len(f.GetPreviewDataUri()); n > 0 {
+			preview = strconv.Itoa(n) + " characters; printed with --json --previews"
+		}
+		if f.GetImageWidth() > 0 {
+			pixels = fmt.Sprintf("%d x %d pixels", f.GetImageWidth(), f.GetImageHeight())
+		}
+		return a.rows([][2]string{
+			{"name", f.GetName()}, {"short name", shortName(f.GetName())}, {"type", typeName(f)}, {"media type", f.GetContentType()},
+			{"size", size}, {"image", pixels}, {"etag", f.GetEtag()}, {"time", timeOf(f)},
+			{"sent by", strings.TrimSpace(roleName(f.GetSenderRole()) + " " + f.GetSenderId())},
+			{"caption", f.GetCaption()}, {"display name", f.GetDisplayName()}, {"preview", preview},
+			{"dialog", f.GetDialogId()}, {"storage path", f.GetStoragePath()},
+		})
 	})
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
 
@@ -29,22 +30,17 @@ func (arg *uploadArg) name(c *connection) (string, error) {
 type publishCmd struct{ uploadArg }
 
 func (cmd *publishCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	name, err := cmd.name(c)
-	if err != nil {
-		return err
-	}
-	r, err := client.PublishUpload(ctx, name)
-	if err != nil {
-		return err
-	}
-	return a.print(r, "%s", plain(r.GetFile().GetName()))
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		name, err := cmd.name(c)
+		if err != nil {
+			return err
+		}
+		r, err := client.PublishUpload(ctx, name)
+		if err != nil {
+			return err
+		}
+		return a.print(r, "%s", plain(r.GetFile().GetName()))
+	})
 }
 
 type getUploadCmd struct {
@@ -52,32 +48,27 @@ type getUploadCmd struct {
 }
 
 func (cmd *getUploadCmd) Run(ctx context.Context, a *app) error {
-	ctx, cancel := a.limit(ctx, callTimeout)
-	defer cancel()
-	client, c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	name, err := cmd.name(c)
-	if err != nil {
-		return err
-	}
-	u, err := client.GetUpload(ctx, name)
-	if err != nil {
-		return err
-	}
-	state := strings.ToLower(strings.TrimPrefix(u.GetState().String(), "UPLOAD_STATE_"))
-	what, again := u.GetFile().GetName(), "lpfileshare upload FILE --request-id "+u.GetRequestId()
-	switch u.GetState() {
-	case pb.UploadState_UPLOAD_STATE_RECEIVING:
-		what = "not finished: it is running, or its connection broke; repeat it under the same id: " + again
-	case pb.UploadState_UPLOAD_STATE_STORED:
-		what = strings.TrimSpace("not published; publish it: lpfileshare publish " + u.GetRequestId() + "\t" + what)
-	case pb.UploadState_UPLOAD_STATE_PUBLISHING:
-		what = "sent, LivePerson's response is not known yet; repeat it, it is never published twice: " + again
-	case pb.UploadState_UPLOAD_STATE_FAILED:
-		what = "nothing was published: " + u.GetFailure().GetMessage()
-	}
-	return a.print(u, "%s", strings.TrimSpace(state+"\t"+plain(what)))
+	return a.call(ctx, func(ctx context.Context, client *lpfileshare.Client, c *connection) error {
+		name, err := cmd.name(c)
+		if err != nil {
+			return err
+		}
+		u, err := client.GetUpload(ctx, name)
+		if err != nil {
+			return err
+		}
+		state := strings.ToLower(strings.TrimPrefix(u.GetState().String(), "UPLOAD_STATE_"))
+		what, again := u.GetFile().GetName(), "lpfileshare upload FILE --request-id "+u.GetRequestId()
+		switch u.GetState() {
+		case pb.UploadState_UPLOAD_STATE_RECEIVING:
+			what = "not finished: it is running, or its connection broke; repeat it under the same id: " + again
+		case pb.UploadState_UPLOAD_STATE_STORED:
+			what = strings.TrimSpace("not published; publish it: lpfileshare publish " + u.GetRequestId() + "\t" + what)
+		case pb.UploadState_UPLOAD_STATE_PUBLISHING:
+			what = "sent, LivePerson's response is not known yet; repeat it, it is never published twice: " + again
+		case pb.UploadState_UPLOAD_STATE_FAILED:
+			what = "nothing was published: " + u.GetFailure().GetMessage()
+		}
+		return a.print(u, "%s", strings.TrimSpace(state+"\t"+plain(what)))
+	})
 }
