@@ -113,7 +113,7 @@ func newWalk(t *testing.T, root string) *walk {
 			w.text.WriteString(line)
 		}
 	}
-	w.env = append(os.Environ(), "TERM=dumb", "TZ=UTC", "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "LPFILESHARE_PASSWORD=sandbox")
+	w.env = append(os.Environ(), "SHELL=/bin/sh", "TERM=dumb", "TZ=UTC", "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "LPFILESHARE_PASSWORD=sandbox")
 	return w
 }
 
@@ -205,10 +205,10 @@ type command struct {
 	changed chan struct{} // closed and replaced with each output
 }
 
-// start starts a command on a terminal with 120 columns.
+// start starts a command on a terminal with 120 columns. The command replaces the shell, because a shell that waits for it would end by Ctrl-C too.
 func (w *walk) start(ctx context.Context, t *testing.T, c string) *command {
 	p := &command{changed: make(chan struct{})}
-	p.cmd = exec.CommandContext(ctx, "script", "-qec", "stty cols 120 rows 40; "+c, "/dev/null")
+	p.cmd = exec.CommandContext(ctx, "script", "-qec", "stty cols 120 rows 40; exec "+c, "/dev/null")
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout = w.dir, w.env, p
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err == nil {
