@@ -139,13 +139,14 @@ check-wire: build ## Validate every frame of all suites against LivePerson's pub
 	$(GO) run ./test/wire/cmd/check-wire -schemas "$(SCHEMAS)" -frames .frames $(SUITES)
 
 .PHONY: generate
-generate: ## Generate gen/ and docs/errors.md from proto/
+generate: ## Generate gen/, docs/api.md and docs/errors.md from proto/
 	$(BUF) generate
+	$(BUF) generate --template buf.gen.docs.yaml
 	$(GO) test -count=1 ./test/docs -run TestErrors -update
 
 .PHONY: check-generate
-check-generate: generate ## Fail if gen/ or docs/errors.md is not what proto/ gives
-	@git diff --exit-code -- gen docs/errors.md && test -z "$$(git ls-files -o --exclude-standard gen)" || \
+check-generate: generate ## Fail if gen/, docs/api.md or docs/errors.md is not what proto/ gives
+	@git diff --exit-code -- gen docs/api.md docs/errors.md && test -z "$$(git ls-files -o --exclude-standard gen)" || \
 		{ echo "check-generate: generated files are stale; run make generate and commit it"; exit 1; }
 
 .PHONY: lint
