@@ -451,14 +451,17 @@ func TestEvents_ReadWithoutBatches(t *testing.T) {
 			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.>"}},
 		}}}
 	})
-	c := impatient(config(t, "", p.url()), 4*time.Second) // a batch fails after half of that
+	c := config(t, "", p.url())
+	c.interval = time.Hour // no checks, which read the timeout that the test changes
 	c.User, c.Password = "u", func() (string, error) { return "p", nil }
-	e := events(t, open(t, c))
+	l := open(t, c)
+	e := events(t, l)
 	for seq := range int64(3 * singles) {
 		if _, err := e.AddEvent(t.Context(), acct, fileAt("c", seq, fmt.Sprint("/", seq))); err != nil {
 			t.Fatal(err)
 		}
 	}
+	l.timeout = 4 * time.Second // a batch fails after half of that
 	if got, err := readEvents(t, e, acct, "c", 0, lastPosition(t, e)); err != nil || len(got) != 3*singles {
 		t.Errorf("%d events, %v; want %d", len(got), err, 3*singles)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long a test waits for an event that must happen.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 const acct = "12345678"
 
