@@ -76,9 +76,9 @@ func (l *KV) Events(c EventsConfig) *Events {
 }
 
 // Open creates the log's streams, or corrects the configuration of existing ones. Every other method does so when needed. A server
-// that uses the log calls Open at its start, because the errors say what to do.
+// that uses the log calls Open at its start, because the errors say what to do. It takes at most StartTimeout.
 func (e *Events) Open(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
+	ctx, cancel := context.WithTimeout(ctx, e.l.config.StartTimeout)
 	defer cancel()
 	_, _, err := e.open(ctx)
 	return err
