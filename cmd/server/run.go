@@ -22,6 +22,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
@@ -91,7 +92,11 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-	server := newGRPCServer(f, messages.Credentials(secure.credentials()), connections, rejected, log, draining)
+	handlers := []stats.Handler{connections}
+	if p.sandbox != nil {
+		handlers = append(handlers, &callFeed{report: p.sandbox.ReportCall})
+	}
+	server := newGRPCServer(f, messages.Credentials(secure.credentials()), handlers, rejected, log, draining)
 	p.service.Register(server)
 	serving := health.NewServer()
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
@@ -216,12 +221,11 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, creds credentials.TransportCredentials, connections *connlimit.Limiter, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []stats.Handler, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
-	return grpc.NewServer(
+	options := []grpc.ServerOption{
 		grpc.Creds(creds),
-		grpc.StatsHandler(connections),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(service.Codec()),
 		grpc.MaxConcurrentStreams(250),
@@ -249,7 +253,11 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, connections
 			endHealthWatches(draining),
 			calls.Stream,
 		),
-	)
+	}
+	for _, h := range handlers {
+		options = append(options, grpc.StatsHandler(h))
+	}
+	return grpc.NewServer(options...)
 }
 
 // endHealthWatches ends the watches of the health service when the server drains, after they have sent the new status. Otherwise they

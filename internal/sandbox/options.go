@@ -14,6 +14,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/connector"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/liveperson"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/swift"
@@ -23,6 +24,7 @@ import (
 type (
 	Fault            = fault.Fault
 	FaultState       = fault.State
+	Call             = feed.Call
 	Journal          = journal.Journal
 	StoredObject     = journal.StoredObject
 	PublishedFile    = journal.PublishedFile

@@ -21,6 +21,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/connector"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/liveperson"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/swift"
@@ -30,6 +31,7 @@ import (
 type Sandbox struct {
 	opts      Options
 	faults    *fault.Set
+	feed      *feed.Feed
 	journal   *journal.Recorder
 	signer    *liveperson.Signer
 	platform  *liveperson.Service
@@ -54,7 +56,8 @@ func Start(opts Options) (*Sandbox, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	s := &Sandbox{opts: opts, faults: &fault.Set{}, journal: journal.NewRecorder(opts.Now)}
+	events := feed.New(opts.Now)
+	s := &Sandbox{opts: opts, feed: events, faults: &fault.Set{Feed: events}, journal: journal.NewRecorder(opts.Now, events)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(); err != nil {
 		s.cancel()
@@ -86,7 +89,7 @@ func (s *Sandbox) start() error {
 		Accounts: opts.Accounts, AppInstalls: opts.AppInstalls,
 		WebhookUnit: opts.WebhookUnit, WebhookTimeout: opts.WebhookTimeout, WebhookTLS: opts.WebhookTLS,
 		OnExchange: opts.OnExchange, Logger: opts.Logger, Now: opts.Now,
-		Faults: s.faults, Journal: s.journal, Signer: s.signer, MaxWaiting: opts.maxWebhooks,
+		Faults: s.faults, Journal: s.journal, Feed: s.feed, Signer: s.signer, MaxWaiting: opts.maxWebhooks,
 	})
 	if err != nil {
 		return err
@@ -100,7 +103,7 @@ func (s *Sandbox) start() error {
 		FileSharingOff: opts.FileSharingOff, SignAnyPath: opts.SignAnyPath, AutoAssign: opts.AutoAssign,
 		IdleTimeout: opts.IdleTimeout, InitTimeout: opts.InitTimeout,
 		OnFrame: opts.OnFrame, Logger: opts.Logger, Now: opts.Now,
-		Faults: s.faults, Journal: s.journal, Store: store, RemoteStore: s.remote != nil, Domain: s.domain,
+		Faults: s.faults, Journal: s.journal, Feed: s.feed, Store: store, RemoteStore: s.remote != nil, Domain: s.domain,
 		Listener: s.connector.Listener, Signer: s.signer, MaxQueued: opts.maxQueued,
 	})
 	s.serve()
@@ -117,7 +120,7 @@ func (s *Sandbox) openStore() (liveperson.Store, error) {
 	}
 	s.store = swift.New(swift.Options{
 		Signer: signer, MaxObjectSize: s.opts.MaxObjectSize, ClientTimeout: s.opts.StoreTimeout,
-		Now: s.opts.Now, Faults: s.faults, Journal: s.journal, Log: s.opts.Logger,
+		Now: s.opts.Now, Faults: s.faults, Journal: s.journal, Feed: s.feed, Log: s.opts.Logger,
 	})
 	for _, id := range s.opts.Accounts {
 		s.store.CreateContainer(id)
@@ -205,6 +208,9 @@ func (s *Sandbox) ClearFaults() { s.faults.Clear() }
 // Journal returns a copy of the journal.
 func (s *Sandbox) Journal() Journal { return s.journal.Snapshot() }
 
+// ReportCall adds an event about a call to the server in front of the sandbox to the event stream.
+func (s *Sandbox) ReportCall(c Call) { s.feed.Add("call", c) }
+
 // DropSockets ends every open socket, with a close frame of closeCode, or with a TCP reset if that is 0, and returns how many
 // there were. It does not wait until they have ended.
 func (s *Sandbox) DropSockets(closeCode int) int { return s.platform.DropSockets(closeCode) }
@@ -232,6 +238,7 @@ func (s *Sandbox) Close() error {
 		s.closed = true
 		s.mu.Unlock()
 		s.cancel()
+		s.feed.Close()
 		if s.store != nil {
 			s.store.Close()
 		}

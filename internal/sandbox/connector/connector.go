@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/jsonhttp"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/liveperson"
@@ -36,6 +37,7 @@ type Options struct {
 
 	Faults  *fault.Set
 	Journal *journal.Recorder
+	Feed    *feed.Feed // gets the exchanges; optional
 	// Signer signs the tokens.
 	Signer *liveperson.Signer
 	// MaxWaiting is the number of webhooks that may wait; later ones are lost.
@@ -52,6 +54,18 @@ type Exchange struct {
 	// Status and Answer are the answer; 0 and empty if a fault discarded it or there was none.
 	Status int
 	Answer []byte
+}
+
+// observe reports an exchange to the feed and to OnExchange.
+func (o *Options) observe(account, app string, x Exchange) {
+	if o.Feed != nil {
+		o.Feed.Add("exchange", feed.Exchange{
+			Account: account, App: app, Endpoint: x.Endpoint, Request: feed.Cut(x.Request), Status: x.Status, Answer: feed.Cut(x.Answer),
+		})
+	}
+	if o.OnExchange != nil {
+		o.OnExchange(x)
+	}
 }
 
 // An API is a running Connector API. Its methods may be called from any goroutine.
@@ -131,13 +145,11 @@ func (a *API) endpoint(on string, types func(body []byte) []string, serve func(r
 			}
 			jsonhttp.Write(w, status, data)
 		})
-		if a.opts.OnExchange != nil {
-			x := Exchange{Endpoint: strings.TrimPrefix(on, "http:"), Request: body}
-			if answer != nil {
-				x.Status, x.Answer = answer.Status, answer.Body
-			}
-			a.opts.OnExchange(x)
+		x := Exchange{Endpoint: strings.TrimPrefix(on, "http:"), Request: body}
+		if answer != nil {
+			x.Status, x.Answer = answer.Status, answer.Body
 		}
+		a.opts.observe(r.PathValue("account"), "", x)
 	}
 }
 

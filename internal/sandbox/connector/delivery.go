@@ -296,9 +296,7 @@ func (d *deliveries) send(p *post, f fault.Fault) int {
 		x.Answer, err = io.ReadAll(io.LimitReader(resp.Body, maxHookAnswer))
 		_ = resp.Body.Close()
 	}
-	if d.opts.OnExchange != nil {
-		d.opts.OnExchange(x)
-	}
+	d.opts.observe(p.app.account, p.app.id, x)
 	if err != nil {
 		return 0
 	}

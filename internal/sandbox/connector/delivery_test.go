@@ -33,7 +33,7 @@ func deliver(t *testing.T, hook Webhook, retention time.Duration, answer map[str
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	begin := time.Now()
-	recorder := journal.NewRecorder(time.Now)
+	recorder := journal.NewRecorder(time.Now, nil)
 	d := newDeliveries(ctx, Options{
 		WebhookUnit: time.Second, WebhookTimeout: 5 * time.Second, Faults: &fault.Set{}, Journal: recorder, MaxWaiting: 100,
 	})

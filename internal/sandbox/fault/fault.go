@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 )
 
 // A Fault is a failure to simulate instead of, before or after the correct behavior.
@@ -185,6 +187,9 @@ var places = []string{
 // A Set holds the armed faults in the order in which they were injected. The zero value is empty and ready to use; its methods
 // may be called from any goroutine.
 type Set struct {
+	// Feed gets an event for each fault that is armed, strikes or is removed. It may be nil.
+	Feed *feed.Feed
+
 	mu     sync.Mutex
 	armed  []*armed // without those that have struck Count times
 	lastID int
@@ -216,7 +221,9 @@ func (s *Set) Inject(f Fault) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastID++
-	s.armed = append(s.armed, &armed{Fault: f, id: s.lastID})
+	a := &armed{Fault: f, id: s.lastID}
+	s.armed = append(s.armed, a)
+	s.report(a, "armed")
 	return s.lastID
 }
 
@@ -230,22 +237,37 @@ func (s *Set) List() []State {
 			ID: a.id, Fault: a.Fault, Delay: duration(a.Delay), AnswerDelay: duration(a.AnswerDelay),
 			Struck: a.struck, SkipsLeft: max(0, a.Skip-a.seen),
 		}
-		if a.Count > 0 {
-			left := a.Count - a.struck
-			state.Left = &left
-		}
+		state.Left = a.left()
 		states = append(states, state)
 	}
 	return states
+}
+
+// left returns how many times the fault will still strike; nil: until it is removed.
+func (a *armed) left() *int {
+	if a.Count == 0 {
+		return nil
+	}
+	left := a.Count - a.struck
+	return &left
+}
+
+// report adds an event about a fault.
+func (s *Set) report(a *armed, change string) {
+	s.Feed.Add("fault", feed.Fault{ID: a.id, Change: change, On: a.On, Struck: a.struck, Left: a.left()})
 }
 
 // Remove disarms one fault, and reports whether it was armed.
 func (s *Set) Remove(id int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := len(s.armed)
-	s.armed = slices.DeleteFunc(s.armed, func(a *armed) bool { return a.id == id })
-	return len(s.armed) < before
+	i := slices.IndexFunc(s.armed, func(a *armed) bool { return a.id == id })
+	if i < 0 {
+		return false
+	}
+	s.report(s.armed[i], "removed")
+	s.armed = slices.Delete(s.armed, i, i+1)
+	return true
 }
 
 // Struck returns how many times faults have struck in total.
@@ -259,6 +281,9 @@ func (s *Set) Struck() int {
 func (s *Set) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, a := range s.armed {
+		s.report(a, "removed")
+	}
 	s.armed = nil
 }
 
@@ -282,6 +307,7 @@ func (s *Set) Take(on string) (Fault, bool) {
 	}
 	s.total++
 	hit.struck++
+	s.report(hit, "struck")
 	if hit.struck == hit.Count {
 		s.armed = slices.DeleteFunc(s.armed, func(a *armed) bool { return a == hit })
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 )
 
 // A Journal lists what the sandbox received and did. Every list is in the order of events.
@@ -116,16 +118,17 @@ type DeliveredWebhook struct {
 
 // A Recorder writes a Journal. Its methods may be called from any goroutine; they set the entry's time.
 type Recorder struct {
-	now func() time.Time
+	now  func() time.Time
+	feed *feed.Feed
 
 	mu  sync.Mutex
 	all Journal
 }
 
-// NewRecorder returns a Recorder with an empty journal that takes the time from now. The lists are empty rather than nil, so that
-// they encode as [] in JSON.
-func NewRecorder(now func() time.Time) *Recorder {
-	return &Recorder{now: now, all: Journal{
+// NewRecorder returns a Recorder with an empty journal that takes the time from now. Each entry is an event of the feed as well, which may
+// be nil. The lists are empty rather than nil, so that they encode as [] in JSON.
+func NewRecorder(now func() time.Time, events *feed.Feed) *Recorder {
+	return &Recorder{now: now, feed: events, all: Journal{
 		Stored: []StoredObject{}, Published: []PublishedFile{}, Signed: []SignedURL{},
 		Conversations: []ConversationChange{}, Fetched: []FetchedRange{}, Refused: []RefusedRequest{},
 		Delivered: []DeliveredWebhook{},
@@ -138,6 +141,7 @@ func (r *Recorder) Signed(u SignedURL) {
 	defer r.mu.Unlock()
 	u.At = r.now()
 	r.all.Signed = append(r.all.Signed, u)
+	r.feed.Add("signed", u)
 }
 
 // Published records a file event.
@@ -146,6 +150,7 @@ func (r *Recorder) Published(f PublishedFile) {
 	defer r.mu.Unlock()
 	f.At = r.now()
 	r.all.Published = append(r.all.Published, f)
+	r.feed.Add("published", f)
 }
 
 // Conversation records a change of a conversation's state.
@@ -154,6 +159,7 @@ func (r *Recorder) Conversation(c ConversationChange) {
 	defer r.mu.Unlock()
 	c.At = r.now()
 	r.all.Conversations = append(r.all.Conversations, c)
+	r.feed.Add("conversation", c)
 }
 
 // Stored records a commit to the store.
@@ -162,6 +168,7 @@ func (r *Recorder) Stored(o StoredObject) {
 	defer r.mu.Unlock()
 	o.At = r.now()
 	r.all.Stored = append(r.all.Stored, o)
+	r.feed.Add("stored", o)
 }
 
 // Fetched records bytes sent from an object.
@@ -170,6 +177,7 @@ func (r *Recorder) Fetched(f FetchedRange) {
 	defer r.mu.Unlock()
 	f.At = r.now()
 	r.all.Fetched = append(r.all.Fetched, f)
+	r.feed.Add("fetched", f)
 }
 
 // Refused records a request that the store answered with an error.
@@ -178,6 +186,7 @@ func (r *Recorder) Refused(q RefusedRequest) {
 	defer r.mu.Unlock()
 	q.At = r.now()
 	r.all.Refused = append(r.all.Refused, q)
+	r.feed.Add("refused", q)
 }
 
 // Delivered records an attempt to deliver a webhook.
@@ -186,6 +195,7 @@ func (r *Recorder) Delivered(d DeliveredWebhook) {
 	defer r.mu.Unlock()
 	d.At = r.now()
 	r.all.Delivered = append(r.all.Delivered, d)
+	r.feed.Add("delivered", d)
 }
 
 // Snapshot returns a copy of the journal.

@@ -111,6 +111,7 @@ func (a *account) leave(k *socket) bool {
 type sockets struct {
 	mu   sync.Mutex
 	open map[*socket]struct{}
+	last int64 // number of the last socket
 }
 
 func newSockets() *sockets { return &sockets{open: map[*socket]struct{}{}} }
@@ -118,6 +119,8 @@ func newSockets() *sockets { return &sockets{open: map[*socket]struct{}{}} }
 func (ss *sockets) add(k *socket) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
+	ss.last++
+	k.number = ss.last
 	ss.open[k] = struct{}{}
 }
 

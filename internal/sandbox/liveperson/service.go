@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/jsonhttp"
 )
@@ -40,6 +41,7 @@ type Options struct {
 
 	Faults  *fault.Set
 	Journal *journal.Recorder
+	Feed    *feed.Feed // gets the frames; optional
 	// Store keeps the files.
 	Store Store
 	// RemoteStore says that Store.Exists takes time. Publishes are then processed in the background, so that they do not hold up

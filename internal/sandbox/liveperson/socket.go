@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/jsonhttp"
 )
 
@@ -80,6 +81,7 @@ type caller struct {
 // which never blocks, so sending is allowed while Service.mu is held.
 type socket struct {
 	caller
+	number int64 // identifies the socket in the feed
 	conn   *websocket.Conn
 	bearer string // an agent's
 	out    *outbox
@@ -425,8 +427,13 @@ func (k *socket) cut() {
 	fault.Reset(k.conn.NetConn())
 }
 
-// observe reports a frame to Options.OnFrame.
+// observe reports a frame to the feed and to Options.OnFrame.
 func (k *socket) observe(fromClient bool, data []byte) {
+	if k.s.opts.Feed != nil {
+		k.s.opts.Feed.Add("frame", feed.Frame{
+			Socket: k.number, Account: k.account.id, Dialect: string(k.dialect), FromClient: fromClient, Text: feed.Cut(data),
+		})
+	}
 	if k.s.opts.OnFrame != nil {
 		k.s.opts.OnFrame(Frame{FromClient: fromClient, Dialect: string(k.dialect), Data: data})
 	}

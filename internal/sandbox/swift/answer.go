@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 )
 
@@ -41,21 +42,28 @@ type exchange struct {
 	received bool
 	// answering is set when the answer's header is written.
 	answering bool
+
+	// event is what the feed gets at the end.
+	event feed.Store
 }
 
-// newExchange begins an exchange: it takes the fault for this request and waits for the fault's delay. It returns nil if the
-// client disconnected or the store was closed during the wait.
+// newExchange begins an exchange: it takes the fault for this request.
 func (st *Store) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{st: st, w: w, r: r, rc: http.NewResponseController(w)}
 	// Otherwise net/http would read 256 KiB of the body before it answers, and a client that waits for the answer would hang.
 	_ = x.rc.EnableFullDuplex()
-	x.fault, _ = st.Faults.Take("store:" + r.Method)
 	x.write = st.writes.Add(1)
-	if !x.wait(x.fault.Delay) {
-		x.reset()
-		return nil
-	}
+	r.Body = &counted{r.Body, &x.event.Received}
+	x.event = feed.Store{Request: x.write, Phase: "begin", Method: r.Method, Path: r.URL.Path}
+	x.fault, x.event.Fault = st.Faults.Take("store:" + r.Method)
+	st.Feed.Add("store", x.event)
 	return x
+}
+
+// ended reports the end of the exchange to the feed.
+func (x *exchange) ended(began time.Time) {
+	x.event.Phase, x.event.Milliseconds = "end", float64(time.Since(began).Microseconds())/1000
+	x.st.Feed.Add("store", x.event)
 }
 
 // log logs a message about the exchange, without the query, which holds the signature.
@@ -183,7 +191,7 @@ func (x *exchange) writeHeader(a *answer) {
 	if a.status != http.StatusNoContent && !noLength {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
-	x.answering = true
+	x.answering, x.event.Status = true, a.status
 	x.w.WriteHeader(a.status)
 	if noLength {
 		x.flush() // else net/http adds the length of a short body
@@ -227,6 +235,7 @@ func (x *exchange) writeBody(a *answer) bool {
 		v = pace.at(done)
 	}
 	x.fetched(a, done)
+	x.event.Sent = done
 	if v != passing {
 		x.end(v)
 		return false
@@ -297,4 +306,16 @@ func (x *exchange) identify(a *answer, o *object) {
 		a.header.Set("X-Static-Large-Object", "True")
 	}
 	a.header.Set("Last-Modified", lastModified(o).Format(http.TimeFormat))
+}
+
+// counted is a body whose bytes are counted as they are read.
+type counted struct {
+	io.ReadCloser
+	n *int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	*c.n += int64(n)
+	return n, err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 )
 
@@ -28,7 +29,7 @@ const (
 	maxHeld = 1 << 30
 )
 
-// Options configure a Store. Every field is required.
+// Options configure a Store. Every field but Feed is required.
 type Options struct {
 	// Signer signs the URLs.
 	Signer
@@ -42,6 +43,8 @@ type Options struct {
 	Faults *fault.Set
 	// Journal records what was stored, fetched and refused.
 	Journal *journal.Recorder
+	// Feed gets an event at the beginning and at the end of each request. It may be nil.
+	Feed *feed.Feed
 	// Log receives refusals with their reasons, which the answers omit. Signatures are never logged.
 	Log *slog.Logger
 }
@@ -188,8 +191,11 @@ func (st *Store) update(path string, change func(o *object)) bool {
 
 // ServeHTTP serves everything under /v1/.
 func (st *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
 	x := st.newExchange(w, r)
-	if x == nil {
+	defer x.ended(began)
+	if !x.wait(x.fault.Delay) {
+		x.reset()
 		return
 	}
 	if x.fault.Drop {

@@ -46,7 +46,7 @@ func newStoreRig(t *testing.T) *storeRig {
 	rig := &storeRig{T: t, now: time.Now(), log: &bytes.Buffer{}}
 	rig.Store = New(Options{
 		Signer: Signer{Key: "example-key", Digest: "sha1"}, MaxObjectSize: DefaultMaxObjectSize, ClientTimeout: DefaultClientTimeout,
-		Now: rig.clock, Faults: &fault.Set{}, Journal: journal.NewRecorder(rig.clock),
+		Now: rig.clock, Faults: &fault.Set{}, Journal: journal.NewRecorder(rig.clock, nil),
 		Log: slog.New(slog.NewTextHandler(rig.log, nil)),
 	})
 	rig.CreateContainer("12345678")
@@ -500,7 +500,7 @@ func TestStore_BytesPerSecond(t *testing.T) {
 			faults := &fault.Set{}
 			st := New(Options{
 				Signer: Signer{Key: "example-key", Digest: "sha1"}, MaxObjectSize: DefaultMaxObjectSize, ClientTimeout: DefaultClientTimeout,
-				Now: time.Now, Faults: faults, Journal: journal.NewRecorder(time.Now), Log: slog.New(slog.DiscardHandler),
+				Now: time.Now, Faults: faults, Journal: journal.NewRecorder(time.Now, nil), Log: slog.New(slog.DiscardHandler),
 			})
 			st.CreateContainer("12345678")
 			serve := func(method string) *httptest.ResponseRecorder {
