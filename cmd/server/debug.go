@@ -85,7 +85,7 @@ func localOnly(next http.Handler) http.Handler {
 		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
 		switch {
 		case !netrules.IsLoopback((&url.URL{Host: r.Host}).Hostname()):
-			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusForbidden)
+			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusMisdirectedRequest)
 		case origin != "" && origin != "http://"+r.Host, site != "" && site != "same-origin" && site != "none":
 			http.Error(w, "requests of other origins are rejected", http.StatusForbidden)
 		default:

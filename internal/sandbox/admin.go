@@ -39,7 +39,7 @@ func localOnly(next http.Handler) http.Handler {
 		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
 		switch {
 		case !isLoopback((&url.URL{Host: r.Host}).Hostname()):
-			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusForbidden)
+			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusMisdirectedRequest)
 		case origin != "" && origin != own, site != "" && site != "same-origin" && site != "none":
 			http.Error(w, "requests of other origins are rejected", http.StatusForbidden)
 		default:

@@ -9,7 +9,7 @@ type Frame struct {
 	Socket  int64  `json:"socket"`
 	Account string `json:"account"`
 	// Dialect is "consumer" or "brand".
-	Dialect string `json:"dialect"`
+	Dialect    string `json:"dialect"`
 	FromClient bool   `json:"fromClient"`
 	Text
 }
