@@ -2,16 +2,17 @@ package service
 
 import (
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // registers gRPC's codec
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/lpfileshare/lpfileshare/internal/chunkcodec"
 )
 
-// Codec returns the codec that the gRPC server must have (grpc.ForceServerCodecV2): gRPC's own, which also sends
-// the chunks of downloads without a copy, and reports when messages of watches are written.
-func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
+// Codec returns the codec that the gRPC server must have (grpc.ForceServerCodecV2): gRPC's own, which also receives
+// and sends chunks without a copy, and reports when messages of watches are written.
+func Codec() encoding.CodecV2 { return codec{chunkcodec.New()} }
 
-type codec struct{ encoding.CodecV2 }
+type codec struct{ chunkcodec.Codec }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -21,7 +22,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	case *trackedMessage:
 		return m.encode()
 	}
-	return c.CodecV2.Marshal(v)
+	return c.Codec.Marshal(v)
 }
 
 // A trackedMessage is a message of which written gets a value when gRPC has written it to the connection, or dropped it with its stream.
