@@ -11,8 +11,15 @@ import (
 // BlockBytes is the unit in which upload memory is reserved and held.
 const BlockBytes = 64 << 10
 
-// A Block is one unit of upload memory.
+// A Block is one unit of memory.
 type Block = [BlockBytes]byte
+
+// PageBytes is the unit in which small chunks of uploads are packed. It is also the size of gRPC's receive buffers, so that the memory of a
+// file is a whole number of pages, wherever its bytes lie.
+const PageBytes = BlockBytes / 4
+
+// A Page is a part of reserved upload memory.
+type Page = [PageBytes]byte
 
 // Limits are the limits of upload memory. Every field is required.
 type Limits struct {
@@ -37,7 +44,7 @@ type Limits struct {
 // An upload whose size is not known reserves memory as its bytes arrive: see Reservation.Grow.
 type Memory struct {
 	Limits
-	blocks sync.Pool // *Block, returned by ended uploads
+	pages sync.Pool // *Page, returned by ended uploads
 
 	mu      sync.Mutex
 	shares  *Shares        // of Budget
@@ -55,7 +62,7 @@ type Memory struct {
 func NewMemory(l Limits) *Memory {
 	return &Memory{
 		Limits:  l,
-		blocks:  sync.Pool{New: func() any { return new(Block) }},
+		pages:   sync.Pool{New: func() any { return new(Page) }},
 		shares:  NewShares(l.Budget, ByAccount),
 		places:  NewShares(int64(l.QueueLength), ByAccount),
 		uploads: make(map[Holder]int),
@@ -234,8 +241,8 @@ func (m *Memory) reject(limit, why string) error {
 	return e
 }
 
-// GetBlock returns a block of any content. Its bytes must be part of a reservation.
-func (m *Memory) GetBlock() *Block { return m.blocks.Get().(*Block) }
+// GetPage returns a page of any content. Its bytes must be part of a reservation.
+func (m *Memory) GetPage() *Page { return m.pages.Get().(*Page) }
 
-// PutBlock returns a block that nothing refers to any more.
-func (m *Memory) PutBlock(b *Block) { m.blocks.Put(b) }
+// PutPage returns a page that nothing refers to any more.
+func (m *Memory) PutPage(p *Page) { m.pages.Put(p) }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
@@ -219,14 +220,19 @@ func (s *script) SendAndClose(r *pb.UploadResponse) error {
 	return nil
 }
 
-func (s *script) Recv() (*pb.UploadRequest, error) {
+func (s *script) RecvMsg(m any) error {
 	if len(s.msgs) == 0 {
-		return nil, io.EOF
+		return io.EOF
 	}
-	m := s.msgs[0]
+	wire, err := proto.Marshal(s.msgs[0])
+	if err != nil {
+		return err
+	}
 	s.msgs = s.msgs[1:]
-	return m, nil
+	return Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, m)
 }
+
+func (s *script) Recv() (*pb.UploadRequest, error) { return nil, errors.ErrUnsupported }
 
 // The messages of a fuzzed upload, one for each byte of the input.
 const (

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/chunkcodec"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
@@ -19,11 +21,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // A streamSource is the bytes of an Upload: it checks the order of the messages and each chunk.
 type streamSource struct {
-	stream grpc.ClientStreamingServer[lpfilesharev1.UploadRequest, lpfilesharev1.UploadResponse]
-	header metadata.MD
-	first  *lpfilesharev1.UploadRequest // until Next has returned its chunk
-	next   int64                        // offset of the next chunk
-	finish *lpfilesharev1.UploadFinish
+	stream  grpc.ServerStream
+	header  metadata.MD
+	message chunkcodec.UploadRequest // the latest one
+	first   bool                     // it is the first one, whose chunk Next has not returned
+	next    int64                    // offset of the next chunk
+	finish  *lpfilesharev1.UploadFinish
+	chunk   []upload.Buffer // of the latest Next
 }
 
 // receiveSpec waits for message 1, which must carry the spec, for at most IdleTimeout.
@@ -32,9 +36,7 @@ func (s *Server) receiveSpec(ctx context.Context, source *streamSource) (*lpfile
 	defer cancel(nil)
 	received := make(chan error, 1)
 	s.drain.Go(func() { // Recv ends with the call at the latest
-		var err error
-		source.first, err = source.recv()
-		received <- err
+		received <- source.recvFirst()
 	})
 	idle := time.NewTimer(s.IdleTimeout)
 	defer idle.Stop()
@@ -45,10 +47,10 @@ func (s *Server) receiveSpec(ctx context.Context, source *streamSource) (*lpfile
 			return nil, violation("the stream ended before its first message; send spec first")
 		case err != nil:
 			return nil, err
-		case source.first.GetSpec() == nil:
+		case source.message.GetSpec() == nil:
 			return nil, violation("the first message must carry spec")
 		}
-		return source.first.GetSpec(), nil
+		return source.message.GetSpec(), nil
 	case <-idle.C:
 		return nil, share.Reject(share.UploadIdle, "the first message did not arrive within %s", s.IdleTimeout)
 	case <-ctx.Done():
@@ -56,7 +58,25 @@ func (s *Server) receiveSpec(ctx context.Context, source *streamSource) (*lpfile
 	}
 }
 
-func (u *streamSource) QueuedBytes() int64 { return int64(len(u.first.GetChunk().GetData())) }
+// recvFirst receives message 1. Its bytes are copied: it may wait for long, and the buffers that gRPC received it in may be much larger.
+func (u *streamSource) recvFirst() error {
+	if err := u.recv(); err != nil {
+		return err
+	}
+	u.first = true
+	if received := u.message.Data; len(received) > 0 {
+		u.message.Data = mem.BufferSlice{mem.SliceBuffer(received.Materialize())}
+		received.Free()
+	}
+	return nil
+}
+
+func (u *streamSource) QueuedBytes() int64 {
+	if !u.first {
+		return 0
+	}
+	return int64(u.message.Data.Len())
+}
 
 func (u *streamSource) begin(spec upload.Spec) error {
 	u.header = metadata.Pairs(RequestIDHeader, spec.RequestID)
@@ -75,44 +95,59 @@ func (u *streamSource) replay() error { return u.stream.SetHeader(u.header) }
 // Next returns the data of the next chunk.
 func (u *streamSource) Next() (upload.Chunk, error) {
 	for u.finish == nil {
-		m := u.first
-		if u.first = nil; m == nil {
-			var err error
-			if m, err = u.recv(); err != nil {
+		m := &u.message
+		if !u.first {
+			if err := u.recv(); err != nil {
 				return upload.Chunk{}, u.ended(err)
 			}
 			if err := checkOrder(m); err != nil {
+				m.Data.Free()
 				return upload.Chunk{}, err
 			}
 		}
+		u.first = false
 		if u.finish = m.GetFinish(); u.finish != nil {
 			var v violations
 			checkChecksums(&v, "finish.checksums", u.finish.GetChecksums())
 			if err := v.err(); err != nil {
+				m.Data.Free()
 				return upload.Chunk{}, err
 			}
 		}
-		if c := m.GetChunk(); c != nil {
-			if err := u.checkChunk(c); err != nil {
-				return upload.Chunk{}, err
-			}
-			u.next += int64(len(c.GetData()))
-			factsOf(u.stream.Context()).transferred(len(c.GetData()))
-			return upload.Chunk{Bytes: c.GetData()}, nil
+		if m.GetChunk() != nil {
+			return u.take()
 		}
 	}
 	// Only when the client has closed its side it is certain that nothing follows the finish. Generated clients close it when they
 	// ask for the response.
-	if _, err := u.recv(); err != nil {
+	if err := u.recv(); err != nil {
 		return upload.Chunk{}, err
 	}
+	u.message.Data.Free()
 	return upload.Chunk{}, violation("a message after finish")
 }
 
 // Finish returns the checksums in the finish.
 func (u *streamSource) Finish() share.Checksums { return checksumsFromProto(u.finish.GetChecksums()) }
 
-func checkOrder(m *lpfilesharev1.UploadRequest) error {
+// take checks the chunk of the latest message, and returns it.
+func (u *streamSource) take() (upload.Chunk, error) {
+	chunk, data := u.message.GetChunk(), u.message.Data
+	size := data.Len()
+	if err := u.checkChunk(chunk, data, size); err != nil {
+		data.Free()
+		return upload.Chunk{}, err
+	}
+	u.next += int64(size)
+	factsOf(u.stream.Context()).transferred(size)
+	u.chunk = u.chunk[:0]
+	for _, b := range data {
+		u.chunk = append(u.chunk, b)
+	}
+	return upload.Chunk{Data: u.chunk, CRC32C: chunk.Crc32C}, nil
+}
+
+func checkOrder(m *chunkcodec.UploadRequest) error {
 	switch {
 	case m.GetFirstMessage() != nil:
 		return violation("a second spec; only the first message may carry one")
@@ -122,19 +157,26 @@ func checkOrder(m *lpfilesharev1.UploadRequest) error {
 	return nil
 }
 
-func (u *streamSource) checkChunk(c *lpfilesharev1.DataChunk) error {
-	switch data := c.GetData(); {
-	case len(data) == 0:
+func (u *streamSource) checkChunk(c *lpfilesharev1.DataChunk, data mem.BufferSlice, size int) error {
+	switch {
+	case size == 0:
 		return violation("an empty chunk")
-	case len(data) > MaxChunkBytes:
+	case size > MaxChunkBytes:
 		return chunkTooLarge()
 	case c.GetOffset() != u.next:
 		return share.Reject(share.OffsetMismatch, "a chunk has offset %d, but %d bytes came before it", c.GetOffset(), u.next).
 			With("expectedOffset", share.Itoa(u.next))
-	case c.Crc32C != nil && crc32.Checksum(data, castagnoli) != c.GetCrc32C():
+	case c.Crc32C != nil && crc32c(data) != c.GetCrc32C():
 		return share.Reject(share.ChunkChecksumMismatch, "the chunk at offset %d was damaged in transit; retry with the same request_id from byte 0", u.next)
 	}
 	return nil
+}
+
+func crc32c(data mem.BufferSlice) (sum uint32) {
+	for _, b := range data {
+		sum = crc32.Update(sum, castagnoli, b.ReadOnlyData())
+	}
+	return sum
 }
 
 func (u *streamSource) ended(err error) error {
@@ -145,17 +187,17 @@ func (u *streamSource) ended(err error) error {
 		With("receivedBytes", share.Itoa(u.next))
 }
 
-// recv is Recv. If gRPC itself rejects a message, because it is too large or cannot be decoded, it has already sent its own status
+// recv receives the next message. If gRPC itself rejects a message, because it is too large or cannot be decoded, it has already sent its own status
 // and ended the stream's context by now.
-func (u *streamSource) recv() (*lpfilesharev1.UploadRequest, error) {
-	m, err := u.stream.Recv()
+func (u *streamSource) recv() error {
+	err := u.stream.RecvMsg(&u.message)
 	if err == nil || errors.Is(err, io.EOF) {
-		return m, err
+		return err
 	}
 	if cause := context.Cause(u.stream.Context()); cause != nil {
-		return nil, cause
+		return cause
 	}
-	return nil, err
+	return err
 }
 
 func violation(what string) error {
@@ -199,7 +241,7 @@ func (u *wholeSource) Next() (upload.Chunk, error) {
 	}
 	u.sent = true
 	factsOf(u.ctx).transferred(len(u.data))
-	return upload.Chunk{Bytes: u.data, Owned: true}, nil
+	return upload.Chunk{Data: []upload.Buffer{mem.SliceBuffer(u.data)}, Whole: true}, nil
 }
 
 // Finish returns nothing: an UploadSmallFileRequest has all checksums in its spec.

@@ -2,6 +2,7 @@ package swift
 
 import (
 	"context"
+	"io"
 	"net"
 	"sync"
 )
@@ -33,6 +34,18 @@ func watched(conn net.Conn) *watchedConn {
 	}
 	w, _ := conn.(*watchedConn)
 	return w
+}
+
+// ReadFrom writes the body of a request. net/http calls it, unless the connection is encrypted.
+func (w *watchedConn) ReadFrom(r io.Reader) (int64, error) {
+	if limited, ok := r.(*io.LimitedReader); ok {
+		if f, ok := limited.R.(*feed); ok {
+			if body, ok := f.body.(bufferReader); ok {
+				return f.writeTo(w.Conn, body)
+			}
+		}
+	}
+	return io.Copy(struct{ io.Writer }{w.Conn}, r)
 }
 
 // watch aborts f when the connection is closed, or now if it already is.

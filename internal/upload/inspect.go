@@ -23,6 +23,8 @@ type inspection struct {
 	image      *imageInspector
 	inspectors []inspector
 	off        int64
+	parts      [][]byte // of the latest block
+	hash       func()   // adds them to sums
 }
 
 // inspect returns the inspection of the uploaded bytes.
@@ -38,27 +40,44 @@ func (t *transfer) inspect(md5 bool) *inspection {
 		&officeInspector{declared: t.spec.FileType},
 		in.image,
 	}
+	in.hash = func() {
+		for _, p := range in.parts {
+			in.sums.hash(p)
+		}
+	}
 	return in
 }
 
-// advance inspects what has arrived since, and returns a channel that is closed when there is more.
+// advance inspects what has arrived since, and returns a channel that is closed when there is more. The reader computes the CRC-32C.
 func (in *inspection) advance(file *spool) (more <-chan struct{}, err error) {
 	for {
-		p, end, next := file.at(in.off, false)
-		if len(p) == 0 && !end {
+		parts, end, next := file.next(in.parts[:0], in.off, blockBytes, false)
+		in.parts = parts
+		if len(parts) == 0 && !end {
 			return next, nil
 		}
-		for _, i := range in.inspectors {
-			if err := i.Inspect(p, !end); err != nil {
+		if end {
+			return nil, in.inspect(nil, false)
+		}
+		for _, p := range parts {
+			if err := in.inspect(p, true); err != nil {
 				return nil, err
 			}
+			in.off += int64(len(p))
 		}
-		if end {
-			return nil, nil
+		if in.sums.hashes() {
+			in.turns.Compute(in.hash)
 		}
-		in.turns.Compute(func() { _, _ = in.sums.Write(p) })
-		in.off += int64(len(p))
 	}
+}
+
+func (in *inspection) inspect(p []byte, more bool) error {
+	for _, i := range in.inspectors {
+		if err := i.Inspect(p, more); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finish checks the whole file. late are the checksums that the client declared at the end.

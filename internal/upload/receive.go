@@ -104,6 +104,7 @@ func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, st
 			if err != nil {
 				return err
 			}
+			in.sums.crc32c = reader.crc32c
 			return in.finish(ctx, spool, t.source.Finish())
 		case <-storing.ended(): // before the last byte, so it cannot be a success
 			return storing.outcome.err
@@ -133,6 +134,7 @@ type reader struct {
 	declared int64 // -1: not declared
 	limit    int64
 	ended    chan error // nil: the client has finished
+	crc32c   uint32     // of the whole file, when the client has finished
 
 	begun    time.Time
 	lastByte atomic.Int64 // when the latest byte arrived, in nanoseconds after begun: steps of the wall clock do not count
@@ -151,12 +153,14 @@ func (t *transfer) startReader(ctx context.Context, spool *spool) *reader {
 
 func (r *reader) run(ctx context.Context) error {
 	turns := r.turns()
+	var c Chunk
+	next := func() (err error) {
+		c, err = r.source.Next()
+		return err
+	}
+	sum := func() { r.crc32c = addCRC32C(r.crc32c, c) }
 	for n := int64(0); ; {
-		var c Chunk
-		err := turns.Work(func() (err error) {
-			c, err = r.source.Next()
-			return err
-		}, func() {})
+		err := turns.Work(next, sum)
 		if errors.Is(err, io.EOF) {
 			r.spool.seal()
 			return nil
@@ -164,25 +168,30 @@ func (r *reader) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		size := int64(len(c.Bytes))
-		switch {
-		case r.declared >= 0 && n+size > r.declared:
-			return share.Reject(share.SizeExceeded, "more than the declared %d bytes arrived", r.declared).With("declaredBytes", share.Itoa(r.declared))
-		case n+size > r.limit:
-			return TooLarge(r.limit, n+size)
-		case r.declared < 0:
-			if err := r.reserve(ctx, n+size); err != nil {
-				return err
+		size := c.size()
+		if err := r.accept(ctx, n+size); err != nil {
+			for _, b := range c.Data {
+				b.Free()
 			}
+			return err
 		}
-		if c.Owned && n == 0 {
-			r.spool.adopt(c.Bytes)
-		} else {
-			r.spool.append(c.Bytes)
-		}
+		r.spool.add(c)
 		n += size
 		r.touch()
 	}
+}
+
+// accept checks that size bytes of the file may have arrived, and reserves memory for them.
+func (r *reader) accept(ctx context.Context, size int64) error {
+	switch {
+	case r.declared >= 0 && size > r.declared:
+		return share.Reject(share.SizeExceeded, "more than the declared %d bytes arrived", r.declared).With("declaredBytes", share.Itoa(r.declared))
+	case size > r.limit:
+		return TooLarge(r.limit, size)
+	case r.declared < 0:
+		return r.reserve(ctx, size)
+	}
+	return nil
 }
 
 // reserve reserves memory for the bytes of a file whose size was not declared. While it waits the client cannot send, so the upload

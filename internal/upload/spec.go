@@ -82,7 +82,7 @@ func (s *Spec) largestRecord() int64 {
 // A Source is the bytes of one upload. Its methods are called from one goroutine at a time.
 type Source interface {
 	// Next returns the next bytes, or io.EOF after the client has finished. It may block until the call ends, and ends at the
-	// latest then. The bytes are valid until the next call of Next, unless they are Owned.
+	// latest then. The slice of buffers is valid until the next call of Next.
 	Next() (Chunk, error)
 	// Finish returns the checksums that the client declared at the end. It is called after io.EOF.
 	Finish() share.Checksums
@@ -94,9 +94,28 @@ type Source interface {
 
 // A Chunk is a run of bytes of a file.
 type Chunk struct {
-	Bytes []byte
-	// Owned reports that the bytes never change, so that the upload may refer to them instead of copying them.
-	Owned bool
+	// Data are the bytes, in order. The engine frees each buffer.
+	Data []Buffer
+	// CRC32C is the CRC-32C of the bytes; nil: the source has not computed it.
+	CRC32C *uint32
+	// Whole reports that the chunk is the whole file, in one buffer without free space.
+	Whole bool
+}
+
+// size returns the number of bytes.
+func (c Chunk) size() int64 {
+	n := 0
+	for _, b := range c.Data {
+		n += len(b.ReadOnlyData())
+	}
+	return int64(n)
+}
+
+// A Buffer is memory with bytes of a file, which nothing changes before it is freed. Buffers in a pool have sizes that are powers of two.
+type Buffer interface {
+	ReadOnlyData() []byte
+	// Free returns the memory to its pool, if it has one. Nothing may read the bytes any more.
+	Free()
 }
 
 // A Result is a finished upload.

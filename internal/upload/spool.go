@@ -3,6 +3,8 @@ package upload
 import (
 	"context"
 	"io"
+	"math/bits"
+	"sort"
 	"sync"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
@@ -12,8 +14,11 @@ const blockBytes = admission.BlockBytes
 
 func wholeBlocks(size int64) int64 { return admission.WholeBlocks(size) }
 
-// A spool holds a whole file in memory while it arrives and until the store has confirmed it. One goroutine appends. Any number
+// A spool holds a whole file in memory while it arrives and until the store has confirmed it. One goroutine adds bytes. Any number
 // of readers follow it: a PUT that is repeated is a new reader.
+//
+// The bytes lie in the buffers that they arrived in, if these are as good as full, and otherwise in pages, so that the file never
+// occupies more than whole blocks of its size, which are reserved for it.
 //
 // Readers get the last byte only after release: the store commits an object when its last byte has arrived, so a file that fails
 // its checks is never committed.
@@ -21,50 +26,101 @@ type spool struct {
 	memory *admission.Memory
 
 	mu        sync.Mutex
-	blocks    []*admission.Block
-	adopted   []byte // the whole file, in place of blocks
+	runs      []run             // all bytes, in order
+	pages     []*admission.Page // that runs lie in
+	free      int               // bytes of the last page that no run has
+	slack     int64             // what kept buffers may occupy in addition to their bytes
 	n         int64
 	size      int64         // as declared; -1: not known before seal
 	sealed    bool          // all bytes are here
 	released  bool          // readers may get the last byte
-	discarded bool          // the blocks are returned
+	discarded bool          // the memory is returned
 	changed   chan struct{} // closed and replaced at each change that readers wait for
 	waiting   bool          // a reader waits for changed
 }
 
-func newSpool(memory *admission.Memory, declared int64) *spool {
-	return &spool{memory: memory, size: declared, changed: make(chan struct{})}
+// A run is consecutive bytes of a file. Bytes before its end do not change until discard.
+type run struct {
+	at     int64 // offset of the first byte
+	bytes  []byte
+	buffer Buffer // that the run keeps; nil: the bytes are in a page
 }
 
-// append copies p. The caller has checked that it fits in the reservation. After discard it does nothing.
-func (s *spool) append(p []byte) {
+func newSpool(memory *admission.Memory, declared int64) *spool {
+	s := &spool{memory: memory, size: declared, changed: make(chan struct{})}
+	if declared >= 0 {
+		s.slack = wholeBlocks(declared) - declared
+	}
+	return s
+}
+
+// add adds the bytes of a chunk, and frees its buffers when they are not needed any more. The caller has checked that the bytes fit in the
+// reservation. After discard it only frees.
+func (s *spool) add(c Chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(p) > 0 && !s.discarded {
-		at := int(s.n % blockBytes)
-		if at == 0 {
-			s.blocks = append(s.blocks, s.memory.GetBlock())
+	if s.runs == nil && s.size > 0 {
+		s.runs = make([]run, 0, s.size/admission.PageBytes+2)
+	}
+	for _, b := range c.Data {
+		switch p := b.ReadOnlyData(); {
+		case s.discarded || len(p) == 0:
+			b.Free()
+		case c.Whole || s.keeps(p):
+			s.runs = append(s.runs, run{s.n, p, b})
+			s.n += int64(len(p))
+		default:
+			s.pack(p)
+			b.Free()
 		}
-		n := copy(s.blocks[len(s.blocks)-1][at:], p)
+	}
+	s.wake()
+}
+
+// keeps reports whether the spool keeps the buffer of p: if p is most of it, and the spool has slack for the rest. What precedes p in the
+// buffer is unknown, but then less than most of a page follows it: gRPC's buffers are not larger than a page, except that it may collect many
+// tiny frames in a buffer of two pages.
+func (s *spool) keeps(p []byte) bool {
+	const most = admission.PageBytes / 16 * 15
+	occupied := 1 << bits.Len(uint(cap(p)-1))
+	unused := int64(occupied - len(p))
+	if len(p) < most || unused > admission.PageBytes-most || unused > s.slack {
+		return false
+	}
+	s.slack -= unused
+	return true
+}
+
+// pack copies p into pages.
+func (s *spool) pack(p []byte) {
+	for len(p) > 0 {
+		if s.free == 0 {
+			s.pages = append(s.pages, s.memory.GetPage())
+			s.free = admission.PageBytes
+		}
+		used := admission.PageBytes - s.free
+		page := s.pages[len(s.pages)-1]
+		n := copy(page[used:], p)
+		if last := len(s.runs) - 1; used > 0 && s.runs[last].buffer == nil {
+			r := &s.runs[last]
+			r.bytes = r.bytes[:len(r.bytes)+n]
+		} else {
+			s.runs = append(s.runs, run{at: s.n, bytes: page[used : used+n]})
+		}
+		s.free -= n
 		s.n += int64(n)
 		p = p[n:]
 	}
-	s.wake()
 }
 
-// adopt makes p the whole file without copying it. The spool must be empty, and p must not change.
-func (s *spool) adopt(p []byte) {
+// Write adds p. It never fails.
+func (s *spool) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.discarded {
-		s.adopted, s.n = p, int64(len(p))
+		s.pack(p)
 	}
 	s.wake()
-}
-
-// Write appends p. It never fails.
-func (s *spool) Write(p []byte) (int, error) {
-	s.append(p)
 	return len(p), nil
 }
 
@@ -84,15 +140,20 @@ func (s *spool) release() {
 	s.wake()
 }
 
-// discard returns the blocks. Nothing may read any more. A reader goroutine may still append: that is dropped, because the
-// reservation is released too.
+// discard returns the memory. Nothing may read any more. A reader goroutine may still add: that is dropped, because the reservation is
+// released too.
 func (s *spool) discard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, b := range s.blocks {
-		s.memory.PutBlock(b)
+	for _, r := range s.runs {
+		if r.buffer != nil {
+			r.buffer.Free()
+		}
 	}
-	s.blocks, s.adopted, s.n, s.discarded = nil, nil, 0, true
+	for _, p := range s.pages {
+		s.memory.PutPage(p)
+	}
+	s.runs, s.pages, s.free, s.n, s.discarded = nil, nil, 0, 0, true
 }
 
 func (s *spool) isReleased() bool {
@@ -107,9 +168,9 @@ func (s *spool) len() int64 {
 	return s.n
 }
 
-// at returns bytes from off on, up to the end of their block. They do not change until discard. holdBack withholds the last byte
-// until release. next is closed when there may be more; end reports that off is the end of the file.
-func (s *spool) at(off int64, holdBack bool) (p []byte, end bool, next <-chan struct{}) {
+// next appends the bytes from off on to parts, as far as they are here, and at most limit of them. They do not change until discard.
+// holdBack withholds the last byte until release. more is closed when there may be more; end reports that off is the end of the file.
+func (s *spool) next(parts [][]byte, off, limit int64, holdBack bool) (_ [][]byte, end bool, more <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	upTo := s.n
@@ -117,18 +178,21 @@ func (s *spool) at(off int64, holdBack bool) (p []byte, end bool, next <-chan st
 		upTo = min(upTo, s.size-1)
 	}
 	if off < upTo {
-		from := off % blockBytes
-		to := min(blockBytes, from+upTo-off)
-		if s.adopted != nil {
-			return s.adopted[off : off+to-from], false, nil
+		upTo = min(upTo, off+limit)
+		first := sort.Search(len(s.runs), func(i int) bool { return s.runs[i].at > off }) - 1
+		for _, r := range s.runs[first:] {
+			if r.at >= upTo {
+				break
+			}
+			parts = append(parts, r.bytes[max(0, off-r.at):min(int64(len(r.bytes)), upTo-r.at)])
 		}
-		return s.blocks[off/blockBytes][from:to], false, nil
+		return parts, false, nil
 	}
 	if s.sealed && off == s.n && (s.released || !holdBack) {
-		return nil, true, nil
+		return parts, true, nil
 	}
 	s.waiting = true
-	return nil, false, s.changed
+	return parts, false, s.changed
 }
 
 func (s *spool) wake() {
@@ -167,32 +231,42 @@ func (s *spool) body(ctx context.Context) io.ReadCloser {
 type spoolBody struct {
 	s      *spool
 	off    int64
+	parts  [][]byte
 	ctx    context.Context // ends the body, because Read has no context
 	cancel context.CancelCauseFunc
 }
 
+// ReadBuffers returns the next bytes, at least one and at most limit, without copying them. They are valid until the PUT has ended, and
+// the slice of them until the next call. io.EOF: there are no more.
+func (b *spoolBody) ReadBuffers(limit int64) ([][]byte, error) {
+	for {
+		if b.ctx.Err() != nil {
+			return nil, context.Cause(b.ctx)
+		}
+		parts, end, more := b.s.next(b.parts[:0], b.off, limit, true)
+		if b.parts = parts; len(parts) > 0 {
+			for _, p := range parts {
+				b.off += int64(len(p))
+			}
+			return parts, nil
+		}
+		if end {
+			return nil, io.EOF
+		}
+		select {
+		case <-more:
+		case <-b.ctx.Done():
+		}
+	}
+}
+
+// Read copies the next bytes.
 func (b *spoolBody) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for {
-		if b.ctx.Err() != nil {
-			return 0, context.Cause(b.ctx)
-		}
-		from, end, next := b.s.at(b.off, true)
-		if len(from) > 0 {
-			n := copy(p, from)
-			b.off += int64(n)
-			return n, nil
-		}
-		if end {
-			return 0, io.EOF
-		}
-		select {
-		case <-next:
-		case <-b.ctx.Done():
-		}
-	}
+	parts, err := b.ReadBuffers(int64(len(p)))
+	return gather(p, parts), err
 }
 
 func (b *spoolBody) Close() error {
@@ -200,21 +274,29 @@ func (b *spoolBody) Close() error {
 	return nil
 }
 
+// gather copies parts into p, which is long enough.
+func gather(p []byte, parts [][]byte) (n int) {
+	for _, part := range parts {
+		n += copy(p[n:], part)
+	}
+	return n
+}
+
 // reader reads a sealed spool without waiting.
 func (s *spool) reader() io.Reader { return &sealedReader{s: s} }
 
 type sealedReader struct {
-	s   *spool
-	off int64
+	s     *spool
+	off   int64
+	parts [][]byte
 }
 
 func (r *sealedReader) Read(p []byte) (int, error) {
-	from, _, _ := r.s.at(r.off, false)
-	if len(from) == 0 {
+	r.parts, _, _ = r.s.next(r.parts[:0], r.off, int64(len(p)), false)
+	n := gather(p, r.parts)
+	if r.off += int64(n); n == 0 && len(p) > 0 {
 		return 0, io.EOF
 	}
-	n := copy(p, from)
-	r.off += int64(n)
 	return n, nil
 }
 

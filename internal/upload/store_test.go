@@ -96,7 +96,7 @@ func TestStoring_ChecksTheStoredObject(t *testing.T) {
 			defer client.Close()
 			spool := newSpool(testMemory(), int64(len(file)))
 			defer spool.discard()
-			spool.append(file)
+			_, _ = spool.Write(file)
 			spool.seal()
 			p := &storing{transfer: &transfer{Engine: New(Config{Store: client}), spec: Spec{Account: "1"}}, spool: spool, md5: right}
 			spool.release()

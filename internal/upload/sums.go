@@ -39,13 +39,21 @@ func NewSums(kinds SumKinds) *Sums {
 // Write adds the next bytes. It never fails.
 func (s *Sums) Write(p []byte) (int, error) {
 	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
+	s.hash(p)
+	return len(p), nil
+}
+
+// hashes reports whether other checksums than CRC-32C are wanted.
+func (s *Sums) hashes() bool { return s.sha256 != nil || s.md5 != nil }
+
+// hash adds the next bytes to the checksums other than CRC-32C.
+func (s *Sums) hash(p []byte) {
 	if s.sha256 != nil {
 		s.sha256.Write(p)
 	}
 	if s.md5 != nil {
 		s.md5.Write(p)
 	}
-	return len(p), nil
 }
 
 // addSHA256 computes SHA-256 after all, of the whole file.

@@ -31,14 +31,22 @@ func testMemory() *admission.Memory {
 func TestSpool_BodyFollowsTheWriter(t *testing.T) {
 	want := pattern(3*blockBytes + 17)
 	for name, fill := range map[string]func(*spool){
-		"append": func(s *spool) {
+		"written": func(s *spool) {
 			for off := 0; off < len(want); {
 				n := min(1+off*3%9999, len(want)-off)
-				s.append(want[off : off+n])
+				_, _ = s.Write(want[off : off+n])
 				off += n
 			}
 		},
-		"adopt": func(s *spool) { s.adopt(want) },
+		"chunks": func(s *spool) {
+			pool := new(poisoning)
+			for off := 0; off < len(want); {
+				n := min(70_000, len(want)-off)
+				s.add(Chunk{Data: pool.frames(want[off:off+n], 27)})
+				off += n
+			}
+		},
+		"whole": func(s *spool) { s.add(Chunk{Data: []Buffer{unpooled(want)}, Whole: true}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpool(testMemory(), int64(len(want)))
@@ -53,10 +61,10 @@ func TestSpool_BodyFollowsTheWriter(t *testing.T) {
 			}()
 			fill(s)
 			s.seal()
-			if _, end, _ := s.at(int64(len(want)-1), true); end || len(got) > 0 {
+			if _, end, _ := s.next(nil, int64(len(want)-1), 1, true); end || len(got) > 0 {
 				t.Error("the body ended before release")
 			}
-			if p, _, _ := s.at(int64(len(want)-1), true); len(p) != 0 {
+			if p, _, _ := s.next(nil, int64(len(want)-1), 1, true); len(p) != 0 {
 				t.Error("the last byte was readable before release")
 			}
 			s.release()
@@ -64,8 +72,8 @@ func TestSpool_BodyFollowsTheWriter(t *testing.T) {
 				t.Error("the body differs from what was written")
 			}
 			s.discard()
-			s.append([]byte("late")) // the reader goroutine may have a chunk when its call ends
-			if s.len() != 0 || len(s.blocks) != 0 {
+			s.add(Chunk{Data: []Buffer{unpooled("late")}}) // the reader goroutine may have a chunk when its call ends
+			if s.len() != 0 || len(s.pages) != 0 || len(s.runs) != 0 {
 				t.Error("a discarded spool holds memory")
 			}
 		})
@@ -76,17 +84,17 @@ func TestSpool_BodyFollowsTheWriter(t *testing.T) {
 func TestSpool_IncompleteFileDoesNotEnd(t *testing.T) {
 	want := pattern(5)
 	s := newSpool(testMemory(), 10)
-	s.append(want)
+	_, _ = s.Write(want)
 	body := s.body(t.Context())
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(body, got); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("got %v, %v", got, err)
 	}
 	s.seal()
-	if p, end, _ := s.at(5, true); end || len(p) > 0 {
+	if p, end, _ := s.next(nil, 5, 1, true); end || len(p) > 0 {
 		t.Error("the body ended before release")
 	}
-	if _, end, _ := s.at(5, false); !end {
+	if _, end, _ := s.next(nil, 5, 1, false); !end {
 		t.Error("the inspectors do not see the end")
 	}
 	_ = body.Close()
