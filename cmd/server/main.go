@@ -10,9 +10,17 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"google.golang.org/grpc/experimental"
+
+	"github.com/lpfileshare/lpfileshare/internal/bufpool"
 )
 
+// messageBuffers are the buffers of all messages and frames of the gRPC server.
+var messageBuffers bufpool.Pool
+
 func main() {
+	experimental.SetDefaultBufferPool(&messageBuffers) // gRPC's codec has no other option
 	// net/http prints unexpected data from a peer through the standard logger, and that data can contain secrets.
 	log.SetOutput(io.Discard)
 	// A write to a stdout or stderr without a reader must fail, not end the process.

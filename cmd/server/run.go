@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -228,6 +229,7 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(service.Codec()),
+		experimental.BufferPool(&messageBuffers),
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20 * time.Second),
 		grpc.MaxHeaderListSize(16 << 10),
