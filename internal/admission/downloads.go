@@ -18,7 +18,7 @@ const (
 	MinDownloadBytes = downloadOverhead + leastBlocks*BlockBytes
 )
 
-// DownloadLimits are the limits of the memory of downloads. Every field is required.
+// DownloadLimits are the limits of the memory of downloads. Every field but Blocks is required.
 type DownloadLimits struct {
 	// Budget is the memory for all downloads, in bytes.
 	Budget int64
@@ -27,7 +27,27 @@ type DownloadLimits struct {
 	QueueTimeout time.Duration
 	// Now is the clock.
 	Now func() time.Time
+	// Blocks are the blocks that are not in use. nil: a pool.
+	Blocks Blocks
 }
+
+// Blocks are blocks that are not in use. They have any content.
+type Blocks interface {
+	Get() *Block
+	Put(b *Block)
+}
+
+// A blockPool implements Blocks. Blocks that are not used again are garbage after two collections.
+type blockPool struct{ pool sync.Pool }
+
+func (p *blockPool) Get() *Block {
+	if b, ok := p.pool.Get().(*Block); ok {
+		return b
+	}
+	return new(Block)
+}
+
+func (p *blockPool) Put(b *Block) { p.pool.Put(b) }
 
 // Downloads limits the memory that downloads may use: one budget for all downloads, with a bounded queue. Callers have Shares of it.
 //
@@ -35,7 +55,6 @@ type DownloadLimits struct {
 // downloads run, and small when many do. In the queue the accounts take turns, and within an account its callers.
 type Downloads struct {
 	DownloadLimits
-	blocks sync.Pool // *Block, returned by downloads
 
 	mu      sync.Mutex
 	shares  *Shares        // of Budget
@@ -46,9 +65,11 @@ type Downloads struct {
 
 // NewDownloads returns Downloads with nothing reserved.
 func NewDownloads(l DownloadLimits) *Downloads {
+	if l.Blocks == nil {
+		l.Blocks = &blockPool{}
+	}
 	return &Downloads{
 		DownloadLimits: l,
-		blocks:         sync.Pool{New: func() any { return new(Block) }},
 		shares:         NewShares(l.Budget, ByAccount),
 		running:        make(map[Holder]int),
 		queue:          newTurns(),
@@ -192,7 +213,7 @@ func (d *Download) Take(blocks []*Block, most int) []*Block {
 		d.held++
 		m.shares.Take(d.holder, d.reserved()-before)
 		taken++
-		blocks = append(blocks, m.blocks.Get().(*Block))
+		blocks = append(blocks, m.Blocks.Get())
 	}
 	if taken > 0 {
 		d.chunk = taken
@@ -214,13 +235,20 @@ func (d *Download) mayHoldMore() bool {
 	return d.held < leastBlocks || m.queue.length(d.holder) == 0 && m.shares.Within(d.holder, BlockBytes)
 }
 
+// Held returns the number of blocks that are not returned.
+func (d *Download) Held() int {
+	d.from.mu.Lock()
+	defer d.from.mu.Unlock()
+	return d.held
+}
+
 // Returned has a value after a block was returned.
 func (d *Download) Returned() <-chan struct{} { return d.returned }
 
 // Put returns a block that nothing refers to any more.
 func (d *Download) Put(b *Block) {
 	m := d.from
-	m.blocks.Put(b)
+	m.Blocks.Put(b)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := d.reserved()

@@ -33,8 +33,8 @@ type worker struct {
 	caller Caller
 	latest time.Time // when a turn of its transfers began or ended
 	place  *list.Element
-	busy   int             // turns in use
-	queue  []chan struct{} // of transfers that wait for a turn, which is given by closing the channel
+	busy   int     // turns in use
+	queue  []*turn // that transfers wait for
 }
 
 // NewProcessors returns n Processors.
@@ -83,12 +83,14 @@ func (p *Processors) touch(w *worker) {
 	}
 }
 
+// perCaller returns the turns that each active caller may use at a time.
+func (p *Processors) perCaller() int { return (p.n + len(p.workers) - 1) / len(p.workers) }
+
 // admit gives turns to transfers of a caller that wait for one. One that waits is always admitted in the end, because a caller with a
 // queue has a turn in use.
 func (p *Processors) admit(w *worker) {
-	perCaller := (p.n + len(p.workers) - 1) / len(p.workers)
-	for len(w.queue) > 0 && w.busy < perCaller {
-		close(w.queue[0])
+	for len(w.queue) > 0 && w.busy < p.perCaller() {
+		w.queue[0].begun <- struct{}{}
 		w.queue = w.queue[1:]
 		w.busy++
 	}
@@ -98,13 +100,16 @@ func (p *Processors) admit(w *worker) {
 type Transfer struct {
 	p       *Processors
 	caller  Caller
-	blocked bool // the latest read took longer than its lease
+	blocked bool  // the latest read took longer than its lease
+	turn    *turn // the latest, which the next may reuse; nil: none
 }
 
-// A turn is permission to work on one block.
+// A turn is permission to work on one block. Processors.mu guards worker and ended.
 type turn struct {
 	worker *worker
 	ended  bool
+	begun  chan struct{} // has a value when the turn begins, if its transfer has to wait for it
+	lease  *time.Timer   // ends the turn; nil: not used yet
 }
 
 // Work waits for a turn, reads the next block, and computes on what was read, unless the read failed. read may block: after a
@@ -120,9 +125,14 @@ func (t *Transfer) Work(read func() error, compute func()) error {
 		return err
 	}
 	held := t.begin()
-	lease := time.AfterFunc(readLease, func() { t.p.end(held) })
+	if held.lease == nil {
+		held.lease = time.AfterFunc(readLease, func() { t.p.end(held) })
+	} else {
+		held.lease.Reset(readLease)
+	}
 	err := read()
-	if t.blocked = !lease.Stop(); t.blocked {
+	if t.blocked = !held.lease.Stop(); t.blocked {
+		t.turn = nil // its lease may still be about to end it
 		t.p.end(held)
 		if err == nil {
 			t.Compute(compute)
@@ -144,15 +154,25 @@ func (t *Transfer) Compute(compute func()) {
 
 // begin waits for a turn. It cannot be interrupted, because it takes only as long as the caller's other transfers compute.
 func (t *Transfer) begin() *turn {
-	p := t.p
+	if t.turn == nil {
+		t.turn = &turn{begun: make(chan struct{}, 1)}
+	}
+	p, next := t.p, t.turn
 	p.mu.Lock()
 	w := p.worker(t.caller)
-	granted := make(chan struct{})
-	w.queue = append(w.queue, granted)
-	p.admit(w)
+	next.worker, next.ended = w, false
+	waits := len(w.queue) > 0 || w.busy >= p.perCaller()
+	if waits {
+		w.queue = append(w.queue, next)
+		p.admit(w)
+	} else {
+		w.busy++
+	}
 	p.mu.Unlock()
-	<-granted
-	return &turn{worker: w}
+	if waits {
+		<-next.begun
+	}
+	return next
 }
 
 // end ends a turn, unless it has ended.

@@ -1,5 +1,5 @@
-// Package chunkcodec is the codec of a gRPC server that receives the data of chunks without copying them. proto.Unmarshal would copy
-// every chunk into a new slice, which is most of the memory that an upload allocates.
+// Package chunkcodec is the codec of a gRPC server that receives and sends the data of chunks without copying them. proto.Unmarshal would
+// copy every chunk into a new slice, which is most of the memory that an upload allocates, and proto.Marshal into another buffer.
 package chunkcodec
 
 import (
@@ -8,7 +8,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// A Codec is gRPC's codec, and also decodes into an *UploadRequest. Its results are those of gRPC's codec, errors included.
+// A Codec is gRPC's codec, and also decodes into an *UploadRequest, and encodes a *DownloadChunk and a *Tracked. Its results are those of
+// gRPC's codec, errors included.
 type Codec struct{ encoding.CodecV2 }
 
 // New returns a Codec.
@@ -20,4 +21,15 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return m.unmarshal(data, c.CodecV2)
 	}
 	return c.CodecV2.Unmarshal(data, v)
+}
+
+// Marshal implements encoding.CodecV2.
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch m := v.(type) {
+	case *DownloadChunk:
+		return m.marshal(), nil
+	case *Tracked:
+		return m.marshal()
+	}
+	return c.CodecV2.Marshal(v)
 }

@@ -4,44 +4,64 @@ import (
 	"context"
 	"hash/crc32"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/chunkcodec"
+	"github.com/lpfileshare/lpfileshare/internal/crc32c"
 	"github.com/lpfileshare/lpfileshare/internal/download"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
+// maxTogether is the maximum number of bytes in small chunks that are sent without waiting until each has been written: with what
+// precedes their data, less than the 64 KiB of a stream for which SendMsg does not block.
+const maxTogether = 60 << 10
+
 // chunks sends the bytes of an object in chunks.
 type chunks struct {
-	sender sender
-	stream grpc.ServerStream
+	out    *sender
 	object *download.Reader
 	memory *admission.Download
 	sums   *upload.Sums
 	turns  *admission.Transfer
+
+	// Made once, not for each block: buf is the block that readBlock reads and sumBlock sums.
+	buf       []byte
+	readBlock func() error
+	sumBlock  func()
+	blocks    []*admission.Block
+	data      mem.BufferSlice
 }
 
-// sendNext reads the next bytes of the object into blocks, and sends them in chunks of at most size bytes: in one chunk, except that a
-// block is divided into several if size is smaller.
+func newChunks(ctx context.Context, out *sender, object *download.Reader, memory *admission.Download, sums *upload.Sums, turns *admission.Transfer) *chunks {
+	c := &chunks{out: out, object: object, memory: memory, sums: sums, turns: turns}
+	c.readBlock = func() error { return c.object.Read(ctx, c.buf) }
+	c.sumBlock = func() { _, _ = c.sums.Write(c.buf) }
+	return c
+}
+
+// sendNext reads the next bytes of the object into blocks while the ones before are written, and then sends them: in one chunk, or in several
+// of size bytes if a block has several.
 func (c *chunks) sendNext(ctx context.Context, size int64) error {
-	read := size // at most so many bytes
-	if size < admission.BlockBytes {
-		read = admission.BlockBytes / size * size
-	}
-	offset := c.object.Offset()
-	data, failed := c.read(ctx, min(read, c.object.End-offset))
+	offset, before := c.object.Offset(), c.sums.CRC32C()
+	data, failed := c.read(ctx, min(max(maxTogether/size, 1)*size, c.object.End-offset))
 	defer func() { data.Free() }() // what was not sent
-	for len(data) > 0 {
-		chunk := &dataChunk{offset: offset}
-		chunk.data, data = cut(data, size)
-		for _, b := range chunk.data {
-			chunk.crc32c = crc32.Update(chunk.crc32c, castagnoli, b.ReadOnlyData())
+	if len(data) > 0 {
+		if err := c.written(ctx, len(data)); err != nil {
+			return err
 		}
-		n := chunk.data.Len()
+	}
+	n := int64(data.Len())
+	sum, divided := crc32c.Combine(before, c.sums.CRC32C(), n), n > size
+	for len(data) > 0 {
+		chunk := &chunkcodec.DownloadChunk{Offset: offset, CRC32C: sum}
+		chunk.Data, data = cut(data, size)
+		if divided {
+			chunk.CRC32C = crc32.Checksum(chunk.Data[0].ReadOnlyData(), castagnoli)
+		}
+		n := chunk.Data.Len()
 		offset += int64(n)
-		if err := c.sender.send(ctx, c.stream, chunk); err != nil {
+		if err := c.out.stream.SendMsg(chunk); err != nil {
 			return err
 		}
 		factsOf(ctx).transferred(n)
@@ -49,32 +69,45 @@ func (c *chunks) sendNext(ctx context.Context, size int64) error {
 	return failed
 }
 
+// written waits until gRPC has written everything but the latest blocks.
+func (c *chunks) written(ctx context.Context, latest int) error {
+	if err := c.out.flush(ctx); err != nil {
+		return err
+	}
+	for c.memory.Held() > latest {
+		if err := c.out.wait(ctx, c.memory.Returned()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // read reads the next bytes: size, or fewer if the download gets fewer blocks. If it fails, data has the blocks that it had filled: the
 // position in the error counts on their being sent.
 func (c *chunks) read(ctx context.Context, size int64) (data mem.BufferSlice, err error) {
-	blocks := make([]*admission.Block, 0, 4)
-	for {
-		if blocks = c.memory.Take(blocks, int((size+admission.BlockBytes-1)/admission.BlockBytes)); len(blocks) > 0 {
+	for c.blocks = c.blocks[:0]; ; {
+		if c.blocks = c.memory.Take(c.blocks, int((size+admission.BlockBytes-1)/admission.BlockBytes)); len(c.blocks) > 0 {
 			break
 		}
-		if err := c.sender.wait(ctx, c.memory.Returned()); err != nil {
+		if err := c.out.wait(ctx, c.memory.Returned()); err != nil {
 			return nil, err
 		}
 	}
 	pool := blockPool{c.memory}
-	for i, block := range blocks {
+	c.data = c.data[:0]
+	for i, block := range c.blocks {
 		buf := block[:min(admission.BlockBytes, size)]
-		read := func() error { return c.object.Read(ctx, buf) }
-		if err := c.turns.Work(read, func() { _, _ = c.sums.Write(buf) }); err != nil {
-			for _, unused := range blocks[i:] {
+		c.buf = buf
+		if err := c.turns.Work(c.readBlock, c.sumBlock); err != nil {
+			for _, unused := range c.blocks[i:] {
 				c.memory.Put(unused)
 			}
-			return data, err
+			return c.data, err
 		}
 		size -= int64(len(buf))
-		data = append(data, mem.NewBuffer(&buf, pool))
+		c.data = append(c.data, mem.NewBuffer(&buf, pool))
 	}
-	return data, nil
+	return c.data, nil
 }
 
 // cut divides data, whose buffers are all longer than size unless it is all of data, after at most size bytes.
@@ -84,42 +117,6 @@ func cut(data mem.BufferSlice, size int64) (first, rest mem.BufferSlice) {
 	}
 	left, right := mem.SplitUnsafe(data[0], int(size))
 	return mem.BufferSlice{left}, mem.BufferSlice{right}
-}
-
-// A dataChunk is a DownloadResponse with a chunk whose data lies in blocks. Codec sends the blocks as they are, so a byte of a file
-// is in memory once between the store and the connection. proto.Marshal would copy it into a buffer of gRPC's pool, of 1 MiB for
-// any chunk of more than 32 KiB.
-type dataChunk struct {
-	offset int64
-	crc32c uint32
-	data   mem.BufferSlice // owned by what Marshal returns
-}
-
-// Fields of the messages that encode writes. TestCodec compares it with proto.Marshal.
-const (
-	fieldResponseChunk = 2 // DownloadResponse.chunk
-	fieldChunkOffset   = 1 // DataChunk.offset
-	fieldChunkData     = 2 // DataChunk.data
-	fieldChunkCRC32C   = 3 // DataChunk.crc32c
-)
-
-// encode returns the message. data comes last, so that the blocks need no copy.
-func (c *dataChunk) encode() mem.BufferSlice {
-	size := c.data.Len()
-	inner := make([]byte, 0, 32)
-	if c.offset != 0 {
-		inner = protowire.AppendTag(inner, fieldChunkOffset, protowire.VarintType)
-		inner = protowire.AppendVarint(inner, uint64(c.offset))
-	}
-	inner = protowire.AppendTag(inner, fieldChunkCRC32C, protowire.Fixed32Type)
-	inner = protowire.AppendFixed32(inner, c.crc32c)
-	inner = protowire.AppendTag(inner, fieldChunkData, protowire.BytesType)
-	inner = protowire.AppendVarint(inner, uint64(size))
-
-	head := make([]byte, 0, 48)
-	head = protowire.AppendTag(head, fieldResponseChunk, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(len(inner)+size))
-	return append(mem.BufferSlice{mem.SliceBuffer(append(head, inner...))}, c.data...)
 }
 
 // A blockPool takes back the blocks of a download when gRPC has sent them.

@@ -4,47 +4,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
-
-// TestCodec_EncodesChunksAsProtoDoes decodes what the codec makes of a chunk.
-func TestCodec_EncodesChunksAsProtoDoes(t *testing.T) {
-	for _, offset := range []int64{0, 1, 1 << 40} {
-		for _, parts := range [][]int{{1}, {127}, {128}, {admission.BlockBytes}, {admission.BlockBytes, admission.BlockBytes, 5}} {
-			chunk := &dataChunk{offset: offset}
-			var data []byte
-			for i, n := range parts {
-				part := bytes.Repeat([]byte{byte(i + 1)}, n)
-				data = append(data, part...)
-				chunk.data = append(chunk.data, mem.SliceBuffer(part))
-			}
-			chunk.crc32c = crc32.Checksum(data, castagnoli)
-			encoded, err := Codec().Marshal(chunk)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got pb.DownloadResponse
-			if err := proto.Unmarshal(encoded.Materialize(), &got); err != nil {
-				t.Fatal(err)
-			}
-			want := &pb.DownloadResponse{Payload: &pb.DownloadResponse_Chunk{Chunk: &pb.DataChunk{Offset: offset, Data: data, Crc32C: &chunk.crc32c}}}
-			if !proto.Equal(&got, want) || len(got.ProtoReflect().GetUnknown()) > 0 {
-				t.Errorf("offset %d, parts %v: the message differs", offset, parts)
-			}
-		}
-	}
-}
 
 // TestDownload_EveryChunkSize downloads with every size that the memory or the client can choose. The pool does not clear blocks, so
 // other downloads leave their bytes in them.

@@ -63,42 +63,28 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 		File:         found.file,
 		ContentRange: &lpfilesharev1.ContentRange{StartBytes: object.Start, EndBytes: object.End, TotalBytes: object.Stored.Size},
 	}
-	if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Header{Header: header}}); err != nil {
+	out := s.sender(stream)
+	if err := out.send(ctx, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Header{Header: header}}); err != nil {
 		return err
 	}
-	sums, err := s.sendChunks(ctx, req, stream, object, memory, turns)
-	if err != nil {
+	sums := upload.NewSums(upload.SumKinds{SHA256: slices.Contains(req.GetWantChecksums(), lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256)})
+	c := newChunks(ctx, out, object, memory, sums, turns)
+	for size := chunkSize(req.GetMaxChunkBytes()); !object.Done(); {
+		if err := c.sendNext(ctx, size); err != nil {
+			return err
+		}
+	}
+	if err := c.written(ctx, 0); err != nil {
 		return err
 	}
-	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sums)}
-	if err := s.sender.send(ctx, stream, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Trailer{Trailer: trailer}}); err != nil {
+	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sums.Checksums())}
+	if err := out.send(ctx, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Trailer{Trailer: trailer}}); err != nil {
 		return err
 	}
 	if found.event != nil {
 		s.receipts.accessed(ctx, ref.account, session, *found.event)
 	}
 	return nil
-}
-
-// sendChunks sends the bytes of an object and returns their checksums. It compares those of a whole plain object with its ETag if
-// the settings say so. The bytes of a part cannot be verified.
-func (s *Server) sendChunks(ctx context.Context, req *lpfilesharev1.DownloadRequest, stream grpc.ServerStream, object *download.Reader, memory *admission.Download, turns *admission.Transfer) (share.Checksums, error) {
-	stored, suffix := object.Stored.ETag.MD5()
-	whole := object.Start == 0 && object.End == object.Stored.Size
-	sums := upload.NewSums(upload.SumKinds{
-		MD5:    whole && stored != "" && suffix == "" && !object.Stored.Large && s.Settings(object.Account()).CheckETag,
-		SHA256: slices.Contains(req.GetWantChecksums(), lpfilesharev1.ChecksumKind_CHECKSUM_KIND_SHA256),
-	})
-	c := chunks{s.sender, stream, object, memory, sums, turns}
-	for size := chunkSize(req.GetMaxChunkBytes()); !object.Done(); {
-		if err := c.sendNext(ctx, size); err != nil {
-			return share.Checksums{}, err
-		}
-	}
-	if sum := sums.MD5(); sum != "" && sum != stored {
-		return share.Checksums{}, share.Reject(share.StorageCorrupted, "the bytes from the store do not match its ETag; discard them")
-	}
-	return sums.Checksums(), nil
 }
 
 // object returns a file for reading: the caller may read it.

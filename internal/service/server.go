@@ -103,7 +103,6 @@ type Server struct {
 	conversations *conversations.Creator
 
 	receipts *receipts
-	sender   sender
 	seal     agentSeal
 }
 
@@ -127,7 +126,6 @@ func New(c Config, p Ports) *Server {
 			Ledger: p.Ledger, CallTimeout: c.UnaryTimeout, Settle: c.Settle, RequestIDTTL: c.RequestIDTTL, Now: c.Now, Log: c.Log,
 		}),
 	}
-	s.sender = sender{stall: c.ReadStall, drain: s.drain}
 	s.receipts = &receipts{
 		settings: c.Settings, session: s.session, timeout: c.PublishTimeout, inFlight: make(chan struct{}, maxReceipts), drain: s.drain,
 		rejections: c.Rejections, log: c.Log,

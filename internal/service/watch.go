@@ -70,6 +70,7 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	// The first heartbeat shows that the watch has begun, and where: files that are published from now on are sent, and its token
 	// continues here even if the connection breaks before the first file.
 	begun, permitted := false, time.Now()
+	out := s.sender(stream)
 	for {
 		event, err := share.FileEvent{}, error(errHeartbeat)
 		if begun {
@@ -95,7 +96,11 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 			resp.Event = &lpfilesharev1.WatchFilesResponse_File{File: eventToProto(account, event)}
 		}
 		resp.ResumeToken = token{Cursor: watch.Cursor()}.write(placeOfWatch, req.GetParent())
-		if err := s.sender.sendWritten(ctx, stream, resp); err != nil {
+		err = out.send(ctx, resp)
+		if err == nil {
+			err = out.flush(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		if resp.GetFile() != nil {

@@ -66,6 +66,9 @@ func (s *Sums) addSHA256(whole io.Reader) error {
 	return err
 }
 
+// CRC32C returns the CRC-32C of the bytes so far.
+func (s *Sums) CRC32C() uint32 { return s.crc32c }
+
 // Checksums returns CRC-32C, and SHA-256 if it was wanted.
 func (s *Sums) Checksums() share.Checksums {
 	crc := s.crc32c

@@ -50,7 +50,7 @@ var table = map[string]rule{
 	"internal/conversations": {ours: append([]string{"internal/admission"}, rules...), never: transports},
 	"internal/chunkcodec":    {ours: []string{"gen/go/..."}},
 	"internal/service": {
-		ours:  append([]string{"gen/go/...", "internal/admission", "internal/chunkcodec", "internal/drain", "internal/policy", "internal/rejections", "internal/upload", "internal/download", "internal/conversations"}, rules...),
+		ours:  append([]string{"gen/go/...", "internal/admission", "internal/chunkcodec", "internal/crc32c", "internal/drain", "internal/policy", "internal/rejections", "internal/upload", "internal/download", "internal/conversations"}, rules...),
 		never: []string{"net/http", "github.com/gorilla/websocket"},
 	},
 	"internal/lpwire":            {ours: rules},
