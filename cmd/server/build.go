@@ -222,7 +222,7 @@ func newService(f *flags, r *accounts.Registry, openings *admission.Openings, ag
 		Serves:       func(id string) bool { _, ok := r.Account(id); return ok },
 		Settings:     r.Settings,
 		Connection:   recvlimit.Connection,
-		MemoryBudget: int64(l.MemoryBudget), DownloadMemory: int64(l.DownloadMemory), QueueLength: l.QueueLength, QueueWait: l.QueueTime,
+		MemoryBudget: int64(l.MemoryBudget), DownloadMemory: int64(l.DownloadMemory), Buffers: &messageBuffers, QueueLength: l.QueueLength, QueueWait: l.QueueTime,
 		MaxUploadsPerCaller: l.MaxUploadsPerCaller, MaxStreamsPerCaller: l.MaxStreamsPerCaller, MaxWatches: l.MaxWatches,
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
 		RequestIDTTL:   b.RequestIDTTL,

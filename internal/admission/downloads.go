@@ -18,7 +18,7 @@ const (
 	MinDownloadBytes = downloadOverhead + leastBlocks*BlockBytes
 )
 
-// DownloadLimits are the limits of the memory of downloads. Every field but Blocks is required.
+// DownloadLimits are the limits of the memory of downloads. Every field is required.
 type DownloadLimits struct {
 	// Budget is the memory for all downloads, in bytes.
 	Budget int64
@@ -27,27 +27,17 @@ type DownloadLimits struct {
 	QueueTimeout time.Duration
 	// Now is the clock.
 	Now func() time.Time
-	// Blocks are the blocks that are not in use. nil: a pool.
-	Blocks Blocks
+	// Blocks keeps the blocks that are not in use.
+	Blocks BlockPool
 }
 
-// Blocks are blocks that are not in use. They have any content.
-type Blocks interface {
-	Get() *Block
-	Put(b *Block)
+// A BlockPool keeps blocks that are not in use, for example gRPC's mem.BufferPool.
+type BlockPool interface {
+	// Get returns a block of the given length, in bytes, with any content.
+	Get(length int) *[]byte
+	// Put takes back a block that nothing refers to any more.
+	Put(block *[]byte)
 }
-
-// A blockPool implements Blocks. Blocks that are not used again are garbage after two collections.
-type blockPool struct{ pool sync.Pool }
-
-func (p *blockPool) Get() *Block {
-	if b, ok := p.pool.Get().(*Block); ok {
-		return b
-	}
-	return new(Block)
-}
-
-func (p *blockPool) Put(b *Block) { p.pool.Put(b) }
 
 // Downloads limits the memory that downloads may use: one budget for all downloads, with a bounded queue. Callers have Shares of it.
 //
@@ -65,9 +55,6 @@ type Downloads struct {
 
 // NewDownloads returns Downloads with nothing reserved.
 func NewDownloads(l DownloadLimits) *Downloads {
-	if l.Blocks == nil {
-		l.Blocks = &blockPool{}
-	}
 	return &Downloads{
 		DownloadLimits: l,
 		shares:         NewShares(l.Budget, ByAccount),
@@ -199,10 +186,10 @@ func (d *Download) reserved() int64 {
 	return downloadOverhead + int64(max(d.held, leastBlocks))*BlockBytes
 }
 
-// Take appends blocks for the next chunk to blocks: at least one, at most most, or none if the download holds as many as it may.
+// Take appends blocks of BlockBytes for the next chunk to blocks: at least one, at most most, or none if the download holds as many as it may.
 // Then Returned has a value when it is worth trying again. The number of blocks depends on what the caller's share has for each
 // of its downloads. It begins with one and at most doubles with each chunk, so a client that reads nothing holds little.
-func (d *Download) Take(blocks []*Block, most int) []*Block {
+func (d *Download) Take(blocks []*[]byte, most int) []*[]byte {
 	m := d.from
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -213,7 +200,7 @@ func (d *Download) Take(blocks []*Block, most int) []*Block {
 		d.held++
 		m.shares.Take(d.holder, d.reserved()-before)
 		taken++
-		blocks = append(blocks, m.Blocks.Get())
+		blocks = append(blocks, m.Blocks.Get(BlockBytes))
 	}
 	if taken > 0 {
 		d.chunk = taken
@@ -246,7 +233,7 @@ func (d *Download) Held() int {
 func (d *Download) Returned() <-chan struct{} { return d.returned }
 
 // Put returns a block that nothing refers to any more.
-func (d *Download) Put(b *Block) {
+func (d *Download) Put(b *[]byte) {
 	m := d.from
 	m.Blocks.Put(b)
 	m.mu.Lock()

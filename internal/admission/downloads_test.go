@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/bufpool"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -14,7 +15,7 @@ const queueTime = 5 * time.Second
 
 // newDownloads returns a budget for so many downloads.
 func newDownloads(n int64) *Downloads {
-	return NewDownloads(DownloadLimits{Budget: n * MinDownloadBytes, QueueLength: 10, QueueTimeout: queueTime, Now: time.Now})
+	return NewDownloads(DownloadLimits{Budget: n * MinDownloadBytes, QueueLength: 10, QueueTimeout: queueTime, Now: time.Now, Blocks: new(bufpool.Pool)})
 }
 
 func callerNamed(name string) Caller { return Hash(name) }
@@ -221,7 +222,7 @@ func (d *Download) run(times, most int) (largest int) {
 }
 
 func TestDownloads_ChunksShrinkWithTheNumberOfDownloads(t *testing.T) {
-	m := NewDownloads(DownloadLimits{Budget: 96 << 20, QueueLength: 10, QueueTimeout: queueTime, Now: time.Now})
+	m := NewDownloads(DownloadLimits{Budget: 96 << 20, QueueLength: 10, QueueTimeout: queueTime, Now: time.Now, Blocks: new(bufpool.Pool)})
 	var all []*Download
 	for _, test := range []struct{ downloads, blocks int }{{1, 16}, {8, 16}, {64, 5}, {128, 2}, {250, 1}} {
 		for len(all) < test.downloads {

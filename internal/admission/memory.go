@@ -8,11 +8,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// BlockBytes is the unit in which upload memory is reserved and held.
+// BlockBytes is the unit in which the memory of uploads and of downloads is reserved.
 const BlockBytes = 64 << 10
-
-// A Block is one unit of memory.
-type Block = [BlockBytes]byte
 
 // PageBytes is the unit in which small chunks of uploads are packed. It is also the size of gRPC's receive buffers, so that the memory of a
 // file is a whole number of pages, wherever its bytes lie.

@@ -33,8 +33,8 @@ type worker struct {
 	caller Caller
 	latest time.Time // when a turn of its transfers began or ended
 	place  *list.Element
-	busy   int     // turns in use
-	queue  []*turn // that transfers wait for
+	busy   int             // turns in use
+	queue  []chan struct{} // of transfers that wait for a turn, which is given by closing the channel
 }
 
 // NewProcessors returns n Processors.
@@ -83,33 +83,33 @@ func (p *Processors) touch(w *worker) {
 	}
 }
 
-// perCaller returns the turns that each active caller may use at a time.
-func (p *Processors) perCaller() int { return (p.n + len(p.workers) - 1) / len(p.workers) }
-
 // admit gives turns to transfers of a caller that wait for one. One that waits is always admitted in the end, because a caller with a
 // queue has a turn in use.
 func (p *Processors) admit(w *worker) {
 	for len(w.queue) > 0 && w.busy < p.perCaller() {
-		w.queue[0].begun <- struct{}{}
+		close(w.queue[0])
 		w.queue = w.queue[1:]
 		w.busy++
 	}
 }
 
+// perCaller returns how many turns a caller may have at a time.
+func (p *Processors) perCaller() int { return (p.n + len(p.workers) - 1) / len(p.workers) }
+
 // A Transfer is one file on its way. One goroutine at a time may use it.
 type Transfer struct {
 	p       *Processors
 	caller  Caller
-	blocked bool  // the latest read took longer than its lease
-	turn    *turn // the latest, which the next may reuse; nil: none
+	blocked bool // the latest read took longer than its lease
+	// turn is the latest turn, and lease the timer that ends it. Both are used again, unless the timer has fired.
+	turn  *turn
+	lease *time.Timer
 }
 
-// A turn is permission to work on one block. Processors.mu guards worker and ended.
+// A turn is permission to work on one block.
 type turn struct {
 	worker *worker
 	ended  bool
-	begun  chan struct{} // has a value when the turn begins, if its transfer has to wait for it
-	lease  *time.Timer   // ends the turn; nil: not used yet
 }
 
 // Work waits for a turn, reads the next block, and computes on what was read, unless the read failed. read may block: after a
@@ -125,15 +125,15 @@ func (t *Transfer) Work(read func() error, compute func()) error {
 		return err
 	}
 	held := t.begin()
-	if held.lease == nil {
-		held.lease = time.AfterFunc(readLease, func() { t.p.end(held) })
+	if t.lease == nil {
+		t.lease = time.AfterFunc(readLease, func() { t.p.end(held) })
 	} else {
-		held.lease.Reset(readLease)
+		t.lease.Reset(readLease)
 	}
 	err := read()
-	if t.blocked = !held.lease.Stop(); t.blocked {
-		t.turn = nil // its lease may still be about to end it
+	if t.blocked = !t.lease.Stop(); t.blocked {
 		t.p.end(held)
+		t.turn, t.lease = nil, nil // the timer may end this turn later
 		if err == nil {
 			t.Compute(compute)
 		}
@@ -154,25 +154,25 @@ func (t *Transfer) Compute(compute func()) {
 
 // begin waits for a turn. It cannot be interrupted, because it takes only as long as the caller's other transfers compute.
 func (t *Transfer) begin() *turn {
-	if t.turn == nil {
-		t.turn = &turn{begun: make(chan struct{}, 1)}
-	}
-	p, next := t.p, t.turn
+	p := t.p
 	p.mu.Lock()
 	w := p.worker(t.caller)
-	next.worker, next.ended = w, false
-	waits := len(w.queue) > 0 || w.busy >= p.perCaller()
-	if waits {
-		w.queue = append(w.queue, next)
-		p.admit(w)
-	} else {
+	var granted chan struct{}
+	if len(w.queue) == 0 && w.busy < p.perCaller() {
 		w.busy++
+	} else {
+		granted = make(chan struct{})
+		w.queue = append(w.queue, granted)
 	}
+	if t.turn == nil {
+		t.turn = new(turn)
+	}
+	*t.turn = turn{worker: w}
 	p.mu.Unlock()
-	if waits {
-		<-next.begun
+	if granted != nil {
+		<-granted
 	}
-	return next
+	return t.turn
 }
 
 // end ends a turn, unless it has ended.

@@ -29,8 +29,9 @@ type chunks struct {
 	buf       []byte
 	readBlock func() error
 	sumBlock  func()
-	blocks    []*admission.Block
+	blocks    []*[]byte
 	data      mem.BufferSlice
+	chunk     chunkcodec.DownloadChunk
 }
 
 func newChunks(ctx context.Context, out *sender, object *download.Reader, memory *admission.Download, sums *upload.Sums, turns *admission.Transfer) *chunks {
@@ -54,7 +55,8 @@ func (c *chunks) sendNext(ctx context.Context, size int64) error {
 	n := int64(data.Len())
 	sum, divided := crc32c.Combine(before, c.sums.CRC32C(), n), n > size
 	for len(data) > 0 {
-		chunk := &chunkcodec.DownloadChunk{Offset: offset, CRC32C: sum}
+		chunk := &c.chunk
+		chunk.Offset, chunk.CRC32C = offset, sum
 		chunk.Data, data = cut(data, size)
 		if divided {
 			chunk.CRC32C = crc32.Checksum(chunk.Data[0].ReadOnlyData(), castagnoli)
@@ -96,16 +98,16 @@ func (c *chunks) read(ctx context.Context, size int64) (data mem.BufferSlice, er
 	pool := blockPool{c.memory}
 	c.data = c.data[:0]
 	for i, block := range c.blocks {
-		buf := block[:min(admission.BlockBytes, size)]
-		c.buf = buf
+		c.buf = (*block)[:min(admission.BlockBytes, size)]
 		if err := c.turns.Work(c.readBlock, c.sumBlock); err != nil {
 			for _, unused := range c.blocks[i:] {
 				c.memory.Put(unused)
 			}
 			return c.data, err
 		}
-		size -= int64(len(buf))
-		c.data = append(c.data, mem.NewBuffer(&buf, pool))
+		*block = c.buf // nothing else of it may be sent: it has the bytes of another file
+		size -= int64(len(c.buf))
+		c.data = append(c.data, mem.NewBuffer(block, pool))
 	}
 	return c.data, nil
 }
@@ -120,12 +122,7 @@ func cut(data mem.BufferSlice, size int64) (first, rest mem.BufferSlice) {
 }
 
 // A blockPool takes back the blocks of a download when gRPC has sent them.
-type blockPool struct{ download *admission.Download }
-
-// Put implements mem.BufferPool.
-func (p blockPool) Put(data *[]byte) {
-	p.download.Put((*admission.Block)((*data)[:admission.BlockBytes]))
-}
+type blockPool struct{ *admission.Download }
 
 // Get implements mem.BufferPool. gRPC only returns buffers to this pool.
 func (p blockPool) Get(int) *[]byte { panic("service: a block pool gives out no buffers") }

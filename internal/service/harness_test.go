@@ -32,6 +32,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/bufpool"
 	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
@@ -115,7 +116,7 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 		},
 		Permit:       func(policy.Request) error { return nil },
 		Connection:   func(context.Context) context.Context { return context.Background() },
-		MemoryBudget: 16 * admission.BlockBytes, DownloadMemory: 16 * admission.MinDownloadBytes, QueueLength: 2, QueueWait: 100 * time.Millisecond,
+		MemoryBudget: 16 * admission.BlockBytes, DownloadMemory: 16 * admission.MinDownloadBytes, Buffers: new(bufpool.Pool), QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8, MaxWatches: 16,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,

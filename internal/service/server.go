@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
@@ -35,6 +36,8 @@ type Config struct {
 	Connection func(ctx context.Context) context.Context
 	// MemoryBudget is the memory for the files of all uploads, DownloadMemory that for all downloads, in bytes.
 	MemoryBudget, DownloadMemory int64
+	// Buffers keeps the blocks of downloads that are not in use. It need not clear them.
+	Buffers mem.BufferPool
 	// QueueLength is the maximum number of uploads that wait for memory, and that of downloads; QueueWait is how long each may wait.
 	QueueLength int
 	QueueWait   time.Duration
@@ -119,7 +122,7 @@ func New(c Config, p Ports) *Server {
 		watches:    admission.NewWatches(c.MaxWatches),
 		processors: admission.NewProcessors(runtime.GOMAXPROCS(0)),
 		downloads: admission.NewDownloads(admission.DownloadLimits{
-			Budget: c.DownloadMemory, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
+			Budget: c.DownloadMemory, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now, Blocks: c.Buffers,
 		}),
 		seal: newAgentSeal(c.AgentTokenKey),
 		conversations: conversations.New(conversations.Config{

@@ -166,13 +166,13 @@ func (u *streamSource) checkChunk(c *lpfilesharev1.DataChunk, data mem.BufferSli
 	case c.GetOffset() != u.next:
 		return share.Reject(share.OffsetMismatch, "a chunk has offset %d, but %d bytes came before it", c.GetOffset(), u.next).
 			With("expectedOffset", share.Itoa(u.next))
-	case c.Crc32C != nil && crc32c(data) != c.GetCrc32C():
+	case c.Crc32C != nil && sumOf(data) != c.GetCrc32C():
 		return share.Reject(share.ChunkChecksumMismatch, "the chunk at offset %d was damaged in transit; retry with the same request_id from byte 0", u.next)
 	}
 	return nil
 }
 
-func crc32c(data mem.BufferSlice) (sum uint32) {
+func sumOf(data mem.BufferSlice) (sum uint32) {
 	for _, b := range data {
 		sum = crc32.Update(sum, castagnoli, b.ReadOnlyData())
 	}

@@ -45,7 +45,7 @@ var table = map[string]rule{
 	"internal/boundedlog":    {stdlibOnly: true},
 	"internal/cmdline":       {},
 	"internal/admission":     {ours: []string{"internal/share"}, stdlibOnly: true},
-	"internal/upload":        {ours: append([]string{"internal/admission", "internal/drain"}, rules...), never: transports},
+	"internal/upload":        {ours: append([]string{"internal/admission", "internal/crc32c", "internal/drain"}, rules...), never: transports},
 	"internal/download":      {ours: append([]string{"internal/drain"}, rules...), never: transports},
 	"internal/conversations": {ours: append([]string{"internal/admission"}, rules...), never: transports},
 	"internal/chunkcodec":    {ours: []string{"gen/go/..."}},
