@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
@@ -67,13 +68,14 @@ type harness struct {
 	images   *fakeImages
 	accounts *fakeAccounts
 
-	server *Server
-	grpc   *grpc.Server
-	conn   *grpc.ClientConn
-	files  pb.FileSharingServiceClient
-	convs  pb.ConversationServiceClient
-	ids    pb.IdentityServiceClient
-	accts  pb.AccountServiceClient
+	server  *Server
+	buffers poisoningPool
+	grpc    *grpc.Server
+	conn    *grpc.ClientConn
+	files   pb.FileSharingServiceClient
+	convs   pb.ConversationServiceClient
+	ids     pb.IdentityServiceClient
+	accts   pb.AccountServiceClient
 
 	log *lockedBuffer
 }
@@ -160,6 +162,7 @@ func (h *harness) serve(c Config) {
 	h.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(Codec()),
+		experimental.BufferPool(&h.buffers),
 		grpc.WaitForHandlers(true),
 		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
 		grpc.InitialWindowSize(1<<20),
