@@ -514,7 +514,9 @@ type fakeStore struct {
 	answer func(*share.StoredObject)
 	// breaks has, for each of the next GETs, the bytes after which it ends early; negative: it does not.
 	breaks []int
-	gets   []string
+	// body changes how the body of a GET is read; nil: not at all.
+	body func(io.Reader) io.Reader
+	gets []string
 }
 
 // A recordedPut is what a PUT read of its body, and the error that ended the body: io.EOF if it was complete.
@@ -637,7 +639,11 @@ func (w *fakeStore) Get(ctx context.Context, _ string, u share.TempURL, start, l
 		}
 		w.breaks = w.breaks[1:]
 	}
-	o.Body = io.NopCloser(io.MultiReader(bytes.NewReader(part), iotest.ErrReader(end)))
+	body := io.MultiReader(bytes.NewReader(part), iotest.ErrReader(end))
+	if w.body != nil {
+		body = w.body(body)
+	}
+	o.Body = io.NopCloser(body)
 	return o, nil
 }
 

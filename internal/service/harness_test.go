@@ -33,7 +33,6 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
-	"github.com/lpfileshare/lpfileshare/internal/bufpool"
 	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
@@ -118,7 +117,7 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 		},
 		Permit:       func(policy.Request) error { return nil },
 		Connection:   func(context.Context) context.Context { return context.Background() },
-		MemoryBudget: 16 * admission.BlockBytes, DownloadMemory: 16 * admission.MinDownloadBytes, Buffers: new(bufpool.Pool), QueueLength: 2, QueueWait: 100 * time.Millisecond,
+		MemoryBudget: 16 * admission.BlockBytes, DownloadMemory: 16 * admission.MinDownloadBytes, Buffers: &h.buffers, QueueLength: 2, QueueWait: 100 * time.Millisecond,
 		MaxUploadsPerCaller: 8, MaxStreamsPerCaller: 8, MaxWatches: 16,
 		IdleTimeout: 10 * time.Second, UploadTimeout: 20 * time.Second, UnaryTimeout: 10 * time.Second,
 		RequestIDTTL:   time.Hour,
@@ -157,19 +156,7 @@ func set(change func(*Settings)) func(*Config) {
 
 // serve runs the gRPC server with the options of cmd/server.
 func (h *harness) serve(c Config) {
-	recovered := recovery.WithRecoveryHandlerContext(Recovered(c.Log))
-	calls := &Calls{UnaryTimeout: c.UnaryTimeout, Rejections: c.Rejections, Log: c.Log}
-	h.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
-		grpc.ForceServerCodecV2(Codec()),
-		experimental.BufferPool(&h.buffers),
-		grpc.WaitForHandlers(true),
-		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
-		grpc.InitialWindowSize(1<<20),
-		grpc.InitialConnWindowSize(4<<20),
-		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestReceived, calls.Unary),
-		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestReceived, calls.Stream),
-	)
+	h.grpc = grpc.NewServer(serverOptions(c)...)
 	h.server.Register(h.grpc)
 	l := bufconn.Listen(1 << 20)
 	served := make(chan struct{})
@@ -193,6 +180,22 @@ func (h *harness) serve(c Config) {
 		<-served
 		h.server.Close()
 	})
+}
+
+func serverOptions(c Config) []grpc.ServerOption {
+	recovered := recovery.WithRecoveryHandlerContext(Recovered(c.Log))
+	calls := &Calls{UnaryTimeout: c.UnaryTimeout, Rejections: c.Rejections, Log: c.Log}
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
+		grpc.ForceServerCodecV2(Codec()),
+		experimental.BufferPool(c.Buffers),
+		grpc.WaitForHandlers(true),
+		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
+		grpc.InitialWindowSize(1 << 20),
+		grpc.InitialConnWindowSize(4 << 20),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestReceived, calls.Unary),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recovered), StreamRequestReceived, calls.Stream),
+	}
 }
 
 // checkLeftovers checks that all memory and sessions were released, whatever the result of the calls, and that no secret was logged.
