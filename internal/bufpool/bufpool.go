@@ -4,7 +4,10 @@
 // 40 KiB takes, and clears, 1 MiB.
 package bufpool
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // sizes are the capacities of the buffers. 4 and 16 KiB are those of gRPC's pool for frames, which package recvlimit counts. The
 // largest message is a little longer than 5 MB.
@@ -33,9 +36,7 @@ func (p *Pool) Get(length int) *[]byte {
 
 // Put takes back a buffer that nothing refers to any more. b must begin where the buffer from Get begins.
 func (p *Pool) Put(b *[]byte) {
-	for i, size := range sizes {
-		if cap(*b) == size {
-			p.pools[i].Put(b)
-		}
+	if i := slices.Index(sizes[:], cap(*b)); i >= 0 {
+		p.pools[i].Put(b)
 	}
 }
