@@ -139,8 +139,7 @@ const (
 	ErrorReason_ERROR_REASON_RANGE_NOT_SATISFIABLE ErrorReason = 40
 	// RESOURCE_EXHAUSTED, no RetryInfo. The store is full. The operator must act.
 	ErrorReason_ERROR_REASON_STORAGE_FULL ErrorReason = 41
-	// DATA_LOSS, no RetryInfo. At an upload: the store twice held other bytes than were sent to it. At a download: the bytes do not
-	// match the store's own ETag, so discard them. Report it.
+	// DATA_LOSS, no RetryInfo. The store twice held other bytes than were sent to it. Report it.
 	ErrorReason_ERROR_REASON_STORAGE_CORRUPTED ErrorReason = 42
 	// ABORTED, no RetryInfo. The ETag of the object is not if_match_etag: the file has changed. Download it from byte 0.
 	ErrorReason_ERROR_REASON_FILE_CHANGED ErrorReason = 43
