@@ -143,10 +143,13 @@ func TestUpload_StopEndsItWithServerDraining(t *testing.T) {
 		prepare func(h *harness)
 		send    []*pb.UploadRequest
 	}{
-		"before its spec":    {send: []*pb.UploadRequest{}},
-		"in the queue":       {prepare: func(h *harness) { h.t.Cleanup(h.reserveAll().Release) }},
-		"opening a session":  {prepare: func(h *harness) { h.lp.on("Session", untilDone) }},
-		"loading the record": {prepare: func(h *harness) { h.ledger.on("Load", untilDone) }},
+		"before its spec":   {send: []*pb.UploadRequest{}},
+		"in the queue":      {prepare: func(h *harness) { h.t.Cleanup(h.reserveAll().Release) }},
+		"opening a session": {prepare: func(h *harness) { h.lp.on("Session", untilDone) }},
+		"loading the record": {prepare: func(h *harness) {
+			h.ledger.on("Save", func(context.Context) error { return share.ErrStale }) // so that there seems to be one
+			h.ledger.on("Load", untilDone)
+		}},
 		"saving the record, unnamed error": {prepare: func(h *harness) {
 			h.ledger.on("Save", func(ctx context.Context) error { <-ctx.Done(); return errors.New("closed") })
 		}},
@@ -251,7 +254,7 @@ func TestServer_PanicIsInternalWithoutDetails(t *testing.T) {
 	panics := func(context.Context) error { panic("the text of the panic") }
 	for what, prepare := range map[string]func(h *harness){
 		"Session":     func(h *harness) { h.lp.on("Session", panics) },
-		"Load":        func(h *harness) { h.ledger.on("Load", panics) },
+		"Save":        func(h *harness) { h.ledger.on("Save", panics) },
 		"UploadURL":   func(h *harness) { h.lp.on("UploadURL", panics) },
 		"Put":         func(h *harness) { h.store.on("Put", panics) },
 		"Put, later":  func(h *harness) { h.store.then("Put", panics) },

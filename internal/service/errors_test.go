@@ -230,7 +230,7 @@ var errorCases = map[share.Kind]errorCase{
 		}
 	}},
 	share.LedgerUnavailable: {do: func(h *harness) func() error {
-		h.ledger.failAlways("Load", context.DeadlineExceeded)
+		h.ledger.failAlways("Save", context.DeadlineExceeded)
 		return uploading(h, picture(10))
 	}},
 	share.LedgerShare: {keys: []string{"limit", "heldBytes", "freeBytes"}, do: func(h *harness) func() error {

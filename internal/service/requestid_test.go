@@ -815,17 +815,98 @@ func TestUpload_RequestIDExpires(t *testing.T) {
 	})
 }
 
-func TestUpload_CancelledBeforeCommitPointPublishesNothing(t *testing.T) {
+// An upload writes its record three times, and reads it only if there is one.
+func TestUpload_LedgerSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
 		b := picture(1000)
-		ctx, cancel := context.WithCancel(h.alice())
 		s := spec(b)
-		h.ledger.then("Save "+string(share.Stored), func(ctx context.Context) error {
-			cancel()
-			<-ctx.Done() // the handler's context has ended too
+		if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+			t.Fatal(err)
+		}
+		for step, want := range map[string]int{"Load": 0, "Save": 3, "Save RECEIVING": 1, "Save PUBLISHING": 1, "Save PUBLISHED": 1} {
+			if n := h.ledger.count(step); n != want {
+				t.Errorf("%s: %d times, want %d", step, n, want)
+			}
+		}
+		h.replay(aliceToken, s)
+		if n := h.ledger.count("Load"); n != 1 {
+			t.Errorf("the repeat loaded %d records, want 1", n)
+		}
+	})
+}
+
+// A repeat gets its result, whatever keeps a new upload from beginning.
+func TestUpload_RepeatIsAnsweredWhenNewOnesAreRejected(t *testing.T) {
+	full := share.Errorf(share.LedgerUnavailable, "the ledger of request ids is full", nil)
+	for what, reject := range map[string]func(h *harness){
+		"the conversation is closed": func(h *harness) {
+			_, err := h.convs.CloseConversation(h.alice(), &pb.CloseConversationRequest{Name: parent})
+			if err != nil {
+				h.t.Fatal(err)
+			}
+		},
+		"the share is used":  func(h *harness) { h.ledger.failAlways("Save", share.Reject(share.LedgerShare, "a message")) },
+		"the ledger is full": func(h *harness) { h.ledger.failAlways("Save", full) },
+	} {
+		t.Run(what, inBubble(func(t *testing.T) {
+			h := newHarness(t)
+			b := picture(1000)
+			s := spec(b)
+			if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+				t.Fatal(err)
+			}
+			reject(h)
+			h.replay(aliceToken, s)
+			if _, err := h.upload(h.alice(), whole(spec(b), b, 1000)...); err == nil {
+				t.Error("a new upload was accepted")
+			}
+		}))
+	}
+}
+
+// A file whose publication could not be recorded is not published, and a repeat publishes it without its bytes.
+func TestUpload_PublicationNotRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		h.ledger.failAlways("Save PUBLISHING", context.DeadlineExceeded)
+		_, err := h.upload(h.alice(), whole(s, b, 1000)...)
+		wantError(t, err, share.LedgerUnavailable)
+		if st := h.state(s.GetRequestId()); st.GetFile() == nil || h.lp.count("PublishFile") != 0 {
+			t.Errorf("the upload is %v", st)
+		}
+		h.ledger.failAlways("Save PUBLISHING", nil)
+		h.replay(aliceToken, s)
+		h.wantPublished(b)
+		if n := h.store.count("Put"); n != 1 {
+			t.Errorf("the file was stored %d times", n)
+		}
+	})
+}
+
+func TestUpload_CancelledBeforeCommitPointPublishesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stored atomic.Pointer[context.Context] // of the call whose file the store has
+		caller, cancel := context.WithCancel(t.Context())
+		h := newHarness(t, func(c *Config) {
+			c.Now = func() time.Time {
+				if ctx := stored.Swap(nil); ctx != nil { // the engine notes when it was stored, and then publishes
+					cancel()
+					<-(*ctx).Done() // the handler's context has ended too
+				}
+				return time.Now()
+			}
+		})
+		b := picture(1000)
+		s := spec(b)
+		h.store.then("Put", func(ctx context.Context) error {
+			stored.Store(&ctx)
 			return nil
 		})
+		ctx, stop := context.WithCancel(h.alice())
+		defer context.AfterFunc(caller, stop)()
 		_, err := h.upload(ctx, whole(s, b, 1000)...)
 		if status.Code(err) != codes.Canceled {
 			t.Errorf("got %v", err)
@@ -837,7 +918,7 @@ func TestUpload_CancelledBeforeCommitPointPublishesNothing(t *testing.T) {
 		if st := h.state(s.GetRequestId()); st.GetState() != pb.UploadState_UPLOAD_STATE_STORED {
 			t.Errorf("the upload is %v", st)
 		}
-		h.ledger.then("Save "+string(share.Stored), nil)
+		h.store.then("Put", nil)
 		h.replay(aliceToken, s)
 		h.wantPublished(b)
 	})

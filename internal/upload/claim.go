@@ -15,7 +15,7 @@ import (
 // the message is missing (the record has a file), the attempt's record says so.
 func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc, session Session, spec *Spec) (*attempt, error) {
 	key := Key(session.Principal(), spec.RequestID)
-	a, err := e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
+	a, err := e.claim(ctx, cancel, session, key, true, func(rec share.Record, found bool) (share.Record, bool, error) {
 		if !found {
 			rec = share.Record{Fingerprint: spec.Fingerprint}
 		} else if err := sameRequest(rec, spec); err != nil {
@@ -50,7 +50,7 @@ func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc
 // claimStored claims the request id of an upload whose file is to be published now.
 func (e *Engine) claimStored(ctx context.Context, cancel context.CancelCauseFunc, session Session, requestID string) (*attempt, error) {
 	key := Key(session.Principal(), requestID)
-	return e.claim(ctx, cancel, session, key, func(rec share.Record, found bool) (share.Record, bool, error) {
+	return e.claim(ctx, cancel, session, key, false, func(rec share.Record, found bool) (share.Record, bool, error) {
 		switch {
 		case !found:
 			return rec, false, e.errNotFound()
@@ -61,53 +61,76 @@ func (e *Engine) claimStored(ctx context.Context, cancel context.CancelCauseFunc
 	})
 }
 
-// claim makes this call the one that works on a record. prepare gets the current record, and whether it exists and has not
-// expired. It returns the record to continue with, or done if there is nothing left to do.
-func (e *Engine) claim(ctx context.Context, cancel context.CancelCauseFunc, session Session, key string,
-	prepare func(rec share.Record, found bool) (next share.Record, done bool, err error)) (*attempt, error) {
+// prepare gets the current record of an id, and whether it exists and has not expired. It returns the record to continue with, or done
+// if there is nothing left to do.
+type prepare func(rec share.Record, found bool) (next share.Record, done bool, err error)
+
+// claim makes this call the one that works on a record.
+//
+// With likelyNew it first assumes that there is no record, which saves loading it: the ledger rejects a second record of a key. An error
+// of that is the result only if there is no record indeed. A repeat gets its own result although its conversation has been closed
+// meanwhile, or the ledger is full.
+func (e *Engine) claim(ctx context.Context, cancel context.CancelCauseFunc, session Session, key string, likelyNew bool, prepare prepare) (*attempt, error) {
+	var refused error
+	if likelyNew {
+		begun := time.Now()
+		a, err := e.tryClaim(ctx, cancel, session, key, share.Record{}, 0, prepare)
+		if a != nil || share.Is(err, share.LedgerUnavailable) && time.Since(begun) > ledgerWait {
+			return a, err
+		}
+		refused = err
+	}
 	for {
 		rec, rev, err := e.load(ctx, key)
-		if err != nil {
-			return nil, err
-		}
-		found := e.valid(rec, rev)
-		next, done, err := prepare(rec, found)
-		if err != nil {
-			return nil, err
-		}
-		if done {
-			return &attempt{Engine: e, key: key, rec: next, rev: rev}, nil
-		}
-		rec.Owner, next.Owner = session.Principal(), session.Principal()
-		if found && wasSent(rec) {
-			if settled, err := e.settle(ctx, session, key, rec, rev); err != nil {
-				return nil, err
-			} else if !settled {
-				continue // the message may still appear, or has appeared: look again
-			}
-		}
-		a := &attempt{Engine: e, key: key, rec: next, rev: rev, id: uuid.NewString(), cancel: cancel}
-		if !found {
-			a.rec.State = ""
-		} else {
-			a.rec.State = rec.State
-		}
-		err = a.to(ctx, next.State, func(r *share.Record) {
-			r.Attempt, r.AttemptTime = a.id, e.Now()
-			if r.Expires = e.receivingExpires(); r.File != nil {
-				r.Expires = e.Now().Add(e.RequestIDTTL)
-			}
-			r.Failure, r.FailureMessage = "", ""
-		})
-		if share.Is(err, share.UploadTakenOver) {
-			continue
+		if refused != nil && (err != nil || !e.valid(rec, rev)) {
+			return nil, refused
 		} else if err != nil {
 			return nil, err
 		}
-		a.begun = a.rev
-		e.takeOver(a)
-		return a, nil
+		refused = nil
+		if a, err := e.tryClaim(ctx, cancel, session, key, rec, rev, prepare); a != nil || err != nil {
+			return a, err
+		}
 	}
+}
+
+// tryClaim claims a record as it was loaded. It returns neither an attempt nor an error if the record must be read again.
+func (e *Engine) tryClaim(ctx context.Context, cancel context.CancelCauseFunc, session Session, key string, rec share.Record, rev uint64, prepare prepare) (*attempt, error) {
+	found := e.valid(rec, rev)
+	next, done, err := prepare(rec, found)
+	if err != nil {
+		return nil, err
+	}
+	if done {
+		return &attempt{Engine: e, key: key, rec: next, rev: rev}, nil
+	}
+	rec.Owner, next.Owner = session.Principal(), session.Principal()
+	if found && wasSent(rec) {
+		if settled, err := e.settle(ctx, session, key, rec, rev); err != nil || !settled {
+			return nil, err // the message may still appear, or has appeared
+		}
+	}
+	a := &attempt{Engine: e, key: key, rec: next, rev: rev, id: uuid.NewString(), cancel: cancel}
+	if !found {
+		a.rec.State = ""
+	} else {
+		a.rec.State = rec.State
+	}
+	err = a.to(ctx, next.State, func(r *share.Record) {
+		r.Attempt, r.AttemptTime = a.id, e.Now()
+		if r.Expires = e.receivingExpires(); r.File != nil {
+			r.Expires = e.Now().Add(e.RequestIDTTL)
+		}
+		r.Failure, r.FailureMessage = "", ""
+	})
+	if share.Is(err, share.UploadTakenOver) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	a.begun = a.rev
+	e.takeOver(a)
+	return a, nil
 }
 
 // sameRequest rejects an id that was used for something else.

@@ -77,6 +77,8 @@ type Ledger interface {
 	//
 	// A record that makes an upload begin is rejected unless the ledger has space for all later ones of its attempt. That space is
 	// reserved until Finish.
+	//
+	// Load and Save end within seconds by themselves: some steps must be recorded although the caller has gone.
 	Save(ctx context.Context, key string, r share.Record, rev uint64) (uint64, error)
 	// Finish ends the reservation of an attempt, which writes its record no more.
 	Finish(key, attempt string)
@@ -187,7 +189,7 @@ func (e *Engine) reserve(ctx context.Context, p share.Principal, spec *Spec, src
 	return memory, nil
 }
 
-// receiveAndStore transfers the file and records that it is stored.
+// receiveAndStore transfers the file. If it is not to be published now, receiveAndStore records that it is stored.
 func (e *Engine) receiveAndStore(ctx context.Context, t *transfer, a *attempt) error {
 	if err := t.source.Accept(); err != nil {
 		return err
@@ -197,15 +199,15 @@ func (e *Engine) receiveAndStore(ctx context.Context, t *transfer, a *attempt) e
 		return err
 	}
 	a.rec.Expires = e.Now().Add(e.RequestIDTTL)
-	if !t.spec.Publish { // first, because once the record is STORED a retry does nothing any more
-		if err := a.rememberStored(ctx, file); err != nil {
-			return err
-		}
+	if t.spec.Publish {
+		a.file = file // which the first step of publish records
+		return nil
 	}
-	return a.to(ctx, share.Stored, func(r *share.Record) {
-		r.File = file
-		r.DeclaredSize, r.Declared = nil, share.Checksums{}
-	})
+	if err := a.rememberStored(ctx, file); err != nil { // first, because once the record is STORED a retry does nothing any more
+		return err
+	}
+	a.file = file
+	return a.to(ctx, share.Stored, func(*share.Record) {})
 }
 
 // Publish publishes the file of an upload that was stored and not published, exactly once.

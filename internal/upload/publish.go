@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,16 +20,26 @@ import (
 // some answers are those of a proxy, or of a part of LivePerson, that does not know what another part has done.
 func (e *Engine) publish(ctx context.Context, session Session, a *attempt) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return e.storeUnpublished(ctx, a)
 	}
 	ctx = context.WithoutCancel(ctx)
 	err := e.publishAndConfirm(ctx, session, a)
 	if err != nil && !share.Is(err, share.LPPublishUnconfirmed) { // it is stored, and GetUpload names it: let its uploader read it
-		if lerr := a.rememberStored(ctx, a.rec.File); lerr != nil {
+		if lerr := a.rememberStored(ctx, cmp.Or(a.file, a.rec.File)); lerr != nil {
 			e.Log.LogAttrs(ctx, slog.LevelWarn, "a stored file could not be recorded", slog.Any("error", lerr))
 		}
 	}
 	return err
+}
+
+// storeUnpublished records the file of a call that has ended, so that a retry only publishes it. It returns why the call has ended.
+func (e *Engine) storeUnpublished(ctx context.Context, a *attempt) error {
+	if a.file != nil {
+		if err := a.to(context.WithoutCancel(ctx), share.Stored, func(*share.Record) {}); err != nil {
+			e.Log.LogAttrs(ctx, slog.LevelWarn, "a stored file could not be recorded", slog.Any("error", err))
+		}
+	}
+	return context.Cause(ctx)
 }
 
 func (e *Engine) publishAndConfirm(ctx context.Context, session Session, a *attempt) error {

@@ -16,12 +16,14 @@ import (
 //
 //	RECEIVING -> STORED -> PUBLISHING -> PUBLISHED      FAILED after RECEIVING
 //
+// An upload that publishes its file at once goes from RECEIVING to PUBLISHING, in one write of the ledger.
+//
 // A retry takes RECEIVING and STORED over at once. It takes PUBLISHING over, and STORED after LivePerson denied a message, only when
 // the message can no longer appear: after its deadline, at which its publisher stops, plus the time after which LivePerson handles no
 // frame any more.
 var allowed = map[share.UploadState][]share.UploadState{
 	"":               {share.Receiving},
-	share.Receiving:  {share.Receiving, share.Stored, share.Failed},
+	share.Receiving:  {share.Receiving, share.Stored, share.Publishing, share.Failed},
 	share.Stored:     {share.Stored, share.Publishing, share.Published}, // Published: a message appeared that LivePerson had denied
 	share.Publishing: {share.Publishing, share.Published, share.Stored}, // Stored: nothing was sent, or LivePerson denies the message
 	share.Failed:     {share.Receiving},
@@ -39,6 +41,8 @@ type attempt struct {
 	cancel context.CancelCauseFunc // ends the call that makes the attempt
 	// createdID reports whether the server created the request id.
 	createdID bool
+	// file is the stored file that no record has yet; nil: there is none. The next step records it.
+	file *share.StoredFile
 }
 
 // to moves the record to the next state, if the id still is this attempt's. It is the only function that changes an upload's
@@ -47,10 +51,11 @@ func (a *attempt) to(ctx context.Context, next share.UploadState, change func(*s
 	if !slices.Contains(allowed[a.rec.State], next) {
 		return share.Reject(share.Internal, "an upload cannot go from state %q to %q", a.rec.State, next)
 	}
-	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
-	defer cancel()
 	rec := a.rec
 	rec.State = next
+	if a.file != nil {
+		rec.File, rec.DeclaredSize, rec.Declared = a.file, nil, share.Checksums{}
+	}
 	change(&rec)
 	rev, err := a.Ledger.Save(ctx, a.key, rec, a.rev)
 	switch {
@@ -59,7 +64,7 @@ func (a *attempt) to(ctx context.Context, next share.UploadState, change func(*s
 	case err != nil:
 		return ledgerError(err)
 	}
-	a.rec, a.rev = rec, rev
+	a.rec, a.rev, a.file = rec, rev, nil
 	return nil
 }
 
@@ -77,7 +82,10 @@ func (a *attempt) end(err error) {
 		return
 	}
 	next := a.rec.State // a stored file stays known: a retry only publishes it
-	if next == share.Receiving {
+	switch {
+	case a.file != nil:
+		next = share.Stored
+	case next == share.Receiving:
 		next = share.Failed
 	}
 	ctx := context.Background()
@@ -124,8 +132,8 @@ const failureTTL = 5 * time.Minute
 // maxFailureMessage bounds the message of a failure in the ledger, in bytes.
 const maxFailureMessage = 400
 
-// ledgerTimeout bounds one step of the ledger. Some steps must be recorded although the caller has gone.
-const ledgerTimeout = 5 * time.Second
+// ledgerWait is the time after which a ledger that answers an attempt with an error is not asked again by it.
+const ledgerWait = 2 * time.Second
 
 // Key returns the ledger key of an upload. Keys are hashes, so they fit any ledger and reveal nothing.
 func Key(p share.Principal, requestID string) string { return key("upload", p, requestID) }

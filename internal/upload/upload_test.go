@@ -170,8 +170,8 @@ func TestAttempt_MovesOnlyAlongTheTable(t *testing.T) {
 			}
 		}
 	}
-	if moves != 11 {
-		t.Errorf("%d moves are allowed, want 11", moves)
+	if moves != 12 {
+		t.Errorf("%d moves are allowed, want 12", moves)
 	}
 	for _, final := range allowed[share.Published] {
 		t.Errorf("a published upload can become %s", final)

@@ -6,7 +6,7 @@
 // another server says that the ledger has the state; then the server that has the upload is struck.
 //
 // LPFILESHARE_CRASH_REPETITIONS says how often each cell of the table is run (4), LPFILESHARE_CRASH_LANES how many sets of
-// processes there are (3), LPFILESHARE_CRASH_ONLY picks the cases whose names hold a text ("STORED/kill -9/0").
+// processes there are (3), LPFILESHARE_CRASH_ONLY picks the cases whose names hold a text ("PUBLISHED, answer withheld/kill -9/0").
 package crash
 
 import (

@@ -94,7 +94,6 @@ var states = []state{
 	{name: "RECEIVING, answer of the PUT withheld", ledger: pb.UploadState_UPLOAD_STATE_RECEIVING, place: func(s *server, n int, h *hold) {
 		s.store.Arm(proxy.Fault{Dir: proxy.ToClient, Match: says(" 201 "), Before: h.at(n)})
 	}},
-	{name: "STORED", ledger: pb.UploadState_UPLOAD_STATE_STORED, place: written("STORED")},
 	{name: "PUBLISHING, frame not written", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, place: written("PUBLISHING")},
 	{name: "PUBLISHING, waiting for a socket", ledger: pb.UploadState_UPLOAD_STATE_PUBLISHING, place: func(s *server, n int, h *hold) {
 		for _, p := range s.ledger {
