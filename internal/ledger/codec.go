@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -69,7 +70,7 @@ func (f format[R]) encode(r R) (value []byte, name string, err error) {
 	if f.marshal == nil {
 		value, err = json.Marshal(envelope[R]{Version: f.version, Kind: f.kind, Write: name, Record: r})
 	} else if value, err = f.marshal(r); err == nil {
-		value, err = json.Marshal(envelope[json.RawMessage]{Version: f.version, Kind: f.kind, Write: name, Record: value})
+		value = f.wrap(name, value)
 	}
 	if err == nil && len(value) > maxValue {
 		err = fmt.Errorf("%d bytes, the limit is %d", len(value), maxValue)
@@ -78,6 +79,19 @@ func (f format[R]) encode(r R) (value []byte, name string, err error) {
 		return nil, "", share.Errorf(share.LedgerUnavailable, "the record of this request id cannot be written", err)
 	}
 	return value, name, nil
+}
+
+// wrap returns what package json makes of an envelope with a record that is JSON already.
+func (f format[R]) wrap(name string, record []byte) []byte {
+	value := make([]byte, 0, len(record)+envelopeBytes)
+	value = append(value, `{"version":`...)
+	value = strconv.AppendInt(value, int64(f.version), 10)
+	if f.kind != "" {
+		value = strconv.AppendQuote(append(value, `,"kind":`...), f.kind)
+	}
+	value = append(append(value, `,"write":"`...), name...)
+	value = append(append(value, `","record":`...), record...)
+	return append(value, '}')
 }
 
 // decode parses a stored record. Its errors name the key but quote nothing of the record.

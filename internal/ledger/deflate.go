@@ -2,11 +2,12 @@ package ledger
 
 import (
 	"bytes"
-	"compress/flate"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
-	"sync"
+
+	"github.com/klauspost/compress/flate"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -24,31 +25,22 @@ const dictionary = `"Failure":"CHUNK_CHECKSUM_MISMATCH","FailureMessage":"FILE_C
 	`"Size":,"ETag":"","Checksums":{"CRC32C":},"Sequence":1,"Time":"2026-08-30T12:34:56.789Z","SenderID":"00000000-0000-4000-8000-000000000000",` +
 	`"SenderRole":"CONSUMER","Width":4032,"Height":3024},"PublishDeadline":"0001-01-01T00:00:00Z"}`
 
-// deflaters has *flate.Writer: creating one takes longer than using it.
-var deflaters sync.Pool
-
 // deflateRecord returns a record as JSON. That of a published upload is compressed, as a JSON string: nearly all records are of published
 // uploads, and other states are soon replaced, or have a preview, which cannot be compressed.
+//
+// The compressor of klauspost/compress keeps no tables that would be cleared for each record. It takes a third of the time of
+// compress/flate for 3 % larger records.
 func deflateRecord(r share.Record) ([]byte, error) {
 	text, err := json.Marshal(r)
 	if err != nil || r.State != share.Published {
 		return text, err
 	}
-	var b bytes.Buffer
-	w, ok := deflaters.Get().(*flate.Writer)
-	if ok {
-		w.Reset(&b)
-	} else if w, err = flate.NewWriterDict(&b, flate.DefaultCompression, []byte(dictionary)); err != nil {
+	deflated := bytes.NewBuffer(make([]byte, 0, len(text)))
+	if err := flate.StatelessDeflate(deflated, text, true, []byte(dictionary)); err != nil {
 		return nil, err
 	}
-	defer deflaters.Put(w)
-	if _, err := w.Write(text); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return json.Marshal(b.Bytes())
+	quoted := append(make([]byte, 0, base64.StdEncoding.EncodedLen(deflated.Len())+2), '"')
+	return append(base64.StdEncoding.AppendEncode(quoted, deflated.Bytes()), '"'), nil
 }
 
 // inflateRecord is the inverse of deflateRecord.

@@ -306,32 +306,47 @@ func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev u
 	if early {
 		ttl = keep
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	until := time.Now().Add(l.timeout)
+	saved, err = l.write(ctx, key, value, rev, ttl)
+	if err == nil || !conflict(err) && !transient(err) {
+		return saved, err
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	for at := rev; ; {
-		saved, err := l.write(ctx, key, value, at, ttl)
-		if err == nil {
-			return saved, nil
-		}
-		if !conflict(err) && !transient(err) {
-			return 0, unavailable(err)
-		}
+	return resolve(ctx, l, f, pending{key, value, name, rev, ttl}, err)
+}
+
+// A pending is a write of which it is not known whether it has succeeded.
+type pending struct {
+	key   string
+	value []byte
+	name  string
+	rev   uint64
+	ttl   time.Duration
+}
+
+// resolve reads the record back after a write has failed with err, and repeats the write if it has not been done.
+func resolve[R any](ctx context.Context, l *KV, f format[R], p pending, err error) (uint64, error) {
+	for at := p.rev; ; {
 		// Either another writer's record is there, or this one's, whose acknowledgement was lost.
-		found, readErr := read(ctx, l, f, key)
+		found, readErr := read(ctx, l, f, p.key)
 		switch {
 		case readErr != nil:
 			return 0, readErr
-		case found.name == name:
+		case found.name == p.name:
 			return found.rev, nil
-		case found.rev != at && rev == 0 && found.rev != 0 && l.expired(found.expires):
+		case found.rev != at && p.rev == 0 && found.rev != 0 && l.expired(found.expires):
 			at = found.rev // an expired record is replaced
-			continue
 		case found.rev != at:
 			return 0, share.ErrStale
-		}
 		// Not written yet. Repeating the write is safe: at most one of the two can succeed at this revision.
-		if !pause(ctx) {
+		case !pause(ctx):
 			return 0, unavailable(err)
+		}
+		var saved uint64
+		saved, err = l.write(ctx, p.key, p.value, at, p.ttl)
+		if err == nil || !conflict(err) && !transient(err) {
+			return saved, err
 		}
 	}
 }
@@ -348,20 +363,19 @@ func (l *KV) keep(expires time.Time) (keep time.Duration, early bool) {
 }
 
 // write makes one attempt. It uses half of the time, so that the record can be read back if no answer arrives. ttl is how long the
-// bucket keeps the record; 0: as long as others.
+// bucket keeps the record; 0: as long as others. An error that is neither a conflict nor transient is LedgerUnavailable.
 func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64, ttl time.Duration) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout/2)
 	defer cancel()
-	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(rev)}
-	if ttl > 0 {
-		opts = append(opts, jetstream.WithMsgTTL(ttl))
-	}
 	newest := l.guard.newest.Load()
-	ack, err := l.js.Publish(ctx, subjectPrefix+key, value, opts...)
-	if err != nil {
-		return 0, err
+	saved, err := l.publish(ctx, key, value, rev, ttl)
+	if err == nil {
+		err = l.guard.saved(newest, saved)
 	}
-	return ack.Sequence, l.guard.saved(newest, ack.Sequence)
+	if err != nil && !conflict(err) && !transient(err) {
+		err = unavailable(err)
+	}
+	return saved, err
 }
 
 // read repeats until ctx ends. It asks the leader of the bucket, never a follower, which may lag behind.
