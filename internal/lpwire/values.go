@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
 // Text is a string that LivePerson may also send as a number.
@@ -18,6 +19,10 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 	}
 	switch c := data[0]; {
 	case c == '"':
+		if s, plain := plainText(data); plain {
+			*t = Text(s)
+			return nil
+		}
 		var s string
 		if json.Unmarshal(data, &s) == nil {
 			*t = Text(s)
@@ -26,6 +31,20 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 		*t = Text(data)
 	}
 	return nil
+}
+
+// plainText returns a JSON string that needs no decoding.
+func plainText(data []byte) ([]byte, bool) {
+	if len(data) < 2 || data[len(data)-1] != '"' {
+		return nil, false
+	}
+	s := data[1 : len(data)-1]
+	for _, c := range s {
+		if c == '"' || c == '\\' || c < ' ' || c >= utf8.RuneSelf {
+			return nil, false
+		}
+	}
+	return s, true
 }
 
 // Number is an integer that LivePerson may also send as a string.

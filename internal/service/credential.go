@@ -39,10 +39,9 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 	fail := func(kind share.Kind, format string, args ...any) (share.Credential, policy.Request, error) {
 		return share.Credential{}, policy.Request{}, share.Reject(kind, format, args...)
 	}
-	md, _ := metadata.FromIncomingContext(ctx)
 	var found []share.Credential
 	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
-		for _, value := range md.Get(string(scheme)) {
+		for _, value := range metadata.ValueFromIncomingContext(ctx, string(scheme)) {
 			found = append(found, share.Credential{Scheme: scheme, Account: account, Secret: value, Peer: peerOf(ctx)})
 		}
 	}
