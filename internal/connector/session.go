@@ -442,6 +442,9 @@ func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePat
 	return *e.File, nil
 }
 
+// Unread returns false: FindFile reads the event log, and asks LivePerson for nothing.
+func (s *Session) Unread(conversation, dialog string) bool { return false }
+
 // chosen returns the conversation, or all (empty id) of the consumer's, oldest first.
 func (s *Session) chosen(ctx context.Context, conversation string) ([]share.Conversation, error) {
 	if conversation != "" {

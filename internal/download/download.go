@@ -30,6 +30,8 @@ const (
 
 // A Session requests signed URLs for a caller.
 type Session interface {
+	// Principal is the identity that LivePerson accepted.
+	Principal() share.Principal
 	// DownloadURL requests a signed URL to read one object. It lives about a minute.
 	DownloadURL(ctx context.Context, storagePath string) (share.TempURL, error)
 }
@@ -47,6 +49,7 @@ type Store interface {
 type Object struct {
 	Session Session
 	Store   Store
+	URLs    *URLs
 	Log     *slog.Logger
 	// Account and StoragePath identify it. Whether the caller may read it has been checked.
 	Account, StoragePath string
@@ -54,9 +57,10 @@ type Object struct {
 
 // Stat returns what the store has.
 func (o Object) Stat(ctx context.Context) (stat share.StoredObject, err error) {
+	again := false
 	err = retry.Do(ctx, o.policy("HEAD"), func(ctx context.Context) error {
-		url, err := o.Session.DownloadURL(ctx, o.StoragePath)
-		if err == nil {
+		url, err := o.URLs.get(ctx, o, again)
+		if again = true; err == nil {
 			stat, err = o.Store.Head(ctx, o.Account, url)
 		}
 		return err
@@ -99,9 +103,10 @@ func (o Object) Open(ctx context.Context, offset, limit int64, ifMatch share.ETa
 	p := retry.Policy{Attempts: maxFruitless + 1, Backoff: retry.Backoff{First: firstPause}, Log: o.Log, Operation: "GET"}
 	p.Kinds = map[share.Kind]retry.Limit{share.StorageTruncated: {Attempts: p.Attempts}, "": {Attempts: p.Attempts}}
 	r := &Reader{object: o, ifMatch: ifMatch, failures: retry.New(p)}
+	again := false
 	err := retry.Do(ctx, o.policy("GET"), func(ctx context.Context) error {
-		obj, err := r.get(ctx, offset, limit)
-		if err != nil {
+		obj, err := r.get(ctx, again, offset, limit)
+		if again = true; err != nil {
 			return err
 		}
 		r.Stored, r.Start, r.at, r.End, r.body = obj.StoredObject, obj.Start, obj.Start, obj.End, obj.Body
@@ -116,8 +121,9 @@ func (o Object) Open(ctx context.Context, offset, limit int64, ifMatch share.ETa
 	return r, err
 }
 
-func (r *Reader) get(ctx context.Context, start, limit int64) (*share.ObjectReader, error) {
-	url, err := r.object.Session.DownloadURL(ctx, r.object.StoragePath)
+// get opens the object. After a failure it uses a fresh URL.
+func (r *Reader) get(ctx context.Context, again bool, start, limit int64) (*share.ObjectReader, error) {
+	url, err := r.object.URLs.get(ctx, r.object, again)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +192,7 @@ func (r *Reader) reopen(ctx context.Context) error {
 	if r.sum != nil {
 		from = r.Start
 	}
-	obj, err := r.get(ctx, from, r.End-from)
+	obj, err := r.get(ctx, true, from, r.End-from)
 	if err != nil {
 		return err
 	}

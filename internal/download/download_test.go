@@ -40,6 +40,8 @@ func next(errs *[]error) error {
 	return err
 }
 
+func (s *fakeStore) Principal() share.Principal { return share.Principal{Account: "1", ID: "alice"} }
+
 func (s *fakeStore) DownloadURL(context.Context, string) (share.TempURL, error) {
 	s.urls++
 	return share.TempURL{Sig: fmt.Sprint(s.urls)}, next(&s.urlErrors)
@@ -83,7 +85,7 @@ func (b *fakeBody) Close() error {
 }
 
 func (s *fakeStore) object() Object {
-	return Object{Session: s, Store: s, Log: slog.New(slog.DiscardHandler), Account: "1", StoragePath: "/p"}
+	return Object{Session: s, Store: s, URLs: NewURLs(time.Now), Log: slog.New(slog.DiscardHandler), Account: "1", StoragePath: "/p"}
 }
 
 // read opens a part of the object and reads it in buffers of size bytes.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/swift"
@@ -77,7 +78,7 @@ func newHTTPObject(t *testing.T, answers ...answer) (object Object, gets func() 
 	t.Cleanup(server.Close)
 	client := swift.New(swift.Config{BaseURL: func(context.Context, string) (string, error) { return server.URL, nil }})
 	t.Cleanup(func() { _ = client.Close() })
-	return Object{Session: httpSession{}, Store: client, Log: slog.New(slog.DiscardHandler), Account: "1", StoragePath: httpPath}, func() []string {
+	return Object{Session: httpSession{}, Store: client, URLs: NewURLs(time.Now), Log: slog.New(slog.DiscardHandler), Account: "1", StoragePath: httpPath}, func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(all)
@@ -87,6 +88,8 @@ func newHTTPObject(t *testing.T, answers ...answer) (object Object, gets func() 
 const httpPath = "/v1/AUTH_a/1/a.png"
 
 type httpSession struct{}
+
+func (httpSession) Principal() share.Principal { return share.Principal{Account: "1", ID: "alice"} }
 
 func (httpSession) DownloadURL(context.Context, string) (share.TempURL, error) {
 	return share.TempURL{Path: httpPath, Sig: "s", Expires: "1"}, nil

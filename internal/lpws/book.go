@@ -396,6 +396,29 @@ func (b *book) kept(dialog string) (files []share.FileEvent, next int64, ok bool
 	return f.kept.Files()
 }
 
+// unread reports whether the files of a dialog (empty: any of the conversation's) are not kept. The principal must be known to take part.
+func (b *book) unread(conversation, dialog string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, ok := b.conversations.own(conversation)
+	if b.err != nil || !ok {
+		return false
+	}
+	for _, d := range c.Dialogs {
+		if dialog != "" && d.ID != dialog {
+			continue
+		}
+		f := b.feeds.byDialog[d.ID]
+		if f == nil {
+			return true
+		}
+		if _, kept := f.kept.Next(); !kept {
+			return true
+		}
+	}
+	return false
+}
+
 // last returns the highest known sequence of a dialog; -1 if none is known.
 func (b *book) last(dialog string) int64 {
 	b.mu.Lock()

@@ -107,6 +107,11 @@ func (s *Session) FindFile(ctx context.Context, conversation, dialog, storagePat
 	return share.FileEvent{}, share.Errorf(share.FileNotFound, "no message of the conversation has this file", incomplete)
 }
 
+// Unread reports whether FindFile would ask LivePerson for messages, of a conversation that the caller is known to take part in.
+func (s *Session) Unread(conversation, dialog string) bool {
+	return s.s.book.unread(conversation, dialog)
+}
+
 // ListFiles returns the files of a conversation, or of all conversations of the caller if conversation is empty. They lack previews
 // and long captions: see Complete. Each call asks LivePerson for what is new, except if upTo is not nil: then it returns the dialogs of
 // upTo only, and asks for those of which the files up to there are not known. A list of all conversations leaves out dialogs that

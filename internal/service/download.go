@@ -41,6 +41,8 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	}
 	defer done()
 	turns := s.processors.Transfer(admission.ByPrincipal(session.Principal()))
+	file := s.object(session, ref)
+	defer s.requestAhead(ctx, session, ref, file)()
 	found, err := s.find(ctx, session, ref)
 	if err != nil {
 		return err
@@ -53,7 +55,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 		return err
 	}
 	defer memory.Release(s.Connection(ctx))
-	object, err := s.object(session, ref).Open(ctx, req.GetReadOffset(), req.GetReadLimit(), share.ParseETag(req.GetIfMatchEtag()))
+	object, err := file.Open(ctx, req.GetReadOffset(), req.GetReadLimit(), share.ParseETag(req.GetIfMatchEtag()))
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,16 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 
 // object returns a file for reading: the caller may read it.
 func (s *Server) object(session Session, ref fileRef) download.Object {
-	return download.Object{Session: session, Store: s.ports.Store, Log: s.Log, Account: ref.account, StoragePath: ref.storagePath}
+	return download.Object{Session: session, Store: s.ports.Store, URLs: s.urls, Log: s.Log, Account: ref.account, StoragePath: ref.storagePath}
+}
+
+// requestAhead requests the signed URL of a file while find reads messages from LivePerson to find out whether the caller may read it.
+// The URL is not used before that. The caller calls stop before the session is released.
+func (s *Server) requestAhead(ctx context.Context, session Session, ref fileRef, file download.Object) (stop func()) {
+	if !session.Unread(ref.conversation, ref.dialog) {
+		return func() {}
+	}
+	return file.RequestAhead(ctx, s.drain.Go)
 }
 
 func checkDownload(req *lpfilesharev1.DownloadRequest) (fileRef, error) {

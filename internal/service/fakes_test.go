@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing/iotest"
 	"time"
 
@@ -125,6 +126,7 @@ type fakeMessenger struct {
 	urlLife time.Duration
 	sight   share.Sight
 	marked  []string
+	unread  atomic.Bool // what Unread returns
 }
 
 func newFakeMessenger() *fakeMessenger {
@@ -382,6 +384,8 @@ func (s *fakeSession) FindFile(ctx context.Context, conversation, dialog, path s
 	}
 	return share.FileEvent{}, share.Errorf(share.FileNotFound, "there is no such file", nil)
 }
+
+func (s *fakeSession) Unread(conversation, dialog string) bool { return s.unread.Load() }
 
 // visible returns the files of a conversation ("": of all), in the order of ListFiles, and the dialogs.
 func (s *fakeSession) visible(conversation string) (files []share.FileEvent, dialogs []string, err error) {

@@ -55,6 +55,8 @@ type Events interface {
 	// (FileEvent.Omitted). upTo is nil, or the cursor of an earlier list: then only files before it are needed, and LivePerson is asked
 	// only for those that are not known. A list of all conversations leaves out dialogs that cannot be read.
 	ListFiles(ctx context.Context, conversation string, upTo share.Cursor) (share.FileList, error)
+	// Unread reports whether FindFile would ask LivePerson for messages of a conversation that the caller is known to take part in.
+	Unread(conversation, dialog string) bool
 	// Complete adds, in place, what files lack. Files of dialogs that cannot be read stay as they are.
 	Complete(ctx context.Context, files []share.FileEvent) ([]share.UnreadableDialog, error)
 	// WatchFiles returns the files after a cursor, in the order of each dialog, without missing or repeating one, across reconnects

@@ -12,6 +12,7 @@ import (
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/conversations"
+	"github.com/lpfileshare/lpfileshare/internal/download"
 	"github.com/lpfileshare/lpfileshare/internal/drain"
 	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
@@ -104,6 +105,7 @@ type Server struct {
 	processors    *admission.Processors
 	uploads       *upload.Engine
 	conversations *conversations.Creator
+	urls          *download.URLs
 
 	receipts *receipts
 	seal     agentSeal
@@ -124,6 +126,7 @@ func New(c Config, p Ports) *Server {
 		downloads: admission.NewDownloads(admission.DownloadLimits{
 			Budget: c.DownloadMemory, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now, Blocks: c.Buffers,
 		}),
+		urls: download.NewURLs(c.Now),
 		seal: newAgentSeal(c.AgentTokenKey),
 		conversations: conversations.New(conversations.Config{
 			Ledger: p.Ledger, CallTimeout: c.UnaryTimeout, Settle: c.Settle, RequestIDTTL: c.RequestIDTTL, Now: c.Now, Log: c.Log,
