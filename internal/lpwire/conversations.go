@@ -73,12 +73,16 @@ func (p *Participants) UnmarshalJSON(data []byte) error {
 	}
 	var entries List[Participant]
 	_ = entries.UnmarshalJSON(data)
+	p.add(entries)
+	return nil
+}
+
+func (p *Participants) add(entries List[Participant]) {
 	for _, e := range entries {
 		if e.ID != "" {
 			*p = append(*p, share.Participant{ID: string(e.ID), Role: share.Role(e.Role)})
 		}
 	}
-	return nil
 }
 
 // Read converts the conversation. members has every id of every participant: agents have two.

@@ -55,7 +55,7 @@ func (e *Event) File(account string) (share.HostedFile, bool) {
 		return share.HostedFile{}, false
 	}
 	var f hostedFile
-	if json.Unmarshal(content.Message, &f) != nil || share.CheckStoragePath(account, string(f.RelativePath)) != nil {
+	if !(&cursor{data: content.Message}).object(&f) || share.CheckStoragePath(account, string(f.RelativePath)) != nil {
 		return share.HostedFile{}, false
 	}
 	if len(f.Preview) > MaxPreview {

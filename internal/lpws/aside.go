@@ -2,7 +2,6 @@ package lpws
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"sync"
 	"time"
@@ -33,10 +32,10 @@ type aside struct {
 var errEnough = errors.New("the wanted messages have arrived")
 
 func (a *aside) notification(f *frame) {
-	var body lpwire.EventChanges
-	if f.name() != "MessagingEventNotification" || json.Unmarshal(f.Body, &body) != nil {
+	if f.name() != "MessagingEventNotification" {
 		return
 	}
+	body, _ := lpwire.ReadEventChanges(f.Body)
 	for i := range body.Changes {
 		a.event(&body.Changes[i])
 	}

@@ -1,7 +1,6 @@
 package lpws
 
 import (
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -140,20 +139,20 @@ func (b *book) apply(f *frame) effects {
 		if f.conversations != nil {
 			return b.applyConversations(f.connection, f.conversations)
 		}
-		var body lpwire.ConversationChanges
-		if json.Unmarshal(f.Body, &body) != nil {
+		body, ok := lpwire.ReadConversationChanges(f.Body)
+		if !ok {
 			return effects{}
 		}
 		return b.applyConversations(f.connection, &body)
 	case "MessagingEventNotification":
-		var body lpwire.EventChanges
-		if json.Unmarshal(f.Body, &body) != nil {
+		body, ok := lpwire.ReadEventChanges(f.Body)
+		if !ok {
 			return effects{}
 		}
 		return b.applyEvents(body.Changes)
 	case "OnlineEventDistribution":
-		var body lpwire.Event
-		if json.Unmarshal(f.Body, &body) != nil {
+		body, ok := lpwire.ReadEvent(f.Body)
+		if !ok {
 			return effects{}
 		}
 		return b.applyEvents([]lpwire.Event{body})

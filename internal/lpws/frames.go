@@ -11,11 +11,9 @@ import (
 
 // frame is an answer or a notification from LivePerson.
 type frame struct {
-	Kind  lpwire.Text     `json:"kind"`
-	ReqID lpwire.Text     `json:"reqId"`
-	Code  lpwire.Code     `json:"code"`
-	Type  lpwire.Text     `json:"type"`
-	Body  json.RawMessage `json:"body"`
+	Kind, ReqID, Type lpwire.Text
+	Code              lpwire.Code
+	Body              json.RawMessage
 
 	connection    uint64                      // id of the transport that received it
 	conversations *lpwire.ConversationChanges // the body of a large frame with conversations, which is decoded already
@@ -26,12 +24,11 @@ var errFrame = errors.New("the frame is not a JSON object")
 
 // parseFrame decodes a frame. The result does not refer to data.
 func parseFrame(data []byte) (frame, error) {
-	var f frame
-	data = bytes.TrimSpace(data)
-	if len(data) == 0 || data[0] != '{' || json.Unmarshal(data, &f) != nil {
+	f, ok := lpwire.ReadFrame(data)
+	if !ok {
 		return frame{}, errFrame
 	}
-	return f, nil
+	return frame{Kind: f.Kind, ReqID: f.ReqID, Code: f.Code, Type: f.Type, Body: bytes.Clone(f.Body)}, nil
 }
 
 // isAnswer reports whether f answers a request. Some answers have no kind.
