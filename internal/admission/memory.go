@@ -107,6 +107,11 @@ func (m *Memory) Reserve(ctx context.Context, h Holder, size, most int64, mayQue
 	if err := m.join(w, mayQueue); err != nil {
 		return nil, err
 	}
+	select {
+	case <-w.admitted: // nearly always: without a timer
+		return r, nil
+	default:
+	}
 	timeout := time.NewTimer(m.QueueTimeout)
 	defer timeout.Stop()
 	select {

@@ -3,6 +3,7 @@ package lpwire
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -64,8 +65,8 @@ func (p *Participants) UnmarshalJSON(data []byte) error {
 	*p = nil
 	var byRole map[string]List[Text]
 	if json.Unmarshal(data, &byRole) == nil && byRole != nil && len(byRole["id"]) == 0 {
-		for role, ids := range byRole {
-			for _, id := range ids {
+		for _, role := range slices.Sorted(maps.Keys(byRole)) {
+			for _, id := range byRole[role] {
 				*p = append(*p, share.Participant{ID: string(id), Role: share.Role(role)})
 			}
 		}

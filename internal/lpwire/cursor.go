@@ -14,7 +14,7 @@ type cursor struct {
 
 // members is a type whose members are read with a cursor. member reads exactly one value.
 type members interface {
-	member(name string, c *cursor)
+	member(name []byte, c *cursor)
 }
 
 // peek returns the first byte of the next value or delimiter; 0: there is none.
@@ -116,7 +116,7 @@ func (c *cursor) object(to members) bool {
 		if !c.next(':') {
 			break
 		}
-		to.member(string(name), c)
+		to.member(name, c)
 		if !c.next(',') {
 			break
 		}
@@ -192,8 +192,8 @@ func readBody(body []byte, to members) bool {
 	return c.peek() == 'n' || c.object(to) // null is an empty body
 }
 
-func (b *ConversationChanges) member(name string, c *cursor) {
-	switch name {
+func (b *ConversationChanges) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "subscriptionId":
 		b.SubscriptionID.read(c)
 	case "changes":
@@ -203,8 +203,8 @@ func (b *ConversationChanges) member(name string, c *cursor) {
 	}
 }
 
-func (b *ConversationChange) member(name string, c *cursor) {
-	switch name {
+func (b *ConversationChange) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "type":
 		b.Type.read(c)
 	case "result":
@@ -214,8 +214,8 @@ func (b *ConversationChange) member(name string, c *cursor) {
 	}
 }
 
-func (b *Conversation) member(name string, c *cursor) {
-	switch name {
+func (b *Conversation) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "convId":
 		b.ConvID.read(c)
 	case "lastUpdateTime":
@@ -229,8 +229,8 @@ func (b *Conversation) member(name string, c *cursor) {
 	}
 }
 
-func (b *Details) member(name string, c *cursor) {
-	switch name {
+func (b *Details) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "skillId":
 		b.SkillID.read(c)
 	case "brandId":
@@ -254,8 +254,8 @@ func (b *Details) member(name string, c *cursor) {
 	}
 }
 
-func (b *Dialog) member(name string, c *cursor) {
-	switch name {
+func (b *Dialog) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "dialogId":
 		b.DialogID.read(c)
 	case "dialogType":
@@ -269,8 +269,8 @@ func (b *Dialog) member(name string, c *cursor) {
 	}
 }
 
-func (b *Participant) member(name string, c *cursor) {
-	switch name {
+func (b *Participant) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "id":
 		b.ID.read(c)
 	case "role":
@@ -294,16 +294,16 @@ func (p *Participants) read(c *cursor) {
 	p.add(entries)
 }
 
-func (b *EventChanges) member(name string, c *cursor) {
-	if name == "changes" {
+func (b *EventChanges) member(name []byte, c *cursor) {
+	if string(name) == "changes" {
 		readList(&b.Changes, c)
 		return
 	}
 	c.value()
 }
 
-func (b *Event) member(name string, c *cursor) {
-	switch name {
+func (b *Event) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "sequence":
 		b.Sequence.read(c)
 	case "originatorId":
@@ -327,8 +327,8 @@ func (b *Event) member(name string, c *cursor) {
 	}
 }
 
-func (b *Sender) member(name string, c *cursor) {
-	switch name {
+func (b *Sender) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "id":
 		b.ID.read(c)
 	case "role":
@@ -338,8 +338,8 @@ func (b *Sender) member(name string, c *cursor) {
 	}
 }
 
-func (b *Content) member(name string, c *cursor) {
-	switch name {
+func (b *Content) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "type":
 		b.Type.read(c)
 	case "contentType":
@@ -351,8 +351,8 @@ func (b *Content) member(name string, c *cursor) {
 	}
 }
 
-func (b *hostedFile) member(name string, c *cursor) {
-	switch name {
+func (b *hostedFile) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "caption":
 		b.Caption.read(c)
 	case "relativePath":
@@ -383,8 +383,8 @@ func ReadFrame(data []byte) (f Frame, ok bool) {
 	return f, ok
 }
 
-func (b *Frame) member(name string, c *cursor) {
-	switch name {
+func (b *Frame) member(name []byte, c *cursor) {
+	switch string(name) {
 	case "kind":
 		b.Kind.read(c)
 	case "reqId":

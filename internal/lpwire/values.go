@@ -57,6 +57,10 @@ type Number struct {
 
 // UnmarshalJSON accepts integers, also in a string; anything else is absent. It never fails.
 func (v *Number) UnmarshalJSON(data []byte) error {
+	if n, plain := plainNumber(data); plain {
+		*v = Number{n, true}
+		return nil
+	}
 	var t Text
 	_ = t.UnmarshalJSON(data)
 	n, err := strconv.ParseInt(string(t), 10, 64)
@@ -73,6 +77,20 @@ func (v *Number) UnmarshalJSON(data []byte) error {
 		v.N = 0
 	}
 	return nil
+}
+
+// plainNumber returns a short number of digits alone.
+func plainNumber(data []byte) (n int64, ok bool) {
+	if len(data) == 0 || len(data) > 18 {
+		return 0, false
+	}
+	for _, c := range data {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, true
 }
 
 // Time converts milliseconds since the epoch; it returns the zero time if the number is absent.
