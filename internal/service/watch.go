@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -45,18 +46,12 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	defer release()
 	after := place.Cursor
 	if req.GetResumeToken() == "" {
-		list, err := session.ListFiles(ctx, conversation, nil)
-		if err != nil {
-			return err
-		}
-		after = list.Cursor
-		for _, u := range list.Unreadable { // from now on, as far as that is known
-			after[u.Dialog] = u.Last
-		}
-	} else if known, err := knows(ctx, session, conversation, after); err != nil {
+		after, err = presentCursor(ctx, session, conversation)
+	} else if known, unknowable := knows(ctx, session, conversation, after); !known {
+		err = cmp.Or(unknowable, errWatchReset())
+	}
+	if err != nil {
 		return err
-	} else if !known {
-		return errWatchReset()
 	}
 	watch, err := session.WatchFiles(ctx, conversation, after)
 	if errors.Is(err, share.ErrWatchReset) {
@@ -153,6 +148,18 @@ func knows(ctx context.Context, session Session, conversation string, after shar
 }
 
 var errHeartbeat = errors.New("time for a heartbeat")
+
+// presentCursor returns where a watch from now on begins.
+func presentCursor(ctx context.Context, session Session, conversation string) (share.Cursor, error) {
+	list, err := session.ListFiles(ctx, conversation, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range list.Unreadable { // from now on, as far as that is known
+		list.Cursor[u.Dialog] = u.Last
+	}
+	return list.Cursor, nil
+}
 
 // nextWithin waits for the next file, or returns errHeartbeat when it is time for a heartbeat.
 func nextWithin(ctx context.Context, watch FileWatch, heartbeat time.Duration) (share.FileEvent, error) {
