@@ -80,13 +80,15 @@ var table = map[string]rule{
 	"clients/go":        {ours: []string{"gen/go/...", "internal/share", "internal/netrules"}},
 	"cmd/client":        {ours: []string{"clients/go", "gen/go/...", "internal/cmdline", "internal/share", "internal/netrules"}},
 	"cmd/server":        {ours: everything},
+	"bench":             {ours: everything},
+	"bench/...":         {ours: everything},
 	"test/...":          {ours: everything},
 	"test/wire":         {},
 	"test/wire/cmd/...": {ours: []string{"test/wire"}},
 }
 
 // sandboxUsers are the only code, besides tests, that may import internal/sandbox.
-var sandboxUsers = []string{"cmd/server", "test/..."}
+var sandboxUsers = []string{"cmd/server", "bench/...", "test/..."}
 
 // namelessNames say nothing of what a package is for.
 var namelessNames = []string{"util", "utils", "common", "helper", "helpers", "types", "models"}
@@ -225,7 +227,7 @@ func (r rule) refuses(path, imported string) string {
 	}
 	switch {
 	case name == "internal/sandbox" && !allowed(path, sandboxUsers):
-		return "may not import internal/sandbox, which is for tests and cmd/server"
+		return "may not import internal/sandbox, which is for tests, benchmarks and cmd/server"
 	case matches(path+"/...", name), allowed(name, r.ours):
 		return ""
 	}

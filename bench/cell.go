@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/bench/load"
+)
+
+// A scenario is one load, the same for all peers.
+type scenario struct {
+	up      bool
+	size    int // of a file, in bytes
+	streams int
+	chunk   int // of an upload, in bytes
+}
+
+func (s scenario) String() string {
+	way := "down"
+	if s.up {
+		way = "up"
+	}
+	return fmt.Sprintf("%s %s, c=%d", way, sizeName(s.size), s.streams)
+}
+
+func sizeName(bytes int) string {
+	if bytes >= 1_000_000 {
+		return fmt.Sprintf("%g MB", float64(bytes)/1e6)
+	}
+	return fmt.Sprintf("%g KB", float64(bytes)/1e3)
+}
+
+const (
+	// connections is how many connections of gRPC the generator has at most.
+	connections = 8
+	// uploadChunk is the size of the chunks of an upload.
+	uploadChunk = 128 << 10
+	// calm is how much CPU others may use during a measurement, in cores. With more it is repeated once.
+	calm = 0.4
+)
+
+// pace is how long a measurement takes.
+type pace struct{ warm, window time.Duration }
+
+// measure starts a peer, has a generator of its own measure it, and stops it.
+func measure(ctx context.Context, r *rig, p peer, s scenario, pc pace) (*load.Result, error) {
+	best, err := measureOnce(ctx, r, p, s, pc)
+	if err == nil && best.Others > calm {
+		var again *load.Result
+		if again, err = measureOnce(ctx, r, p, s, pc); err == nil && again.Others < best.Others {
+			best = again
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s, %s: %w", p.name, s, err)
+	}
+	return best, nil
+}
+
+func measureOnce(ctx context.Context, r *rig, p peer, s scenario, pc pace) (*load.Result, error) {
+	job := &load.Job{
+		Up: s.up, Size: s.size, Chunk: s.chunk, Streams: s.streams, Conns: connections,
+		Warm: pc.warm, Window: pc.window, Beside: []int{r.liveperson.PID()},
+	}
+	stop, err := p.start(r, job)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	if r.sink.PID() != job.PIDs[0] {
+		job.Beside = append(job.Beside, r.sink.PID())
+	}
+	return generate(ctx, r, job)
+}
+
+// generate runs a generator.
+func generate(ctx context.Context, r *rig, job *load.Job) (*load.Result, error) {
+	text, err := json.Marshal(job)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, r.self, "generator", string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("the generator: %w", err)
+	}
+	var result load.Result
+	if err := json.Unmarshal(out, &result); err != nil {
+		return nil, err
+	}
+	if result.Failed > 0 {
+		return nil, fmt.Errorf("%d of %d transfers failed, the first one because %s", result.Failed, result.Failed+result.Files, result.Error)
+	}
+	return &result, nil
+}
