@@ -19,13 +19,17 @@ type scenario struct {
 	chunk   int // of an upload, in bytes
 }
 
-func (s scenario) String() string {
-	way := "down"
+func (s scenario) way() string {
 	if s.up {
-		way = "up"
+		return "up"
 	}
-	return fmt.Sprintf("%s %s, c=%d", way, sizeName(s.size), s.streams)
+	return "down"
 }
+
+// short names a scenario without the size of its files.
+func (s scenario) short() string { return fmt.Sprintf("%s, c=%d", s.way(), s.streams) }
+
+func (s scenario) String() string { return fmt.Sprintf("%s, %s", sizeName(s.size), s.short()) }
 
 func sizeName(bytes int) string {
 	if bytes >= 1_000_000 {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +30,7 @@ type options struct {
 	ways    string
 	rounds  int
 	pace    pace
+	swift   string
 	out     string
 }
 
@@ -41,7 +44,7 @@ func (p *peerFlags) Set(text string) error {
 	if !ok || name == "" || file == "" {
 		return errors.New("want NAME=FILE")
 	}
-	*p = append(*p, server(name, file, false))
+	*p = append(*p, server(name, "the server in the file that was given", file, false))
 	return nil
 }
 
@@ -57,6 +60,7 @@ func parse(args []string) (*options, error) {
 	set.IntVar(&o.rounds, "rounds", 3, "number of rounds")
 	set.DurationVar(&o.pace.warm, "warm", 300*time.Millisecond, "time before each measurement")
 	set.DurationVar(&o.pace.window, "window", 800*time.Millisecond, "time in which transfers begin that are measured")
+	set.StringVar(&o.swift, "swift", "", "`FILE` with the lines that test/swift/up prints, for a real OpenStack Swift that is up; default: none")
 	set.StringVar(&o.out, "out", "", "folder of performance.md, which gets the tables and plots; default: none")
 	if err := set.Parse(args); err != nil {
 		return nil, err
@@ -67,35 +71,83 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// The names of the peers. ours is what all others are compared with.
+// ours is the peer that all others are compared with, and naiveSums the one whose CPU time `bench check` compares.
 const (
 	ours      = "lpfileshare"
-	oursCRC   = "lpfileshare-crc"
-	naiveBare = "naive"
 	naiveSums = "naive-sums"
-	naiveWork = "naive-work"
 )
 
-// allPeers returns the peers in the order of the tables.
-func allPeers() []peer {
+// plainPeers returns the peers in the order of the tables.
+func plainPeers() []peer {
+	work := naiveGateway("naive-work", "naive-sums with the requests to LivePerson and the uses of a ledger that the server at commit addc3e6 made; small files only",
+		false, true, "-sums")
+	work.most = 1_000_000
 	return []peer{
-		server(ours, "", false),
-		server(oursCRC, "", false, "--no-check-etag"),
-		naiveGateway(naiveSums, false, false, "-sums"),
-		naiveGateway(naiveBare, false, false),
-		naiveGateway(naiveWork, false, true, "-sums"),
-		reverseProxy("reverseproxy"),
-		nginx("nginx-tuned", true),
-		nginx("nginx-stock", false),
-		direct("direct"),
-		server(ours+"-tls", "", true),
-		naiveGateway(naiveSums+"-tls", true, false, "-sums"),
+		server(ours, "this server with its default flags, but higher limits of one caller", "", false),
+		server(ours+"-crc", "the same with `--no-check-etag`: CRC-32C alone", "", false, "--no-check-etag"),
+		naiveGateway(naiveSums, "a naive gRPC gateway with this server's default sums: up MD5 and CRC-32C, down CRC-32C", false, false, "-sums"),
+		naiveGateway("naive", "a naive gRPC gateway without sums: standard codec, io.Pipe, http.Client", false, false),
+		work,
+		reverseProxy("reverseproxy", "Go's httputil.ReverseProxy over HTTP/1.1, buffers of 128 KiB"),
+		nginx("nginx-tuned", "nginx without buffering, buffers of 128 to 256 KiB", true),
+		nginx("nginx-stock", "nginx without buffering, buffers of its default sizes", false),
+		direct("direct", "the store itself, without a gateway"),
 	}
 }
 
-// compare measures all peers in all scenarios.
+func tlsPeers() []peer {
+	return []peer{
+		server(ours+"-tls", "this server with TLS 1.3", "", true),
+		naiveGateway(naiveSums+"-tls", "naive-sums with TLS 1.3", true, false, "-sums"),
+	}
+}
+
+// A suite is a comparison of the first of its peers with the others.
+type suite struct {
+	title     string
+	peers     []peer
+	scenarios []scenario
+	rounds    int
+	measured  []measured
+}
+
+// suites returns what is to be measured.
+func (o *options) suites() ([]*suite, error) {
+	scenarios, err := o.scenarios()
+	if err != nil {
+		return nil, err
+	}
+	swift, err := o.swiftPeers()
+	if err != nil {
+		return nil, err
+	}
+	plain := append(plainPeers(), o.peers...)
+	if o.only != "" {
+		chosen := choose(slices.Concat(plain, tlsPeers(), swift), o.only)
+		if len(chosen) == 0 {
+			return nil, fmt.Errorf("no peer is named %q", o.only)
+		}
+		return []*suite{{title: "Without TLS", peers: chosen, scenarios: scenarios, rounds: o.rounds}}, nil
+	}
+	few := slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool { return s.streams != 8 })
+	all := []*suite{
+		{title: "Without TLS", peers: plain, scenarios: scenarios, rounds: o.rounds},
+		{title: "With TLS", peers: tlsPeers(), scenarios: few, rounds: o.rounds},
+	}
+	if swift != nil {
+		single := slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool { return s.streams > 8 })
+		all = append(all, &suite{title: "A real OpenStack Swift", peers: swift, scenarios: single, rounds: o.rounds})
+	}
+	return all, nil
+}
+
+// compare measures all suites, and writes the page if there is one to write.
 func compare(ctx context.Context, args []string) error {
 	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	suites, err := o.suites()
 	if err != nil {
 		return err
 	}
@@ -104,33 +156,31 @@ func compare(ctx context.Context, args []string) error {
 		return err
 	}
 	defer r.close()
-	peers := o.choose(append(allPeers(), o.peers...))
-	if len(peers) == 0 {
-		return fmt.Errorf("no peer is named %q", o.only)
-	}
-	scenarios, err := o.scenarios()
-	if err != nil {
-		return err
-	}
 	begun := time.Now()
-	all, left, err := measureAll(ctx, r, peers, scenarios, o)
-	if err != nil {
-		return err
+	left := map[string]error{}
+	if o.swift == "" {
+		left["swift, swift-direct"] = errors.New("no real Swift was given: -swift")
 	}
-	fmt.Printf("%d scenarios, %d peers, %d rounds: %s\n", len(scenarios), len(peers), o.rounds, time.Since(begun).Round(time.Second))
-	for name, why := range left {
-		fmt.Printf("left out: %s: %v\n", name, why)
+	for _, s := range suites {
+		if err := s.measure(ctx, r, o.pace, left); err != nil {
+			return err
+		}
+		printTables(os.Stdout, s)
 	}
-	printTables(os.Stdout, all, peers)
-	return nil
+	took := time.Since(begun).Round(time.Second)
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		fmt.Printf("left out: %s: %v\n", name, left[name])
+	}
+	fmt.Printf("took %s\n", took)
+	if o.out == "" {
+		return nil
+	}
+	return writePage(o, suites, left, took)
 }
 
-func (o *options) choose(all []peer) []peer {
-	if o.only == "" {
-		return all
-	}
+func choose(all []peer, names string) []peer {
 	var chosen []peer
-	for name := range strings.SplitSeq(o.only, ",") {
+	for name := range strings.SplitSeq(names, ",") {
 		for _, p := range all {
 			if p.name == name {
 				chosen = append(chosen, p)
@@ -156,30 +206,37 @@ func (o *options) scenarios() ([]scenario, error) {
 	return all, nil
 }
 
-// measureAll measures the peers by turns, beginning with another one in each round. left has the peers that cannot be had.
-func measureAll(ctx context.Context, r *rig, peers []peer, scenarios []scenario, o *options) (all []measured, left map[string]error, err error) {
-	left = map[string]error{}
-	for _, s := range scenarios {
-		m := measured{s, map[string][]*load.Result{}}
-		for round := range o.rounds {
-			for i := range peers {
-				p := peers[(i+round)%len(peers)]
-				if left[p.name] != nil {
+// roundsOf512 is the number of rounds with 512 transfers at once, which take longest.
+func roundsOf512(rounds int) int { return max(1, rounds-1) }
+
+// measure measures the peers by turns, beginning with another one in each round. It adds those that cannot be had to left.
+func (s *suite) measure(ctx context.Context, r *rig, pc pace, left map[string]error) error {
+	for _, sc := range s.scenarios {
+		m := measured{sc, map[string][]*load.Result{}}
+		begun := time.Now()
+		rounds := s.rounds
+		if sc.streams >= 512 {
+			rounds = roundsOf512(rounds)
+		}
+		for round := range rounds {
+			for i := range s.peers {
+				p := s.peers[(i+round)%len(s.peers)]
+				if left[p.name] != nil || p.most > 0 && sc.size > p.most {
 					continue
 				}
-				result, err := measure(ctx, r, p, s, o.pace)
+				result, err := measure(ctx, r, p, sc, pc)
 				if errors.Is(err, errMissing) {
 					left[p.name] = err
 					continue
 				}
 				if err != nil {
-					return nil, nil, err
+					return err
 				}
 				m.results[p.name] = append(m.results[p.name], result)
 			}
 		}
-		all = append(all, m)
-		fmt.Fprintf(os.Stderr, "%s: measured\n", s)
+		s.measured = append(s.measured, m)
+		fmt.Fprintf(os.Stderr, "%s, %s: %s\n", s.title, sc, time.Since(begun).Round(time.Second))
 	}
-	return all, left, nil
+	return nil
 }

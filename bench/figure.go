@@ -16,6 +16,14 @@ type figure struct {
 	format string
 }
 
+// text formats a value of the figure. 0 means that the peer does not report it.
+func (f figure) text(v float64) string {
+	if v == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(f.format, v)
+}
+
 func perFile(n float64, r *load.Result) float64 { return n / float64(max(r.Files, 1)) }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / 1e6 }
@@ -38,6 +46,17 @@ var figures = []figure{throughput, fileRate, p50, p99, cpuPerGB, cpuPerFile, pea
 // A spread is the median of some numbers, with the least and the most.
 type spread struct{ median, least, most float64 }
 
+// String returns "median (least-most)", or nothing if there were no numbers.
+func (s spread) String() string {
+	if s == (spread{}) {
+		return "–"
+	}
+	if s.least == s.most {
+		return fmt.Sprintf("%.2f", s.median)
+	}
+	return fmt.Sprintf("%.2f (%.2f-%.2f)", s.median, s.least, s.most)
+}
+
 func spreadOf(values []float64) spread {
 	if len(values) == 0 {
 		return spread{}
@@ -57,7 +76,7 @@ func (m *measured) figure(f figure, peer string) spread {
 }
 
 // ratio returns a figure of a peer divided by that of another one in the same round.
-func (m *measured) ratio(f figure, of, to string) (s spread, ok bool) {
+func (m *measured) ratio(f figure, of, to string) spread {
 	a, b := m.results[of], m.results[to]
 	var values []float64
 	for i := range min(len(a), len(b)) {
@@ -65,29 +84,28 @@ func (m *measured) ratio(f figure, of, to string) (s spread, ok bool) {
 			values = append(values, f.of(m.scenario, a[i])/d)
 		}
 	}
-	return spreadOf(values), len(values) > 0
+	return spreadOf(values)
 }
 
-// printTables prints one table for each scenario, and the ratios of the first peer to the others.
-func printTables(w io.Writer, all []measured, peers []peer) {
-	for i := range all {
-		m := &all[i]
-		fmt.Fprintf(w, "\n%s\n%-20s", m.scenario, "")
+// printTables prints one table for each scenario of a suite, and the ratios of its first peer to the others.
+func printTables(w io.Writer, s *suite) {
+	first := s.peers[0].name
+	for i := range s.measured {
+		m := &s.measured[i]
+		fmt.Fprintf(w, "\n%s, %s; ratios: %s / peer, median (least-most)\n%-20s", s.title, m.scenario, first, "")
 		for _, f := range figures {
 			fmt.Fprintf(w, " %17s", f.name)
 		}
-		fmt.Fprintf(w, "   %s / peer: MB/s, CPU\n", peers[0].name)
-		for _, p := range peers {
+		fmt.Fprintf(w, "   %-20s %-20s %s\n", throughput.name, cpuPerFile.name, p50.name)
+		for _, p := range s.peers {
 			if len(m.results[p.name]) == 0 {
 				continue
 			}
 			fmt.Fprintf(w, "%-20s", p.name)
 			for _, f := range figures {
-				fmt.Fprintf(w, " %17s", fmt.Sprintf(f.format, m.figure(f, p.name).median))
+				fmt.Fprintf(w, " %17s", f.text(m.figure(f, p.name).median))
 			}
-			rate, _ := m.ratio(throughput, peers[0].name, p.name)
-			cpu, _ := m.ratio(cpuPerFile, peers[0].name, p.name)
-			fmt.Fprintf(w, "   %.2f (%.2f-%.2f), %.2f (%.2f-%.2f)\n", rate.median, rate.least, rate.most, cpu.median, cpu.least, cpu.most)
+			fmt.Fprintf(w, "   %-20s %-20s %s\n", m.ratio(throughput, first, p.name), m.ratio(cpuPerFile, first, p.name), m.ratio(p50, first, p.name))
 		}
 	}
 }

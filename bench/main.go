@@ -25,6 +25,11 @@ var roles = map[string]func(args []string) error{
 	"naive":      naive.Run,
 }
 
+// commands are what bench does besides comparing the peers.
+var commands = map[string]func(ctx context.Context, args []string) error{
+	"check": check,
+}
+
 func main() {
 	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -38,5 +43,9 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return compare(ctx, args)
+	command := compare
+	if len(args) > 0 && commands[args[0]] != nil {
+		command, args = commands[args[0]], args[1:]
+	}
+	return command(ctx, args)
 }

@@ -19,10 +19,11 @@ import (
 
 // A peer is something that moves files. It is started anew for each measurement.
 type peer struct {
-	name string
+	name, about string
 	// start starts it before the stand-ins of a rig and sets the fields of job that say where it is. The caller calls stop.
 	start func(r *rig, job *load.Job) (stop func(), err error)
-	tls   bool
+	// most is the largest file in bytes for which it is measured; 0: any.
+	most int
 }
 
 // maxConsumers is how many consumers share the streams.
@@ -38,8 +39,8 @@ var serverFlags = []string{
 var serverReady = regexp.MustCompile(`msg=ready grpc=(\S+).*\sdebug=(\S+)`)
 
 // server returns a peer that is a program of this repository's server, old or new. An empty program is the rig's.
-func server(name, program string, tls bool, flags ...string) peer {
-	return peer{name, func(r *rig, job *load.Job) (func(), error) {
+func server(name, about, program string, tls bool, flags ...string) peer {
+	return peer{name: name, about: about, start: func(r *rig, job *load.Job) (func(), error) {
 		args := append(append([]string{"--domain-api=http://" + r.liveperson.addr}, serverFlags...), flags...)
 		if tls {
 			args = append(args, "--tls-cert="+r.cert, "--tls-key="+r.key)
@@ -52,12 +53,12 @@ func server(name, program string, tls bool, flags ...string) peer {
 		job.Addr, job.Debug, job.PIDs = found[1], found[2], []int{p.PID()}
 		job.Consumers, job.LivePerson = maxConsumers, "http://"+r.liveperson.addr
 		return p.Kill, nil
-	}, tls}
+	}}
 }
 
 // naiveGateway returns the yardstick. With work it makes the requests to LivePerson and uses the ledger that the server at addc3e6 did.
-func naiveGateway(name string, tls, work bool, flags ...string) peer {
-	return peer{name, func(r *rig, job *load.Job) (func(), error) {
+func naiveGateway(name, about string, tls, work bool, flags ...string) peer {
+	return peer{name: name, about: about, start: func(r *rig, job *load.Job) (func(), error) {
 		args := append([]string{"-store", "http://" + r.sink.addr}, flags...)
 		if work {
 			job.Consumers, job.LivePerson = maxConsumers, "http://"+r.liveperson.addr
@@ -73,19 +74,19 @@ func naiveGateway(name string, tls, work bool, flags ...string) peer {
 		}
 		job.Addr, job.Debug, job.PIDs = p.addr, p.debug, []int{p.PID()}
 		return p.Kill, nil
-	}, tls}
+	}}
 }
 
 // direct is the store itself: the generator's HTTP client and nothing between.
-func direct(name string) peer {
-	return peer{name: name, start: func(r *rig, job *load.Job) (func(), error) {
+func direct(name, about string) peer {
+	return peer{name: name, about: about, start: func(r *rig, job *load.Job) (func(), error) {
 		job.HTTP, job.Addr, job.PIDs = true, r.sink.addr, []int{r.sink.PID()}
 		return func() {}, nil
 	}}
 }
 
-func reverseProxy(name string) peer {
-	return peer{name: name, start: func(r *rig, job *load.Job) (func(), error) {
+func reverseProxy(name, about string) peer {
+	return peer{name: name, about: about, start: func(r *rig, job *load.Job) (func(), error) {
 		p, err := r.start("proxy", "-store", "http://"+r.sink.addr)
 		if err != nil {
 			return nil, err
@@ -136,8 +137,8 @@ var nginxReady = regexp.MustCompile(`start worker process [0-9]`)
 // errMissing is the reason why a peer cannot be measured on this machine.
 var errMissing = errors.New("not installed")
 
-func nginx(name string, tuned bool) peer {
-	return peer{name: name, start: func(r *rig, job *load.Job) (func(), error) {
+func nginx(name, about string, tuned bool) peer {
+	return peer{name: name, about: about, start: func(r *rig, job *load.Job) (func(), error) {
 		program, err := findNginx()
 		if err != nil {
 			return nil, err

@@ -25,7 +25,8 @@ type rig struct {
 	server     string // the program that is measured
 	sink       *standIn
 	liveperson *standIn
-	cert, key  string // PEM files for TLS, valid for localhost
+	more       []*standIn // others to be killed at the end
+	cert, key  string     // PEM files for TLS, valid for localhost
 }
 
 // A standIn is a role in a process of its own.
@@ -80,7 +81,7 @@ func (r *rig) start(role string, args ...string) (*standIn, error) {
 }
 
 func (r *rig) close() {
-	for _, s := range []*standIn{r.sink, r.liveperson} {
+	for _, s := range append(r.more, r.sink, r.liveperson) {
 		if s != nil {
 			s.Kill()
 		}
