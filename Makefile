@@ -54,7 +54,7 @@ test: ## Run all tests except the heavy suites, with the race detector where the
 	@$(RACE_NOTE)
 	$(TEST) $(RACE) $$($(GO) list $(RACED) | grep -v /internal/images$$)
 	$(TEST) $(RACE) -run 'Concurrency|Budgets' ./internal/images
-	$(TEST) ./internal/images $$($(GO) list ./test/... | grep -vE '$(HEAVY)')
+	$(TEST) ./internal/images $$($(GO) list ./bench/... ./test/... | grep -vE '$(HEAVY)')
 	$(TEST) -run BigDialogs ./internal/lpws
 	$(TEST) -run TestContract/sandbox ./test/swift  # the others require a real Swift: make test-swift
 
@@ -124,8 +124,21 @@ test-newtype: ## Add a file type to a copy: one value of the contract, one row, 
 test-mutants: ## Break the code in many ways, each in a copy; the tests must fail
 	$(GO) run ./test/mutants
 
+BENCH ?=
 .PHONY: bench
-bench: ## Measure: stream-through against store-and-forward, memory under load
+bench: ## Measure the server beside its peers (15 min) and write docs/performance.md; BENCH=flags of go run ./bench
+	$(GO) run ./bench -out docs $(BENCH)
+
+.PHONY: bench-check
+bench-check: ## Fail if allocations, CPU time or memory are over bench/limits.txt
+	$(GO) run ./bench check
+
+.PHONY: bench-growth
+bench-growth: ## Measure how cost grows (10 min) and write docs/performance.md
+	$(GO) run ./bench growth -out docs
+
+.PHONY: bench-load
+bench-load: ## Measure: stream-through against store-and-forward, idle sessions, uploads beside rejected ones
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/load
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.

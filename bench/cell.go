@@ -16,7 +16,7 @@ type scenario struct {
 	up      bool
 	size    int // of a file, in bytes
 	streams int
-	chunk   int // of an upload, in bytes
+	chunk   int // in bytes; 0 in a download is the server's default
 }
 
 func (s scenario) way() string {
@@ -41,7 +41,7 @@ func sizeName(bytes int) string {
 const (
 	// connections is how many connections of gRPC the generator has at most.
 	connections = 8
-	// uploadChunk is the size of the chunks of an upload.
+	// uploadChunk is the size of the chunks of an upload, if a scenario does not say it.
 	uploadChunk = 128 << 10
 	// calm is how much CPU others may use during a measurement, in cores. With more it is repeated once.
 	calm = 0.4
@@ -67,8 +67,11 @@ func measure(ctx context.Context, r *rig, p peer, s scenario, pc pace) (*load.Re
 
 func measureOnce(ctx context.Context, r *rig, p peer, s scenario, pc pace) (*load.Result, error) {
 	job := &load.Job{
-		Up: s.up, Size: s.size, Chunk: s.chunk, Streams: s.streams, Conns: connections,
+		Up: s.up, Size: s.size, Chunk: uploadChunk, Streams: s.streams, Conns: connections,
 		Warm: pc.warm, Window: pc.window, Beside: []int{r.liveperson.PID()},
+	}
+	if s.chunk > 0 {
+		job.Chunk, job.MaxChunk = s.chunk, s.chunk
 	}
 	stop, err := p.start(r, job)
 	if err != nil {

@@ -36,7 +36,7 @@ func readLimits(text string) ([]limit, error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		l := limit{scenario: scenario{chunk: uploadChunk}}
+		l := limit{scenario: scenario{}}
 		var way string
 		_, err := fmt.Sscan(line, &l.figure, &way, &l.scenario.size, &l.scenario.streams, &l.most)
 		l.scenario.up = way == "up"

@@ -195,7 +195,7 @@ func (o *options) scenarios() ([]scenario, error) {
 	for size := range strings.SplitSeq(o.sizes, ",") {
 		for streams := range strings.SplitSeq(o.streams, ",") {
 			for way := range strings.SplitSeq(o.ways, ",") {
-				s := scenario{up: way == "up", chunk: uploadChunk}
+				s := scenario{up: way == "up"}
 				if _, err := fmt.Sscan(size+" "+streams, &s.size, &s.streams); err != nil || s.size < 16 || s.streams < 1 {
 					return nil, fmt.Errorf("%q bytes, %q transfers: want numbers", size, streams)
 				}

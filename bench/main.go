@@ -22,12 +22,14 @@ var roles = map[string]func(args []string) error{
 	"sink":       standin.Sink,
 	"liveperson": standin.LivePerson,
 	"proxy":      standin.Proxy,
+	"delay":      standin.Delay,
 	"naive":      naive.Run,
 }
 
 // commands are what bench does besides comparing the peers.
 var commands = map[string]func(ctx context.Context, args []string) error{
-	"check": check,
+	"check":  check,
+	"growth": growth,
 }
 
 func main() {

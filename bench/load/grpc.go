@@ -131,7 +131,7 @@ func prepare(w *grpcWorker) (*consumer, error) {
 	c := &consumer{ctx: context.Background()}
 	w.from = c
 	if w.job.LivePerson != "" {
-		token, err := signUp(w.job.LivePerson)
+		token, err := SignUp(w.job.LivePerson)
 		if err != nil {
 			return nil, fmt.Errorf("sign-up: %w", err)
 		}
@@ -157,7 +157,8 @@ func prepare(w *grpcWorker) (*consumer, error) {
 	return c, nil
 }
 
-func signUp(liveperson string) (string, error) {
+// SignUp signs a new consumer up at LivePerson's stand-in and returns its token.
+func SignUp(liveperson string) (string, error) {
 	resp, err := http.Post(liveperson+"/api/account/"+account+"/signup", "application/json", nil)
 	if err != nil {
 		return "", err
@@ -246,7 +247,7 @@ func (w *grpcWorker) sendFile(stream grpc.ClientStream, spec mem.BufferSlice, mo
 func (w *grpcWorker) download(moved *atomic.Int64) error {
 	ctx, cancel := context.WithTimeout(w.from.ctx, callTimeout)
 	defer cancel()
-	req, err := encode(&pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: w.from.file}})
+	req, err := encode(&pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: w.from.file}, MaxChunkBytes: int32(w.job.MaxChunk)})
 	if err != nil {
 		return err
 	}

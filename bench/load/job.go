@@ -18,9 +18,10 @@ type Job struct {
 	CA string
 	// Up uploads; otherwise files are downloaded that were uploaded before.
 	Up bool
-	// Size is the size of a file and Chunk of the chunks that are sent, in bytes. Streams is the number of transfers at once, over
+	// Size is the size of a file, Chunk of the chunks that are sent, and MaxChunk of those that are asked for, in bytes; 0: the
+	// server's default. Streams is the number of transfers at once, over
 	// Conns connections of gRPC; HTTP has a connection for each stream.
-	Size, Chunk, Streams, Conns int
+	Size, Chunk, MaxChunk, Streams, Conns int
 	// Consumers is how many consumers share the streams, each with a conversation. They are signed up at LivePerson, whose URL is
 	// LivePerson. Without it the server asks for no identity.
 	Consumers  int
@@ -40,10 +41,10 @@ type Job struct {
 
 // A Result is what a Job measured.
 type Result struct {
-	// Files were transferred in Elapsed, each of Job.Size bytes. Failed others were not.
-	Files, Failed int
-	Error         string // of the first that failed
-	Elapsed       time.Duration
+	// Files were transferred in Elapsed, each of Job.Size bytes. Failed others were not. Warmed were transferred before.
+	Files, Failed, Warmed int
+	Error                 string // of the first that failed
+	Elapsed               time.Duration
 	// Rate is the throughput in bytes per second, over the Window.
 	Rate float64
 	// P50 and P99 are the times that transfers took.

@@ -26,8 +26,9 @@ func do(job *Job) (*Result, error) {
 		return nil, err
 	}
 	warm := workers[:min(len(workers), mostWarm)]
-	if b := runAll(warm, job.Warm); b.err != nil {
-		return nil, fmt.Errorf("before the measurement: %w", b.err)
+	warmed := runAll(warm, job.Warm)
+	if warmed.err != nil {
+		return nil, fmt.Errorf("before the measurement: %w", warmed.err)
 	}
 	before, err := look(job)
 	if err != nil {
@@ -39,7 +40,7 @@ func do(job *Job) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{
-		Files: len(b.took), Failed: b.failed, Elapsed: b.elapsed, Rate: float64(b.moved) / b.window.Seconds(),
+		Files: len(b.took), Failed: b.failed, Warmed: len(warmed.took), Elapsed: b.elapsed, Rate: float64(b.moved) / b.window.Seconds(),
 		P50: quantile(b.took, 0.5), P99: quantile(b.took, 0.99),
 		CPU: after.cpu - before.cpu, Peak: after.peak,
 		Mallocs: after.heap.Mallocs - before.heap.Mallocs, Allocated: after.heap.TotalAlloc - before.heap.TotalAlloc,
