@@ -23,8 +23,8 @@ func TestLimits_FileIsValid(t *testing.T) {
 
 func TestRatio_IsOfTheSameRound(t *testing.T) {
 	m := &measured{results: map[string][]*load.Result{"a": {{Rate: 10}, {Rate: 300}, {Rate: 40}}, "b": {{Rate: 5}, {Rate: 100}, {Rate: 40}}}}
-	if got := m.ratio(throughput, "a", "b"); got != (spread{2, 1, 3}) {
-		t.Errorf("%v", got)
+	if got, want := m.ratio(throughput, "a", "b").String(), "2.00 (1.00-3.00)"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 	if got := m.ratio(throughput, "a", "c").String(); got != "–" {
 		t.Errorf("without results: %q", got)

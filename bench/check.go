@@ -118,7 +118,11 @@ func measureLimited(ctx context.Context, r *rig, sc scenario, limits []limit, ro
 		s.rounds = max(1, rounds/3)
 	}
 	pc := pace{warm: 300 * time.Millisecond, window: 800 * time.Millisecond}
-	if err := s.measure(ctx, r, pc, map[string]error{}); err != nil {
+	left := map[string]error{}
+	if err := s.measure(ctx, r, pc, left); err != nil {
+		return nil, err
+	}
+	for _, err := range left {
 		return nil, err
 	}
 	return &s.measured[0], nil

@@ -221,18 +221,21 @@ func (s *suite) measure(ctx context.Context, r *rig, pc pace, left map[string]er
 		for round := range rounds {
 			for i := range s.peers {
 				p := s.peers[(i+round)%len(s.peers)]
-				if left[p.name] != nil || p.most > 0 && sc.size > p.most {
+				if left[p.name] != nil || left[p.name+", "+sc.String()] != nil || p.most > 0 && sc.size > p.most {
 					continue
 				}
-				result, err := measure(ctx, r, p, sc, pc)
-				if errors.Is(err, errMissing) {
+				result, err := measureAgain(ctx, r, p, sc, pc)
+				switch {
+				case errors.Is(err, errMissing):
 					left[p.name] = err
-					continue
-				}
-				if err != nil {
+				case ctx.Err() != nil || errors.Is(err, errWrongBytes):
 					return err
+				case err != nil:
+					left[p.name+", "+sc.String()] = err
+					delete(m.results, p.name)
+				default:
+					m.results[p.name] = append(m.results[p.name], result)
 				}
-				m.results[p.name] = append(m.results[p.name], result)
 			}
 		}
 		s.measured = append(s.measured, m)

@@ -146,7 +146,7 @@ var growthPace = pace{warm: 300 * time.Millisecond, window: time.Second}
 // value measures a figure of this server in a scenario.
 func (g *grower) value(s scenario, f figure) point {
 	return func(ctx context.Context) (float64, error) {
-		r, err := measure(ctx, g.rig, server(ours, "", "", false), s, growthPace)
+		r, err := measureAgain(ctx, g.rig, server(ours, "", "", false), s, growthPace)
 		if err != nil {
 			return 0, err
 		}
@@ -165,7 +165,7 @@ func (g *grower) streams(ctx context.Context) error {
 		peaks := line{name: way}
 		err := cpu.add(ctx, way, g.rounds, xs, func(x float64) point {
 			return func(ctx context.Context) (float64, error) {
-				r, err := measure(ctx, g.rig, server(ours, "", "", false), at(x), growthPace)
+				r, err := measureAgain(ctx, g.rig, server(ours, "", "", false), at(x), growthPace)
 				if err != nil {
 					return 0, err
 				}
@@ -266,7 +266,7 @@ func (g *grower) clientRTT(ctx context.Context) error {
 				return func() { proxy.Kill(); stop() }, nil
 			}
 			return func(ctx context.Context) (float64, error) {
-				r, err := measure(ctx, g.rig, far, sc, pace{warm: time.Second, window: 2 * time.Second})
+				r, err := measureAgain(ctx, g.rig, far, sc, pace{warm: time.Second, window: 2 * time.Second})
 				if err != nil {
 					return 0, err
 				}

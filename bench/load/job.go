@@ -4,6 +4,7 @@ package load
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -58,6 +59,9 @@ type Result struct {
 	Others float64
 }
 
+// WrongBytes is the exit status of a generator that received other bytes than were stored.
+const WrongBytes = 3
+
 // Run is the program of a generator: it does the job in args[0] and writes the Result to standard output.
 func Run(args []string) error {
 	if len(args) != 1 {
@@ -68,6 +72,10 @@ func Run(args []string) error {
 		return err
 	}
 	result, err := do(&job)
+	if errors.Is(err, errDiffers) {
+		fmt.Fprintln(os.Stderr, "generator:", err)
+		os.Exit(WrongBytes)
+	}
 	if err != nil {
 		return err
 	}

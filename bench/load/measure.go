@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -35,6 +36,9 @@ func do(job *Job) (*Result, error) {
 		return nil, err
 	}
 	b := runAll(workers, job.Window)
+	if errors.Is(b.err, errDiffers) {
+		return nil, b.err
+	}
 	after, err := look(job)
 	if err != nil {
 		return nil, err
@@ -81,10 +85,10 @@ func runAll(workers []worker, window time.Duration) batch {
 				now := time.Now()
 				if err == nil {
 					took = append(took, now.Sub(at))
-				} else if failed++; first == nil {
+				} else if failed++; first == nil || errors.Is(err, errDiffers) {
 					first = err
 				}
-				if at = now; now.Sub(begun) >= window || failed > 3 {
+				if at = now; now.Sub(begun) >= window || failed > 0 {
 					break
 				}
 			}
@@ -92,7 +96,7 @@ func runAll(workers []worker, window time.Duration) batch {
 			defer mu.Unlock()
 			b.took = append(b.took, took...)
 			b.failed += failed
-			if b.err == nil {
+			if b.err == nil || errors.Is(first, errDiffers) {
 				b.err = first
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +29,7 @@ var blocks = sync.Pool{New: func() any { return new([block]byte) }}
 type sink struct {
 	stored sync.Map // path -> size
 	delay  time.Duration
+	wrong  func() // called when other bytes arrive
 }
 
 // Sink serves a store.
@@ -37,7 +39,10 @@ func Sink(args []string) error {
 	if err := set.Parse(args); err != nil {
 		return err
 	}
-	return serve(&sink{delay: *delay})
+	return serve(&sink{delay: *delay, wrong: func() {
+		fmt.Fprintln(os.Stderr, "the store received other bytes than were sent")
+		os.Exit(1) // so that the whole run fails
+	}})
 }
 
 // serve serves HTTP on a free port of loopback.
@@ -67,8 +72,11 @@ func (s *sink) put(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	file := content.Of(int(r.ContentLength))
-	if !same(r, file.Data) {
-		fmt.Fprintln(os.Stderr, "the store received other bytes than were sent")
+	rest, same := receive(r.Body, file.Data)
+	if !same {
+		s.wrong()
+	}
+	if rest > 0 || !same {
 		w.WriteHeader(http.StatusUnprocessableEntity)
 		return
 	}
@@ -78,18 +86,18 @@ func (s *sink) put(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusCreated)
 }
 
-// same reports whether the body of a request is want.
-func same(r *http.Request, want []byte) bool {
+// receive reads a body, and reports how many bytes of want are missing and whether all others are the same.
+func receive(body io.Reader, want []byte) (rest int, same bool) {
 	buf := blocks.Get().(*[block]byte)
 	defer blocks.Put(buf)
 	for {
-		n, err := r.Body.Read(buf[:])
+		n, err := body.Read(buf[:])
 		if n > len(want) || !bytes.Equal(buf[:n], want[:n]) {
-			return false
+			return len(want), false
 		}
 		want = want[n:]
 		if err != nil {
-			return len(want) == 0
+			return len(want), true
 		}
 	}
 }
