@@ -44,12 +44,16 @@ const (
 	connections = 8
 	// uploadChunk is the size of the chunks of an upload, if a scenario does not say it.
 	uploadChunk = 128 << 10
-	// calm is how much CPU others may use during a measurement, in cores. With more it is repeated once.
+	// calm is how much CPU others may use during a measurement, in cores, if a flag does not say it.
 	calm = 0.4
 )
 
 // pace is how long a measurement takes.
-type pace struct{ warm, window time.Duration }
+type pace struct {
+	warm, window time.Duration
+	// calm is how much CPU others may use, in cores. With more a measurement is repeated once.
+	calm float64
+}
 
 // errWrongBytes ends the whole run.
 var errWrongBytes = errors.New("a file did not arrive as it was sent")
@@ -75,7 +79,7 @@ func measureAgain(ctx context.Context, r *rig, p peer, s scenario, pc pace) (res
 // measure starts a peer, has a generator of its own measure it, and stops it.
 func measure(ctx context.Context, r *rig, p peer, s scenario, pc pace) (*load.Result, error) {
 	best, err := measureOnce(ctx, r, p, s, pc)
-	if err == nil && best.Others > calm {
+	if err == nil && best.Others > pc.calm {
 		var again *load.Result
 		if again, err = measureOnce(ctx, r, p, s, pc); err == nil && again.Others < best.Others {
 			best = again

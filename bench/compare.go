@@ -60,6 +60,7 @@ func parse(args []string) (*options, error) {
 	set.IntVar(&o.rounds, "rounds", 3, "number of rounds")
 	set.DurationVar(&o.pace.warm, "warm", 300*time.Millisecond, "time before each measurement")
 	set.DurationVar(&o.pace.window, "window", 800*time.Millisecond, "time in which transfers begin that are measured")
+	set.Float64Var(&o.pace.calm, "calm", calm, "CPU that other programs may use during a measurement, in `cores`; with more it is repeated once")
 	set.StringVar(&o.swift, "swift", "", "`FILE` with the lines that test/swift/up prints, for a real OpenStack Swift that is up; default: none")
 	set.StringVar(&o.out, "out", "", "folder of performance.md, which gets the tables and plots; default: none")
 	if err := set.Parse(args); err != nil {

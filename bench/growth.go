@@ -141,7 +141,7 @@ func ways(do func(up bool, way string) error) error {
 	return do(false, "down")
 }
 
-var growthPace = pace{warm: 300 * time.Millisecond, window: time.Second}
+var growthPace = pace{warm: 300 * time.Millisecond, window: time.Second, calm: calm}
 
 // value measures a figure of this server in a scenario.
 func (g *grower) value(s scenario, f figure) point {
@@ -266,7 +266,7 @@ func (g *grower) clientRTT(ctx context.Context) error {
 				return func() { proxy.Kill(); stop() }, nil
 			}
 			return func(ctx context.Context) (float64, error) {
-				r, err := measureAgain(ctx, g.rig, far, sc, pace{warm: time.Second, window: 2 * time.Second})
+				r, err := measureAgain(ctx, g.rig, far, sc, pace{warm: time.Second, window: 2 * time.Second, calm: calm})
 				if err != nil {
 					return 0, err
 				}

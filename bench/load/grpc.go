@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -148,8 +147,7 @@ func prepare(w *grpcWorker) (*consumer, error) {
 	if w.job.Up {
 		return c, nil
 	}
-	var moved atomic.Int64
-	stored, err := w.upload(&moved)
+	stored, err := w.upload()
 	if err != nil {
 		return nil, fmt.Errorf("the file to download: %w", err)
 	}
@@ -184,12 +182,12 @@ func (w *grpcWorker) call(ctx context.Context, method string, req, resp proto.Me
 	return out.decode(resp)
 }
 
-func (w *grpcWorker) transfer(moved *atomic.Int64) error {
+func (w *grpcWorker) transfer() error {
 	if w.job.Up {
-		_, err := w.upload(moved)
+		_, err := w.upload()
 		return err
 	}
-	return w.download(moved)
+	return w.download()
 }
 
 var (
@@ -199,7 +197,7 @@ var (
 )
 
 // upload sends the file as the Go client does: the chunks follow when the server has accepted the spec.
-func (w *grpcWorker) upload(moved *atomic.Int64) (*pb.UploadResponse, error) {
+func (w *grpcWorker) upload() (*pb.UploadResponse, error) {
 	ctx, cancel := context.WithTimeout(w.from.ctx, callTimeout)
 	defer cancel()
 	spec, err := encode(&pb.UploadRequest{FirstMessage: &pb.UploadRequest_Spec{Spec: &pb.UploadSpec{
@@ -213,7 +211,7 @@ func (w *grpcWorker) upload(moved *atomic.Int64) (*pb.UploadResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.sendFile(stream, spec, moved); err != nil && !errors.Is(err, io.EOF) { // EOF: RecvMsg has the error
+	if err := w.sendFile(stream, spec); err != nil && !errors.Is(err, io.EOF) { // EOF: RecvMsg has the error
 		return nil, err
 	}
 	var out received
@@ -224,18 +222,17 @@ func (w *grpcWorker) upload(moved *atomic.Int64) (*pb.UploadResponse, error) {
 	return &resp, out.decode(&resp)
 }
 
-func (w *grpcWorker) sendFile(stream grpc.ClientStream, spec mem.BufferSlice, moved *atomic.Int64) error {
+func (w *grpcWorker) sendFile(stream grpc.ClientStream, spec mem.BufferSlice) error {
 	if err := stream.SendMsg(spec); err != nil {
 		return err
 	}
 	if _, err := stream.Header(); err != nil {
 		return err
 	}
-	for i, chunk := range w.chunks {
+	for _, chunk := range w.chunks {
 		if err := stream.SendMsg(chunk); err != nil {
 			return err
 		}
-		moved.Add(int64(min(w.job.Chunk, w.job.Size-i*w.job.Chunk)))
 	}
 	if err := stream.SendMsg(finish); err != nil {
 		return err
@@ -244,7 +241,7 @@ func (w *grpcWorker) sendFile(stream grpc.ClientStream, spec mem.BufferSlice, mo
 }
 
 // download fetches the file and compares it.
-func (w *grpcWorker) download(moved *atomic.Int64) error {
+func (w *grpcWorker) download() error {
 	ctx, cancel := context.WithTimeout(w.from.ctx, callTimeout)
 	defer cancel()
 	req, err := encode(&pb.DownloadRequest{Source: &pb.DownloadRequest_Name{Name: w.from.file}, MaxChunkBytes: int32(w.job.MaxChunk)})
@@ -275,7 +272,6 @@ func (w *grpcWorker) download(moved *atomic.Int64) error {
 			return err
 		}
 		rest = rest[n:]
-		moved.Add(int64(n))
 	}
 	if len(rest) > 0 {
 		return fmt.Errorf("the download ended %d bytes early", len(rest))

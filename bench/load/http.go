@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,27 +38,26 @@ func newHTTPWorker(job *Job) (*httpWorker, error) {
 	}
 	w := &httpWorker{job: job, conn: conn, in: bufio.NewReaderSize(conn, 16<<10), buf: make([]byte, block), file: content.Of(job.Size)}
 	if !job.Up {
-		var moved atomic.Int64
-		if w.path, err = w.put(&moved); err != nil {
+		if w.path, err = w.put(); err != nil {
 			return nil, err
 		}
 	}
 	return w, nil
 }
 
-func (w *httpWorker) transfer(moved *atomic.Int64) error {
+func (w *httpWorker) transfer() error {
 	if !w.job.Up {
-		return w.get(moved)
+		return w.exchange(http.MethodGet, w.path, http.StatusOK)
 	}
-	path, err := w.put(moved)
+	path, err := w.put()
 	if err == nil && w.job.Head {
-		err = w.exchange(http.MethodHead, path, http.StatusOK, nil)
+		err = w.exchange(http.MethodHead, path, http.StatusOK)
 	}
 	return err
 }
 
 // put stores the file under a new path.
-func (w *httpWorker) put(moved *atomic.Int64) (string, error) {
+func (w *httpWorker) put() (string, error) {
 	path := folder + uuid.NewString() + ".pdf"
 	head := fmt.Appendf(nil, "PUT %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/pdf\r\nContent-Length: %d\r\n\r\n", w.target(http.MethodPut, path), w.job.Addr, w.job.Size)
 	if _, err := w.conn.Write(head); err != nil {
@@ -67,29 +65,24 @@ func (w *httpWorker) put(moved *atomic.Int64) (string, error) {
 	}
 	for rest := w.file.Data; len(rest) > 0; {
 		n, err := w.conn.Write(rest[:min(block, len(rest))])
-		moved.Add(int64(n))
 		if err != nil {
 			return "", err
 		}
 		rest = rest[n:]
 	}
-	return path, w.answer(http.MethodPut, http.StatusCreated, nil)
+	return path, w.answer(http.MethodPut, http.StatusCreated)
 }
 
-// get fetches the file and compares it.
-func (w *httpWorker) get(moved *atomic.Int64) error {
-	return w.exchange(http.MethodGet, w.path, http.StatusOK, moved)
-}
-
-// exchange sends a request without a body. With moved it compares the answer's body with the file.
-func (w *httpWorker) exchange(method, path string, want int, moved *atomic.Int64) error {
+// exchange sends a request without a body.
+func (w *httpWorker) exchange(method, path string, want int) error {
 	if _, err := fmt.Fprintf(w.conn, "%s %s HTTP/1.1\r\nHost: %s\r\n\r\n", method, w.target(method, path), w.job.Addr); err != nil {
 		return err
 	}
-	return w.answer(method, want, moved)
+	return w.answer(method, want)
 }
 
-func (w *httpWorker) answer(method string, want int, moved *atomic.Int64) error {
+// answer reads an answer, and compares the body of a GET with the file.
+func (w *httpWorker) answer(method string, want int) error {
 	resp, err := http.ReadResponse(w.in, &http.Request{Method: method})
 	if err != nil {
 		return err
@@ -98,14 +91,13 @@ func (w *httpWorker) answer(method string, want int, moved *atomic.Int64) error 
 	if resp.StatusCode != want {
 		return fmt.Errorf("%s: %s", method, resp.Status)
 	}
-	if moved == nil {
+	if method != http.MethodGet {
 		_, err := io.Copy(io.Discard, resp.Body)
 		return err
 	}
 	rest := w.file.Data
 	for {
 		n, err := resp.Body.Read(w.buf)
-		moved.Add(int64(n))
 		if n > len(rest) || !bytes.Equal(w.buf[:n], rest[:n]) {
 			return errDiffers
 		}

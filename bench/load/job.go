@@ -46,7 +46,7 @@ type Result struct {
 	Files, Failed, Warmed int
 	Error                 string // of the first that failed
 	Elapsed               time.Duration
-	// Rate is the throughput in bytes per second, over the Window.
+	// Rate is the throughput in bytes per second, over Elapsed.
 	Rate float64
 	// P50 and P99 are the times that transfers took.
 	P50, P99 time.Duration

@@ -6,15 +6,14 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/bench/proc"
 )
 
-// A worker transfers one file after another. moved is added what arrives or is handed over.
+// A worker transfers one file after another.
 type worker interface {
-	transfer(moved *atomic.Int64) error
+	transfer() error
 }
 
 // mostWarm bounds the workers that run before the measurement, because a file of each of 512 takes seconds.
@@ -44,7 +43,7 @@ func do(job *Job) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{
-		Files: len(b.took), Failed: b.failed, Warmed: len(warmed.took), Elapsed: b.elapsed, Rate: float64(b.moved) / b.window.Seconds(),
+		Files: len(b.took), Failed: b.failed, Warmed: len(warmed.took), Elapsed: b.elapsed, Rate: float64(len(b.took)) * float64(job.Size) / b.elapsed.Seconds(),
 		P50: quantile(b.took, 0.5), P99: quantile(b.took, 0.99),
 		CPU: after.cpu - before.cpu, Peak: after.peak,
 		Mallocs: after.heap.Mallocs - before.heap.Mallocs, Allocated: after.heap.TotalAlloc - before.heap.TotalAlloc,
@@ -61,8 +60,6 @@ type batch struct {
 	took    []time.Duration // of each file, sorted
 	failed  int
 	err     error // the first
-	moved   int64 // bytes in the window
-	window  time.Duration
 	elapsed time.Duration // until the last transfer ended
 }
 
@@ -71,7 +68,6 @@ func runAll(workers []worker, window time.Duration) batch {
 	var (
 		mu    sync.Mutex
 		b     batch
-		moved atomic.Int64
 		group sync.WaitGroup
 	)
 	begun := time.Now()
@@ -81,7 +77,7 @@ func runAll(workers []worker, window time.Duration) batch {
 			var failed int
 			var first error
 			for at := time.Now(); ; {
-				err := w.transfer(&moved)
+				err := w.transfer()
 				now := time.Now()
 				if err == nil {
 					took = append(took, now.Sub(at))
@@ -101,8 +97,6 @@ func runAll(workers []worker, window time.Duration) batch {
 			}
 		})
 	}
-	time.Sleep(window)
-	b.window, b.moved = time.Since(begun), moved.Load()
 	group.Wait()
 	b.elapsed = time.Since(begun)
 	slices.Sort(b.took)
