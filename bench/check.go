@@ -117,7 +117,7 @@ func measureLimited(ctx context.Context, r *rig, sc scenario, limits []limit, ro
 	} else { // memory varies less than time
 		s.rounds = max(1, rounds/3)
 	}
-	pc := pace{warm: 300 * time.Millisecond, window: 800 * time.Millisecond, calm: calm}
+	pc := pace{warm: 300 * time.Millisecond, window: 1500 * time.Millisecond, calm: calm}
 	left := map[string]error{}
 	if err := s.measure(ctx, r, pc, left); err != nil {
 		return nil, err

@@ -86,6 +86,7 @@ func fit(points [][2]float64) (a, b, off float64) {
 type grower struct {
 	rig    *rig
 	rounds int
+	pace   pace
 	sweeps []*sweep
 	// facts are rows of the capacity table.
 	facts [][3]string
@@ -96,6 +97,7 @@ func growth(ctx context.Context, args []string) error {
 	set := flag.NewFlagSet("bench growth", flag.ContinueOnError)
 	program := set.String("server", "", "server to measure; default: the one of this source tree, which is built")
 	rounds := set.Int("rounds", 3, "number of measurements of each point")
+	busy := set.Float64("calm", calm, "CPU that other programs may use during a measurement, in `cores`; with more it is repeated once")
 	out := set.String("out", "", "folder of performance.md, which gets the tables and plots; default: none")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -105,7 +107,7 @@ func growth(ctx context.Context, args []string) error {
 		return err
 	}
 	defer r.close()
-	g := &grower{rig: r, rounds: *rounds}
+	g := &grower{rig: r, rounds: *rounds, pace: pace{warm: 300 * time.Millisecond, window: time.Second, calm: *busy}}
 	begun := time.Now()
 	for _, step := range []func(context.Context) error{g.streams, g.sizes, g.chunks, g.providerRTT, g.clientRTT, g.sessions, g.ledger} {
 		if err := step(ctx); err != nil {
@@ -141,12 +143,10 @@ func ways(do func(up bool, way string) error) error {
 	return do(false, "down")
 }
 
-var growthPace = pace{warm: 300 * time.Millisecond, window: time.Second, calm: calm}
-
 // value measures a figure of this server in a scenario.
 func (g *grower) value(s scenario, f figure) point {
 	return func(ctx context.Context) (float64, error) {
-		r, err := measureAgain(ctx, g.rig, server(ours, "", "", false), s, growthPace)
+		r, err := measureAgain(ctx, g.rig, server(ours, "", "", false), s, g.pace)
 		if err != nil {
 			return 0, err
 		}
@@ -165,7 +165,7 @@ func (g *grower) streams(ctx context.Context) error {
 		peaks := line{name: way}
 		err := cpu.add(ctx, way, g.rounds, xs, func(x float64) point {
 			return func(ctx context.Context) (float64, error) {
-				r, err := measureAgain(ctx, g.rig, server(ours, "", "", false), at(x), growthPace)
+				r, err := measureAgain(ctx, g.rig, server(ours, "", "", false), at(x), g.pace)
 				if err != nil {
 					return 0, err
 				}
@@ -266,7 +266,7 @@ func (g *grower) clientRTT(ctx context.Context) error {
 				return func() { proxy.Kill(); stop() }, nil
 			}
 			return func(ctx context.Context) (float64, error) {
-				r, err := measureAgain(ctx, g.rig, far, sc, pace{warm: time.Second, window: 2 * time.Second, calm: calm})
+				r, err := measureAgain(ctx, g.rig, far, sc, pace{warm: time.Second, window: 2 * time.Second, calm: g.pace.calm})
 				if err != nil {
 					return 0, err
 				}

@@ -59,7 +59,7 @@ func do(job *Job) (*Result, error) {
 type batch struct {
 	took    []time.Duration // of each file, sorted
 	failed  int
-	err     error // the first
+	err     error         // the first
 	elapsed time.Duration // until the last transfer ended
 }
 
