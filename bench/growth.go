@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,22 +24,31 @@ type sweep struct {
 	// reason says why the result is neither flat nor a line, if it is not.
 	reason string
 	lines  []line
+	left   []string
 }
 
 // point measures one value. Several rounds give several values, of which the median counts.
 type point func(ctx context.Context) (float64, error)
 
-// add measures a line of a sweep.
+// add measures a line of a sweep. What cannot be measured is left out and named.
 func (s *sweep) add(ctx context.Context, name string, rounds int, xs []float64, at func(x float64) point) error {
 	l := line{name: name}
 	for _, x := range xs {
 		var values []float64
 		for range rounds {
 			v, err := at(x)(ctx)
+			if ctx.Err() != nil || errors.Is(err, errWrongBytes) {
+				return err
+			}
 			if err != nil {
-				return fmt.Errorf("%s, %s %g: %w", s.title, s.x, x, err)
+				s.left = append(s.left, fmt.Sprintf("%s, %g %s: %v", name, x, s.x, err))
+				values = nil
+				break
 			}
 			values = append(values, v)
+		}
+		if len(values) == 0 {
+			continue
 		}
 		l.points = append(l.points, [2]float64{x, spreadOf(values).median})
 	}
@@ -53,6 +65,9 @@ const (
 
 // verdict says whether a line is flat or straight, and with what slope.
 func (s *sweep) verdict(l line) string {
+	if len(l.points) < 3 {
+		return "too few points"
+	}
 	least, most := math.Inf(1), 0.0
 	for _, p := range l.points {
 		least, most = min(least, p[1]), max(most, p[1])
@@ -160,7 +175,7 @@ func (g *grower) streams(ctx context.Context) error {
 	memory := g.sweep("Transfers at once, files of 100 KB", "transfers at once", peak.name, "memory is within the budgets of uploads and downloads")
 	xs := []float64{1, 8, 64, 256, 1000, 2000}
 	return ways(func(up bool, way string) error {
-		var results []*load.Result
+		results := map[float64][]*load.Result{}
 		at := func(x float64) scenario { return scenario{up: up, size: size, streams: int(x)} }
 		peaks := line{name: way}
 		err := cpu.add(ctx, way, g.rounds, xs, func(x float64) point {
@@ -169,19 +184,22 @@ func (g *grower) streams(ctx context.Context) error {
 				if err != nil {
 					return 0, err
 				}
-				results = append(results, r)
+				results[x] = append(results[x], r)
 				return cpuPerFile.of(at(x), r), nil
 			}
 		})
-		for i, x := range xs {
+		if err != nil {
+			return err
+		}
+		for _, p := range cpu.lines[len(cpu.lines)-1].points {
 			var values []float64
-			for _, r := range results[min(len(results), i*g.rounds):min(len(results), (i+1)*g.rounds)] {
-				values = append(values, peak.of(at(x), r))
+			for _, r := range results[p[0]] {
+				values = append(values, peak.of(at(p[0]), r))
 			}
-			peaks.points = append(peaks.points, [2]float64{x, spreadOf(values).median})
+			peaks.points = append(peaks.points, [2]float64{p[0], spreadOf(values).median})
 		}
 		memory.lines = append(memory.lines, peaks)
-		return err
+		return nil
 	})
 }
 
@@ -287,18 +305,40 @@ func (g *grower) write(w io.Writer) {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", f[0], f[1], f[2])
 	}
 	for _, s := range g.sweeps {
-		fmt.Fprintf(w, "\n%s: %s\n\n| %s |", s.title, s.y, s.x)
-		for _, p := range s.lines[0].points {
-			fmt.Fprintf(w, " %g |", p[0])
+		s.write(w)
+	}
+}
+
+// write writes a row for each value of x, and the verdicts.
+func (s *sweep) write(w io.Writer) {
+	fmt.Fprintf(w, "\n%s: %s\n\n| %s |", s.title, s.y, s.x)
+	xs := map[float64]bool{}
+	for _, l := range s.lines {
+		fmt.Fprintf(w, " %s |", l.name)
+		for _, p := range l.points {
+			xs[p[0]] = true
 		}
-		fmt.Fprintf(w, " |\n| --- |%s --- |\n", strings.Repeat(" --: |", len(s.lines[0].points)))
+	}
+	fmt.Fprintf(w, "\n| --: |%s\n", strings.Repeat(" --: |", len(s.lines)))
+	for _, x := range slices.Sorted(maps.Keys(xs)) {
+		fmt.Fprintf(w, "| %g |", x)
 		for _, l := range s.lines {
-			fmt.Fprintf(w, "| %s |", l.name)
-			for _, p := range l.points {
-				fmt.Fprintf(w, " %.3g |", p[1])
+			i := slices.IndexFunc(l.points, func(p [2]float64) bool { return p[0] == x })
+			if i < 0 {
+				fmt.Fprint(w, " – |")
+				continue
 			}
-			fmt.Fprintf(w, " %s |\n", s.verdict(l))
+			fmt.Fprintf(w, " %.3g |", l.points[i][1])
 		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprint(w, "| verdict |")
+	for _, l := range s.lines {
+		fmt.Fprintf(w, " %s |", s.verdict(l))
+	}
+	fmt.Fprintln(w)
+	for _, left := range s.left {
+		fmt.Fprintf(w, "\nNot measured: %s.\n", left)
 	}
 }
 
