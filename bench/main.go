@@ -39,12 +39,22 @@ func main() {
 	}
 }
 
+// run runs a role or a command. Ctrl-C ends a command, which then removes its files.
 func run(args []string) error {
 	if len(args) > 0 && roles[args[0]] != nil {
 		return roles[args[0]](args[1:])
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The processes that are started are killed, and leave files behind.
+	dir, err := os.MkdirTemp("", "lpfileshare-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Setenv("TMPDIR", dir); err != nil {
+		return err
+	}
 	command := compare
 	if len(args) > 0 && commands[args[0]] != nil {
 		command, args = commands[args[0]], args[1:]

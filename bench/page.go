@@ -58,7 +58,8 @@ func kernel() string {
 // writePage writes the results of a comparison and their plots into a folder.
 func writePage(o *options, suites []*suite, left map[string]error, took time.Duration) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "\n%s It took %s, with %d rounds; with 512 transfers at once %d.\n", machine(o.server), took, o.rounds, roundsOf512(o.rounds))
+	fmt.Fprintf(&b, "\n%s It took %s, with %d rounds; with 512 transfers at once %d. Other programs used %.1f cores meanwhile (median).\n",
+		machine(o.server), took, o.rounds, roundsOf512(o.rounds), others(suites).median)
 	for _, name := range slices.Sorted(maps.Keys(left)) {
 		fmt.Fprintf(&b, "Left out: %s (%v).\n", name, left[name])
 	}
@@ -79,6 +80,21 @@ func writePage(o *options, suites []*suite, left map[string]error, took time.Dur
 	}
 	b.WriteString("\n")
 	return replaceSection(filepath.Join(o.out, pageName), "bench", b.Bytes())
+}
+
+// others is what other programs used during the measurements, in cores.
+func others(suites []*suite) spread {
+	var values []float64
+	for _, s := range suites {
+		for _, m := range s.measured {
+			for _, results := range m.results {
+				for _, r := range results {
+					values = append(values, r.Others)
+				}
+			}
+		}
+	}
+	return spreadOf(values)
 }
 
 func writeSuite(w io.Writer, s *suite) {

@@ -33,7 +33,7 @@ const maxConsumers = 64
 // the others need. The limits of the whole server are its defaults.
 var serverFlags = []string{
 	"--listen=127.0.0.1:0", "--debug-listen=127.0.0.1:0", "--lp-plain-http", "--ledger=memory", "--documents", "--drain-notice=0s",
-	"--queue-time=60s", "--max-uploads-per-caller=512", "--max-streams-per-caller=1024",
+	"--queue-time=60s", "--queue-length=4096", "--max-uploads-per-caller=512", "--max-streams-per-caller=1024",
 }
 
 var serverReady = regexp.MustCompile(`msg=ready grpc=(\S+).*\sdebug=(\S+)`)

@@ -48,11 +48,7 @@ func newRig(server string, liveperson, store time.Duration) (r *rig, err error) 
 	if r.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	if r.dir, err = os.MkdirTemp("", "lpfileshare-bench"); err != nil {
-		return nil, err
-	}
-	// What the processes leave behind, because they are killed, is removed with the folder.
-	if err := os.Setenv("TMPDIR", r.dir); err != nil {
+	if r.dir, err = os.MkdirTemp("", "rig"); err != nil {
 		return nil, err
 	}
 	if err := r.newCertificate(); err != nil {
