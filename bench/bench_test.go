@@ -32,13 +32,13 @@ func TestRatio_IsOfTheSameRound(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	s := &sweep{x: "streams", reason: "why"}
+	s := &sweep{unit: "stream", reason: "why"}
 	for _, c := range []struct {
 		points [][2]float64
 		want   string
 	}{
 		{[][2]float64{{1, 10}, {100, 11}, {1000, 9}}, "flat"},
-		{[][2]float64{{1, 12}, {100, 210}, {1000, 2010}}, "line: 10 + 2 per streams"},
+		{[][2]float64{{1, 12}, {100, 210}, {1000, 2010}}, "line: 10 + 2 per stream"},
 		{[][2]float64{{1, 1}, {100, 10_000}, {1000, 1_000_000}}, "neither: why"},
 	} {
 		if got := s.verdict(line{points: c.points}); got != c.want {

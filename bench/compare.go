@@ -83,11 +83,13 @@ func plainPeers() []peer {
 	work := naiveGateway("naive-work", "naive-sums with the requests to LivePerson and the uses of a ledger that the server at commit addc3e6 made; small files only",
 		false, true, "-sums")
 	work.most = 1_000_000
+	bare := naiveGateway("naive", "a naive gRPC gateway without sums: standard codec, io.Pipe, http.Client", false, false)
+	bare.against = ours + "-crc"
 	return []peer{
 		server(ours, "this server with its default flags, but higher limits of one caller", "", false),
 		server(ours+"-crc", "the same with `--no-check-etag`: CRC-32C alone", "", false, "--no-check-etag"),
 		naiveGateway(naiveSums, "a naive gRPC gateway with this server's default sums: up MD5 and CRC-32C, down CRC-32C", false, false, "-sums"),
-		naiveGateway("naive", "a naive gRPC gateway without sums: standard codec, io.Pipe, http.Client", false, false),
+		bare,
 		work,
 		reverseProxy("reverseproxy", "Go's httputil.ReverseProxy over HTTP/1.1, buffers of 128 KiB"),
 		nginx("nginx-tuned", "nginx without buffering, buffers of 128 to 256 KiB", true),
@@ -111,6 +113,14 @@ type suite struct {
 	rounds    int
 	window    time.Duration // least, where transfers are slow
 	measured  []measured
+}
+
+// against returns the name of the peer that is compared with p.
+func (s *suite) against(p peer) string {
+	if slices.ContainsFunc(s.peers, func(other peer) bool { return other.name == p.against }) {
+		return p.against
+	}
+	return s.peers[0].name
 }
 
 // suites returns what is to be measured.

@@ -89,23 +89,23 @@ func (m *measured) ratio(f figure, of, to string) spread {
 
 // printTables prints one table for each scenario of a suite, and the ratios of its first peer to the others.
 func printTables(w io.Writer, s *suite) {
-	first := s.peers[0].name
 	for i := range s.measured {
 		m := &s.measured[i]
-		fmt.Fprintf(w, "\n%s, %s; ratios: %s / peer, median (least-most)\n%-20s", s.title, m.scenario, first, "")
+		fmt.Fprintf(w, "\n%s, %s; ratios to the peer: median (least-most)\n%-20s", s.title, m.scenario, "")
 		for _, f := range figures {
 			fmt.Fprintf(w, " %17s", f.name)
 		}
-		fmt.Fprintf(w, "   %-20s %-20s %s\n", throughput.name, cpuPerFile.name, p50.name)
+		fmt.Fprintf(w, "   %-20s %-20s %-20s of\n", throughput.name, cpuPerFile.name, p50.name)
 		for _, p := range s.peers {
 			if len(m.results[p.name]) == 0 {
 				continue
 			}
+			first := s.against(p)
 			fmt.Fprintf(w, "%-20s", p.name)
 			for _, f := range figures {
 				fmt.Fprintf(w, " %17s", f.text(m.figure(f, p.name).median))
 			}
-			fmt.Fprintf(w, "   %-20s %-20s %s\n", m.ratio(throughput, first, p.name), m.ratio(cpuPerFile, first, p.name), m.ratio(p50, first, p.name))
+			fmt.Fprintf(w, "   %-20s %-20s %-20s %s\n", m.ratio(throughput, first, p.name), m.ratio(cpuPerFile, first, p.name), m.ratio(p50, first, p.name), first)
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 
 // A sweep measures the server while one thing grows.
 type sweep struct {
-	title, x, y string // what grows, and what is measured, with their units
+	title, x, unit, y string // what grows, the unit of a slope, and what is measured
 	// reason says why the result is neither flat nor a line, if it is not.
 	reason string
 	lines  []line
@@ -76,7 +76,7 @@ func (s *sweep) verdict(l line) string {
 		return "flat"
 	}
 	if a, b, off := fit(l.points); off <= lineWithin {
-		return fmt.Sprintf("line: %.3g + %.3g per %s", a, b, s.x)
+		return fmt.Sprintf("line: %.3g + %.3g per %s", a, b, s.unit)
 	}
 	return "neither: " + s.reason
 }
@@ -144,8 +144,8 @@ func growth(ctx context.Context, args []string) error {
 }
 
 // sweep begins a sweep.
-func (g *grower) sweep(title, x, y, reason string) *sweep {
-	s := &sweep{title: title, x: x, y: y, reason: reason}
+func (g *grower) sweep(title, x, unit, y, reason string) *sweep {
+	s := &sweep{title: title, x: x, unit: unit, y: y, reason: reason}
 	g.sweeps = append(g.sweeps, s)
 	return s
 }
@@ -171,8 +171,8 @@ func (g *grower) value(s scenario, f figure) point {
 
 func (g *grower) streams(ctx context.Context) error {
 	const size = 100_000
-	cpu := g.sweep("Transfers at once, files of 100 KB", "transfers at once", cpuPerFile.name, "a single transfer pays for the wake-ups that many share")
-	memory := g.sweep("Transfers at once, files of 100 KB", "transfers at once", peak.name, "memory is within the budgets of uploads and downloads")
+	cpu := g.sweep("Transfers at once, files of 100 KB", "transfers at once", "transfer", cpuPerFile.name, "a single transfer pays for the wake-ups that many share")
+	memory := g.sweep("Transfers at once, files of 100 KB", "transfers at once", "transfer", peak.name, "memory is within the budgets of uploads and downloads")
 	xs := []float64{1, 8, 64, 256, 1000, 2000}
 	return ways(func(up bool, way string) error {
 		results := map[float64][]*load.Result{}
@@ -204,7 +204,7 @@ func (g *grower) streams(ctx context.Context) error {
 }
 
 func (g *grower) sizes(ctx context.Context) error {
-	s := g.sweep("Size of a file, 8 transfers at once", "MB", cpuPerFile.name, "")
+	s := g.sweep("Size of a file, 8 transfers at once", "MB", "MB", cpuPerFile.name, "")
 	return ways(func(up bool, way string) error {
 		err := s.add(ctx, way, g.rounds, []float64{0.001, 0.01, 0.1, 0.3, 1, 3}, func(x float64) point {
 			return g.value(scenario{up: up, size: int(x * 1e6), streams: 8}, cpuPerFile)
@@ -224,7 +224,7 @@ func (g *grower) sizes(ctx context.Context) error {
 }
 
 func (g *grower) chunks(ctx context.Context) error {
-	s := g.sweep("Number of chunks, files of 3 MB, 8 transfers at once", "chunks per file", cpuPerFile.name, "")
+	s := g.sweep("Number of chunks, files of 3 MB, 8 transfers at once", "chunks per file", "chunk", cpuPerFile.name, "")
 	const size = 3_000_000
 	return ways(func(up bool, way string) error {
 		xs := []float64{3, 6, 12, 23, 46, 184, 733}
@@ -239,7 +239,7 @@ var rtts = []float64{1, 20, 80}
 
 // providerRTT delays the answers of LivePerson's stand-in and of the store.
 func (g *grower) providerRTT(ctx context.Context) error {
-	s := g.sweep("Round trip to LivePerson and to the store, one transfer at a time of 100 KB", "ms of round trip", p50.name, "")
+	s := g.sweep("Round trip to LivePerson and to the store, one transfer at a time of 100 KB", "ms of round trip", "ms", p50.name, "")
 	rigs := map[float64]*rig{}
 	defer func() {
 		for _, r := range rigs {
@@ -264,7 +264,7 @@ func (g *grower) providerRTT(ctx context.Context) error {
 
 // clientRTT puts a proxy that delays every byte between the client and the server.
 func (g *grower) clientRTT(ctx context.Context) error {
-	s := g.sweep("Round trip between the client and the server, one transfer at a time of 3 MB", "ms of round trip", p50.name, "")
+	s := g.sweep("Round trip between the client and the server, one transfer at a time of 3 MB", "ms of round trip", "ms", p50.name, "")
 	near := server(ours, "", "", false)
 	return ways(func(up bool, way string) error {
 		sc := scenario{up: up, size: 3_000_000, streams: 1}

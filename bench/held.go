@@ -20,7 +20,7 @@ import (
 const mib = 1 << 20
 
 // A memory is what a server holds after a garbage collection, in MiB.
-type memory struct{ resident, heap float64 }
+type memory struct{ resident, heap, stacks float64 }
 
 func holds(job *load.Job) (m memory, err error) {
 	resp, err := http.Get("http://" + job.Debug + "/debug/gc")
@@ -34,13 +34,13 @@ func holds(job *load.Job) (m memory, err error) {
 		return m, err
 	}
 	resident, err := proc.Memory(job.PIDs, "VmRSS")
-	return memory{float64(resident) / mib, float64(h.HeapAlloc+h.StackInuse) / mib}, err
+	return memory{float64(resident) / mib, float64(h.HeapAlloc) / mib, float64(h.StackInuse) / mib}, err
 }
 
 // sessions opens sessions, which stay idle, and measures the server's memory on the way.
 func (g *grower) sessions(ctx context.Context) error {
 	const most = 10_000
-	s := g.sweep("LivePerson sessions", "sessions", "MiB", "")
+	s := g.sweep("LivePerson sessions", "sessions", "session", "MiB", "")
 	job := &load.Job{}
 	stop, err := server(ours, "", "", false, fmt.Sprintf("--max-sessions=%d", most+100), "--session-idle=1h").start(g.rig, job)
 	if err != nil {
@@ -68,7 +68,7 @@ func (g *grower) sessions(ctx context.Context) error {
 			return err
 		}
 		resident.points = append(resident.points, [2]float64{float64(n), m.resident})
-		heap.points = append(heap.points, [2]float64{float64(n), m.heap})
+		heap.points = append(heap.points, [2]float64{float64(n), m.heap + m.stacks})
 	}
 	s.lines = []line{resident, heap}
 	_, each, _ := fit(resident.points)
@@ -88,34 +88,36 @@ func openSession(ctx context.Context, conn *grpc.ClientConn, liveperson string) 
 	return err
 }
 
-// ledger uploads many small files and measures what each leaves in the server's memory: its record, because the lists of files are
-// limited to 1 MiB here. A short run before costs the same for its sessions, which cancels them.
+// ledger uploads many small files of few consumers and measures what each leaves in the server's memory: its record, because the lists
+// of files are limited to 1 MiB here.
 func (g *grower) ledger(ctx context.Context) error {
+	s := g.sweep("Uploads since the start, `--ledger=memory`", "uploads", "upload", "MiB of heap after a collection", "")
 	p := server(ours, "", "", false, "--list-memory=1MiB")
-	job := &load.Job{Up: true, Size: 1000, Chunk: uploadChunk, Streams: 64, Conns: connections, Beside: []int{g.rig.liveperson.PID(), g.rig.sink.PID()}}
+	job := &load.Job{
+		Up: true, Size: 1000, Chunk: uploadChunk, Streams: 64, Conns: connections, Window: 5 * time.Second,
+		Beside: []int{g.rig.liveperson.PID(), g.rig.sink.PID()},
+	}
 	stop, err := p.start(g.rig, job)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	var held []memory
-	var files []float64
-	for _, window := range []time.Duration{0, time.Second, 15 * time.Second} {
-		if window > 0 {
-			job.Window = window
-			r, err := generate(ctx, g.rig, job)
-			if err != nil {
-				return err
-			}
-			files = append(files, float64(r.Files+r.Warmed))
+	job.Consumers = 8
+	heap, done := line{name: "heap"}, 0
+	for range 5 {
+		r, err := generate(ctx, g.rig, job)
+		if err != nil {
+			return err
 		}
+		done += r.Files + r.Warmed
 		m, err := holds(job)
 		if err != nil {
 			return err
 		}
-		held = append(held, m)
+		heap.points = append(heap.points, [2]float64{float64(done), m.heap})
 	}
-	each := ((held[2].heap - held[1].heap) - (held[1].heap - held[0].heap)) / (files[1] - files[0])
-	g.fact("records of the ledger per GB of memory", fmt.Sprintf("%.0f", 1e9/(each*mib)), fmt.Sprintf("%.0f bytes each, `--ledger=memory`, over %.0f uploads", each*mib, files[1]))
+	s.lines = []line{heap}
+	_, each, _ := fit(heap.points)
+	g.fact("records of the ledger per GB of memory", fmt.Sprintf("%.0f", 1e9/(each*mib)), fmt.Sprintf("%.0f bytes each, `--ledger=memory`", each*mib))
 	return nil
 }

@@ -102,9 +102,8 @@ func writeSuite(w io.Writer, s *suite) {
 	for _, p := range s.peers {
 		fmt.Fprintf(w, "| %s | %s |\n", p.name, p.about)
 	}
-	first := s.peers[0].name
 	for _, f := range []figure{throughput, cpuPerGB, p50} {
-		fmt.Fprintf(w, "\n%s of %s divided by that of the peer, median of the rounds (least-most):\n", f.name, first)
+		fmt.Fprintf(w, "\n%s of this server divided by that of the peer, median of the rounds (least-most):\n", f.name)
 		for _, group := range bySize(s.measured) {
 			writeRatios(w, s, group, f)
 		}
@@ -141,7 +140,7 @@ func bySize(all []measured) (groups [][]*measured) {
 	return groups
 }
 
-// writeRatios writes a figure of the first peer against the others.
+// writeRatios writes a figure of this server against the others.
 func writeRatios(w io.Writer, s *suite, group []*measured, f figure) {
 	fmt.Fprintf(w, "\n| %s |", sizeName(group[0].scenario.size))
 	for _, m := range group {
@@ -151,10 +150,10 @@ func writeRatios(w io.Writer, s *suite, group []*measured, f figure) {
 	for _, p := range s.peers[1:] {
 		row := ""
 		for _, m := range group {
-			row += fmt.Sprintf(" %s |", m.ratio(f, s.peers[0].name, p.name))
+			row += fmt.Sprintf(" %s |", m.ratio(f, s.against(p), p.name))
 		}
 		if strings.Trim(row, " –|") != "" {
-			fmt.Fprintf(w, "| %s |%s\n", p.name, row)
+			fmt.Fprintf(w, "| %s / %s |%s\n", s.against(p), p.name, row)
 		}
 	}
 }

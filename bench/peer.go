@@ -22,6 +22,8 @@ type peer struct {
 	name, about string
 	// start starts it before the stand-ins of a rig and sets the fields of job that say where it is. The caller calls stop.
 	start func(r *rig, job *load.Job) (stop func(), err error)
+	// against names the peer that is compared with it, if that is not the first one.
+	against string
 	// most is the largest file in bytes for which it is measured; 0: any.
 	most int
 }

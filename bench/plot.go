@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"maps"
 	"math"
 	"slices"
@@ -98,7 +99,7 @@ func (p *panel) draw(b *bytes.Buffer) {
 			continue
 		}
 		colour := colours[i%len(colours)]
-		fmt.Fprintf(b, `<text x="%d" y="%d" fill="%s">%s</text>`+"\n", plotWidth+12, 10+15*row, colour, l.name)
+		fmt.Fprintf(b, `<text x="%d" y="%d" fill="%s">%s</text>`+"\n", plotWidth+12, 10+15*row, colour, html.EscapeString(l.name))
 		fmt.Fprintf(b, `<polyline fill="none" stroke="%s" stroke-width="1.5" points="`, colour)
 		for _, at := range l.points {
 			fmt.Fprintf(b, "%.1f,%.1f ", place(at[0]), plotHeight*(1-at[1]/high))
