@@ -94,7 +94,7 @@ func plainPeers() []peer {
 		reverseProxy("reverseproxy", "Go's httputil.ReverseProxy over HTTP/1.1, buffers of 128 KiB"),
 		nginx("nginx-tuned", "nginx without buffering, buffers of 128 to 256 KiB", true),
 		nginx("nginx-stock", "nginx without buffering, buffers of its default sizes", false),
-		direct("direct", "the store itself, without a gateway"),
+		direct("direct", "the store itself, without a gateway; its CPU time includes the comparison of each byte that it receives"),
 	}
 }
 
