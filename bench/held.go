@@ -118,6 +118,6 @@ func (g *grower) ledger(ctx context.Context) error {
 	}
 	s.lines = []line{heap}
 	_, each, _ := fit(heap.points)
-	g.fact("records of the ledger per GB of memory", fmt.Sprintf("%.0f", 1e9/(each*mib)), fmt.Sprintf("%.0f bytes each, `--ledger=memory`", each*mib))
+	g.fact("uploads that a GB of memory remembers", fmt.Sprintf("%.0f", 1e9/(each*mib)), fmt.Sprintf("%.0f bytes of heap each, the record in the ledger and what else remains; `--ledger=memory`", each*mib))
 	return nil
 }
