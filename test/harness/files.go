@@ -47,16 +47,19 @@ func Photo(tb testing.TB, seed uint64, n int) []byte {
 	key := [2]uint64{seed, uint64(n)}
 	made, ok := photos.Load(key)
 	if !ok {
-		made = newPhoto(tb, seed, n)
+		photo, err := MakePhoto(seed, n)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		made = photo
 		photos.Store(key, made)
 	}
 	return bytes.Clone(made.([]byte))
 }
 
-// newPhoto encodes a small picture of noise, because encoding is slow with the race detector. Comments of noise before the last marker
+// MakePhoto makes the file of Photo. It encodes a small picture of noise, because encoding is slow with the race detector. Comments of noise before the last marker
 // make up the rest.
-func newPhoto(tb testing.TB, seed uint64, n int) []byte {
-	tb.Helper()
+func MakePhoto(seed uint64, n int) ([]byte, error) {
 	const side, least, most = 48, 4, 65537 // of a picture, and of a comment segment
 	var key [32]byte
 	binary.BigEndian.PutUint64(key[:], seed)
@@ -66,7 +69,7 @@ func newPhoto(tb testing.TB, seed uint64, n int) []byte {
 	_, _ = rng.Read(img.Pix)
 	var b bytes.Buffer
 	if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 50}); err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
 	picture := b.Bytes()
 	end := len(picture) - 2
@@ -87,7 +90,7 @@ func newPhoto(tb testing.TB, seed uint64, n int) []byte {
 	}
 	data = append(data, picture[end:]...)
 	if len(data) != n {
-		tb.Fatalf("the photo has %d bytes, want %d", len(data), n)
+		return nil, fmt.Errorf("the photo has %d bytes, want %d", len(data), n)
 	}
-	return data
+	return data, nil
 }

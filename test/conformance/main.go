@@ -1,0 +1,208 @@
+// Command conformance runs the same cases with the client of each language, and writes the matrix: see README.md.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lpfileshare/lpfileshare/test/harness"
+	"github.com/lpfileshare/lpfileshare/test/process"
+)
+
+// languages are the columns of the matrix. The driver of each is the program test/conformance/LANGUAGE/driver.
+var languages = []string{"go", "python", "typescript", "java", "rust"}
+
+type options struct {
+	languages []string
+	run       *regexp.Regexp
+	drivers   map[string][]string
+	parallel  int
+	update    bool
+	verbose   bool
+	root      string
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	o := options{drivers: map[string][]string{}}
+	names := flag.String("languages", "go", "languages to run, separated by commas: "+strings.Join(languages, ", "))
+	pattern := flag.String("run", "", "run only the cases whose names match this regular expression")
+	flag.Func("driver", "LANGUAGE=COMMAND: the command that starts the driver of a language; repeatable", func(s string) error {
+		language, command, ok := strings.Cut(s, "=")
+		if !ok || command == "" {
+			return errors.New("must be LANGUAGE=COMMAND")
+		}
+		o.drivers[language] = strings.Fields(command)
+		return nil
+	})
+	flag.IntVar(&o.parallel, "parallel", 8, "number of cases at a time")
+	flag.BoolVar(&o.update, "update", false, "write docs/conformance.md; requires all cases")
+	flag.BoolVar(&o.verbose, "v", false, "print each case")
+	flag.Parse()
+	var err error
+	if o.run, err = regexp.Compile(*pattern); err != nil {
+		return err
+	}
+	o.languages = strings.Split(*names, ",")
+	for _, l := range o.languages {
+		if !slices.Contains(languages, l) && o.drivers[l] == nil {
+			return fmt.Errorf("unknown language %q", l)
+		}
+	}
+	if o.root, err = root(); err != nil {
+		return err
+	}
+	return o.all()
+}
+
+// root returns the folder of the repository.
+func root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("run it in the repository")
+		}
+		dir = parent
+	}
+}
+
+// all runs the cases in every language.
+func (o *options) all() error {
+	cases, err := parseCases(casesText)
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp("", "lpfileshare-conformance")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	server := filepath.Join(tmp, "lpfileshare-server")
+	if err := process.Build(server, "github.com/lpfileshare/lpfileshare/cmd/server"); err != nil {
+		return err
+	}
+	certs, err := newCertificates(tmp)
+	if err != nil {
+		return err
+	}
+	servers := newServers(server, certs)
+	defer servers.Close()
+	files := &Files{dir: tmp, made: map[string][]byte{}}
+	fixtures := &Fixtures{made: map[string]harness.Consumer{}}
+
+	chosen := slices.DeleteFunc(slices.Clone(cases), func(c *Case) bool { return !o.run.MatchString(c.Name) })
+	results := map[string]map[string]error{}
+	failed := 0
+	for _, language := range o.languages {
+		begun := time.Now()
+		r := &Runner{
+			language: language, root: o.root, tmp: tmp, files: files, servers: servers, certs: certs, fixtures: fixtures,
+			argv: o.drivers[language],
+		}
+		if r.argv == nil {
+			r.argv = []string{"test/conformance/" + language + "/driver"}
+		}
+		results[language] = r.cases(chosen, o)
+		bad := 0
+		for _, err := range results[language] {
+			if err != nil {
+				bad++
+			}
+		}
+		failed += bad
+		fmt.Printf("%-12s %d of %d cases passed in %v\n", language, len(chosen)-bad, len(chosen), time.Since(begun).Round(time.Second))
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d cases failed", failed)
+	}
+	if o.update {
+		if len(chosen) != len(cases) {
+			return errors.New("-update requires all cases")
+		}
+		return os.WriteFile(filepath.Join(o.root, "docs", "conformance.md"), []byte(page(cases, o.languages)), 0o644)
+	}
+	return nil
+}
+
+// cases runs cases with one driver process. The long ones begin first.
+func (r *Runner) cases(cases []*Case, o *options) map[string]error {
+	results := map[string]error{}
+	var err error
+	if r.driver, err = startDriver(r.root, r.argv, nil); err != nil {
+		for _, c := range cases {
+			results[c.Name] = err
+		}
+		fmt.Printf("FAIL %s: %v\n", r.language, err)
+		return results
+	}
+	order := slices.Clone(cases)
+	slices.SortStableFunc(order, func(a, b *Case) int {
+		rank := func(c *Case) int {
+			if c.Long {
+				return 0
+			}
+			return 1
+		}
+		return rank(a) - rank(b)
+	})
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	note := func(c *Case, err error, took time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		results[c.Name] = err
+		if err != nil {
+			fmt.Printf("FAIL %s %s: %v\n", r.language, c.Name, err)
+		} else if o.verbose {
+			fmt.Printf("ok   %s %s (%v)\n", r.language, c.Name, took.Round(time.Millisecond))
+		}
+	}
+	turns := make(chan struct{}, o.parallel)
+	for _, c := range order {
+		if c.At != "" {
+			continue
+		}
+		turns <- struct{}{}
+		work.Go(func() {
+			defer func() { <-turns }()
+			begun := time.Now()
+			note(c, r.Run(c), time.Since(begun))
+		})
+	}
+	work.Wait()
+	exit := r.driver.Exit()
+	for _, c := range cases {
+		switch c.At {
+		case "exit":
+			note(c, exit, 0)
+		case "stderr":
+			var leaked error
+			if r.leak(r.driver.stderr.String()) != "" {
+				leaked = errors.New("a secret is in the driver's standard error")
+			}
+			note(c, leaked, 0)
+		}
+	}
+	return results
+}
