@@ -51,9 +51,10 @@ type trial struct {
 	fake      *fakeServer
 	link      *proxy.Proxy
 	consumer  harness.Consumer
-	values    map[string]any   // what "$name" stands for
-	calls     map[string]*Call // of the steps with an id
-	clients   map[string]string
+	values    map[string]any    // what "$name" stands for
+	calls     map[string]*Call  // of the steps with an id
+	clients   map[string]string // names of clients among those of all cases
+	opened    []string          // clients to be closed
 	restarted bool
 	mu        sync.Mutex // guards values and calls
 	cleanup   []func()
