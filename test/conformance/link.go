@@ -19,6 +19,8 @@ type Rule struct {
 	ForMs int    `json:"forMs"`
 	// Conns is how many connections suffer, one after the other. 0: the first one.
 	Conns int `json:"conns"`
+	// Count is how often it strikes on each of them. 0: once.
+	Count int `json:"count"`
 }
 
 // minResponse is longer than the message of a health check, in bytes of a DATA frame.
@@ -35,7 +37,7 @@ func (r Rule) arm(p *proxy.Proxy) error {
 		return fmt.Errorf("unknown rule %q", r.Do)
 	}
 	for i := range max(r.Conns, 1) {
-		f := proxy.Fault{Kind: kind, Conn: i + 1, For: time.Duration(r.ForMs) * time.Millisecond}
+		f := proxy.Fault{Kind: kind, Conn: i + 1, Count: r.Count, For: time.Duration(r.ForMs) * time.Millisecond}
 		if r.Do == "resetStream" {
 			f.Reply = func(m proxy.Message) []byte { return proxy.ResetStream(m.Stream, r.Code) }
 		}

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	stepTime  = 60 * time.Second // how long a step may take
+	stepTime  = 100 * time.Second // how long a step may take
 	caseTime  = 3 * time.Minute
 	closeTime = 3 * time.Second // how long connections may stay after a client was closed
 )
