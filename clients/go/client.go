@@ -221,10 +221,12 @@ func newClient(c *Client) *Client {
 			Accounts:      pb.NewAccountServiceClient(ids),
 		},
 	}
-	if b, ok := id.source.(interface {
-		bind(pb.IdentityServiceClient)
-	}); ok {
-		b.bind(c.raw.Identity)
+	if id.source != nil {
+		if b, ok := id.source.get().(interface {
+			bind(pb.IdentityServiceClient)
+		}); ok {
+			b.bind(c.raw.Identity)
+		}
 	}
 	return c
 }

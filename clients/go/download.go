@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 )
@@ -316,6 +318,11 @@ type part struct {
 	gotTrailer *pb.DownloadTrailer
 }
 
+// violation is the error of a server that does not keep to the contract. It is not repeated.
+func violation(format string, args ...any) error {
+	return status.Errorf(codes.DataLoss, format, args...)
+}
+
 // receive receives one message. It returns the bytes of a chunk. io.EOF: the call has ended after a valid trailer.
 func (p *part) receive() ([]byte, error) {
 	m, err := p.stream.Recv()
@@ -337,17 +344,17 @@ func (p *part) receive() ([]byte, error) {
 	case *pb.DownloadResponse_Trailer:
 		return nil, p.finish(payload.Trailer)
 	default:
-		return nil, errors.New("the server sent a message of an unknown kind")
+		return nil, violation("the server sent a message of an unknown kind")
 	}
 }
 
 func (p *part) begin(h *pb.DownloadHeader) error {
 	r := h.GetContentRange()
 	if p.gotHeader {
-		return errors.New("the server sent a second header")
+		return violation("the server sent a second header")
 	}
 	if r.GetStartBytes() < 0 || r.GetStartBytes() > r.GetEndBytes() || r.GetEndBytes() > r.GetTotalBytes() {
-		return fmt.Errorf("the server sent an impossible range: %d to %d of %d", r.GetStartBytes(), r.GetEndBytes(), r.GetTotalBytes())
+		return violation("the server sent an impossible range: %d to %d of %d", r.GetStartBytes(), r.GetEndBytes(), r.GetTotalBytes())
 	}
 	p.gotHeader, p.start, p.offset, p.end = true, r.GetStartBytes(), r.GetStartBytes(), r.GetEndBytes()
 	if p.header == nil {
@@ -363,7 +370,7 @@ func (p *part) begin(h *pb.DownloadHeader) error {
 	first := p.header.GetContentRange()
 	if want := first.GetStartBytes() + p.received - p.skip; r.GetStartBytes() != want || r.GetEndBytes() != first.GetEndBytes() ||
 		r.GetTotalBytes() != first.GetTotalBytes() || h.GetFile().GetEtag() != p.header.GetFile().GetEtag() {
-		return fmt.Errorf("the server continued with other bytes than requested: %d to %d of %d, ETag %q",
+		return violation("the server continued with other bytes than requested: %d to %d of %d, ETag %q",
 			r.GetStartBytes(), r.GetEndBytes(), r.GetTotalBytes(), h.GetFile().GetEtag())
 	}
 	return nil
@@ -373,13 +380,13 @@ func (p *part) chunk(c *pb.DataChunk) ([]byte, error) {
 	data := c.GetData()
 	switch {
 	case !p.gotHeader || p.gotTrailer != nil:
-		return nil, errors.New("the server sent bytes before the header or after the trailer")
+		return nil, violation("the server sent bytes before the header or after the trailer")
 	case c.GetOffset() != p.offset:
-		return nil, fmt.Errorf("the server sent byte %d instead of byte %d", c.GetOffset(), p.offset)
+		return nil, violation("the server sent byte %d instead of byte %d", c.GetOffset(), p.offset)
 	case int64(len(data)) > p.end-p.offset:
-		return nil, fmt.Errorf("the server sent more bytes than the %d that it announced", p.end)
+		return nil, violation("the server sent more bytes than the %d that it announced", p.end)
 	case c.Crc32C == nil:
-		return nil, errors.New("the server sent bytes without a checksum")
+		return nil, violation("the server sent bytes without a checksum")
 	case crc32.Checksum(data, castagnoli) != c.GetCrc32C():
 		return nil, &damagedError{fmt.Sprintf("the bytes from offset %d on were damaged in transit", p.offset)}
 	}
@@ -390,7 +397,7 @@ func (p *part) chunk(c *pb.DataChunk) ([]byte, error) {
 	}
 	if p.skip > 0 && len(data) > 0 {
 		if data[0] != p.last {
-			return nil, errors.New("the file has changed, although its ETag has not")
+			return nil, violation("the file has changed, although its ETag has not")
 		}
 		p.skip, data = 0, data[1:]
 	}
@@ -402,17 +409,17 @@ func (p *part) finish(t *pb.DownloadTrailer) error {
 	want := t.GetSentChecksums()
 	switch {
 	case !p.gotHeader || p.gotTrailer != nil:
-		return errors.New("the server sent a trailer before the header, or a second one")
+		return violation("the server sent a trailer before the header, or a second one")
 	case p.offset != p.end:
 		return &damagedError{fmt.Sprintf("the server ended the download %d bytes before its end", p.end-p.offset)}
 	case t.GetSentBytes() != sent:
 		return &damagedError{fmt.Sprintf("%d bytes arrived of %d that were sent", sent, t.GetSentBytes())}
 	case want == nil || want.Crc32C == nil:
-		return errors.New("the server sent a trailer without a checksum")
+		return violation("the server sent a trailer without a checksum")
 	case p.sha != nil && len(want.GetSha256()) == 0:
-		return errors.New("the server sent a trailer without the requested SHA-256")
+		return violation("the server sent a trailer without the requested SHA-256")
 	case want.GetCrc32C() != p.crc.Sum32(), p.sha != nil && !bytes.Equal(want.GetSha256(), p.sha.Sum(nil)):
-		return errors.New("the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again")
+		return violation("the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again")
 	}
 	p.gotTrailer = t
 	return nil

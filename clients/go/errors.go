@@ -20,7 +20,7 @@ const errorDomain = "lpfileshare"
 const reasonPrefix = "ERROR_REASON_"
 
 // An Error is a failed call. It converts to the gRPC status of the call: status.FromError and status.Code work on it. errors.Is
-// matches context.Canceled, context.DeadlineExceeded and [ErrWatchReset].
+// matches context.Canceled if the caller cancelled (not if the server did), context.DeadlineExceeded and [ErrWatchReset].
 type Error struct {
 	// Op is the operation that failed, for example "upload cat.jpg".
 	Op string
@@ -106,9 +106,10 @@ func (e *Error) Error() string {
 // GRPCStatus returns the status of the call.
 func (e *Error) GRPCStatus() *status.Status { return e.status }
 
-// Is matches context.Canceled, context.DeadlineExceeded and ErrWatchReset.
+// Is matches context.Canceled, context.DeadlineExceeded and ErrWatchReset. The code CANCELLED of a server, or of a connection that
+// broke, is not the caller's cancellation.
 func (e *Error) Is(target error) bool {
-	return target == context.Canceled && e.Code == codes.Canceled ||
+	return target == context.Canceled && e.Code == codes.Canceled && e.cause != nil ||
 		target == context.DeadlineExceeded && e.Code == codes.DeadlineExceeded ||
 		target == ErrWatchReset && e.Reason == pb.ErrorReason_ERROR_REASON_WATCH_RESET
 }
@@ -167,14 +168,15 @@ func newError(op string, err error) error {
 		return err
 	}
 	st, ok := status.FromError(err)
+	var cause error
 	if !ok {
 		c := status.FromContextError(err)
 		if c.Code() == codes.Unknown {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		st = c
+		st, cause = c, err
 	}
-	e := &Error{Op: op, Code: st.Code(), Message: st.Message(), Reason: ErrorReason(st.Err()), status: st}
+	e := &Error{Op: op, Code: st.Code(), Message: st.Message(), Reason: ErrorReason(st.Err()), status: st, cause: cause}
 	if info := errorInfo(st); info != nil {
 		e.Metadata = info.GetMetadata()
 	}

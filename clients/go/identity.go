@@ -27,18 +27,39 @@ const (
 // An Identity identifies the caller of a call. The zero Identity adds nothing to calls.
 type Identity struct {
 	key    string
-	source TokenSource
+	source *hiddenSource // nil: the zero Identity
 }
 
+// A hiddenSource is a TokenSource in a function, because fmt prints the contents of unexported fields without their String methods.
+// So neither an Identity nor a Client prints its token. Behind a pointer an Identity stays comparable.
+type hiddenSource struct{ get func() TokenSource }
+
+func hide(source TokenSource) *hiddenSource {
+	return &hiddenSource{func() TokenSource { return source }}
+}
+
+// String returns the kind of the identity, without the token.
+func (id Identity) String() string {
+	if id.key == "" {
+		return "no identity"
+	}
+	return id.key + " [token]"
+}
+
+// GoString hides the token from %#v.
+func (id Identity) GoString() string { return id.String() }
+
 // ConsumerToken is the identity of a consumer with a LivePerson token.
-func ConsumerToken(source TokenSource) Identity { return Identity{keyConsumer, source} }
+func ConsumerToken(source TokenSource) Identity { return Identity{keyConsumer, hide(source)} }
 
 // AgentToken is the identity of an agent or bot, with a token from SignInAgent.
-func AgentToken(source TokenSource) Identity { return Identity{keyAgent, source} }
+func AgentToken(source TokenSource) Identity { return Identity{keyAgent, hide(source)} }
 
 // ExternalConsumerID is the identity of a consumer by the id that the brand knows, for accounts that the server has credentials of.
 // The server accepts it only on connections that authenticate the caller: TLS with a client certificate (see [WithTLS]), or loopback.
-func ExternalConsumerID(id string) Identity { return Identity{keyExternal, StaticToken(id)} }
+func ExternalConsumerID(id string) Identity {
+	return Identity{keyExternal, hide(StaticToken(id))}
+}
 
 // A TokenSource provides the token of a call. It must be safe for concurrent use.
 //
@@ -147,6 +168,12 @@ func NewConsumerTokens(account string, session ConsumerSession, onRenew func(Con
 	return &ConsumerTokens{account: account, session: session, onRenew: onRenew, now: time.Now}
 }
 
+// String hides the secrets.
+func (t *ConsumerTokens) String() string { return t.Session().String() }
+
+// GoString hides the secrets from %#v.
+func (t *ConsumerTokens) GoString() string { return t.String() }
+
 // bind sets the client to renew with. The first one wins.
 func (t *ConsumerTokens) bind(c pb.IdentityServiceClient) {
 	t.mu.Lock()
@@ -247,7 +274,7 @@ func (id Identity) attach(ctx context.Context) (context.Context, string, error) 
 	if id.key == "" {
 		return ctx, "", nil
 	}
-	token, err := id.source.Token(ctx)
+	token, err := id.source.get().Token(ctx)
 	if err != nil {
 		return ctx, "", err
 	}
@@ -269,7 +296,10 @@ func (id Identity) renew(ctx context.Context, err error, rejected string) (token
 	default:
 		return "", false
 	}
-	source, ok := id.source.(Renewer)
+	if id.source == nil {
+		return "", false
+	}
+	source, ok := id.source.get().(Renewer)
 	if !ok {
 		return "", false
 	}
@@ -297,7 +327,11 @@ func takesIdentity(method string) bool {
 func (c identityConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	op := method[strings.LastIndexByte(method, '/')+1:]
 	if !takesIdentity(method) {
-		return newError(op, c.conn.Invoke(ctx, method, args, reply, opts...))
+		err := c.conn.Invoke(ctx, method, args, reply, opts...)
+		if err != nil && ctx.Err() != nil {
+			return contextError(ctx, op)
+		}
+		return newError(op, err)
 	}
 	args = withRequestID(args)
 	pace := newPacer(op, unaryRetryFor)

@@ -42,14 +42,25 @@ func newCertificates(dir string) (*Certificates, error) {
 		"wrong": func(t *x509.Certificate) {
 			t.DNSNames, t.ExtKeyUsage = []string{"files.example.com"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		},
-		"client": func(t *x509.Certificate) { t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} },
+		"client": func(t *x509.Certificate) {
+			t.DNSNames, t.ExtKeyUsage = []string{"client.example.com"}, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		},
 	} {
 		if _, _, err := c.make(name, ca, key, change); err != nil {
 			return nil, err
 		}
 	}
-	return c, nil
+	return c, os.WriteFile(c.Path("accounts"), []byte(accounts), 0o600)
 }
+
+// accounts is the accounts file of a server that requires client certificates.
+const accounts = `others: allow
+callers:
+- certificates: ["dns:client.example.com"]
+  accounts: all
+  tokens: [consumer, agent]
+  consumers: ["*"]
+`
 
 // make writes a certificate and its key. parent nil: it signs itself.
 func (c *Certificates) make(name string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, change func(*x509.Certificate)) (*x509.Certificate, *ecdsa.PrivateKey, error) {
@@ -95,7 +106,7 @@ func (c *Certificates) serverFlags(kind string) []string {
 	case "server":
 		return []string{"--tls-cert=" + c.Path("server"), "--tls-key=" + c.Path("server-key")}
 	case "mutual":
-		return append(c.serverFlags("server"), "--tls-client-ca="+c.Path("ca"))
+		return append(c.serverFlags("server"), "--tls-client-ca="+c.Path("ca"), "--accounts="+c.Path("accounts"))
 	case "wrongName":
 		return []string{"--tls-cert=" + c.Path("wrong"), "--tls-key=" + c.Path("wrong-key")}
 	}

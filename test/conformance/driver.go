@@ -75,7 +75,7 @@ func (d *Driver) read(out io.Reader) {
 			d.receive(line)
 		}
 		if err != nil {
-			d.fail(errors.New("the driver has ended"))
+			d.fail(errors.New("the driver has ended: " + d.stderr.tail()))
 			return
 		}
 	}
@@ -211,6 +211,12 @@ func (s *syncBuffer) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.Write(p)
+}
+
+// tail returns the last of what was written.
+func (s *syncBuffer) tail() string {
+	text := s.String()
+	return text[max(0, len(text)-1000):]
 }
 
 // String returns what was written.

@@ -120,6 +120,7 @@ func (t *trial) prepare() error {
 	if t.c.Closed {
 		return nil
 	}
+	t.opened = append(t.opened, t.clientName("main"))
 	_, err = t.call(map[string]any{
 		"op": "open", "client": "main", "target": t.link.Addr(), "account": harness.Account,
 		"identity": map[string]any{"kind": "consumer", "token": t.values["token"]}, "tls": t.values["tls"],
@@ -164,7 +165,13 @@ func (t *trial) start() (target string, err error) {
 	return t.server.addr, nil
 }
 
+// minSecret is the length from which on a text is a secret. The fakes issue shorter tokens.
+const minSecret = 12
+
 func (r *Runner) secret(s string) {
+	if len(s) < minSecret {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.secrets = append(r.secrets, s)
@@ -208,11 +215,6 @@ func (t *trial) send(command map[string]any) (*Call, error) {
 		if name, ok := command[member].(string); ok {
 			command[member] = t.clientName(name)
 		}
-	}
-	if command["op"] == "open" {
-		t.mu.Lock()
-		t.opened = append(t.opened, command["client"].(string))
-		t.mu.Unlock()
 	}
 	return t.driver.Send(command)
 }
@@ -384,14 +386,8 @@ func (t *trial) judge(s *Step, c *Call) error {
 		}
 		t.keep(s.ID, value, nil)
 	}
-	if s.Do == "signInConsumer" {
-		if r, ok := answer["result"].(map[string]any); ok {
-			for _, k := range []string{"token", "renewalSecret"} {
-				if text, ok := r[k].(string); ok && text != "" {
-					t.secret(text)
-				}
-			}
-		}
+	if result, ok := answer["result"].(map[string]any); ok {
+		t.note(s, result)
 	}
 	if err := t.check(s, answer); err != nil {
 		return err
@@ -400,6 +396,24 @@ func (t *trial) judge(s *Step, c *Call) error {
 		return fmt.Errorf("it took %d ms, want %d to %d: %s", ms, s.MinMs, s.MaxMs, short(answer))
 	}
 	return t.checkEvents(s, c)
+}
+
+// note keeps what a result means for the rest of the case: clients to be closed, and secrets.
+func (t *trial) note(s *Step, result map[string]any) {
+	switch s.Do {
+	case "open":
+		name, ok := s.Args["client"].(string)
+		if !ok {
+			name = "main"
+		}
+		t.opened = append(t.opened, t.clientName(name))
+	case "signInConsumer", "signInAgent":
+		for _, k := range []string{"token", "renewalSecret"} {
+			if text, ok := result[k].(string); ok && text != "" {
+				t.secret(text)
+			}
+		}
+	}
 }
 
 // check compares an answer with what the step wants. A step that wants nothing wants a result.

@@ -232,13 +232,23 @@ func (d *driver) print(client *lpfileshare.Client, c command) any {
 	d.mu.Lock()
 	values := []any{client, *client, d.identities[c.Client]}
 	if k := d.calls[c.Call]; k != nil {
-		values = append(values, k.result, k.err)
+		if s, ok := k.result.(session); ok {
+			values = append(values, lpfileshare.ConsumerSession{
+				Token: s.Token, RenewalSecret: s.RenewalSecret, ConsumerID: s.ConsumerID,
+			})
+		} else {
+			values = append(values, k.result)
+		}
+		values = append(values, k.err)
 	}
 	d.mu.Unlock()
 	var text []string
 	for _, v := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 			text = append(text, fmt.Sprintf(verb, v))
+		}
+		if _, secret := v.(lpfileshare.ConsumerSession); secret {
+			continue // its JSON is for storing it
 		}
 		if data, err := json.Marshal(v); err == nil {
 			text = append(text, string(data))

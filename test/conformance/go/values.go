@@ -24,12 +24,6 @@ type session struct {
 	ExpiresAtMs   int64  `json:"expiresAtMs"`
 }
 
-// String hides the secrets from print, which formats results too.
-func (s session) String() string { return "session of consumer " + s.ConsumerID }
-
-// GoString hides them from %#v.
-func (s session) GoString() string { return s.String() }
-
 func unixMilli(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
