@@ -1,4 +1,9 @@
 // Command conformance runs the same cases with the client of each language, and writes the matrix: see README.md.
+//
+//	conformance [flags]            the cases
+//	conformance [flags] cuts       uploads while connections are cut at random, for the auditor
+//	conformance [flags] ratios     the time of 3 MB against the Go client
+//	conformance [flags] examples   the examples of the clients' READMEs
 package main
 
 import (
@@ -18,13 +23,14 @@ import (
 )
 
 // languages are the columns of the matrix. The driver of each is the program test/conformance/LANGUAGE/driver.
-var languages = []string{"go", "python", "typescript", "java", "rust"}
+var languages = []string{"go", "python", "python-async", "typescript", "java", "rust"}
 
 type options struct {
 	languages []string
 	run       *regexp.Regexp
 	drivers   map[string][]string
 	parallel  int
+	uploads   int
 	update    bool
 	verbose   bool
 	root      string
@@ -50,6 +56,7 @@ func run() error {
 		return nil
 	})
 	flag.IntVar(&o.parallel, "parallel", 8, "number of cases at a time")
+	flag.IntVar(&o.uploads, "uploads", 1000, "number of uploads of cuts, for each language")
 	flag.BoolVar(&o.update, "update", false, "write docs/conformance.md; requires all cases")
 	flag.BoolVar(&o.verbose, "v", false, "print each case")
 	flag.Parse()
@@ -66,7 +73,7 @@ func run() error {
 	if o.root, err = root(); err != nil {
 		return err
 	}
-	return o.all()
+	return o.all(flag.Arg(0))
 }
 
 // root returns the folder of the repository.
@@ -87,12 +94,8 @@ func root() (string, error) {
 	}
 }
 
-// all runs the cases in every language.
-func (o *options) all() error {
-	cases, err := parseCases(casesText)
-	if err != nil {
-		return err
-	}
+// all does what the argument says in every language.
+func (o *options) all(what string) error {
 	tmp, err := os.MkdirTemp("", "lpfileshare-conformance")
 	if err != nil {
 		return err
@@ -110,28 +113,72 @@ func (o *options) all() error {
 	defer servers.Close()
 	files := &Files{dir: tmp, made: map[string][]byte{}}
 	fixtures := &Fixtures{made: map[string]harness.Consumer{}}
-
-	chosen := slices.DeleteFunc(slices.Clone(cases), func(c *Case) bool { return !o.run.MatchString(c.Name) })
-	results := map[string]map[string]error{}
-	failed := 0
+	var runners []*Runner
 	for _, language := range o.languages {
-		begun := time.Now()
 		r := &Runner{
-			language: language, root: o.root, tmp: tmp, files: files, servers: servers, certs: certs, fixtures: fixtures,
-			argv: o.drivers[language],
+			language: language, root: o.root, tmp: tmp, files: files, servers: servers, certs: certs, fixtures: fixtures, argv: o.drivers[language],
 		}
 		if r.argv == nil {
 			r.argv = []string{"test/conformance/" + language + "/driver"}
 		}
-		results[language] = r.cases(chosen, o)
+		runners = append(runners, r)
+	}
+	switch what {
+	case "":
+		return o.matrix(runners)
+	case "examples":
+		var failed []error
+		for _, r := range runners {
+			failed = append(failed, r.examples())
+		}
+		return errors.Join(failed...)
+	case "cuts", "ratios":
+		return o.measure(what, runners)
+	}
+	return fmt.Errorf("unknown argument %q; it is cuts, ratios or examples", what)
+}
+
+// measure runs cuts or ratios.
+func (o *options) measure(what string, runners []*Runner) (err error) {
+	if what == "ratios" && runners[0].language != "go" {
+		return errors.New("ratios needs go as the first language")
+	}
+	for _, r := range runners {
+		if r.driver, err = startDriver(r.root, r.argv, nil); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, r.driver.Exit()) }()
+	}
+	if what == "ratios" {
+		return ratios(runners)
+	}
+	var failed []error
+	for _, r := range runners {
+		if err := r.cuts(o.uploads); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", r.language, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// matrix runs the cases in every language.
+func (o *options) matrix(runners []*Runner) error {
+	cases, err := parseCases(casesText)
+	if err != nil {
+		return err
+	}
+	chosen := slices.DeleteFunc(slices.Clone(cases), func(c *Case) bool { return !o.run.MatchString(c.Name) })
+	failed := 0
+	for _, r := range runners {
+		begun := time.Now()
 		bad := 0
-		for _, err := range results[language] {
+		for _, err := range r.cases(chosen, o) {
 			if err != nil {
 				bad++
 			}
 		}
 		failed += bad
-		fmt.Printf("%-12s %d of %d cases passed in %v\n", language, len(chosen)-bad, len(chosen), time.Since(begun).Round(time.Second))
+		fmt.Printf("%-12s %d of %d cases passed in %v\n", r.language, len(chosen)-bad, len(chosen), time.Since(begun).Round(time.Second))
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d cases failed", failed)

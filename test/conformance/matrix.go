@@ -16,7 +16,7 @@ the runner, and only if every case passes: see [test/conformance](../test/confor
     make test-clients
 
 `, len(cases))
-	titles := map[string]string{"go": "Go", "python": "Python", "typescript": "TypeScript", "java": "Java", "rust": "Rust"}
+	titles := map[string]string{"go": "Go", "python": "Python", "python-async": "Python, asyncio", "typescript": "TypeScript", "java": "Java", "rust": "Rust"}
 	for _, group := range groups(cases) {
 		fmt.Fprintf(&b, "## %s%s\n\n| case |", strings.ToUpper(group[:1]), group[1:])
 		for _, l := range languages {
