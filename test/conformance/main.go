@@ -32,6 +32,7 @@ type options struct {
 	parallel  int
 	uploads   int
 	update    bool
+	noPage    bool
 	verbose   bool
 	root      string
 }
@@ -58,6 +59,7 @@ func run() error {
 	flag.IntVar(&o.parallel, "parallel", 8, "number of cases at a time")
 	flag.IntVar(&o.uploads, "uploads", 1000, "number of uploads of cuts, for each language")
 	flag.BoolVar(&o.update, "update", false, "write docs/conformance.md; requires all cases")
+	flag.BoolVar(&o.noPage, "no-page", false, "do not compare docs/conformance.md, because some languages are left out")
 	flag.BoolVar(&o.verbose, "v", false, "print each case")
 	flag.Parse()
 	var err error
@@ -129,7 +131,9 @@ func (o *options) all(what string) error {
 	case "examples":
 		var failed []error
 		for _, r := range runners {
-			failed = append(failed, r.examples())
+			if _, ok := fences[r.language]; ok { // python-async is another form of python
+				failed = append(failed, r.examples())
+			}
 		}
 		return errors.Join(failed...)
 	case "cuts", "ratios":
@@ -183,11 +187,19 @@ func (o *options) matrix(runners []*Runner) error {
 	if failed > 0 {
 		return fmt.Errorf("%d cases failed", failed)
 	}
-	if o.update {
-		if len(chosen) != len(cases) {
+	if len(chosen) != len(cases) {
+		if o.update {
 			return errors.New("-update requires all cases")
 		}
-		return os.WriteFile(filepath.Join(o.root, "docs", "conformance.md"), []byte(page(cases, o.languages)), 0o644)
+		return nil
+	}
+	file := filepath.Join(o.root, "docs", "conformance.md")
+	want := page(cases, o.languages)
+	if o.update {
+		return os.WriteFile(file, []byte(want), 0o644)
+	}
+	if got, err := os.ReadFile(file); !o.noPage && (err != nil || string(got) != want) {
+		return errors.New("every case passed, but docs/conformance.md is stale: run it again with -update")
 	}
 	return nil
 }

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// minCases is the smallest number of cases that the suite may have.
+const minCases = 200
+
+func TestPage_HasTheCases(t *testing.T) {
+	cases, err := parseCases(casesText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cases) < minCases {
+		t.Errorf("there are %d cases, want at least %d", len(cases), minCases)
+	}
+	text, err := os.ReadFile("../../docs/conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, c := range cases {
+		want = append(want, c.Name)
+	}
+	group := ""
+	for line := range strings.Lines(string(text)) {
+		if title, ok := strings.CutPrefix(line, "## "); ok {
+			group = strings.ToLower(strings.TrimSpace(title))
+		}
+		row := strings.Split(line, " | ")
+		if strings.HasPrefix(line, "| ") && len(row) > 1 && group != "" && row[0] != "| case" && row[0] != "| ---" {
+			got = append(got, group+"/"+strings.TrimPrefix(row[0], "| "))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(want, got) {
+		t.Errorf("docs/conformance.md has other cases than cases.json: run make test-clients, and test/conformance with -update")
+	}
+}
+
+func TestMatch_Conditions(t *testing.T) {
+	got := map[string]any{"n": 3.0, "text": "a refusal", "list": []any{1.0, 2.0}, "none": nil}
+	for _, want := range []map[string]any{
+		{"n": 3.0}, {"n": map[string]any{"$min": 3.0, "$max": 3.0}}, {"text": map[string]any{"$has": "fusal"}},
+		{"list": map[string]any{"$len": 2.0, "$some": 2.0}}, {"none": map[string]any{"$empty": true}}, {"absent": map[string]any{"$empty": true}},
+		{"n": map[string]any{"$any": []any{4.0, 3.0}}}, {"n": map[string]any{"$not": 4.0}}, {"list": map[string]any{"$all": map[string]any{"$max": 2.0}}},
+	} {
+		if diff := match("", want, any(got)); diff != "" {
+			t.Errorf("%v: %s", want, diff)
+		}
+	}
+	for _, want := range []map[string]any{
+		{"n": 4.0}, {"n": map[string]any{"$min": 4.0}}, {"n": map[string]any{"$max": 2.0}}, {"n": map[string]any{"$min": 1.0, "$max": 2.0}},
+		{"text": map[string]any{"$has": "x"}}, {"list": map[string]any{"$len": 3.0}}, {"list": []any{1.0}}, {"n": map[string]any{"$empty": true}},
+		{"none": map[string]any{"$set": true}}, {"absent": "x"}, {"n": map[string]any{"$any": []any{4.0}}}, {"n": map[string]any{"$typo": 1.0}},
+		{"list": map[string]any{"$all": 1.0}}, {"list": map[string]any{"$some": 5.0}}, {"n": map[string]any{"deeper": 1.0}},
+	} {
+		if match("", want, any(got)) == "" {
+			t.Errorf("%v matches", want)
+		}
+	}
+}
+
+func TestExtract_Examples(t *testing.T) {
+	page := "# X\n\n## Examples\n\nText.\n"
+	for _, name := range exampleNames {
+		page += "\n### " + name + "\n\nText.\n\n```go\npackage " + name + "\n```\n"
+	}
+	programs, err := extract(page+"\n## After\n\n```go\nnot this\n```\n", "go")
+	if err != nil || len(programs) != len(exampleNames) || programs["Watch"] != "package Watch\n" {
+		t.Errorf("%q, %v", programs, err)
+	}
+	for _, bad := range []string{"", strings.Replace(page, "### List", "### Lists", 1), strings.Replace(page, "```go", "```", 1), page + "\n```go\nmore\n```\n"} {
+		if _, err := extract(bad, "go"); err == nil {
+			t.Errorf("no error for %.80q", bad)
+		}
+	}
+}
+
+// TestVersions_AreThoseOfTheManifests compares clients/versions.env with what each client's own tools read.
+func TestVersions_AreThoseOfTheManifests(t *testing.T) {
+	const clients = "../../clients"
+	text, err := os.ReadFile(filepath.Join(clients, "versions.env"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifests := regexp.MustCompile(`^(pyproject\.toml|.*requirements.*\.txt|generate(\.py|\.sh)?|package\.json|pom\.xml|Cargo\.toml|rust-toolchain\.toml)$`)
+	for line := range strings.Lines(string(text)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if strings.HasPrefix(name, "#") || name == "" {
+			continue
+		}
+		language := strings.ToLower(strings.SplitN(name, "_", 2)[0])
+		if _, known := fences[language]; !ok || !known {
+			t.Errorf("%q is not LANGUAGE_NAME=VALUE", line)
+			continue
+		}
+		found := false
+		err := filepath.WalkDir(filepath.Join(clients, language), func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() && slices.Contains([]string{"node_modules", "target", ".venv", "dist"}, d.Name()) {
+				return errorOr(err, filepath.SkipDir)
+			}
+			if !d.IsDir() && manifests.MatchString(d.Name()) {
+				content, err := os.ReadFile(path)
+				found = found || strings.Contains(string(content), value)
+				return err
+			}
+			return nil
+		})
+		if err != nil || !found {
+			t.Errorf("%s: no manifest of clients/%s has %s (%v)", name, language, value, err)
+		}
+	}
+}
+
+func errorOr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
