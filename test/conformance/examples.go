@@ -89,7 +89,7 @@ func (r *Runner) example(ctx context.Context, server *Server, name, program stri
 	ctx, cancel := context.WithTimeout(ctx, exampleTime)
 	defer cancel()
 	session, err := server.client.SignInConsumer(ctx, &pb.SignInConsumerRequest{
-		Account: harness.AccountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}},
+		Account: harness.AccountPath, Grant: &pb.SignInConsumerRequest_Anonymous{Anonymous: &pb.AnonymousSignIn{ConnectorId: "1"}}, // only that can be renewed
 	})
 	if err != nil {
 		return err

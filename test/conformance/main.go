@@ -30,6 +30,7 @@ type options struct {
 	run       *regexp.Regexp
 	drivers   map[string][]string
 	parallel  int
+	together  int
 	uploads   int
 	update    bool
 	noPage    bool
@@ -56,7 +57,8 @@ func run() error {
 		o.drivers[language] = strings.Fields(command)
 		return nil
 	})
-	flag.IntVar(&o.parallel, "parallel", 8, "number of cases at a time")
+	flag.IntVar(&o.parallel, "parallel", 8, "number of cases at a time, of each language")
+	flag.IntVar(&o.together, "together", 2, "number of languages at a time")
 	flag.IntVar(&o.uploads, "uploads", 1000, "number of uploads of cuts, for each language")
 	flag.BoolVar(&o.update, "update", false, "write docs/conformance.md; requires all cases")
 	flag.BoolVar(&o.noPage, "no-page", false, "do not compare docs/conformance.md, because some languages are left out")
@@ -172,17 +174,26 @@ func (o *options) matrix(runners []*Runner) error {
 		return err
 	}
 	chosen := slices.DeleteFunc(slices.Clone(cases), func(c *Case) bool { return !o.run.MatchString(c.Name) })
-	failed := 0
-	for _, r := range runners {
-		begun := time.Now()
-		bad := 0
-		for _, err := range r.cases(chosen, o) {
-			if err != nil {
-				bad++
+	bad := make([]int, len(runners))
+	var work sync.WaitGroup
+	turns := make(chan struct{}, o.together)
+	for i, r := range runners {
+		turns <- struct{}{}
+		work.Go(func() {
+			defer func() { <-turns }()
+			begun := time.Now()
+			for _, err := range r.cases(chosen, o) {
+				if err != nil {
+					bad[i]++
+				}
 			}
-		}
-		failed += bad
-		fmt.Printf("%-12s %d of %d cases passed in %v\n", r.language, len(chosen)-bad, len(chosen), time.Since(begun).Round(time.Second))
+			fmt.Printf("%-12s %d of %d cases passed in %v\n", r.language, len(chosen)-bad[i], len(chosen), time.Since(begun).Round(time.Second))
+		})
+	}
+	work.Wait()
+	failed := 0
+	for _, n := range bad {
+		failed += n
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d cases failed", failed)

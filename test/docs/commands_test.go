@@ -63,6 +63,9 @@ func checkRunner(t *testing.T, file, page string) {
 	}
 }
 
+// program matches the fence of a program. Those of the clients' READMEs are run by test/conformance.
+var program = regexp.MustCompile("^```(go|java|python|rust|ts)$")
+
 // commandBlocks returns the first line of each block, fenced or indented, that has commands.
 func commandBlocks(text string) (first []string) {
 	lines := strings.Split(text, "\n")
@@ -91,7 +94,7 @@ func commandBlocks(text string) (first []string) {
 				code = append(code, line)
 			}
 		}
-		if slices.ContainsFunc(code, command.MatchString) {
+		if !program.MatchString(lines[i]) && slices.ContainsFunc(code, command.MatchString) {
 			first = append(first, code[0])
 		}
 		i = next
