@@ -192,6 +192,9 @@ func TestDownload_RejectsInvalidResponse(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
+			if _, ok := errors.AsType[*lpfileshare.Error](err); !ok || status.Code(err) != codes.DataLoss {
+				t.Errorf("%v is no Error of the code DATA_LOSS", err)
+			}
 			if !bytes.HasPrefix(data, got.Bytes()) {
 				t.Errorf("%d wrong bytes were written", got.Len())
 			}

@@ -3,6 +3,7 @@ package lpfileshare
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -243,5 +244,42 @@ func TestError_ViolationsOnce(t *testing.T) {
 	}}
 	if got, want := e.What(), "get upload: name: must be a name: parent: is missing; page: is bad [InvalidArgument]"; got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+// fmt does not call the String methods of unexported fields.
+func TestClient_DoesNotPrintItsToken(t *testing.T) {
+	const secret = "a-secret-token"
+	tokens := NewConsumerTokens("1", ConsumerSession{Token: secret, RenewalSecret: secret}, nil)
+	for _, id := range []Identity{ConsumerToken(StaticToken(secret)), AgentToken(StaticToken(secret)), ExternalConsumerID(secret), ConsumerToken(tokens)} {
+		c, err := Dial("127.0.0.1:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := c.As(id)
+		for _, v := range []any{id, &id, other, *other, tokens, []Identity{id}, struct{ id Identity }{id}} {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+				text := fmt.Sprintf(verb, v)
+				if strings.Contains(text, secret) || strings.Contains(text, fmt.Sprintf("%x", secret)) {
+					t.Errorf("%s of %T: %s", verb, v, text)
+				}
+			}
+		}
+		c.Close()
+	}
+}
+
+func TestError_CancelledByTheServer(t *testing.T) {
+	err := newError("upload", status.Error(codes.Canceled, "the stream was reset"))
+	if errors.Is(err, context.Canceled) || status.Code(err) != codes.Canceled {
+		t.Errorf("%v is the caller's cancellation", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := contextError(ctx, "upload"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v is not the caller's cancellation", err)
+	}
+	if err := newError("upload", context.Canceled); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v is not the caller's cancellation", err)
 	}
 }

@@ -147,7 +147,6 @@ func (s *slowReader) Read(p []byte) (int, error) {
 type seekable struct {
 	*slowReader
 	passes [][]byte // the last one stays
-	size   int64
 	used   bool
 }
 
