@@ -17,9 +17,9 @@ import (
 
 const (
 	cutUploads = 16 // at a time
-	// The time between two cuts, and the sizes of the files, in bytes.
-	minCutPause, maxCutPause = 60 * time.Millisecond, 250 * time.Millisecond
-	minCutFile, maxCutFile   = 5_000, 250_000
+	// After a cut, up to cutEvery uploads end before the next one, and up to cutPause passes: slow machines make progress too.
+	cutEvery, cutPause     = 16, 100 * time.Millisecond
+	minCutFile, maxCutFile = 5_000, 250_000 // bytes
 	cutSeeds                 = 40 // number of different files
 )
 
@@ -51,9 +51,9 @@ func (r *Runner) cuts(n int) error {
 	begun := time.Now()
 	done := make(chan struct{})
 	var cutter sync.WaitGroup
-	cut := 0
-	cutter.Go(func() { cut = cutAtRandom(link, done) })
-	uploads, err := r.cutUploads(ctx, n, consumer)
+	cut, ended := 0, make(chan struct{}, n)
+	cutter.Go(func() { cut = cutAtRandom(link, ended, done) })
+	uploads, err := r.cutUploads(ctx, n, consumer, ended)
 	close(done)
 	cutter.Wait()
 	if err != nil {
@@ -90,13 +90,16 @@ func (r *Runner) cuts(n int) error {
 }
 
 // cutAtRandom cuts all connections again and again, and returns how many there were.
-func cutAtRandom(link *proxy.Proxy, done <-chan struct{}) (n int) {
+func cutAtRandom(link *proxy.Proxy, ended, done <-chan struct{}) (n int) {
 	for {
-		select {
-		case <-done:
-			return n
-		case <-time.After(minCutPause + rand.N(maxCutPause-minCutPause)):
+		for range 1 + rand.N(cutEvery) {
+			select {
+			case <-done:
+				return n
+			case <-ended:
+			}
 		}
+		time.Sleep(rand.N(cutPause))
 		kind := proxy.Reset
 		if rand.N(2) == 0 {
 			kind = proxy.Finish
@@ -106,7 +109,7 @@ func cutAtRandom(link *proxy.Proxy, done <-chan struct{}) (n int) {
 }
 
 // cutUploads makes the uploads, and returns what the client got.
-func (r *Runner) cutUploads(ctx context.Context, n int, consumer harness.Consumer) ([]audit.Upload, error) {
+func (r *Runner) cutUploads(ctx context.Context, n int, consumer harness.Consumer, ended chan<- struct{}) ([]audit.Upload, error) {
 	uploads, errs := make([]audit.Upload, n), make([]error, n)
 	var work sync.WaitGroup
 	turns := make(chan struct{}, cutUploads)
@@ -115,6 +118,7 @@ func (r *Runner) cutUploads(ctx context.Context, n int, consumer harness.Consume
 		work.Go(func() {
 			defer func() { <-turns }()
 			uploads[i], errs[i] = r.cutUpload(ctx, i, consumer)
+			ended <- struct{}{}
 		})
 	}
 	work.Wait()
