@@ -20,7 +20,7 @@ const (
 	// After a cut, up to cutEvery uploads end before the next one, and up to cutPause passes: slow machines make progress too.
 	cutEvery, cutPause     = 16, 100 * time.Millisecond
 	minCutFile, maxCutFile = 5_000, 250_000 // bytes
-	cutSeeds                 = 40 // number of different files
+	cutSeeds               = 40             // number of different files
 )
 
 // cuts makes n uploads while connections are cut at random, and has the auditor compare what the clients got with what was stored
