@@ -1,0 +1,474 @@
+import { createHash, type Hash, randomUUID } from "node:crypto";
+import { type FileHandle, link, lstat, open, rename, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { Writable } from "node:stream";
+import { fileURLToPath } from "node:url";
+
+import type { MessageInitShape } from "@bufbuild/protobuf";
+
+import { type Connection, identify } from "./connection.js";
+import { crc32c } from "./crc32c.js";
+import { damaged, LpFileShareError, SinkError, text, violation } from "./errors.js";
+import { ChecksumKind, type DataChunk } from "./gen/lpfileshare/v1/file_pb.js";
+import {
+  type DownloadHeader, type DownloadRequestSchema, type DownloadResponse, type DownloadTrailer, FileSharingService,
+} from "./gen/lpfileshare/v1/file_sharing_service_pb.js";
+import type { Identity } from "./identity.js";
+import { type Checksums, type ContentRange, native, type SharedFile, toNumber } from "./native.js";
+import { type CallOptions, Operation, timeouts } from "./operation.js";
+import { Pacer } from "./retry.js";
+
+/**
+ * The file to download: its resource name, accounts/{account}/conversations/{conversation}/files/{file}, a {@link SharedFile}, or
+ * its place in the store.
+ */
+export type FileRef = string | Pick<SharedFile, "name"> | {
+  /** The conversation of storagePath. */
+  conversation: string;
+  /** LivePerson's relativePath, "/v1/AUTH_...". */
+  storagePath: string;
+  /** The dialog of storagePath. Default: any. */
+  dialogId?: string;
+};
+
+/** Which part of a file is downloaded, and how. */
+export interface DownloadOptions extends CallOptions {
+  /** The first byte. Negative: this many bytes before the end. */
+  offset?: number | undefined;
+  /** The maximum number of bytes. Default: to the end. */
+  limit?: number | undefined;
+  /** Fail with FILE_CHANGED unless the file has this ETag. */
+  ifMatchEtag?: string | undefined;
+  /** The maximum number of bytes in a message, 1 KiB to 1 MiB. Default: 64 KiB. */
+  chunkBytes?: number | undefined;
+  /** The checksums that the server must send in addition to CRC-32C. If they include SHA-256, it is verified too. */
+  wantChecksums?: ChecksumKind[] | undefined;
+  /** Receives the number of bytes that were verified, and the total. */
+  onProgress?: ((received: number, total: number) => void) | undefined;
+  /**
+   * How long after the last progress another attempt may begin, and how long to wait for a connection, in milliseconds. Default: two
+   * minutes. 0 or less: one attempt, and two minutes for the connection.
+   */
+  retryForMs?: number | undefined;
+}
+
+/** A complete download. */
+export interface DownloadResult {
+  /** The file, with the store's current size and ETag. */
+  file: SharedFile;
+  /** The bytes that were downloaded. */
+  range: ContentRange;
+  /** The number of bytes that were downloaded. */
+  bytes: number;
+  /** Checksums of all of them, computed by this client. */
+  checksums: Checksums;
+  /** The number of calls. */
+  attempts: number;
+}
+
+/**
+ * An open download. Read it once, in one of these ways: loop over it, or use bytes() or body. Reading to the end or breaking off ends
+ * it; otherwise call close.
+ *
+ * Every chunk is verified before it is returned, and the end is returned only after the whole was verified. If the connection or the
+ * store breaks off, the download continues with the next byte of the same object. After an error, the bytes that were read are a
+ * correct beginning of the file.
+ */
+export class Download implements AsyncIterable<Uint8Array>, AsyncDisposable {
+  readonly #transfer: Transfer;
+  readonly #pieces: AsyncGenerator<Uint8Array, undefined>;
+
+  /** @internal Use LpFileShare.download. */
+  constructor(transfer: Transfer, pieces: AsyncGenerator<Uint8Array, undefined>) {
+    this.#transfer = transfer;
+    this.#pieces = pieces;
+  }
+
+  /** The file, with the store's current size and ETag. */
+  get file(): SharedFile {
+    return native(this.#transfer.header!.file!);
+  }
+
+  /** The bytes of the file that this download returns. */
+  get range(): ContentRange {
+    return native(this.#transfer.header!.contentRange!);
+  }
+
+  /** The result. Undefined until the download has been read to its end. */
+  get result(): DownloadResult | undefined {
+    return this.#transfer.result();
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Uint8Array, undefined> {
+    return this.#pieces;
+  }
+
+  /** The bytes as a web stream, for example for a Response. */
+  get body(): ReadableStream<Uint8Array> {
+    const pieces = this.#pieces;
+    return new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        const next = await pieces.next();
+        if (next.done) {
+          controller.close();
+        } else {
+          controller.enqueue(next.value);
+        }
+      },
+      cancel: () => this.close(),
+    }, { highWaterMark: 0 });
+  }
+
+  /** Reads all bytes into memory. */
+  async bytes(): Promise<Uint8Array> {
+    const pieces: Uint8Array[] = [];
+    for await (const piece of this) {
+      pieces.push(piece);
+    }
+    return Buffer.concat(pieces);
+  }
+
+  /** Ends the download. */
+  async close(): Promise<void> {
+    this.#transfer.pacer.operation.abort(new Error("the download was closed"));
+    await this.#pieces.return(undefined);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Opens a file, or a part of it: see LpFileShare.download. */
+export async function openDownload(
+  connection: Connection, identity: Identity, file: FileRef, options: DownloadOptions,
+): Promise<Download> {
+  const transfer = new Transfer(connection, identity, file, options);
+  const pieces = transfer.pieces();
+  const first = await pieces.next(); // errors such as FILE_NOT_FOUND are thrown here
+  return new Download(transfer, (async function* () {
+    try {
+      if (!first.done) {
+        yield first.value;
+        transfer.report();
+        for await (const piece of pieces) {
+          yield piece;
+          transfer.report();
+        }
+      }
+    } finally {
+      await pieces.return(undefined);
+    }
+    return undefined;
+  })());
+}
+
+/** Downloads to a file or stream: see LpFileShare.downloadTo. */
+export async function downloadTo(
+  connection: Connection, identity: Identity, file: FileRef, sink: string | URL | Writable, options: DownloadOptions & { replace?: boolean },
+): Promise<DownloadResult> {
+  const transfer = new Transfer(connection, identity, file, options);
+  const failed = (error: unknown): never => {
+    const details = `write: ${text(error)}`;
+    throw error instanceof LpFileShareError ? error : new SinkError({ operation: "download", details, attempts: transfer.pacer.attempts }, { cause: error });
+  };
+  if (typeof sink === "string" || sink instanceof URL) {
+    return writeFile(transfer, typeof sink === "string" ? sink : fileURLToPath(sink), options.replace ?? true, failed);
+  }
+  for await (const piece of transfer.pieces()) {
+    await write(sink, piece, transfer.pacer.operation).catch(failed);
+    transfer.report();
+  }
+  return transfer.result()!;
+}
+
+/** Writes to a stream, and waits until it has accepted the bytes. */
+async function write(sink: Writable, piece: Uint8Array, operation: Operation): Promise<void> {
+  let fail: ((error: unknown) => void) | undefined;
+  try {
+    await operation.wait(new Promise<void>((resolve, reject) => {
+      fail = reject;
+      sink.on("error", reject);
+      sink.write(piece, (error) => { if (error) { reject(error); } else { resolve(); } });
+    })).catch((error: unknown) => { throw operation.signal.aborted ? operation.aborted({}) : error; });
+  } finally {
+    sink.off("error", fail!);
+  }
+}
+
+/** Writes to a temporary file in the same directory, and moves it to path when everything was verified. */
+async function writeFile(transfer: Transfer, path: string, replace: boolean, failed: (error: unknown) => never): Promise<DownloadResult> {
+  const temporary = join(dirname(path), `.lpfileshare-${randomUUID()}.part`);
+  const handle = await create(temporary, path, replace).catch(failed);
+  try {
+    for await (const piece of transfer.pieces()) {
+      await handle.writeFile(piece).catch(failed);
+      transfer.report();
+    }
+    await handle.sync().catch(failed);
+    await handle.close();
+    await move(temporary, path, replace).catch(failed);
+  } catch (error) {
+    await handle.close().catch(() => undefined);
+    await rm(temporary, { force: true });
+    throw error;
+  }
+  return transfer.result()!;
+}
+
+async function create(temporary: string, path: string, replace: boolean): Promise<FileHandle> {
+  const existing = await lstat(path).catch(() => undefined);
+  if (existing?.isDirectory()) {
+    throw new Error(`${path} is a directory`);
+  }
+  if (existing && !replace) {
+    throw Object.assign(new Error(`${path} exists`), { code: "EEXIST" });
+  }
+  return open(temporary, "wx", 0o600);
+}
+
+async function move(temporary: string, path: string, replace: boolean): Promise<void> {
+  if (replace) {
+    await rename(temporary, path);
+  } else {
+    await link(temporary, path); // unlike a rename it fails if the file was created in the meantime
+    await rm(temporary);
+  }
+}
+
+/** One file over any number of calls. */
+class Transfer {
+  readonly pacer: Pacer;
+  header: DownloadHeader | undefined; // of the first call
+  trailer: DownloadTrailer | undefined;
+  received = 0; // number of bytes that pieces has returned
+  last: number | undefined; // the last one of them
+  #crc = 0;
+  readonly #sha = createHash("sha256");
+  #sums: Checksums | undefined;
+  readonly #source: ReturnType<typeof fileSource>;
+
+  constructor(
+    readonly connection: Connection,
+    readonly identity: Identity,
+    file: FileRef,
+    readonly options: DownloadOptions,
+  ) {
+    this.#source = fileSource(file, "download");
+    const parents = [options.signal, connection.closed.signal];
+    this.pacer = new Pacer(new Operation("download", parents, options.timeoutMs ?? timeouts.transfer), options);
+  }
+
+  /** Returns the bytes, verified. Reads it once. */
+  async *pieces(): AsyncGenerator<Uint8Array, undefined> {
+    const { operation } = this.pacer;
+    try {
+      while (!this.trailer) {
+        let token = "";
+        try {
+          this.pacer.attempts++;
+          const identified = await identify(this.identity, operation);
+          token = identified.token;
+          const { request, skip } = this.#request();
+          const part = new Part(this, skip);
+          const attempt = { operation, metadata: identified.metadata, reachMs: this.pacer.reachMs };
+          for await (const message of this.connection.serverStream(FileSharingService.method.download, request, attempt)) {
+            const data = part.receive(message);
+            if (data?.length) {
+              this.#crc = crc32c(data, this.#crc);
+              this.#sha.update(data);
+              this.received += data.length;
+              this.last = data[data.length - 1];
+              this.pacer.progress();
+              yield data;
+            }
+          }
+          part.end();
+        } catch (error) {
+          await this.pacer.retry(error, this.identity, token, () => this.#notResumable());
+        }
+      }
+    } finally {
+      operation.finish();
+    }
+    return undefined;
+  }
+
+  report(): void {
+    const range = this.header?.contentRange;
+    if (range) {
+      this.options.onProgress?.(this.received, toNumber(range.endBytes - range.startBytes));
+    }
+  }
+
+  result(): DownloadResult | undefined {
+    if (!this.trailer) {
+      return undefined;
+    }
+    this.#sums ??= { crc32c: this.#crc, sha256: this.#sha.digest() };
+    const { file, contentRange } = this.header!;
+    return {
+      file: native(file!), range: native(contentRange!), bytes: this.received, checksums: this.#sums, attempts: this.pacer.attempts,
+    };
+  }
+
+  #notResumable(): string | undefined {
+    return this.received > 0 && !this.header?.file?.etag ? "the server sent no ETag, so the rest could be of another file" : undefined;
+  }
+
+  /**
+   * Returns the request for the missing bytes. If only the trailer is missing, it is for the last byte again, because a download
+   * without a trailer is not complete. skip is the number of bytes to skip at the beginning of the response.
+   */
+  #request(): { request: MessageInitShape<typeof DownloadRequestSchema>; skip: 0 | 1 } {
+    const { offset = 0, limit = 0, ifMatchEtag = "", chunkBytes = 64 << 10, wantChecksums = [] } = this.options;
+    const etag = this.header?.file?.etag;
+    const range = this.header?.contentRange;
+    const rest = { source: this.#source, maxChunkBytes: chunkBytes, wantChecksums };
+    if (!range || (this.received === 0 && !etag)) {
+      return { request: { ...rest, readOffset: BigInt(offset), readLimit: BigInt(limit), ifMatchEtag }, skip: 0 };
+    }
+    const position = range.startBytes + BigInt(this.received);
+    const skip = position === range.endBytes && this.received > 0 ? 1 : 0;
+    const next = position - BigInt(skip);
+    return { request: { ...rest, readOffset: next, readLimit: range.endBytes - next, ifMatchEtag: etag ?? "" }, skip };
+  }
+}
+
+/** The response of one call. */
+class Part {
+  #started = false;
+  #trailer: DownloadTrailer | undefined;
+  #start = 0n;
+  #offset = 0n; // of the next chunk
+  #end = 0n;
+  #crc = 0;
+  readonly #sha: Hash | undefined;
+
+  constructor(
+    readonly transfer: Transfer,
+    private skip: number,
+  ) {
+    if (transfer.options.wantChecksums?.includes(ChecksumKind.SHA256)) {
+      this.#sha = createHash("sha256");
+    }
+  }
+
+  /** Receives one message. It returns the bytes of a chunk. */
+  receive({ payload }: DownloadResponse): Uint8Array | undefined {
+    switch (payload.case) {
+      case "header":
+        this.#begin(payload.value);
+        return undefined;
+      case "chunk":
+        return this.#chunk(payload.value);
+      case "trailer":
+        this.#finish(payload.value);
+        return undefined;
+      default:
+        throw violation("the server sent a message of an unknown kind");
+    }
+  }
+
+  /** The call has ended with OK. */
+  end(): void {
+    if (!this.#trailer) {
+      throw damaged(`the download ended without a trailer, ${this.#end - this.#offset} bytes before its end`);
+    }
+    this.transfer.trailer = this.#trailer;
+  }
+
+  #begin(header: DownloadHeader): void {
+    const range = header.contentRange;
+    if (this.#started) {
+      throw violation("the server sent a second header");
+    }
+    if (!header.file || !range || range.startBytes < 0 || range.startBytes > range.endBytes || range.endBytes > range.totalBytes) {
+      throw violation(`the server sent an impossible range: ${range?.startBytes} to ${range?.endBytes} of ${range?.totalBytes}`);
+    }
+    this.#started = true;
+    this.#start = this.#offset = range.startBytes;
+    this.#end = range.endBytes;
+    const { transfer } = this;
+    const first = transfer.header?.contentRange;
+    if (!first) {
+      transfer.header = header;
+      transfer.report();
+      return;
+    }
+    const next = first.startBytes + BigInt(transfer.received - this.skip);
+    const same = range.endBytes === first.endBytes && range.totalBytes === first.totalBytes && header.file.etag === transfer.header?.file?.etag;
+    if (range.startBytes !== next || !same) {
+      throw violation(
+        `the server continued with other bytes than requested: ${range.startBytes} to ${range.endBytes} of ${range.totalBytes}, ` +
+          `ETag "${header.file.etag}"`,
+      );
+    }
+  }
+
+  #chunk(chunk: DataChunk): Uint8Array {
+    let { data } = chunk;
+    if (!this.#started || this.#trailer) {
+      throw violation("the server sent bytes before the header or after the trailer");
+    }
+    if (chunk.offset !== this.#offset) {
+      throw violation(`the server sent byte ${chunk.offset} instead of byte ${this.#offset}`);
+    }
+    if (BigInt(data.length) > this.#end - this.#offset) {
+      throw violation(`the server sent more bytes than the ${this.#end} that it announced`);
+    }
+    if (chunk.crc32c === undefined) {
+      throw violation("the server sent bytes without a checksum");
+    }
+    if (crc32c(data) !== chunk.crc32c) {
+      throw damaged(`the bytes from offset ${this.#offset} on were damaged in transit`);
+    }
+    this.#offset += BigInt(data.length);
+    this.#crc = crc32c(data, this.#crc);
+    this.#sha?.update(data);
+    if (this.skip > 0 && data.length > 0) {
+      if (data[0] !== this.transfer.last) {
+        throw violation("the file has changed, although its ETag has not");
+      }
+      this.skip = 0;
+      data = data.subarray(1);
+    }
+    return data;
+  }
+
+  #finish(trailer: DownloadTrailer): void {
+    const sent = this.#offset - this.#start;
+    const want = trailer.sentChecksums;
+    if (!this.#started || this.#trailer) {
+      throw violation("the server sent a trailer before the header, or a second one");
+    }
+    if (this.#offset !== this.#end) {
+      throw damaged(`the server ended the download ${this.#end - this.#offset} bytes before its end`);
+    }
+    if (trailer.sentBytes !== sent) {
+      throw damaged(`${sent} bytes arrived of ${trailer.sentBytes} that were sent`);
+    }
+    if (want?.crc32c === undefined || (this.#sha && want.sha256.length === 0)) {
+      throw violation("the server sent a trailer without a checksum that it must carry");
+    }
+    if (want.crc32c !== this.#crc || (this.#sha && !this.#sha.digest().equals(want.sha256))) {
+      throw violation("the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again");
+    }
+    this.#trailer = trailer;
+  }
+}
+
+/** Returns a file as a field of a request. Throws a TypeError if it is not one. */
+export function fileSource(file: FileRef, operation: string) {
+  if (typeof file === "string" || "name" in file) {
+    const name = typeof file === "string" ? file : file.name;
+    if (!name) {
+      throw new TypeError(`${operation}: the name of the file is empty`);
+    }
+    return { case: "name", value: name } as const;
+  }
+  if (!file.conversation || !file.storagePath) {
+    throw new TypeError(`${operation}: set the name of the file, or conversation and storagePath`);
+  }
+  return { case: "storage", value: { ...file, dialogId: file.dialogId ?? "" } } as const;
+}
