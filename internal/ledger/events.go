@@ -291,8 +291,10 @@ func conflict(err error) bool {
 }
 
 // next returns the first message with a matching subject and a sequence of at least from; nil if there is none. It asks the
-// stream's leader.
+// stream's leader, for at most the time of one operation.
 func (e *Events) next(ctx context.Context, s jetstream.Stream, from uint64, subjects string) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
+	defer cancel()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, e.l.timeout/4)
 		m, err := s.GetMsg(attempt, from, jetstream.WithGetMsgSubject(subjects))
@@ -455,6 +457,8 @@ func (e *Events) readEvent(m *jetstream.RawStreamMsg) (share.LoggedEvent, bool) 
 
 // Conversation returns a conversation of a consumer; false if the log has none.
 func (e *Events) Conversation(ctx context.Context, account, consumer, id string) (share.LoggedConversation, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.l.timeout)
+	defer cancel()
 	c, rev, err := e.conversation(ctx, account, consumer, id)
 	return c, rev != 0, err
 }
