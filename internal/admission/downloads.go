@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -90,6 +91,7 @@ func (m *Downloads) Reserve(ctx context.Context, h Holder) (*Download, error) {
 		return nil, err
 	}
 	d := &Download{from: m, holder: h, returned: make(chan struct{}, 1)}
+	d.lease = &Lease{download: d}
 	if w.isAdmitted() { // mostly
 		return d, nil
 	}
@@ -171,9 +173,20 @@ type Download struct {
 	held   int         // blocks that are not returned
 	chunk  int         // blocks of the latest chunk
 	ended  bool        // Release was called
-	lost   bool        // the connection ended: what is held is garbage
+	lost   bool        // what is held is garbage
 	unhook func() bool // stops the wait for the connection's end
+	lease  *Lease      // nil after Release
 }
+
+// A Lease is what the buffers of a Download's blocks refer to. gRPC drops some buffers of a stream that the client resets without
+// returning them. When nothing refers to the Lease any more, neither will they be returned, and their reservation ends.
+type Lease struct{ download *Download }
+
+// Put returns a block that nothing refers to any more.
+func (l *Lease) Put(b *[]byte) { l.download.put(b) }
+
+// Lease returns the lease of the download's blocks. Call it before Release.
+func (d *Download) Lease() *Lease { return d.lease }
 
 // reserved returns the bytes that the download has reserved.
 func (d *Download) reserved() int64 {
@@ -232,8 +245,7 @@ func (d *Download) Held() int {
 // Returned has a value after a block was returned.
 func (d *Download) Returned() <-chan struct{} { return d.returned }
 
-// Put returns a block that nothing refers to any more.
-func (d *Download) Put(b *[]byte) {
+func (d *Download) put(b *[]byte) {
 	m := d.from
 	m.Blocks.Put(b)
 	m.mu.Lock()
@@ -252,14 +264,17 @@ func (d *Download) Put(b *[]byte) {
 }
 
 // Release ends the download. Blocks that are not returned yet, because they are still being sent, stay reserved until they are, or
-// until connection ends. Call Release once.
+// until connection ends, or until nothing refers to the Lease. Call Release once.
 func (d *Download) Release(connection context.Context) {
 	m := d.from
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d.end()
+	lease := d.lease
+	d.lease = nil
 	if d.held > 0 {
 		d.unhook = context.AfterFunc(connection, d.lose)
+		runtime.AddCleanup(lease, (*Download).lose, d)
 	}
 }
 
@@ -275,13 +290,16 @@ func (d *Download) end() {
 	m.admit()
 }
 
-// lose gives up the blocks of a connection that has ended: gRPC does not return all of them, and nothing else refers to them.
+// lose gives up the blocks of a connection that has ended, or that gRPC has dropped: nothing refers to them.
 func (d *Download) lose() {
 	m := d.from
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := d.reserved()
 	d.lost = true
+	if d.unhook != nil {
+		d.unhook()
+	}
 	m.shares.Take(d.holder, -before)
 	m.admit()
 }

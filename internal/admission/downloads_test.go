@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,7 +216,7 @@ func (d *Download) run(times, most int) (largest int) {
 		blocks := d.Take(nil, most)
 		largest = max(largest, len(blocks))
 		for _, b := range blocks {
-			d.Put(b)
+			d.Lease().Put(b)
 		}
 	}
 	return largest
@@ -246,7 +247,7 @@ func TestDownload_TakeBeginsWithOneBlock(t *testing.T) {
 			t.Fatalf("%d blocks, want %d", len(blocks), want)
 		}
 		for _, b := range blocks {
-			d.Put(b)
+			d.Lease().Put(b)
 		}
 	}
 }
@@ -267,7 +268,7 @@ func TestDownload_HoldsTwoBlocksAtLeast(t *testing.T) {
 		t.Error("nothing was returned")
 	default:
 	}
-	d.Put(held[0])
+	d.Lease().Put(held[0])
 	<-d.Returned()
 	if again := d.Take(nil, 16); len(again) != 1 {
 		t.Errorf("%d blocks after one was returned", len(again))
@@ -303,34 +304,53 @@ func TestDownload_BlocksStayReservedUntilReturnedOrTheConnectionEnds(t *testing.
 		m := newDownloads(8)
 		connection, end := context.WithCancel(t.Context())
 		d := m.begin(t, "a")
-		held := append(d.Take(nil, 1), d.Take(nil, 1)...)
+		held, lease := append(d.Take(nil, 1), d.Take(nil, 1)...), d.Lease()
 		d.Release(connection)
 		wantUsage(t, m, DownloadUsage{FreeBytes: budget - 2*BlockBytes, Callers: 1})
-		d.Put(held[0])
+		lease.Put(held[0])
 		wantUsage(t, m, DownloadUsage{FreeBytes: budget - BlockBytes, Callers: 1})
 		end()
 		synctest.Wait()
 		wantUsage(t, m, DownloadUsage{FreeBytes: budget})
-		d.Put(held[1]) // gRPC may return it late
+		lease.Put(held[1]) // gRPC may return it late
 		wantUsage(t, m, DownloadUsage{FreeBytes: budget})
 	})
+}
+
+// TestDownload_DroppedBlocksAreNotReserved drops a block without returning it, as gRPC does if a client resets its stream at the wrong moment.
+func TestDownload_DroppedBlocksAreNotReserved(t *testing.T) {
+	m := newDownloads(8)
+	d := m.begin(t, "a")
+	d.Take(nil, 1)
+	d.Release(context.Background())
+	for deadline := time.Now().Add(time.Minute); m.Usage().Callers > 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v: the block is still reserved", m.Usage())
+		}
+		runtime.GC()
+	}
+	wantUsage(t, m, DownloadUsage{FreeBytes: 8 * MinDownloadBytes})
 }
 
 // TestDownloads_EndedDownloadsCount has a caller whose clients read nothing: what gRPC keeps of ended downloads is part of its share.
 func TestDownloads_EndedDownloadsCount(t *testing.T) {
 	m := newDownloads(4)
-	for range 4 {
+	var leases []*Lease // of what gRPC keeps
+	defer func() { runtime.KeepAlive(leases) }()
+	begin := func() {
 		d := m.begin(t, "a")
 		d.Take(nil, 1)
+		leases = append(leases, d.Lease())
 		d.Release(context.Background())
+	}
+	for range 4 {
+		begin()
 	}
 	for range 4 {
 		if m.isQueued(t, "a") {
 			break
 		}
-		d := m.begin(t, "a")
-		d.Take(nil, 1)
-		d.Release(context.Background())
+		begin()
 	}
 	if !m.isQueued(t, "a") {
 		t.Errorf("the caller is not at its limit: %+v", m.Usage())

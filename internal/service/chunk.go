@@ -95,19 +95,19 @@ func (c *chunks) read(ctx context.Context, size int64) (data mem.BufferSlice, er
 			return nil, err
 		}
 	}
-	pool := blockPool{c.memory}
+	lease := c.memory.Lease()
 	c.data = c.data[:0]
 	for i, block := range c.blocks {
 		c.buf = (*block)[:min(admission.BlockBytes, size)]
 		if err := c.turns.Work(c.readBlock, c.sumBlock); err != nil {
 			for _, unused := range c.blocks[i:] {
-				c.memory.Put(unused)
+				lease.Put(unused)
 			}
 			return c.data, err
 		}
 		*block = c.buf // nothing else of it may be sent: it has the bytes of another file
 		size -= int64(len(c.buf))
-		c.data = append(c.data, mem.NewBuffer(block, pool))
+		c.data = append(c.data, mem.NewBuffer(block, blockPool{lease}))
 	}
 	return c.data, nil
 }
@@ -122,7 +122,7 @@ func cut(data mem.BufferSlice, size int64) (first, rest mem.BufferSlice) {
 }
 
 // A blockPool takes back the blocks of a download when gRPC has sent them.
-type blockPool struct{ *admission.Download }
+type blockPool struct{ *admission.Lease }
 
 // Get implements mem.BufferPool. gRPC only returns buffers to this pool.
 func (p blockPool) Get(int) *[]byte { panic("service: a block pool gives out no buffers") }
