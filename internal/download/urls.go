@@ -16,6 +16,9 @@ const (
 	maxURLs = 4096
 	// minURLLife is the life that a signed URL must have left to be used again. It covers clocks that differ.
 	minURLLife = 10 * time.Second
+	// maxURLAge is how long a URL is used again although LivePerson may sign for longer. LivePerson notices at a request that a token was
+	// revoked.
+	maxURLAge = time.Minute
 )
 
 // URLs keeps signed URLs, each for the caller that requested it and for one file. A caller that reads the file again within the minute
@@ -34,11 +37,13 @@ type urlKey struct {
 	path                 string
 }
 
-// A signedURL is a URL, or the request for it. url and err are set when done is closed.
+// A signedURL is a URL, or the request for it. url, err and left are set when done is closed.
 type signedURL struct {
-	done chan struct{}
-	url  share.TempURL
-	err  error
+	done      chan struct{}
+	requested time.Time
+	url       share.TempURL
+	err       error
+	left      bool // the caller that made the request ended meanwhile
 }
 
 // NewURLs returns URLs that are empty.
@@ -50,7 +55,8 @@ func NewURLs(now func() time.Time) *URLs {
 	return &URLs{now: now, entries: entries}
 }
 
-// get returns a URL of o: a kept one, that of a request which runs, or a new one. With fresh it returns no kept one.
+// get returns a URL of o: a kept one, that of a request which runs, or a new one. With fresh it returns no kept one. If the request that
+// it has waited for fails, it makes its own, which no other caller waits for: callers do not queue for requests that fail.
 func (u *URLs) get(ctx context.Context, o Object, fresh bool) (share.TempURL, error) {
 	p := o.Session.Principal()
 	key := urlKey{p.Account, p.ID, p.Caller, p.Role, o.StoragePath}
@@ -61,12 +67,14 @@ func (u *URLs) get(ctx context.Context, o Object, fresh bool) (share.TempURL, er
 		}
 		select {
 		case <-e.done:
-			if e.err == nil {
-				return e.url, nil
-			}
-			// The caller that made the request may have ended. This one makes its own.
 		case <-ctx.Done():
 			return share.TempURL{}, context.Cause(ctx)
+		}
+		switch {
+		case e.err == nil:
+			return e.url, nil
+		case !e.left:
+			return o.Session.DownloadURL(ctx, o.StoragePath)
 		}
 	}
 }
@@ -78,14 +86,14 @@ func (u *URLs) join(key urlKey, fresh bool) (e *signedURL, begin bool) {
 	if e, ok := u.entries.Get(key); ok {
 		select {
 		case <-e.done:
-			if !fresh && e.err == nil && e.url.ExpireTime.Sub(u.now()) >= minURLLife {
+			if !fresh && e.err == nil && e.url.ExpireTime.Sub(u.now()) >= minURLLife && u.now().Sub(e.requested) < maxURLAge {
 				return e, false
 			}
 		default:
 			return e, false // it is being requested
 		}
 	}
-	e = &signedURL{done: make(chan struct{}), err: errNoURL}
+	e = &signedURL{done: make(chan struct{}), requested: u.now(), err: errNoURL}
 	u.entries.Add(key, e)
 	return e, true
 }
@@ -104,6 +112,7 @@ func (u *URLs) request(ctx context.Context, o Object, key urlKey, e *signedURL) 
 		}
 	}()
 	e.url, e.err = o.Session.DownloadURL(ctx, o.StoragePath)
+	e.left = ctx.Err() != nil
 	return e.url, e.err
 }
 

@@ -1,6 +1,7 @@
 package download
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 type signer struct {
 	who   share.Principal
 	delay time.Duration
+	life  time.Duration // of a URL; 0: a minute
 	fails error
 
 	mu   sync.Mutex
@@ -35,7 +37,7 @@ func (s *signer) DownloadURL(ctx context.Context, path string) (share.TempURL, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.urls++
-	return share.TempURL{Path: path, Sig: fmt.Sprint(s.urls), ExpireTime: time.Now().Add(time.Minute)}, s.fails
+	return share.TempURL{Path: path, Sig: fmt.Sprint(s.urls), ExpireTime: time.Now().Add(cmp.Or(s.life, time.Minute))}, s.fails
 }
 
 func (s *signer) count() int {
@@ -139,6 +141,47 @@ func TestURLs_ConcurrentReadersShareARequest(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Readers of the same file do not wait for each other's requests one after the other, if LivePerson does not answer.
+func TestURLs_FailuresAreNotSerial(t *testing.T) {
+	longest := func(readers int) (longest time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &signer{who: alice, delay: 10 * time.Second, fails: share.Reject(share.LPTimeout, "no answer")}
+			o := Object{Session: s, Store: &fakeStore{etag: "e"}, URLs: NewURLs(time.Now), Log: slog.New(slog.DiscardHandler), StoragePath: "/p"}
+			begin := time.Now()
+			var all sync.WaitGroup
+			for range readers {
+				all.Go(func() {
+					if _, err := o.Open(t.Context(), 0, 0, ""); !share.Is(err, share.LPTimeout) {
+						t.Errorf("%v, want LP_TIMEOUT", err)
+					}
+				})
+			}
+			all.Wait()
+			longest = time.Since(begin)
+		})
+		return longest
+	}
+	if one, many := longest(1), longest(50); many > 2*one+10*time.Second { // each of its attempts may first wait for another's
+		t.Errorf("50 readers waited up to %s, one %s", many, one)
+	}
+}
+
+func TestURLs_AreNotOlderThanAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, urls := &signer{who: alice, life: 24 * time.Hour}, NewURLs(time.Now)
+		o := Object{Session: s, URLs: urls, StoragePath: "/p"}
+		for range 4 {
+			if _, err := urls.get(t.Context(), o, false); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(maxURLAge / 2)
+		}
+		if n := s.count(); n != 2 {
+			t.Errorf("%d URLs were requested in 1.5 minutes, want 2", n)
+		}
+	})
 }
 
 func TestURLs_FailuresAndLimit(t *testing.T) {
