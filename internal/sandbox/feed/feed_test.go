@@ -145,6 +145,8 @@ func TestMask(t *testing.T) {
 		`{"text":"{\"temp_url_sig\":\"SECRET\"}"}`,
 		`https://127.0.0.1/v1/AUTH_x/y?temp_url_sig=SECRET&temp_url_expires=1`,
 		`{"access_token":"SECRET","token_type":"bearer"}`,
+		`{"password" : "SECRET"}`, `{"text":"{\n\t\"secret\":\n\"SECRET\"}"}`, `{"password":"p\u0026SECRET"}`, `{"password":"p\\/SECRET"}`,
+		`{"text":"{\"body\":\"{\\\"bearer\\\":\\\"SECRET\\\"}\"}"}`,
 		`{"accessToken":"SECRET"}`, `{"appSecret": "SECRET"}`, `{"password":"SECRET"}`, `{"client_secret":"SECRET"}`,
 		`client_id=sandbox-app&client_secret=SECRET`,
 		`ws://127.0.0.1:1/ws_api/account/1/messaging/brand/SECRET?v=2.1`,

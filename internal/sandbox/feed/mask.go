@@ -9,7 +9,8 @@ import (
 const Masked = "[masked]"
 
 // secrets are the forms in which a token, a signature or a password appears in a frame, a body or a path. Each pattern has two groups:
-// what stays before the secret, and the secret. The quotes of JSON in a string of JSON are escaped. A text without any of the signs, which
+// what stays before the secret, and the secret. Quotes and white
+// space of JSON in a string of JSON are escaped, once for each string around it. A text without any of the signs, which
 // are lower-case, does not match; most texts have none, and patterns are slow.
 var secrets = []struct {
 	signs   []string
@@ -20,7 +21,7 @@ var secrets = []struct {
 	// A member of JSON.
 	{
 		[]string{"temp_url_sig", "jwt", "token", "bearer", "secret", "password", "csrf", "sessionid", "appkey", "authorization", "x-lp-on-behalf"},
-		regexp.MustCompile(`((?i:\\?"(?:temp_url_sig|jwt|token|[a-z_]*access_?token[a-z_]*|id_token|bearer|[a-z_]*secret|password|csrf|sessionid|appkey|authorization|x-lp-on-behalf)\\?":\s*\\?"))([^"\\]+)`),
+		regexp.MustCompile(`((?i:\\*"(?:temp_url_sig|jwt|token|[a-z_]*access_?token[a-z_]*|id_token|bearer|[a-z_]*secret|password|csrf|sessionid|appkey|authorization|x-lp-on-behalf)\\*"(?:\s|\\+[nrt])*:(?:\s|\\+[nrt])*\\*"))((?:[^"\\]|\\+[^"\\])+)`),
 	},
 	// A parameter of a URL or of a form.
 	{
