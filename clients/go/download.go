@@ -3,6 +3,7 @@ package lpfileshare
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -67,9 +68,10 @@ type DownloadResult struct {
 
 // Download writes a file, or a part of it, to w. It does not close w.
 //
-// Every chunk is verified before it is written, and the whole is verified against the trailer. If the connection or the store
-// breaks off, Download continues with the next byte of the same object. If the object was replaced, it returns FILE_CHANGED. After an
-// error w has received a correct beginning of the file. Errors of the call are [*Error]; errors of w are returned wrapped.
+// Every chunk is verified before it is written, and the whole is verified against the trailer and, if the whole file is read, against the
+// MD5 that the store states. If the connection or the store breaks off, Download continues with the next byte of the same object. If the
+// object was replaced, it returns FILE_CHANGED. After an error w has received a correct beginning of the file, unless the error says that
+// the file was damaged in the store or on the way from it. Errors of the call are [*Error]; errors of w are returned wrapped.
 func (c *Client) Download(ctx context.Context, o DownloadOptions, w io.Writer) (*DownloadResult, error) {
 	d, err := c.newDownload(ctx, o)
 	if err != nil {
@@ -124,8 +126,8 @@ type DownloadReader struct {
 // Header returns the file, and the range of its bytes.
 func (r *DownloadReader) Header() *pb.DownloadHeader { return r.download.header }
 
-// Read reads verified bytes. It returns io.EOF only after the trailer was verified: if a check fails, its error comes instead, and
-// the bytes that were read are a correct beginning of the file.
+// Read reads verified bytes. It returns io.EOF only after the trailer and the MD5 that the store states were verified: if a check fails,
+// its error comes instead. After any error but that of the MD5 the bytes that were read are a correct beginning of the file.
 func (r *DownloadReader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -171,6 +173,7 @@ type download struct {
 	last     byte  // the last one of them
 	crc      hash.Hash32
 	sha      hash.Hash
+	md5      hash.Hash // compared with header.stored_md5; nil: the store states none, or only a part is read
 
 	call *part // the open call; nil: none
 }
@@ -217,6 +220,9 @@ func (d *download) pull() (data []byte, token string, err error) {
 	if len(data) > 0 {
 		d.crc.Write(data)
 		d.sha.Write(data)
+		if d.md5 != nil {
+			d.md5.Write(data)
+		}
 		d.received, d.last = d.received+int64(len(data)), data[len(data)-1]
 		d.pace.progress()
 	}
@@ -330,6 +336,9 @@ func (p *part) receive() ([]byte, error) {
 		if p.gotTrailer == nil {
 			return nil, &damagedError{fmt.Sprintf("the download ended without a trailer, %d bytes before its end", p.end-p.offset)}
 		}
+		if p.md5 != nil && !bytes.Equal(p.md5.Sum(nil), p.header.GetStoredMd5()) {
+			return nil, violation("the file does not have the MD5 that the store states: it was damaged in the store, or on the way from it to the server; discard it")
+		}
 		p.trailer = p.gotTrailer
 		return nil, io.EOF
 	}
@@ -364,6 +373,9 @@ func (p *part) begin(h *pb.DownloadHeader) error {
 			}
 		}
 		p.header = h
+		if len(h.GetStoredMd5()) > 0 && r.GetStartBytes() == 0 && r.GetEndBytes() == r.GetTotalBytes() {
+			p.md5 = md5.New()
+		}
 		p.report()
 		return nil
 	}

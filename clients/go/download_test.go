@@ -3,6 +3,7 @@ package lpfileshare_test
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -197,6 +198,43 @@ func TestDownload_RejectsInvalidResponse(t *testing.T) {
 			}
 			if !bytes.HasPrefix(data, got.Bytes()) {
 				t.Errorf("%d wrong bytes were written", got.Len())
+			}
+		})
+	}
+}
+
+// TestDownload_StoredMD5 compares a whole file with what the store states, and nothing else.
+func TestDownload_StoredMD5(t *testing.T) {
+	data := picture(5000)
+	right, wrong := md5.Sum(data), md5.Sum(nil)
+	part := byName
+	part.Offset = 1
+	for name, tc := range map[string]struct {
+		options lpfileshare.DownloadOptions
+		stated  []byte
+		damaged bool
+	}{
+		"right":                {byName, right[:], false},
+		"wrong":                {byName, wrong[:], true},
+		"none":                 {byName, nil, false},
+		"wrong, of a part":     {part, wrong[:], false},
+		"right, in two pieces": {byName, right[:], false},
+		"wrong, in two pieces": {byName, wrong[:], true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := sending{change: func(m *pb.DownloadResponse) {
+				if h := m.GetHeader(); h != nil {
+					h.StoredMd5 = tc.stated
+				}
+			}}
+			if strings.HasSuffix(name, "pieces") {
+				first.breakAt, first.failure = 2000, status.Error(codes.Unavailable, "broken")
+			}
+			c := start(t, giving(data, first, nil))
+			var got bytes.Buffer
+			_, err := c.Download(testContext(t), tc.options, &got)
+			if damaged := status.Code(err) == codes.DataLoss; damaged != tc.damaged || !damaged && err != nil {
+				t.Errorf("%d bytes, %v; want damage: %t", got.Len(), err, tc.damaged)
 			}
 		})
 	}

@@ -75,7 +75,7 @@ type limitFlags struct {
 type behaviourFlags struct {
 	AgentTokenKey     string        `placeholder:"FILE" help:"File with the key that seals agent tokens: 64 hex digits. Replicas need the same key. Default: a random key, so that agents must sign in again after a restart."`
 	RequestIDTTL      time.Duration `name:"request-id-ttl" default:"24h" help:"How long a request_id is kept (${default})."`
-	CheckETag         bool          `name:"check-etag" default:"true" negatable:"" help:"Compare the store's ETag with the MD5 of each upload (${default})."`
+	CheckETag         bool          `name:"check-etag" default:"true" negatable:"" help:"Compare the store's ETag with the MD5 of each upload, and send it with each download so that clients can (${default})."`
 	StoreStall        time.Duration `default:"30s" help:"Maximum time that the store may neither send nor receive a byte of a transfer (${default})."`
 	HeartbeatInterval time.Duration `default:"25s" help:"Interval between the heartbeats of a watch (${default})."`
 	DrainTime         time.Duration `default:"30s" help:"Maximum time that running calls may take to end after SIGTERM (${default})."`

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/hex"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -64,6 +65,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	header := &lpfilesharev1.DownloadHeader{
 		File:         found.file,
 		ContentRange: &lpfilesharev1.ContentRange{StartBytes: object.Start, EndBytes: object.End, TotalBytes: object.Stored.Size},
+		StoredMd5:    s.statedMD5(object),
 	}
 	out := s.sender(stream)
 	if err := out.send(ctx, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Header{Header: header}}); err != nil {
@@ -87,6 +89,19 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 		s.receipts.accessed(ctx, ref.account, session, *found.event)
 	}
 	return nil
+}
+
+// statedMD5 returns the MD5 of the whole object that the store states; nil if it states none.
+func (s *Server) statedMD5(object *download.Reader) []byte {
+	stated, suffix := object.Stored.ETag.MD5()
+	if suffix != "" || object.Stored.Large || !s.Settings(object.Account()).CheckETag {
+		return nil
+	}
+	sum, err := hex.DecodeString(stated)
+	if err != nil {
+		return nil // cannot happen: MD5 returns digits
+	}
+	return sum
 }
 
 // object returns a file for reading: the caller may read it.

@@ -3,6 +3,7 @@ package service
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"math"
 	"slices"
 	"testing"
@@ -79,6 +80,36 @@ func TestDownload_EmptyFileHasHeaderAndTrailer(t *testing.T) {
 		got, header, trailer, err := h.download(h.alice(), byName(h.addFile(path("a"), nil)))
 		if err != nil || len(got) != 0 || header == nil || !proto.Equal(trailer.GetSentChecksums(), sumsOf(nil)) {
 			t.Errorf("got %v, %v, %v", header, trailer, err)
+		}
+	})
+}
+
+func TestDownload_StatesMD5(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		data := picture(100)
+		sum := md5.Sum(data)
+		for _, c := range []struct {
+			etag  string // "": that of the bytes
+			large bool
+			want  []byte
+		}{
+			{"", false, sum[:]},
+			{"", true, nil},
+			{"0123456789abcdef0123456789abcdef-2", false, nil},
+			{"other", false, nil},
+		} {
+			name := h.addFile(path("a"), data)
+			h.store.described = func(o *share.StoredObject) {
+				o.Large = c.large
+				if c.etag != "" {
+					o.ETag = share.ETag(c.etag)
+				}
+			}
+			_, header, _, err := h.download(h.alice(), byName(name))
+			if err != nil || !bytes.Equal(header.GetStoredMd5(), c.want) {
+				t.Errorf("ETag %q, large %t: %x, %v; want %x", c.etag, c.large, header.GetStoredMd5(), err, c.want)
+			}
 		}
 	})
 }

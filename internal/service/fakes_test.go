@@ -521,6 +521,8 @@ type fakeStore struct {
 	// body changes how the body of a GET is read; nil: not at all.
 	body func(io.Reader) io.Reader
 	gets []string
+	// described changes what GETs say of an object; nil: nothing.
+	described func(*share.StoredObject)
 }
 
 // A recordedPut is what a PUT read of its body, and the error that ended the body: io.EOF if it was complete.
@@ -623,6 +625,9 @@ func (w *fakeStore) Get(ctx context.Context, _ string, u share.TempURL, start, l
 		return nil, share.Errorf(share.FileNotFound, "there is no such file", nil)
 	}
 	o := &share.ObjectReader{StoredObject: describe(b)}
+	if w.described != nil {
+		w.described(&o.StoredObject)
+	}
 	if ifMatch != "" && !ifMatch.Matches(o.ETag) {
 		return nil, share.Errorf(share.FileChanged, "the file is another one by now", nil)
 	}

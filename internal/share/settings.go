@@ -14,7 +14,7 @@ type Settings struct {
 	MaxImageInputBytes int64
 	// StripImages removes the metadata of every image, whether the caller asks for it or not.
 	StripImages bool
-	// CheckETag compares the store's ETag with the MD5 of the stored bytes, at each upload.
+	// CheckETag compares the store's ETag with the MD5 of the stored bytes at each upload, and gives it to clients at each download.
 	CheckETag bool
 	// AcceptReceipts and AccessReceipts notify senders when a file was delivered to a watcher, and when it was downloaded.
 	AcceptReceipts, AccessReceipts bool

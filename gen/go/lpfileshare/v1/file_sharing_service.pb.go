@@ -1415,7 +1415,11 @@ type DownloadHeader struct {
 	// The file, with the store's current stored_size_bytes and etag.
 	File *File `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	// The bytes that follow.
-	ContentRange  *ContentRange `protobuf:"bytes,2,opt,name=content_range,json=contentRange,proto3" json:"content_range,omitempty"`
+	ContentRange *ContentRange `protobuf:"bytes,2,opt,name=content_range,json=contentRange,proto3" json:"content_range,omitempty"`
+	// MD5 of the whole stored object, as the store states it. Empty if it does not, for example of a segmented object, or if the server
+	// is configured not to rely on the store's ETags. A client that reads the whole file compares it with what it received: this finds
+	// damage in the store, and between the store and the server, which the trailer's checksums do not.
+	StoredMd5     []byte `protobuf:"bytes,3,opt,name=stored_md5,json=storedMd5,proto3" json:"stored_md5,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1460,6 +1464,13 @@ func (x *DownloadHeader) GetFile() *File {
 func (x *DownloadHeader) GetContentRange() *ContentRange {
 	if x != nil {
 		return x.ContentRange
+	}
+	return nil
+}
+
+func (x *DownloadHeader) GetStoredMd5() []byte {
+	if x != nil {
+		return x.StoredMd5
 	}
 	return nil
 }
@@ -2774,10 +2785,12 @@ const file_lpfileshare_v1_file_sharing_service_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1e.lpfileshare.v1.DownloadHeaderH\x00R\x06header\x121\n" +
 	"\x05chunk\x18\x02 \x01(\v2\x19.lpfileshare.v1.DataChunkH\x00R\x05chunk\x12;\n" +
 	"\atrailer\x18\x03 \x01(\v2\x1f.lpfileshare.v1.DownloadTrailerH\x00R\atrailerB\t\n" +
-	"\apayload\"}\n" +
+	"\apayload\"\x9c\x01\n" +
 	"\x0eDownloadHeader\x12(\n" +
 	"\x04file\x18\x01 \x01(\v2\x14.lpfileshare.v1.FileR\x04file\x12A\n" +
-	"\rcontent_range\x18\x02 \x01(\v2\x1c.lpfileshare.v1.ContentRangeR\fcontentRange\"m\n" +
+	"\rcontent_range\x18\x02 \x01(\v2\x1c.lpfileshare.v1.ContentRangeR\fcontentRange\x12\x1d\n" +
+	"\n" +
+	"stored_md5\x18\x03 \x01(\fR\tstoredMd5\"m\n" +
 	"\fContentRange\x12\x1f\n" +
 	"\vstart_bytes\x18\x01 \x01(\x03R\n" +
 	"startBytes\x12\x1b\n" +
