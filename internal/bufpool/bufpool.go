@@ -9,9 +9,11 @@ import (
 	"sync"
 )
 
-// sizes are the capacities of the buffers. 4 and 16 KiB are those of gRPC's pool for frames, which package recvlimit counts. The
-// largest message is a little longer than 5 MB.
-var sizes = [...]int{4 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 6 << 20}
+// sizes are the capacities of the buffers. 4 and 16 KiB are those of gRPC's pool for frames, which package recvlimit counts. gRPC collects
+// tiny frames, and the one after them, in a buffer of up to 37 KiB. With 48 KiB, and not 32, no part of 15 KiB or more that ends such
+// a buffer looks like a whole buffer of 16 KiB, so package upload sees what a part occupies. The largest message is a little longer
+// than 5 MB.
+var sizes = [...]int{4 << 10, 16 << 10, 48 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 6 << 20}
 
 // A Pool implements gRPC's mem.BufferPool. It does not clear buffers: they contain bytes of other messages, so users must not
 // read or send more of a buffer than they have written. Unused buffers are garbage after two collections. The zero Pool is ready to use.

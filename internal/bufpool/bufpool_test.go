@@ -12,7 +12,7 @@ var _ mem.BufferPool = (*Pool)(nil)
 func TestPool_ReturnsBuffersOfTheLength(t *testing.T) {
 	var p Pool
 	for _, c := range []struct{ length, capacity int }{
-		{0, 4 << 10}, {1, 4 << 10}, {4 << 10, 4 << 10}, {4<<10 + 1, 16 << 10}, {16 << 10, 16 << 10}, {32<<10 + 1, 64 << 10},
+		{0, 4 << 10}, {1, 4 << 10}, {4 << 10, 4 << 10}, {4<<10 + 1, 16 << 10}, {16 << 10, 16 << 10}, {16<<10 + 1, 48 << 10}, {48<<10 + 1, 64 << 10},
 		{1 << 20, 1 << 20}, {1<<20 + 1, 2 << 20}, {6 << 20, 6 << 20}, {6<<20 + 1, 6<<20 + 1},
 	} {
 		for range 2 { // the second one may be the first again

@@ -14,7 +14,8 @@ import (
 type UploadRequest struct {
 	// UploadRequest is the message, except that chunk.data is empty: Data has it. Do not copy it.
 	lpfilesharev1.UploadRequest
-	// Data is chunk.data, in the buffers that gRPC received. Callers must free each of them, before they receive the next message.
+	// Data is chunk.data, in the buffers that gRPC received. Callers own the buffers, and must free each of them some time. They must have
+	// taken them over from the slice before they receive the next message.
 	Data mem.BufferSlice
 
 	chunk  lpfilesharev1.DataChunk // of the latest message, and its crc32c

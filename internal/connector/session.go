@@ -355,6 +355,9 @@ func (s *Session) Conversation(ctx context.Context, id string) (share.Conversati
 	return c.Conversation, err
 }
 
+// Knows returns false: Conversation reads the event log.
+func (s *Session) Knows(conversation string) bool { return false }
+
 // ListConversations returns all conversations that the consumer takes part in, newest first.
 func (s *Session) ListConversations(ctx context.Context) ([]share.Conversation, error) {
 	logged, err := s.m.events.Conversations(ctx, s.account, s.principal.ID)

@@ -23,6 +23,12 @@ func (s *Session) Conversation(ctx context.Context, id string) (share.Conversati
 	return s.s.conversation(ctx, id)
 }
 
+// Knows reports whether Conversation answers without a request to LivePerson.
+func (s *Session) Knows(conversation string) bool {
+	_, ok, err := s.s.book.conversation(conversation)
+	return ok && err == nil
+}
+
 // ListConversations returns the conversations of the caller, newest first, but no more than Config.MaxConversations.
 func (s *Session) ListConversations(ctx context.Context) ([]share.Conversation, error) {
 	if ctx.Err() != nil {

@@ -127,6 +127,7 @@ type fakeMessenger struct {
 	sight   share.Sight
 	marked  []string
 	unread  atomic.Bool // what Unread returns
+	unknown atomic.Bool // the session knows no conversation
 }
 
 func newFakeMessenger() *fakeMessenger {
@@ -386,6 +387,8 @@ func (s *fakeSession) FindFile(ctx context.Context, conversation, dialog, path s
 }
 
 func (s *fakeSession) Unread(conversation, dialog string) bool { return s.unread.Load() }
+
+func (s *fakeSession) Knows(conversation string) bool { return !s.unknown.Load() }
 
 // visible returns the files of a conversation ("": of all), in the order of ListFiles, and the dialogs.
 func (s *fakeSession) visible(conversation string) (files []share.FileEvent, dialogs []string, err error) {

@@ -1074,3 +1074,43 @@ func TestUpload_RefusedURLEndsItBeforeTheFirstByte(t *testing.T) {
 		wantError(t, stream.RecvMsg(new(pb.UploadResponse)), share.FileSharingDisabled) // although the client has sent no byte
 	})
 }
+
+// TestUpload_RepeatDoesNotAskLivePerson repeats a finished upload while LivePerson does not answer, before a session knows the conversation.
+func TestUpload_RepeatDoesNotAskLivePerson(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		s := spec(b)
+		if _, err := h.upload(h.alice(), whole(s, b, 1000)...); err != nil {
+			t.Fatal(err)
+		}
+		h.lp.unknown.Store(true)
+		h.lp.on("Conversation", func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(10 * time.Second):
+				return kindError(share.LPTimeout)
+			}
+		})
+		ctx, cancel := context.WithTimeout(h.alice(), 5*time.Second)
+		defer cancel()
+		if _, err := h.upload(ctx, whole(s, b, 1000)...); err != nil {
+			t.Errorf("the repeat waits for LivePerson: %v", err)
+		}
+	})
+}
+
+// TestUpload_TakenOverLeavesNoLink loses the id when the file is stored and the message is to be sent.
+func TestUpload_TakenOverLeavesNoLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		b := picture(1000)
+		h.ledger.fail("Save PUBLISHING", share.ErrStale)
+		_, err := h.upload(h.alice(), whole(spec(b), b, 1000)...)
+		wantError(t, err, share.UploadTakenOver)
+		if n := h.ledger.count("Save STORED"); n != 0 {
+			t.Errorf("%d records of a file that belongs to no upload", n)
+		}
+	})
+}

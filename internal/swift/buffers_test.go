@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -129,4 +130,24 @@ func TestPut_Buffers(t *testing.T) {
 	}
 	_, err = c.Put(testContext(t), account, sign("PUT", path), 1_000_000, "", &bufferBody{make([]byte, maxWrite), 400_000, nil})
 	wantKind(t, err, share.Internal)
+}
+
+// An endingConn is a connection whose feed ends while all bytes are being written.
+type endingConn struct {
+	net.Conn
+	f *feed
+}
+
+func (c *endingConn) Write(p []byte) (int, error) { c.f.abort(); return len(p), nil }
+
+func (c *endingConn) SetWriteDeadline(time.Time) error { return nil }
+
+func TestFeed_EndsWhenAllIsWritten(t *testing.T) {
+	_, dog := newWatchdog(t.Context())
+	defer dog.end()
+	body := &bufferBody{make([]byte, maxWrite), 1, nil}
+	f := newFeed(body, 1, dog, time.Minute, time.Minute)
+	if n, err := f.writeTo(&endingConn{f: f}, body); n != 1 || err != nil {
+		t.Errorf("%d bytes, %v; want 1 and no error, so that the connection is used again", n, err)
+	}
 }

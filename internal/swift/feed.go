@@ -63,12 +63,12 @@ func (f *feed) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case f.left == 0: // also if the feed has ended meanwhile: the connection can be used for other requests
+		return 0, io.EOF
 	case f.over.Load():
 		return 0, errStopped
 	case f.err != nil:
 		return 0, f.err
-	case f.left == 0:
-		return 0, io.EOF
 	}
 	f.dog.disarm()
 	n, err := f.body.Read(p[:min(int64(len(p)), f.left)])
@@ -117,12 +117,12 @@ func (f *feed) writeNext(conn net.Conn, body bufferReader) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case f.left == 0: // also if the feed has ended meanwhile: the connection can be used for other requests
+		return 0, io.EOF
 	case f.over.Load():
 		return 0, errStopped
 	case f.err != nil:
 		return 0, f.err
-	case f.left == 0:
-		return 0, io.EOF
 	}
 	f.dog.disarm()
 	buffers, err := body.ReadBuffers(min(maxWrite, f.left))

@@ -15,7 +15,9 @@ import (
 // the message is missing (the record has a file), the attempt's record says so.
 func (e *Engine) claimUpload(ctx context.Context, cancel context.CancelCauseFunc, session Session, spec *Spec) (*attempt, error) {
 	key := Key(session.Principal(), spec.RequestID)
-	a, err := e.claim(ctx, cancel, session, key, true, func(rec share.Record, found bool) (share.Record, bool, error) {
+	// A repeat must get its result although LivePerson does not answer, so it is not asked before the ledger.
+	likelyNew := spec.CreatedID || session.Knows(spec.Conversation)
+	a, err := e.claim(ctx, cancel, session, key, likelyNew, func(rec share.Record, found bool) (share.Record, bool, error) {
 		if !found {
 			rec = share.Record{Fingerprint: spec.Fingerprint}
 		} else if err := sameRequest(rec, spec); err != nil {

@@ -50,6 +50,8 @@ type Session interface {
 	// by the wall clock. LPPublishUnconfirmed: the message may have been published. An error that is Denied: LivePerson says that it
 	// was not. Any other error: nothing was sent.
 	PublishFile(ctx context.Context, conversation, dialog string, file share.HostedFile) (sequence int64, err error)
+	// Knows reports whether Conversation answers without a request.
+	Knows(conversation string) bool
 	// Conversation finds a conversation; ConversationNotFound.
 	Conversation(ctx context.Context, id string) (share.Conversation, error)
 	// FindFile finds the message that shows a storage path; FileNotFound. What that proves, Sight says. If the messages could not be

@@ -24,7 +24,7 @@ func (e *Engine) publish(ctx context.Context, session Session, a *attempt) error
 	}
 	ctx = context.WithoutCancel(ctx)
 	err := e.publishAndConfirm(ctx, session, a)
-	if err != nil && !share.Is(err, share.LPPublishUnconfirmed) { // it is stored, and GetUpload names it: let its uploader read it
+	if err != nil && !share.Is(err, share.LPPublishUnconfirmed, share.UploadTakenOver) { // it is stored, and GetUpload names it: let its uploader read it
 		if lerr := a.rememberStored(ctx, cmp.Or(a.file, a.rec.File)); lerr != nil {
 			e.Log.LogAttrs(ctx, slog.LevelWarn, "a stored file could not be recorded", slog.Any("error", lerr))
 		}
@@ -35,7 +35,7 @@ func (e *Engine) publish(ctx context.Context, session Session, a *attempt) error
 // storeUnpublished records the file of a call that has ended, so that a retry only publishes it. It returns why the call has ended.
 func (e *Engine) storeUnpublished(ctx context.Context, a *attempt) error {
 	if a.file != nil {
-		if err := a.to(context.WithoutCancel(ctx), share.Stored, func(*share.Record) {}); err != nil {
+		if err := a.to(context.WithoutCancel(ctx), share.Stored, func(*share.Record) {}); err != nil && !share.Is(err, share.UploadTakenOver) {
 			e.Log.LogAttrs(ctx, slog.LevelWarn, "a stored file could not be recorded", slog.Any("error", err))
 		}
 	}

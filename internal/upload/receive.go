@@ -169,7 +169,7 @@ func (r *reader) run(ctx context.Context) error {
 			return err
 		}
 		size := c.size()
-		if err := r.accept(ctx, n+size); err != nil {
+		if err := r.accept(ctx, n+size, &c); err != nil {
 			for _, b := range c.Data {
 				b.Free()
 			}
@@ -182,22 +182,23 @@ func (r *reader) run(ctx context.Context) error {
 }
 
 // accept checks that size bytes of the file may have arrived, and reserves memory for them.
-func (r *reader) accept(ctx context.Context, size int64) error {
+func (r *reader) accept(ctx context.Context, size int64, c *Chunk) error {
 	switch {
 	case r.declared >= 0 && size > r.declared:
 		return share.Reject(share.SizeExceeded, "more than the declared %d bytes arrived", r.declared).With("declaredBytes", share.Itoa(r.declared))
 	case size > r.limit:
 		return TooLarge(r.limit, size)
 	case r.declared < 0:
-		return r.reserve(ctx, size)
+		return r.reserve(ctx, size, c)
 	}
 	return nil
 }
 
 // reserve reserves memory for the bytes of a file whose size was not declared. While it waits the client cannot send, so the upload
-// is neither idle nor slow.
-func (r *reader) reserve(ctx context.Context, size int64) error {
+// is neither idle nor slow. The chunk that waits is copied, because the buffers that gRPC received it in may be much larger.
+func (r *reader) reserve(ctx context.Context, size int64, c *Chunk) error {
 	err := r.memory.Grow(ctx, size, r.IdleTimeout, func() {
+		c.copy()
 		r.waits.Add(1)
 		r.waiting.Store(true)
 	})

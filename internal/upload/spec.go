@@ -111,7 +111,25 @@ func (c Chunk) size() int64 {
 	return int64(n)
 }
 
-// A Buffer is memory with bytes of a file, which nothing changes before it is freed. Buffers in a pool have sizes that are powers of two.
+// copy copies the bytes into memory of exactly their size, and frees the buffers.
+func (c *Chunk) copy() {
+	all := make(ownBuffer, 0, c.size())
+	for _, b := range c.Data {
+		all = append(all, b.ReadOnlyData()...)
+		b.Free()
+	}
+	c.Data = []Buffer{all}
+}
+
+// An ownBuffer is a Buffer without a pool.
+type ownBuffer []byte
+
+func (b ownBuffer) ReadOnlyData() []byte { return b }
+
+func (ownBuffer) Free() {}
+
+// A Buffer is memory with bytes of a file, which nothing changes before it is freed. Buffers in a pool that are not larger than a page have
+// sizes that are powers of two.
 type Buffer interface {
 	ReadOnlyData() []byte
 	// Free returns the memory to its pool, if it has one. Nothing may read the bytes any more.

@@ -78,8 +78,7 @@ func (s *spool) add(c Chunk) {
 }
 
 // keeps reports whether the spool keeps the buffer of p: if p is most of it, and the spool has slack for the rest. What precedes p in the
-// buffer is unknown, but then less than most of a page follows it: gRPC's buffers are not larger than a page, except that it may collect many
-// tiny frames in a buffer of two pages.
+// buffer is unknown, but little does if the rest looks like a page: see the sizes of package bufpool.
 func (s *spool) keeps(p []byte) bool {
 	const most = admission.PageBytes / 16 * 15
 	occupied := 1 << bits.Len(uint(cap(p)-1))
