@@ -140,8 +140,7 @@ public final class LpFileShareClientBuilder {
       throw new IllegalArgumentException("target is not set; set it to HOST:PORT");
     }
     ManagedChannelBuilder<?> channel =
-        Grpc.newChannelBuilder(
-            target.contains(",") ? ServerList.target(target) : target, protection());
+        Grpc.newChannelBuilder(ServerList.target(target), protection());
     channel
         .userAgent((userAgent + " lpfileshare-java/" + version()).trim())
         .defaultLoadBalancingPolicy("round_robin")

@@ -8,7 +8,6 @@ import io.grpc.Status;
 import io.grpc.StatusOr;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
-import java.net.SocketAddress;
 import java.net.URI;
 import java.net.URISyntaxException;
 import java.net.UnknownHostException;
@@ -24,8 +23,14 @@ final class ServerList extends NameResolverProvider {
 
   private record Server(String host, int port) {}
 
-  /** Returns the gRPC target of a list: HOST or HOST:PORT, with commas between them. */
+  /**
+   * Returns the gRPC target of a list: HOST or HOST:PORT, with commas between them. A target of
+   * gRPC's own, such as "dns:///files.example.com", stays as it is.
+   */
   static String target(String list) {
+    if (list.contains("://") || list.startsWith("unix:") || list.startsWith("dns:")) {
+      return list;
+    }
     parseAll(list);
     try {
       return new URI(SCHEME, "", "/" + list.replace(" ", ""), null).toString();
@@ -132,16 +137,16 @@ final class ServerList extends NameResolverProvider {
       String unknown = "";
       for (Server s : servers) {
         try {
-          List<SocketAddress> addresses = new ArrayList<>();
-          for (InetAddress a : InetAddress.getAllByName(s.host())) {
-            addresses.add(new InetSocketAddress(a, s.port()));
-          }
           // The certificate is checked against the name of the server, not of the list.
           Attributes name =
               Attributes.newBuilder()
                   .set(EquivalentAddressGroup.ATTR_AUTHORITY_OVERRIDE, s.host() + ":" + s.port())
                   .build();
-          found.add(new EquivalentAddressGroup(addresses, name));
+          for (InetAddress a : InetAddress.getAllByName(s.host())) {
+            // Netty cannot connect to 0.0.0.0, which means this machine.
+            InetAddress address = a.isAnyLocalAddress() ? InetAddress.getLoopbackAddress() : a;
+            found.add(new EquivalentAddressGroup(new InetSocketAddress(address, s.port()), name));
+          }
         } catch (UnknownHostException e) {
           unknown = "the host " + s.host() + " is not known";
         }
