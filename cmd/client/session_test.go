@@ -12,7 +12,7 @@ import (
 // A token that a command renews must not be lost because another stores its listing at the same time.
 func TestSession_ConcurrentUpdates(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("no flock")
+		t.Skip("not on Windows: it has no flock, and sessions are not locked there")
 	}
 	f := sessionFile(filepath.Join(t.TempDir(), "sub", "session.json"))
 	const updates = 10

@@ -1,10 +1,15 @@
-// Package crc32c computes the CRC-32C of joined parts from those of the parts, so that no byte is summed twice.
+// Package crc32c computes CRC-32C, and that of joined parts from those of the parts, so that no byte is summed twice.
 package crc32c
 
 import (
 	"hash/crc32"
 	"math/bits"
 )
+
+var table = crc32.MakeTable(crc32.Castagnoli)
+
+// Update returns the CRC-32C of bytes whose sum is sum, followed by p. The sum of nothing is 0.
+func Update(sum uint32, p []byte) uint32 { return crc32.Update(sum, table, p) }
 
 // Combine returns the CRC-32C of a part A and the n bytes of a part B that follow it, of which a and b are the sums. It takes about a
 // microsecond.

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"hash/crc32"
 
 	"google.golang.org/grpc/mem"
 
@@ -59,7 +58,7 @@ func (c *chunks) sendNext(ctx context.Context, size int64) error {
 		chunk.Offset, chunk.CRC32C = offset, sum
 		chunk.Data, data = cut(data, size)
 		if divided {
-			chunk.CRC32C = crc32.Checksum(chunk.Data[0].ReadOnlyData(), castagnoli)
+			chunk.CRC32C = crc32c.Update(0, chunk.Data[0].ReadOnlyData())
 		}
 		n := chunk.Data.Len()
 		offset += int64(n)

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"log/slog"
 	"maps"
@@ -33,6 +32,7 @@ import (
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/crc32c"
 	"github.com/lpfileshare/lpfileshare/internal/ledger/ledgertest"
 	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
@@ -470,7 +470,7 @@ func (h *harness) wantPublished(b []byte) share.FileEvent {
 
 func sumsOf(b []byte) *pb.Checksums {
 	sum := sha256.Sum256(b)
-	return &pb.Checksums{Crc32C: new(crc32.Checksum(b, castagnoli)), Sha256: sum[:]}
+	return &pb.Checksums{Crc32C: new(crc32c.Update(0, b)), Sha256: sum[:]}
 }
 
 // download reads a download to its end.
@@ -495,7 +495,7 @@ func (h *harness) download(ctx context.Context, req *pb.DownloadRequest) (data [
 			if want := header.GetContentRange().GetStartBytes() + int64(len(data)); p.Chunk.GetOffset() != want {
 				h.t.Errorf("a chunk has offset %d, want %d", p.Chunk.GetOffset(), want)
 			}
-			if p.Chunk.Crc32C == nil || p.Chunk.GetCrc32C() != crc32.Checksum(p.Chunk.GetData(), castagnoli) {
+			if p.Chunk.Crc32C == nil || p.Chunk.GetCrc32C() != crc32c.Update(0, p.Chunk.GetData()) {
 				h.t.Error("a chunk's CRC is wrong or missing")
 			}
 			data = append(data, p.Chunk.GetData()...)

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"hash/crc32"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/crc32c"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
@@ -141,7 +141,7 @@ func TestUpload_AcceptedStreams(t *testing.T) {
 		msgs := whole(s, b, 50_000)
 		for _, m := range msgs {
 			if m.Chunk != nil {
-				m.Chunk.Crc32C = new(crc32.Checksum(m.GetChunk().GetData(), castagnoli))
+				m.Chunk.Crc32C = new(crc32c.Update(0, m.GetChunk().GetData()))
 			}
 		}
 		s.Checksums = sumsOf(b)

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"hash/crc32"
 	"io"
 	"time"
 
@@ -13,11 +12,10 @@ import (
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/chunkcodec"
+	"github.com/lpfileshare/lpfileshare/internal/crc32c"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // A streamSource is the bytes of an Upload: it checks the order of the messages and each chunk.
 type streamSource struct {
@@ -174,7 +172,7 @@ func (u *streamSource) checkChunk(c *lpfilesharev1.DataChunk, data mem.BufferSli
 
 func sumOf(data mem.BufferSlice) (sum uint32) {
 	for _, b := range data {
-		sum = crc32.Update(sum, castagnoli, b.ReadOnlyData())
+		sum = crc32c.Update(sum, b.ReadOnlyData())
 	}
 	return sum
 }

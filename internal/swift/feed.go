@@ -62,13 +62,8 @@ func newFeed(body io.ReadCloser, size int64, dog *watchdog, stall, answer time.D
 func (f *feed) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case f.left == 0: // also if the feed has ended meanwhile: the connection can be used for other requests
-		return 0, io.EOF
-	case f.over.Load():
-		return 0, errStopped
-	case f.err != nil:
-		return 0, f.err
+	if err := f.ended(); err != nil {
+		return 0, err
 	}
 	f.dog.disarm()
 	n, err := f.body.Read(p[:min(int64(len(p)), f.left)])
@@ -79,6 +74,17 @@ func (f *feed) Read(p []byte) (int, error) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// ended returns why nothing of the body follows; nil: something does. mu is locked.
+func (f *feed) ended() error {
+	switch {
+	case f.left == 0: // also if the feed has ended meanwhile: the connection can be used for other requests
+		return io.EOF
+	case f.over.Load():
+		return errStopped
+	}
+	return f.err
 }
 
 // passed counts n bytes that were read from the body with an error, and arms the watchdog. mu is locked.
@@ -116,13 +122,8 @@ func (f *feed) writeTo(conn net.Conn, body bufferReader) (written int64, err err
 func (f *feed) writeNext(conn net.Conn, body bufferReader) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case f.left == 0: // also if the feed has ended meanwhile: the connection can be used for other requests
-		return 0, io.EOF
-	case f.over.Load():
-		return 0, errStopped
-	case f.err != nil:
-		return 0, f.err
+	if err := f.ended(); err != nil {
+		return 0, err
 	}
 	f.dog.disarm()
 	buffers, err := body.ReadBuffers(min(maxWrite, f.left))

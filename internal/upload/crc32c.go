@@ -1,8 +1,6 @@
 package upload
 
 import (
-	"hash/crc32"
-
 	"github.com/lpfileshare/lpfileshare/internal/crc32c"
 )
 
@@ -12,7 +10,7 @@ func addCRC32C(crc uint32, c Chunk) uint32 {
 		return crc32c.Combine(crc, *c.CRC32C, c.size())
 	}
 	for _, b := range c.Data {
-		crc = crc32.Update(crc, castagnoli, b.ReadOnlyData())
+		crc = crc32c.Update(crc, b.ReadOnlyData())
 	}
 	return crc
 }

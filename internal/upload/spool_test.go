@@ -2,12 +2,12 @@ package upload
 
 import (
 	"bytes"
-	"hash/crc32"
 	"io"
 	"math/bits"
 	"testing"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/crc32c"
 )
 
 // unpooled is a Buffer without a pool.
@@ -127,12 +127,12 @@ func TestSpool_SmallPartOfLargeBuffer(t *testing.T) {
 
 func TestAddCRC32C(t *testing.T) {
 	data := pattern(300_000)
-	whole := crc32.Checksum(data, castagnoli)
+	whole := crc32c.Update(0, data)
 	for _, n := range []int{0, 1, 65_536, 299_999, 300_000} {
 		first, second := data[:n], data[n:]
-		sum := crc32.Checksum(second, castagnoli)
+		sum := crc32c.Update(0, second)
 		for _, c := range []Chunk{{Data: []Buffer{unpooled(second)}}, {Data: []Buffer{unpooled(second)}, CRC32C: &sum}} {
-			if got := addCRC32C(crc32.Checksum(first, castagnoli), c); got != whole {
+			if got := addCRC32C(crc32c.Update(0, first), c); got != whole {
 				t.Errorf("a chunk of %d bytes after %d: got %x, want %x", len(second), len(first), got, whole)
 			}
 		}

@@ -6,13 +6,11 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"hash"
-	"hash/crc32"
 	"io"
 
+	"github.com/lpfileshare/lpfileshare/internal/crc32c"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // SumKinds are the checksums to compute in addition to CRC-32C.
 type SumKinds struct{ MD5, SHA256 bool }
@@ -38,7 +36,7 @@ func NewSums(kinds SumKinds) *Sums {
 
 // Write adds the next bytes. It never fails.
 func (s *Sums) Write(p []byte) (int, error) {
-	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
+	s.crc32c = crc32c.Update(s.crc32c, p)
 	s.hash(p)
 	return len(p), nil
 }

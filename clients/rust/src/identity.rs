@@ -202,7 +202,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// ConsumerSession is a consumer who is signed in. It prints no secret. The client does not store it.
+/// ConsumerSession is a signed-in consumer. It prints no secret. The client does not store it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConsumerSession {
     /// The account, `accounts/{account}`.
