@@ -163,7 +163,7 @@ func Open(ctx context.Context, c Config) (_ *KV, err error) {
 	if err := l.verifyOpened(ctx); err != nil {
 		return nil, err
 	}
-	if err := l.check(); err != nil {
+	if err := l.firstCheck(ctx); err != nil {
 		return nil, fmt.Errorf("the ledger cannot be used: %w", err)
 	}
 	l.goroutines.Go(l.checkPeriodically)
@@ -457,6 +457,17 @@ func (l *KV) check() error {
 		l.grown(heap)
 	}
 	return nil
+}
+
+// firstCheck is check for a bucket that was just opened. The servers of a cluster may still elect the leader of its stream; until then
+// nobody answers.
+func (l *KV) firstCheck(ctx context.Context) error {
+	for {
+		err := l.check()
+		if l.own != nil || err == nil || !transient(err) || !pause(ctx) {
+			return err
+		}
+	}
 }
 
 // heap returns the memory in bytes that this process's own server uses for a stream. The factors are measured: see docs/ledger.md.
