@@ -11,7 +11,7 @@ import { crc32c } from "./crc32c.js";
 import { damaged, LpFileShareError, SinkError, text, violation } from "./errors.js";
 import { ChecksumKind, type DataChunk } from "./gen/lpfileshare/v1/file_pb.js";
 import {
-  type DownloadHeader, type DownloadRequestSchema, type DownloadResponse, type DownloadTrailer, FileSharingService,
+  type ContentRange as Range, type DownloadHeader, type DownloadRequestSchema, type DownloadResponse, type DownloadTrailer, FileSharingService,
 } from "./gen/lpfileshare/v1/file_sharing_service_pb.js";
 import type { Identity } from "./identity.js";
 import { type Checksums, type ContentRange, native, type SharedFile, toNumber } from "./native.js";
@@ -70,9 +70,10 @@ export interface DownloadResult {
  * An open download. Read it once, in one of these ways: loop over it, or use bytes() or body. Reading to the end or breaking off ends
  * it; otherwise call close.
  *
- * Every chunk is verified before it is returned, and the end is returned only after the whole was verified. If the connection or the
- * store breaks off, the download continues with the next byte of the same object. After an error, the bytes that were read are a
- * correct beginning of the file.
+ * Every chunk is verified before it is returned. The end is returned only after the whole was verified, and a whole file also against
+ * the MD5 that the store states. If the connection or the store breaks off, the download continues with the next byte of the same
+ * object. After an error, the bytes that were read are a correct beginning of the file, unless the error says that the file was damaged
+ * in the store or on the way from it.
  */
 export class Download implements AsyncIterable<Uint8Array>, AsyncDisposable {
   readonly #transfer: Transfer;
@@ -245,6 +246,7 @@ class Transfer {
   last: number | undefined; // the last one of them
   #crc = 0;
   readonly #sha = createHash("sha256");
+  #md5: Hash | undefined; // compared with header.storedMd5; undefined: the store states none, or only a part is read
   #sums: Checksums | undefined;
   readonly #source: ReturnType<typeof fileSource>;
 
@@ -277,6 +279,7 @@ class Transfer {
             if (data?.length) {
               this.#crc = crc32c(data, this.#crc);
               this.#sha.update(data);
+              this.#md5?.update(data);
               this.received += data.length;
               this.last = data[data.length - 1];
               this.pacer.progress();
@@ -292,6 +295,25 @@ class Transfer {
       operation.finish();
     }
     return undefined;
+  }
+
+  /** Begins the download with the header of the first call. */
+  begin(header: DownloadHeader, { startBytes, endBytes, totalBytes }: Range): void {
+    this.header = header;
+    if (header.storedMd5.length > 0 && startBytes === 0n && endBytes === totalBytes) {
+      this.#md5 = newMd5();
+    }
+    this.report();
+  }
+
+  /** Completes the download with the trailer of the last call. */
+  complete(trailer: DownloadTrailer): void {
+    if (this.#md5?.digest().equals(this.header!.storedMd5) === false) {
+      throw violation(
+        "the file does not have the MD5 that the store states: it was damaged in the store, or on the way from it to the server; discard it",
+      );
+    }
+    this.trailer = trailer;
   }
 
   report(): void {
@@ -375,7 +397,7 @@ class Part {
     if (!this.#trailer) {
       throw damaged(`the download ended without a trailer, ${this.#end - this.#offset} bytes before its end`);
     }
-    this.transfer.trailer = this.#trailer;
+    this.transfer.complete(this.#trailer);
   }
 
   #begin(header: DownloadHeader): void {
@@ -392,8 +414,7 @@ class Part {
     const { transfer } = this;
     const first = transfer.header?.contentRange;
     if (!first) {
-      transfer.header = header;
-      transfer.report();
+      transfer.begin(header, range);
       return;
     }
     const next = first.startBytes + BigInt(transfer.received - this.skip);
@@ -455,6 +476,15 @@ class Part {
       throw violation("the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again");
     }
     this.#trailer = trailer;
+  }
+}
+
+/** Returns a new MD5, or undefined if OpenSSL has none, as in FIPS mode: then there is nothing to compare. */
+function newMd5(): Hash | undefined {
+  try {
+    return createHash("md5");
+  } catch {
+    return undefined;
   }
 }
 
