@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 
 import { type Connection, identify } from "./connection.js";
-import { crc32c } from "./crc32c.js";
+import { combine, crc32c } from "./crc32c.js";
 import { damaged, LpFileShareError, SinkError, text, violation } from "./errors.js";
 import { ChecksumKind, type DataChunk } from "./gen/lpfileshare/v1/file_pb.js";
 import {
@@ -275,9 +275,10 @@ class Transfer {
           const part = new Part(this, skip);
           const attempt = { operation, metadata: identified.metadata, reachMs: this.pacer.reachMs };
           for await (const message of this.connection.serverStream(FileSharingService.method.download, request, attempt)) {
-            const data = part.receive(message);
-            if (data?.length) {
-              this.#crc = crc32c(data, this.#crc);
+            const piece = part.receive(message);
+            if (piece?.data.length) {
+              const { data } = piece;
+              this.#crc = combine(this.#crc, piece.crc32c, data.length);
               this.#sha.update(data);
               this.#md5?.update(data);
               this.received += data.length;
@@ -357,6 +358,12 @@ class Transfer {
   }
 }
 
+/** Verified bytes. */
+interface Piece {
+  data: Uint8Array;
+  crc32c: number;
+}
+
 /** The response of one call. */
 class Part {
   #started = false;
@@ -377,7 +384,7 @@ class Part {
   }
 
   /** Receives one message. It returns the bytes of a chunk. */
-  receive({ payload }: DownloadResponse): Uint8Array | undefined {
+  receive({ payload }: DownloadResponse): Piece | undefined {
     switch (payload.case) {
       case "header":
         this.#begin(payload.value);
@@ -427,8 +434,8 @@ class Part {
     }
   }
 
-  #chunk(chunk: DataChunk): Uint8Array {
-    let { data } = chunk;
+  #chunk(chunk: DataChunk): Piece {
+    const { data } = chunk;
     if (!this.#started || this.#trailer) {
       throw violation("the server sent bytes before the header or after the trailer");
     }
@@ -445,16 +452,17 @@ class Part {
       throw damaged(`the bytes from offset ${this.#offset} on were damaged in transit`);
     }
     this.#offset += BigInt(data.length);
-    this.#crc = crc32c(data, this.#crc);
+    this.#crc = combine(this.#crc, chunk.crc32c, data.length);
     this.#sha?.update(data);
     if (this.skip > 0 && data.length > 0) {
       if (data[0] !== this.transfer.last) {
         throw violation("the file has changed, although its ETag has not");
       }
       this.skip = 0;
-      data = data.subarray(1);
+      const rest = data.subarray(1);
+      return { data: rest, crc32c: crc32c(rest) };
     }
-    return data;
+    return { data, crc32c: chunk.crc32c };
   }
 
   #finish(trailer: DownloadTrailer): void {
