@@ -89,10 +89,8 @@ func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, st
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the reader's wait for memory
 	reader := t.startReader(ctx, spool)
-	idle := time.NewTimer(t.IdleTimeout)
-	defer idle.Stop()
 	pace := t.newPace(reader)
-	defer pace.stop()
+	defer pace.timer.Stop()
 	for {
 		more, err := in.advance(spool)
 		if err != nil {
@@ -108,21 +106,12 @@ func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, st
 			return in.finish(ctx, spool, t.source.Finish())
 		case <-storing.ended(): // before the last byte, so it cannot be a success
 			return storing.outcome.err
-		case <-idle.C:
-			left := t.IdleTimeout - reader.sinceLastByte()
-			if left <= 0 {
-				return share.Reject(share.UploadIdle, "no byte arrived for %s; retry with the same request_id from byte 0", t.IdleTimeout)
+		case <-pace.timer.C:
+			if err := pace.check(); err != nil {
+				return err
 			}
-			idle.Reset(left)
-		case <-pace.long.C:
-			err = pace.checkLong()
-		case <-pace.short.C:
-			err = pace.checkShort()
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
