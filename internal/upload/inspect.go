@@ -34,6 +34,7 @@ func (t *transfer) inspect(md5 bool) *inspection {
 		turns: t.turns(),
 		sums:  NewSums(SumKinds{MD5: md5, SHA256: t.spec.WantSHA256}),
 		image: &imageInspector{images: t.Images, spec: &t.spec},
+		parts: make([][]byte, 0, partsOfBlock),
 	}
 	in.inspectors = []inspector{
 		&typeInspector{declared: t.spec.FileType},

@@ -12,6 +12,9 @@ import (
 
 const blockBytes = admission.BlockBytes
 
+// partsOfBlock is the number of parts that a block of a file usually has: its pages, of which it may begin and end within one.
+const partsOfBlock = blockBytes/admission.PageBytes + 1
+
 func wholeBlocks(size int64) int64 { return admission.WholeBlocks(size) }
 
 // A spool holds a whole file in memory while it arrives and until the store has confirmed it. One goroutine adds bytes. Any number
@@ -224,7 +227,7 @@ func (s *spool) awaitRelease(ctx context.Context) error {
 // waiting Read.
 func (s *spool) body(ctx context.Context) io.ReadCloser {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return &spoolBody{s: s, ctx: ctx, cancel: cancel}
+	return &spoolBody{s: s, parts: make([][]byte, 0, partsOfBlock), ctx: ctx, cancel: cancel}
 }
 
 type spoolBody struct {

@@ -19,6 +19,12 @@ const (
 	firstPause = 200 * time.Millisecond
 )
 
+// putLimits are the limits of PUTs that fail with a condition that does not pass by itself.
+var putLimits = map[share.Kind]retry.Limit{
+	share.StorageURLRejected: {Attempts: maxRejections},
+	share.StorageCorrupted:   {Attempts: maxCorruptions},
+}
+
 // A storing stores one spool.
 type storing struct {
 	*transfer
@@ -87,13 +93,7 @@ func (p *storing) put(ctx context.Context) (share.StoredObject, string, error) {
 		size = p.spool.len()
 	}
 	attempts := retry.New(retry.Policy{
-		Attempts: maxPuts,
-		Kinds: map[share.Kind]retry.Limit{
-			share.StorageURLRejected: {Attempts: maxRejections},
-			share.StorageCorrupted:   {Attempts: maxCorruptions},
-		},
-		Backoff: retry.Backoff{First: firstPause},
-		Log:     p.Log, Operation: "PUT",
+		Attempts: maxPuts, Kinds: putLimits, Backoff: retry.Backoff{First: firstPause}, Log: p.Log, Operation: "PUT",
 	})
 	var url share.TempURL
 	for {
