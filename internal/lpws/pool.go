@@ -1,7 +1,6 @@
 package lpws
 
 import (
-	"bytes"
 	"cmp"
 	"container/list"
 	"context"
@@ -142,7 +141,7 @@ func New(cfg Config) *Pool {
 		idle: list.New(), used: admission.NewShares(int64(cfg.MaxSessions), admission.ByAccount),
 	}
 	p.tls.Store(cfg.TLS)
-	p.readBuffers.New = func() any { return new(bytes.Buffer) }
+	p.readBuffers.New = func() any { return new(frameBuffer) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.maintain)
 	return p
