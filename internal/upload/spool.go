@@ -226,8 +226,7 @@ func (s *spool) awaitRelease(ctx context.Context) error {
 // body reads the file for a PUT, waiting for bytes to arrive and for release of the last one. Close, or the end of ctx, ends a
 // waiting Read.
 func (s *spool) body(ctx context.Context) io.ReadCloser {
-	ctx, cancel := context.WithCancelCause(ctx)
-	return &spoolBody{s: s, parts: make([][]byte, 0, partsOfBlock), ctx: ctx, cancel: cancel}
+	return &spoolBody{s: s, parts: make([][]byte, 0, partsOfBlock), ctx: ctx, closed: make(chan struct{})}
 }
 
 type spoolBody struct {
@@ -235,13 +234,19 @@ type spoolBody struct {
 	off    int64
 	parts  [][]byte
 	ctx    context.Context // ends the body, because Read has no context
-	cancel context.CancelCauseFunc
+	once   sync.Once       // for closing closed
+	closed chan struct{}
 }
 
 // ReadBuffers returns the next bytes, at least one and at most limit, without copying them. They are valid until the PUT has ended, and
 // the slice of them until the next call. io.EOF: there are no more.
 func (b *spoolBody) ReadBuffers(limit int64) ([][]byte, error) {
 	for {
+		select {
+		case <-b.closed:
+			return nil, io.ErrClosedPipe
+		default:
+		}
 		if b.ctx.Err() != nil {
 			return nil, context.Cause(b.ctx)
 		}
@@ -257,6 +262,7 @@ func (b *spoolBody) ReadBuffers(limit int64) ([][]byte, error) {
 		}
 		select {
 		case <-more:
+		case <-b.closed:
 		case <-b.ctx.Done():
 		}
 	}
@@ -272,7 +278,7 @@ func (b *spoolBody) Read(p []byte) (int, error) {
 }
 
 func (b *spoolBody) Close() error {
-	b.cancel(io.ErrClosedPipe)
+	b.once.Do(func() { close(b.closed) })
 	return nil
 }
 
