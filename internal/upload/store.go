@@ -40,10 +40,10 @@ type storing struct {
 	}
 }
 
-// startStoring begins to store a spool. The store commits nothing before the spool is released. The caller calls stop.
-func (t *transfer) startStoring(ctx context.Context, s *spool) *storing {
-	p := &storing{transfer: t, spool: s, done: make(chan struct{})}
-	ctx, p.cancel = context.WithCancel(ctx)
+// startStoring begins to store a spool. The store commits nothing before the spool is released. The caller calls stop, which ends ctx
+// with cancel.
+func (t *transfer) startStoring(ctx context.Context, cancel context.CancelFunc, s *spool) *storing {
+	p := &storing{transfer: t, spool: s, cancel: cancel, done: make(chan struct{})}
 	t.Drain.Go(func() {
 		defer close(p.done)
 		defer share.Recover(ctx, t.Log, &p.outcome.err) // a panic here would end the process
