@@ -147,6 +147,11 @@ func (m *Memory) join(w *waiter, mayQueue bool) error {
 	if w.reservation.most > m.Budget { // the others would queue behind it in vain
 		return m.reject(limitBudget, "the file is larger than all of it")
 	}
+	if m.queue.waiting == 0 && m.mayAdmit() && m.decide(w) == admitted { // nearly always: it need not queue
+		m.starving = false
+		close(w.admitted)
+		return nil
+	}
 	queued := m.queue.length(w.holder)
 	m.queue.push(w)
 	m.admit()
@@ -201,12 +206,19 @@ func (m *Memory) drop(w *waiter) {
 	m.admit()
 }
 
-// admit reserves memory for uploads that wait, as long as there is some: those that have begun come first.
-func (m *Memory) admit() {
+// mayAdmit reserves memory for uploads that have begun and wait for more of it, as long as there is some. It reports whether all got
+// theirs, so that others may begin.
+func (m *Memory) mayAdmit() bool {
 	if m.starving {
 		m.starved = m.Now()
 	}
-	if m.starving = !m.grow(); m.starving {
+	m.starving = !m.grow()
+	return !m.starving
+}
+
+// admit reserves memory for uploads that wait, as long as there is some: those that have begun come first.
+func (m *Memory) admit() {
+	if !m.mayAdmit() {
 		return
 	}
 	for m.queue.next(m.decide) {

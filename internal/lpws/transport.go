@@ -201,7 +201,8 @@ func (t *transport) dispatch(f *frame, to receiver) {
 	case f.isAnswer():
 		t.deliver(f)
 	case f.Kind == "notification":
-		to.notification(f)
+		n := *f // the receiver may keep it: an answer need not be allocated for that
+		to.notification(&n)
 	}
 }
 
@@ -242,9 +243,15 @@ func (t *transport) deliver(f *frame) {
 //
 // A caller whose context ends during the write still waits for the write, at most until deadline or writeTimeout.
 func (t *transport) write(ctx context.Context, data []byte, deadline time.Time) (sent bool, err error) {
+	locked := false
+	defer func() {
+		if locked {
+			<-t.writing
+		}
+	}()
 	select {
 	case t.writing <- struct{}{}:
-		defer func() { <-t.writing }()
+		locked = true
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	case <-t.closing:
