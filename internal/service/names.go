@@ -105,9 +105,7 @@ const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 // accountOf returns the account in a resource name, valid or not: limits are looked up before the name is validated.
 func accountOf(name string) string {
-	parts := strings.SplitN(name, "/", 3)
-	if len(parts) < 2 {
-		return ""
-	}
-	return parts[1]
+	_, rest, _ := strings.Cut(name, "/")
+	account, _, _ := strings.Cut(rest, "/")
+	return account
 }

@@ -226,15 +226,18 @@ func (s *spool) awaitRelease(ctx context.Context) error {
 // body reads the file for a PUT, waiting for bytes to arrive and for release of the last one. Close, or the end of ctx, ends a
 // waiting Read.
 func (s *spool) body(ctx context.Context) io.ReadCloser {
-	return &spoolBody{s: s, parts: make([][]byte, 0, partsOfBlock), ctx: ctx, closed: make(chan struct{})}
+	b := &spoolBody{s: s, ctx: ctx, closed: make(chan struct{})}
+	b.parts = b.usual[:0]
+	return b
 }
 
 type spoolBody struct {
 	s      *spool
 	off    int64
 	parts  [][]byte
-	ctx    context.Context // ends the body, because Read has no context
-	once   sync.Once       // for closing closed
+	usual  [partsOfBlock][]byte // which parts uses, as long as it is large enough
+	ctx    context.Context      // ends the body, because Read has no context
+	once   sync.Once            // for closing closed
 	closed chan struct{}
 }
 
