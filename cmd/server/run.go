@@ -28,6 +28,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
+	"github.com/lpfileshare/lpfileshare/internal/metrics"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
@@ -74,9 +75,18 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if err != nil {
 		return err
 	}
+	admin, err := listenAdmin(&f.Admin)
+	if err != nil {
+		return err
+	}
+	measured, serving := newMetrics(), health.NewServer()
+	if admin != nil {
+		admin.start(measured, serving, log)
+		defer admin.close()
+	}
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
-	p, err := build(ctx, f, rejected, log)
+	p, err := build(ctx, f, measured.BeginStep, rejected, log)
 	if err != nil {
 		return err
 	}
@@ -84,9 +94,10 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	draining, endWatches := context.WithCancel(context.Background())
 	defer endWatches()
 	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
+	counted := &counters{rejected, messages, p.connector, lines}
 	debugAddress := ""
 	if f.Log.DebugListen != "" {
-		debug, err := startDebug(f.Log.DebugListen, &counters{rejected, messages, p.connector, lines}, log)
+		debug, err := startDebug(f.Log.DebugListen, counted, log)
 		if err != nil {
 			return err
 		}
@@ -97,30 +108,31 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if p.sandbox != nil {
 		handlers = append(handlers, &callFeed{report: p.sandbox.ReportCall})
 	}
-	server := newGRPCServer(f, messages.Credentials(secure.credentials()), handlers, rejected, log, draining)
+	server := newGRPCServer(f, messages.Credentials(secure.credentials()), handlers, measured, rejected, log, draining)
 	p.service.Register(server)
-	serving := health.NewServer()
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
 	p.ledger.Watch(ready.ledgerChanged)
 	healthpb.RegisterHealthServer(server, serving)
 	reflection.Register(server)
+	measured.Serves(server)
+	addGauges(measured, f, p, counted, serving)
 
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
-	logReady(f, p, listener.Addr(), debugAddress, log)
+	logReady(f, p, listener.Addr(), admin, debugAddress, log)
 	reload := func() {
 		if f.LivePerson.Accounts != "" {
-			reloadAccounts(f, p.accounts, log)
+			measured.Reloaded("accounts", reloadAccounts(f, p.accounts, log))
 			ready.update()
 		}
 		if f.LivePerson.CA != "" {
-			reloadTrust(&f.LivePerson, p.trustUsers, log)
+			measured.Reloaded("lp-ca", reloadTrust(&f.LivePerson, p.trustUsers, log))
 		}
 		if secure != nil {
-			secure.reload(log)
+			measured.Reloaded("tls-cert", secure.reload(log))
 		}
 		if f.Connector.WebhookCert != "" {
-			p.webhooks.reload(log)
+			measured.Reloaded("webhook-cert", p.webhooks.reload(log))
 		}
 	}
 	if !reloads {
@@ -157,8 +169,11 @@ func waitForEnd(ctx context.Context, ended <-chan error, hangups <-chan os.Signa
 
 // logReady logs the addresses of the server, with the real port in place of port 0. It logs at any level, because programs that start
 // the server wait for this line.
-func logReady(f *flags, p *parts, grpcAddress net.Addr, debugAddress string, log *slog.Logger) {
+func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, debugAddress string, log *slog.Logger) {
 	attrs := []slog.Attr{slog.String("grpc", grpcAddress.String()), slog.String("tls", f.Server.TLS.kind())}
+	if admin != nil {
+		attrs = append(attrs, slog.String("admin", admin.listener.Addr().String()))
+	}
 	if debugAddress != "" {
 		attrs = append(attrs, slog.String("debug", debugAddress))
 	}
@@ -222,9 +237,9 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []stats.Handler, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []stats.Handler, measured *metrics.Metrics, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
-	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
+	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Ended: measured.Ended, Log: log}
 	options := []grpc.ServerOption{
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
@@ -244,11 +259,13 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: service.MinPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
+			measured.Unary(),
 			recovery.UnaryServerInterceptor(recovered),
 			service.UnaryRequestReceived,
 			calls.Unary,
 		),
 		grpc.ChainStreamInterceptor(
+			measured.Stream(),
 			recovery.StreamServerInterceptor(recovered),
 			service.StreamRequestReceived,
 			service.LimitProbes(admission.NewProbes(probesPerConnection, moreProbes), rejected),
