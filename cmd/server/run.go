@@ -79,14 +79,16 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if err != nil {
 		return err
 	}
-	measured, serving := newMetrics(), health.NewServer()
+	serving := health.NewServer()
+	var measured *metrics.Metrics // nil: nobody can read them
 	if admin != nil {
+		measured = newMetrics()
 		admin.start(measured, serving, log)
 		defer admin.close()
 	}
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
-	p, err := build(ctx, f, measured.BeginStep, rejected, log)
+	p, err := build(ctx, f, measured.StepObserver(), rejected, log)
 	if err != nil {
 		return err
 	}
@@ -114,8 +116,10 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	p.ledger.Watch(ready.ledgerChanged)
 	healthpb.RegisterHealthServer(server, serving)
 	reflection.Register(server)
-	measured.Serves(server)
-	addGauges(measured, f, p, counted, serving)
+	if measured != nil {
+		measured.Serves(server)
+		addGauges(measured, f, p, counted, serving)
+	}
 
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
@@ -239,8 +243,13 @@ const (
 
 func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []stats.Handler, measured *metrics.Metrics, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
-	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Ended: measured.Ended, Log: log}
-	options := []grpc.ServerOption{
+	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
+	var options []grpc.ServerOption
+	if measured != nil {
+		calls.Ended = measured.Ended
+		options = append(options, grpc.ChainUnaryInterceptor(measured.Unary()), grpc.ChainStreamInterceptor(measured.Stream())) // the outermost
+	}
+	options = append(options,
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(service.Codec()),
@@ -259,20 +268,18 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: service.MinPingInterval, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(
-			measured.Unary(),
 			recovery.UnaryServerInterceptor(recovered),
 			service.UnaryRequestReceived,
 			calls.Unary,
 		),
 		grpc.ChainStreamInterceptor(
-			measured.Stream(),
 			recovery.StreamServerInterceptor(recovered),
 			service.StreamRequestReceived,
 			service.LimitProbes(admission.NewProbes(probesPerConnection, moreProbes), rejected),
 			endHealthWatches(draining),
 			calls.Stream,
 		),
-	}
+	)
 	for _, h := range handlers {
 		options = append(options, grpc.StatsHandler(h))
 	}

@@ -31,7 +31,8 @@ var (
 	fileBytes   = []float64{16 << 10, 64 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 3 << 20, 5 << 20, 10 << 20, 25 << 20}
 )
 
-// Metrics are the metrics of one server. It is safe for concurrent use.
+// Metrics are the metrics of one server. It is safe for concurrent use. The zero pointer stands for a server without metrics: only
+// StepObserver and Reloaded may be called.
 type Metrics struct {
 	registry *prometheus.Registry
 	grpc     *middleware.ServerMetrics
@@ -116,8 +117,15 @@ func (m *Metrics) Ended(c service.EndedCall) {
 	}
 }
 
-// BeginStep is a share.BeginStep.
-func (m *Metrics) BeginStep(ctx context.Context, system share.System, step string) (context.Context, func(error)) {
+// StepObserver observes the steps of calls.
+func (m *Metrics) StepObserver() share.BeginStep {
+	if m == nil {
+		return nil
+	}
+	return m.beginStep
+}
+
+func (m *Metrics) beginStep(ctx context.Context, system share.System, step string) (context.Context, func(error)) {
 	begun := time.Now()
 	return ctx, func(err error) {
 		m.steps.WithLabelValues(string(system), step).Observe(time.Since(begun).Seconds())
@@ -129,6 +137,9 @@ func (m *Metrics) BeginStep(ctx context.Context, system share.System, step strin
 
 // Reloaded records that a file was read again. file is the name of its flag, without dashes.
 func (m *Metrics) Reloaded(file string, err error) {
+	if m == nil {
+		return
+	}
 	success := 0.0
 	if err == nil {
 		success = 1
