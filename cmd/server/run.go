@@ -255,13 +255,13 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []
 		grpc.ForceServerCodecV2(service.Codec()),
 		experimental.BufferPool(&messageBuffers),
 		grpc.MaxConcurrentStreams(250),
-		grpc.ConnectionTimeout(20 * time.Second),
-		grpc.MaxHeaderListSize(16 << 10),
+		grpc.ConnectionTimeout(20*time.Second),
+		grpc.MaxHeaderListSize(16<<10),
 		grpc.InTapHandle(service.RequestTimeout(f.Limits.UploadIdleTimeout)),
 		grpc.WaitForHandlers(true),
 		// Fixed large windows limit the memory of each stream and are as fast as windows that grow (docs/adr/0005).
-		grpc.InitialWindowSize(1 << 20),
-		grpc.InitialConnWindowSize(4 << 20),
+		grpc.InitialWindowSize(1<<20),
+		grpc.InitialConnWindowSize(4<<20),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: 5 * time.Minute,
 			MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: f.Limits.UploadTimeout + time.Minute,
