@@ -139,7 +139,7 @@ func checkAccounts(f *flags, stdout, stderr io.Writer) int {
 
 // reloadAccounts reads the accounts file again. Running calls keep their settings. An invalid file has no effect. Both results are
 // logged in one line.
-func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) {
+func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) error {
 	file := f.LivePerson.Accounts
 	next, err := f.accounts()
 	if err != nil {
@@ -148,12 +148,13 @@ func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) {
 			reason = faults.OneLine()
 		}
 		log.Error("accounts file is invalid, the previous settings stay in use; correct it and send SIGHUP again", "file", file, "faults", reason)
-		return
+		return err
 	}
 	change := next.Since(r.Set())
 	r.Replace(next)
 	log.Info("accounts file reloaded", "file", file, "accounts", len(next.Named),
 		"added", someOf(change.Added), "removed", someOf(change.Removed), "changed", someOf(change.Changed), "others_changed", change.Others, "callers_changed", change.Callers)
+	return nil
 }
 
 // someOf joins ids for a log line of limited length.

@@ -37,6 +37,7 @@ var (
 type parts struct {
 	accounts    *accounts.Registry
 	sandbox     *localSandbox // nil without --sandbox
+	sessions    *lpws.Pool
 	ledger      *ledger.KV
 	ledgerPlace string // where the ledger stores its records
 	connector   *connector.Messenger
@@ -55,7 +56,7 @@ func (p *parts) close() {
 
 // build constructs the parts: first it reads all files that the flags name, then the parts follow in the order of their
 // dependencies. It connects to nothing but the ledger. The caller closes the parts.
-func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.Logger) (_ *parts, err error) {
+func build(ctx context.Context, f *flags, step share.BeginStep, rejected *rejections.Tally, log *slog.Logger) (_ *parts, err error) {
 	p := &parts{}
 	defer func() {
 		if err != nil {
@@ -84,7 +85,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	records.Rejections = rejected
+	records.Rejections, records.Step = rejected, step
 	p.ledgerPlace = ledgerPlace(records)
 
 	domainAPI := f.LivePerson.DomainAPI
@@ -95,21 +96,20 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 		onClose(p.sandbox.close)
 		domainAPI = p.sandbox.URL()
 	}
-	rest, err := newREST(f, p.accounts, domainAPI, trust, log)
+	rest, err := newREST(f, p.accounts, domainAPI, trust, step, log)
 	if err != nil {
 		return nil, err
 	}
 	onClose(rest.Close)
-	objects := newStore(f, rest, trust)
+	objects := newStore(f, rest, trust, step)
 	onClose(func() { objects.Close() })
 	openings := newOpenings(f)
 	lists := filecache.New(int64(f.Limits.ListMemory))
-	sessions, err := newSessions(f, p.accounts, rest, openings, lists, trust, log)
-	if err != nil {
+	if p.sessions, err = newSessions(f, p.accounts, rest, openings, lists, trust, step, log); err != nil {
 		return nil, err
 	}
-	onClose(sessions.Close)
-	p.trustUsers = []trustUser{rest, objects, sessions}
+	onClose(p.sessions.Close)
+	p.trustUsers = []trustUser{rest, objects, p.sessions}
 	if p.ledger, err = ledger.Open(ctx, records); err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 	}
 
 	p.service = newService(f, p.accounts, openings, key, rejected, log, service.Ports{
-		Messenger: messenger{sessions, p.connector, p.accounts},
+		Messenger: messenger{p.sessions, p.connector, p.accounts},
 		Accounts:  rest,
 		Store:     objects,
 		Ledger:    p.ledger,
@@ -143,19 +143,19 @@ func build(ctx context.Context, f *flags, rejected *rejections.Tally, log *slog.
 }
 
 // newREST returns the client of LivePerson's REST services.
-func newREST(f *flags, r *accounts.Registry, domainAPI string, trust *tls.Config, log *slog.Logger) (*lprest.Client, error) {
+func newREST(f *flags, r *accounts.Registry, domainAPI string, trust *tls.Config, step share.BeginStep, log *slog.Logger) (*lprest.Client, error) {
 	lp := &f.LivePerson
 	return lprest.New(lprest.Config{
 		DomainAPI: domainAPI, Overrides: lp.Domain, Suffixes: lp.DomainSuffix, Reach: reach(r), PlainHTTP: f.plainHTTP(),
-		TLS: trust, Timeout: lp.Timeout, Logger: log,
+		TLS: trust, Timeout: lp.Timeout, Step: step, Logger: log,
 	})
 }
 
 // newStore returns the client of LivePerson's file store.
-func newStore(f *flags, rest *lprest.Client, trust *tls.Config) store {
+func newStore(f *flags, rest *lprest.Client, trust *tls.Config, step share.BeginStep) store {
 	stall := f.Behaviour.StoreStall
 	return store{swift.New(swift.Config{
-		BaseURL: rest.SwiftURL, TLS: trust, Proxy: http.ProxyFromEnvironment, StallTimeout: stall, ResponseHeaderTimeout: stall,
+		BaseURL: rest.SwiftURL, TLS: trust, Proxy: http.ProxyFromEnvironment, StallTimeout: stall, ResponseHeaderTimeout: stall, Step: step,
 	}), rest}
 }
 
@@ -168,7 +168,7 @@ func newOpenings(f *flags) *admission.Openings {
 }
 
 // newSessions returns the pool of messaging sessions.
-func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, lists *filecache.Cache, trust *tls.Config, log *slog.Logger) (*lpws.Pool, error) {
+func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, openings *admission.Openings, lists *filecache.Cache, trust *tls.Config, step share.BeginStep, log *slog.Logger) (*lpws.Pool, error) {
 	issued, err := lprest.NewIssuedTokens(rest, issuer(r))
 	if err != nil {
 		return nil, err
@@ -180,7 +180,7 @@ func newSessions(f *flags, r *accounts.Registry, rest *lprest.Client, openings *
 			return issued.Token(ctx, c.Account, c.Secret, instead)
 		},
 		RefreshAgent: rest.RefreshAgent, RefreshEvery: lp.AgentRefresh,
-		TLS: trust, Logger: log, CallTimeout: lp.Timeout, IdleClose: lp.SessionIdle, MaxSessions: lp.MaxSessions,
+		TLS: trust, Step: step, Logger: log, CallTimeout: lp.Timeout, IdleClose: lp.SessionIdle, MaxSessions: lp.MaxSessions,
 		Begin: openings.Begin, Cache: lists,
 	}), nil
 }

@@ -29,9 +29,14 @@ type counters struct {
 
 // vars returns the counters by name.
 func (c *counters) vars() map[string]any {
+	return map[string]any{"rejections": c.rejections(), "webhooks": c.webhooks.Counts(), "log_lines": c.log.counts()}
+}
+
+// rejections returns how often each limit rejected something.
+func (c *counters) rejections() map[string]int64 {
 	rejected := c.rejected.Counts()
 	rejected["RECEIVE_MEMORY"] = c.messages.Ended()
-	return map[string]any{"rejections": rejected, "webhooks": c.webhooks.Counts(), "log_lines": c.log.counts()}
+	return rejected
 }
 
 // debugServer serves Go's profiles and counters, on loopback only, because a heap dump contains tokens.

@@ -31,6 +31,7 @@ type flags struct {
 	Behaviour  behaviourFlags  `embed:"" group:"Behaviour:"`
 	Ledger     ledgerFlags     `embed:"" group:"Ledger:"`
 	Connector  connectorFlags  `embed:"" group:"Connector API:"`
+	Admin      adminFlags      `embed:"" group:"Admin:"`
 	Log        logFlags        `embed:"" group:"Log:"`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`

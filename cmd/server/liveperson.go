@@ -108,16 +108,17 @@ func (f *livePersonFlags) trust() (*tls.Config, error) {
 
 // reloadTrust reads --lp-ca again, and passes the result to the clients of LivePerson and its store, for their later connections. If the
 // file is invalid, the previous authorities stay trusted.
-func reloadTrust(f *livePersonFlags, clients []trustUser, log *slog.Logger) {
+func reloadTrust(f *livePersonFlags, clients []trustUser, log *slog.Logger) error {
 	trust, err := f.trust()
 	if err != nil {
 		log.Error("the file of --lp-ca is invalid, the previous one stays in use; correct it and send SIGHUP again", "error", err)
-		return
+		return err
 	}
 	for _, c := range clients {
 		c.SetTLS(trust)
 	}
 	log.Info("the file of --lp-ca was reloaded")
+	return nil
 }
 
 // A trustUser connects to LivePerson or its store.

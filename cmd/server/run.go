@@ -27,6 +27,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
+	"github.com/lpfileshare/lpfileshare/internal/metrics"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
@@ -73,9 +74,20 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if err != nil {
 		return err
 	}
+	admin, err := listenAdmin(&f.Admin)
+	if err != nil {
+		return err
+	}
+	serving := health.NewServer()
+	var measured *metrics.Metrics // nil: nobody can read them
+	if admin != nil {
+		measured = newMetrics()
+		admin.start(measured, serving, log)
+		defer admin.close()
+	}
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
-	p, err := build(ctx, f, rejected, log)
+	p, err := build(ctx, f, measured.StepObserver(), rejected, log)
 	if err != nil {
 		return err
 	}
@@ -83,9 +95,10 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	draining, endWatches := context.WithCancel(context.Background())
 	defer endWatches()
 	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
+	counted := &counters{rejected, messages, p.connector, lines}
 	debugAddress := ""
 	if f.Log.DebugListen != "" {
-		debug, err := startDebug(f.Log.DebugListen, &counters{rejected, messages, p.connector, lines}, log)
+		debug, err := startDebug(f.Log.DebugListen, counted, log)
 		if err != nil {
 			return err
 		}
@@ -96,30 +109,33 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
 	}
-	server := newGRPCServer(f, connections, rejected, log, draining, options...)
+	server := newGRPCServer(f, connections, measured, rejected, log, draining, options...)
 	p.service.Register(server)
-	serving := health.NewServer()
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
 	p.ledger.Watch(ready.ledgerChanged)
 	healthpb.RegisterHealthServer(server, serving)
 	reflection.Register(server)
+	if measured != nil {
+		measured.Serves(server)
+		addGauges(measured, f, p, counted, serving)
+	}
 
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
-	logReady(f, p, listener.Addr(), debugAddress, log)
+	logReady(f, p, listener.Addr(), admin, debugAddress, log)
 	reload := func() {
 		if f.LivePerson.Accounts != "" {
-			reloadAccounts(f, p.accounts, log)
+			measured.Reloaded("accounts", reloadAccounts(f, p.accounts, log))
 			ready.update()
 		}
 		if f.LivePerson.CA != "" {
-			reloadTrust(&f.LivePerson, p.trustUsers, log)
+			measured.Reloaded("lp-ca", reloadTrust(&f.LivePerson, p.trustUsers, log))
 		}
 		if secure != nil {
-			secure.reload(log)
+			measured.Reloaded("tls-cert", secure.reload(log))
 		}
 		if f.Connector.WebhookCert != "" {
-			p.webhooks.reload(log)
+			measured.Reloaded("webhook-cert", p.webhooks.reload(log))
 		}
 	}
 	if !reloads {
@@ -156,8 +172,11 @@ func waitForEnd(ctx context.Context, ended <-chan error, hangups <-chan os.Signa
 
 // logReady logs the addresses of the server, with the real port in place of port 0. It logs at any level, because programs that start
 // the server wait for this line.
-func logReady(f *flags, p *parts, grpcAddress net.Addr, debugAddress string, log *slog.Logger) {
+func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, debugAddress string, log *slog.Logger) {
 	attrs := []slog.Attr{slog.String("grpc", grpcAddress.String()), slog.String("tls", f.Server.TLS.kind())}
+	if admin != nil {
+		attrs = append(attrs, slog.String("admin", admin.listener.Addr().String()))
+	}
 	if debugAddress != "" {
 		attrs = append(attrs, slog.String("debug", debugAddress))
 	}
@@ -221,10 +240,14 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, connections *connlimit.Limiter, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
+func newGRPCServer(f *flags, connections *connlimit.Limiter, measured *metrics.Metrics, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
 	timeout := service.RequestTimeout(f.Limits.UploadIdleTimeout)
+	if measured != nil {
+		calls.Ended = measured.Ended
+		more = append(more, grpc.UnaryInterceptor(measured.Unary()), grpc.StreamInterceptor(measured.Stream())) // outside of those below
+	}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(service.Codec()),

@@ -83,12 +83,13 @@ func (s *serverTLS) load() error {
 }
 
 // reload calls load and logs the result.
-func (s *serverTLS) reload(log *slog.Logger) {
+func (s *serverTLS) reload(log *slog.Logger) error {
 	if err := s.load(); err != nil {
 		log.Error("TLS files are invalid, the previous ones stay in use; correct them and send SIGHUP again", "error", err)
-		return
+		return err
 	}
 	log.Info("TLS files reloaded")
+	return nil
 }
 
 // credentials returns the credentials of the gRPC server: plaintext if s is nil.

@@ -111,10 +111,12 @@ func (s *webhookServer) loadCert() error {
 }
 
 // reload loads the certificate again. If that fails, the previous one stays in use.
-func (s *webhookServer) reload(log *slog.Logger) {
-	if err := s.loadCert(); err != nil {
+func (s *webhookServer) reload(log *slog.Logger) error {
+	err := s.loadCert()
+	if err != nil {
 		log.Error("webhook certificate is invalid, the previous one stays in use; correct it and send SIGHUP again", "error", err)
 	}
+	return err
 }
 
 // close ends a started server. It waits up to 5 s for running deliveries. LivePerson delivers later events to another server, or again.

@@ -54,6 +54,8 @@ type Config struct {
 	Timeout, StartTimeout time.Duration
 	// Rejections counts and logs what is dropped because of the limits of the ledger and of the event log; nil: a KV has its own.
 	Rejections *rejections.Tally
+	// Step observes each Load and each Save. nil: none.
+	Step share.BeginStep
 	// Grown, if set, is called with the memory in bytes that the ledger uses in this process, when that has changed by 4 MiB or
 	// more.
 	Grown func(heap int64)
@@ -255,7 +257,9 @@ func (t tenure) reserves(size, overhead int64) int64 {
 }
 
 // load is KV.Load for any type of record.
-func load[R any](ctx context.Context, l *KV, f format[R], key string) (R, uint64, error) {
+func load[R any](ctx context.Context, l *KV, f format[R], key string) (_ R, _ uint64, err error) {
+	ctx, end := l.config.Step.Begin(ctx, share.SystemLedger, "load")
+	defer func() { end(err) }()
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	var none R
@@ -276,6 +280,8 @@ func (l *KV) expired(expires time.Time) bool { return !l.now().Before(expires) }
 
 // save is KV.Save for any type of record.
 func save[R any](ctx context.Context, l *KV, f format[R], key string, r R, rev uint64, t tenure) (saved uint64, err error) {
+	ctx, end := l.config.Step.Begin(ctx, share.SystemLedger, "save")
+	defer func() { end(err) }()
 	value, name, err := f.encode(r)
 	if err != nil {
 		return 0, err

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
 // Config sets the LivePerson environment that a Client uses. The zero value is the real one.
@@ -50,6 +52,8 @@ type Config struct {
 	CacheTTL time.Duration
 	// Timeout limits each exchange, body included. Default 10 seconds.
 	Timeout time.Duration
+	// Step observes each exchange. nil: none.
+	Step share.BeginStep
 	// Logger receives failures and, at level debug, every exchange. nil logs nothing.
 	Logger *slog.Logger
 	// Now is the clock. Default time.Now.

@@ -58,7 +58,9 @@ func (r Response) Success() bool { return r.Status >= 200 && r.Status <= 299 }
 // too long, Internal, or that of ctx, wrapped.
 func (c *Client) Send(ctx context.Context, r Request) (resp Response, sent bool, err error) {
 	start := time.Now()
+	ctx, end := c.cfg.Step.Begin(ctx, share.SystemLivePerson, r.Name)
 	resp, sent, err = c.send(ctx, r)
+	end(err)
 	c.log.Debug("LivePerson request", "call", r.Name, "status", resp.Status, "kind", string(share.KindOf(err)), "took", time.Since(start))
 	return resp, sent, err
 }

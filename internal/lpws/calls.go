@@ -82,7 +82,7 @@ func (s *Session) publish(ctx context.Context, step lpwire.Step, conversation, d
 		return 0, errClosed()
 	}
 	body := lpwire.Publish{DialogID: dialog, ConversationID: conversation, Event: event}
-	answer, sent, err := s.s.callOnce(ctx, request{Type: reqPublish, Body: body})
+	answer, sent, err := s.s.callOnce(ctx, lpwire.StepPublish, request{Type: reqPublish, Body: body})
 	switch {
 	case err != nil && sent && step == lpwire.StepPublish:
 		return 0, lpwire.Unconfirmed(step, err)
@@ -121,7 +121,7 @@ func (s *Session) CreateConversation(ctx context.Context, n share.NewConversatio
 	if s.s.principal.Role != share.RoleConsumer {
 		return share.Conversation{}, share.Errorf(share.NotAllowed, "only consumers can create conversations", nil)
 	}
-	answer, sent, err := s.s.callOnce(ctx, request{Type: reqNewConversation, Body: newConversationBody(s.s.principal.Account, n)})
+	answer, sent, err := s.s.callOnce(ctx, lpwire.StepCreate, request{Type: reqNewConversation, Body: newConversationBody(s.s.principal.Account, n)})
 	switch {
 	case err != nil && sent:
 		return share.Conversation{}, lpwire.Unconfirmed(lpwire.StepCreate, err)

@@ -52,7 +52,9 @@ func requestedWait(err error) time.Duration {
 }
 
 // open returns a connection on which LivePerson has accepted the credential and has listed the caller's conversations.
-func (o *opener) open(ctx context.Context) (*transport, error) {
+func (o *opener) open(ctx context.Context) (t *transport, err error) {
+	ctx, end := o.p.cfg.Step.Begin(ctx, share.SystemLivePerson, string(lpwire.StepOpen))
+	defer func() { end(err) }()
 	if o.renewal == nil {
 		return o.openOnce(ctx)
 	}

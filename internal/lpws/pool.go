@@ -42,6 +42,8 @@ type Config struct {
 	RefreshEvery time.Duration
 	// TLS configures "wss" connections. Default: the system's root certificates.
 	TLS *tls.Config
+	// Step observes each request, and the opening of connections. nil: none.
+	Step share.BeginStep
 	// Logger logs sessions, by a short hash and their account. Default: no log.
 	Logger *slog.Logger
 	// CallTimeout bounds each request to LivePerson, including the wait for a lost connection (10 s).

@@ -462,7 +462,9 @@ func (s *sharedSession) callContext(ctx context.Context) (context.Context, conte
 }
 
 // call makes a request that may be repeated: on another connection if the first one is lost. It returns only successful answers.
-func (s *sharedSession) call(ctx context.Context, step lpwire.Step, r request) (frame, error) {
+func (s *sharedSession) call(ctx context.Context, step lpwire.Step, r request) (answer frame, err error) {
+	ctx, end := s.p.cfg.Step.Begin(ctx, share.SystemLivePerson, string(step))
+	defer func() { end(err) }()
 	ctx, cancel := s.callContext(ctx)
 	defer cancel()
 	r.Type = s.dialect.requestType(r.Type)
@@ -494,7 +496,9 @@ func (s *sharedSession) call(ctx context.Context, step lpwire.Step, r request) (
 // callOnce makes a request that must not be repeated. It is sent at most once: on another connection only if nothing was written
 // on the first. It is not sent after the deadline of ctx by the wall clock, even if ctx has not ended yet. sent is false if nothing
 // was done. The answer may be a failure.
-func (s *sharedSession) callOnce(ctx context.Context, r request) (answer frame, sent bool, err error) {
+func (s *sharedSession) callOnce(ctx context.Context, step lpwire.Step, r request) (answer frame, sent bool, err error) {
+	ctx, end := s.p.cfg.Step.Begin(ctx, share.SystemLivePerson, string(step))
+	defer func() { end(err) }()
 	ctx, cancel := s.callContext(ctx)
 	defer cancel()
 	r.Type = s.dialect.requestType(r.Type)

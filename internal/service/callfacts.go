@@ -57,6 +57,12 @@ func (f *callFacts) transferred(n int) {
 	f.bytes += int64(n)
 }
 
+func (f *callFacts) transferredBytes() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bytes
+}
+
 func (f *callFacts) attrs() (attrs []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

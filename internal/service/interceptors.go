@@ -23,7 +23,18 @@ type Calls struct {
 	UnaryTimeout time.Duration
 	// Rejections counts the calls that a limit of the server rejected.
 	Rejections *rejections.Tally
-	Log        *slog.Logger
+	// Ended, if set, is called at the end of each call.
+	Ended func(EndedCall)
+	Log   *slog.Logger
+}
+
+// An EndedCall is a call of the contract that has ended.
+type EndedCall struct {
+	Method string // "FileSharingService/Upload"
+	Code   codes.Code
+	Reason string // the name of an ErrorReason without its prefix; empty without an error
+	Bytes  int64  // of the file, that were received or sent
+	Took   time.Duration
 }
 
 // Unary is the interceptor of unary calls. A timeout of the server is reported as such, not as the caller's deadline.
@@ -99,14 +110,16 @@ const maxLoggedError = 500
 func (c *ongoingCall) end(ctx context.Context, err error) error {
 	attrs := make([]slog.Attr, 0, maxAttrs)
 	attrs = append(attrs, slog.String("method", c.method), slog.String("code", codes.OK.String()))
+	ended := EndedCall{Method: c.method, Code: codes.OK, Bytes: c.facts.transferredBytes()}
 	level := slog.LevelInfo
 	facts := c.facts.attrs()
 	if err != nil {
 		s, cause := statusOf(ctx, err)
 		level = levelOf(s.Code())
 		attrs[1] = slog.String("code", s.Code().String())
-		if reason := reasonOf(s); reason != "" {
-			attrs = append(attrs, slog.String("reason", reason))
+		ended.Code, ended.Reason = s.Code(), reasonOf(s)
+		if ended.Reason != "" {
+			attrs = append(attrs, slog.String("reason", ended.Reason))
 		}
 		if limit := limitOf(s, cause); limit != "" {
 			c.Rejections.Add(limit, append(facts, slog.String("method", c.method), slog.String("peer", c.peer))...)
@@ -114,7 +127,11 @@ func (c *ongoingCall) end(ctx context.Context, err error) error {
 		facts = append(facts, slog.String("error", share.Clip(cause.Error(), maxLoggedError)))
 		err = s.Err()
 	}
-	attrs = append(attrs, slog.String("peer", c.peer), slog.Int64("ms", time.Since(c.begun).Milliseconds()))
+	ended.Took = time.Since(c.begun)
+	if c.Ended != nil {
+		c.Ended(ended)
+	}
+	attrs = append(attrs, slog.String("peer", c.peer), slog.Int64("ms", ended.Took.Milliseconds()))
 	c.Log.LogAttrs(ctx, level, FinishedCall, append(attrs, facts...)...)
 	return err
 }

@@ -40,6 +40,9 @@ type Config struct {
 	// for the upload's source or for the reader of a download does not count. Default 30 s.
 	StallTimeout time.Duration
 
+	// Step observes each PUT, each HEAD, and each GET up to its first byte. nil: none.
+	Step share.BeginStep
+
 	// MaxIdleConns is the number of idle connections kept to each store. Default 128.
 	MaxIdleConns int
 	// MaxConns is the maximum number of connections to each store; further requests wait for one. 0: no limit.
@@ -52,6 +55,7 @@ type Config struct {
 // A Client stores and reads objects. It is safe for concurrent use.
 type Client struct {
 	baseURL       func(ctx context.Context, account string) (string, error)
+	step          share.BeginStep
 	stall, header time.Duration
 	template      *http.Transport
 
@@ -70,6 +74,7 @@ func New(c Config) *Client {
 	protocols.SetHTTP1(true)
 	return &Client{
 		baseURL:    c.BaseURL,
+		step:       c.Step,
 		stall:      cmp.Or(c.StallTimeout, 30*time.Second),
 		header:     header,
 		transports: map[string]*http.Transport{},

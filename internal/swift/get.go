@@ -18,7 +18,9 @@ import (
 // counts from the end. Reading Body fails with StorageTruncated if the store ends it early, with StorageUnavailable if the
 // connection breaks or stalls, and with StorageProtocolError if the store sends more bytes than the object has. The caller must
 // close Body.
-func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch share.ETag) (*share.ObjectReader, error) {
+func (c *Client) Get(ctx context.Context, account string, u share.TempURL, start, limit int64, ifMatch share.ETag) (_ *share.ObjectReader, err error) {
+	ctx, end := c.step.Begin(ctx, share.SystemStore, http.MethodGet)
+	defer func() { end(err) }()
 	if limit < 0 || start == math.MinInt64 {
 		return nil, share.Errorf(share.RangeNotSatisfiable, "the requested range is invalid", nil)
 	}
@@ -299,7 +301,9 @@ func (b *objectBody) Close() error {
 }
 
 // Head returns the properties of a stored object.
-func (c *Client) Head(ctx context.Context, account string, u share.TempURL) (share.StoredObject, error) {
+func (c *Client) Head(ctx context.Context, account string, u share.TempURL) (_ share.StoredObject, err error) {
+	ctx, end := c.step.Begin(ctx, share.SystemStore, http.MethodHead)
+	defer func() { end(err) }()
 	inner, dog := newWatchdog(ctx)
 	defer dog.end()
 	r, err := c.request(inner, http.MethodHead, account, u)

@@ -12,7 +12,9 @@ import (
 // Put stores size bytes of body, in one attempt. It closes body, which must unblock a pending Read, and does not use it after
 // it returns. If body fails before its end, the store commits nothing and Put returns the body's own error. The object that the
 // store reports is not compared with the bytes sent; that is the caller's task.
-func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size int64, contentType string, body io.ReadCloser) (share.StoredObject, error) {
+func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size int64, contentType string, body io.ReadCloser) (_ share.StoredObject, err error) {
+	ctx, end := c.step.Begin(ctx, share.SystemStore, http.MethodPut)
+	defer func() { end(err) }()
 	inner, dog := newWatchdog(ctx)
 	defer dog.end()
 	f := newFeed(body, size, dog, c.stall, c.header)

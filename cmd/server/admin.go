@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/lpfileshare/lpfileshare/internal/metrics"
+)
+
+// adminFlags say where a platform looks at the server.
+type adminFlags struct {
+	Listen string `name:"admin-listen" placeholder:"ADDR" help:"Address to serve /livez, /readyz, /metrics and /version on, over HTTP, to all that can reach it. They contain no secrets and no identifiers. Default: none."`
+}
+
+// An adminServer serves what probes and Prometheus read. It has no operation that changes anything. What may contain secrets is on the
+// debug server, which is on loopback only.
+type adminServer struct {
+	listener net.Listener
+	http     *http.Server
+	ended    chan struct{}
+}
+
+// listenAdmin begins to listen. It returns nil without --admin-listen.
+func listenAdmin(f *adminFlags) (*adminServer, error) {
+	if f.Listen == "" {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", f.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("--admin-listen: %w", err)
+	}
+	return &adminServer{listener: listener, ended: make(chan struct{})}, nil
+}
+
+// start serves until close.
+func (a *adminServer) start(m *metrics.Metrics, serving *health.Server, log *slog.Logger) {
+	mux := http.NewServeMux()
+	// A process that answers lives. Nothing that it depends on may restart it.
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { writeReadiness(w, r, serving) })
+	mux.Handle("GET /metrics", m.Handler())
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]string{"version": version(), "revision": revision(), "go": runtime.Version()})
+	})
+	a.http = &http.Server{
+		Handler: mux, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
+	go func() {
+		defer close(a.ended)
+		if err := a.http.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("admin server failed", "error", err)
+		}
+	}()
+}
+
+// close ends the server, after the drain: until then probes see that the process lives and is not ready. It may be called without
+// start.
+func (a *adminServer) close() {
+	if a.http == nil {
+		a.listener.Close()
+		return
+	}
+	a.http.Close()
+	<-a.ended
+}
+
+// writeReadiness answers 200 if this server can do all that an upload needs, else 503: the health service says the same to gRPC clients.
+// With the query "verbose" it lists the parts.
+func writeReadiness(w http.ResponseWriter, r *http.Request, serving *health.Server) {
+	var lines strings.Builder
+	status := http.StatusOK
+	for _, part := range []struct{ name, health string }{{"server", ""}, {"ledger", ledgerHealth}, {"events", eventsHealth}, {"uploads", readyHealth}} {
+		mark := "+"
+		if !isServing(serving, part.health) {
+			mark, status = "-", http.StatusServiceUnavailable
+		}
+		fmt.Fprintf(&lines, "[%s] %s\n", mark, part.name)
+	}
+	w.WriteHeader(status)
+	if r.URL.Query().Has("verbose") {
+		fmt.Fprint(w, lines.String())
+		return
+	}
+	fmt.Fprintln(w, map[bool]string{true: "ok", false: "not ready"}[status == http.StatusOK])
+}
+
+// isServing reports whether the health service says SERVING for a name.
+func isServing(serving *health.Server, name string) bool {
+	answer, err := serving.Check(context.Background(), &healthpb.HealthCheckRequest{Service: name})
+	return err == nil && answer.GetStatus() == healthpb.HealthCheckResponse_SERVING
+}
+
+// revision returns the commit that the binary was built from; "" if it is unknown.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}
