@@ -65,6 +65,7 @@ var table = map[string]rule{
 	"internal/sandbox":           {},
 	"internal/recvlimit":         {},
 	"internal/bufpool":           {stdlibOnly: true},
+	"internal/buildinfo":         {stdlibOnly: true},
 	"internal/crc32c":            {stdlibOnly: true},
 	"internal/connlimit":         {ours: append([]string{"internal/admission"}, rules...)},
 	// The sandbox's parts know each other as little as possible.
