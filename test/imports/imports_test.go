@@ -79,7 +79,7 @@ var table = map[string]rule{
 		"internal/sandbox/fault", "internal/sandbox/feed", "internal/sandbox/journal", "internal/sandbox/jsonhttp", "internal/sandbox/liveperson",
 	}},
 	"clients/go":        {ours: []string{"gen/go/...", "internal/share", "internal/netrules"}},
-	"cmd/client":        {ours: []string{"clients/go", "gen/go/...", "internal/cmdline", "internal/share", "internal/netrules"}},
+	"cmd/client":        {ours: []string{"clients/go", "gen/go/...", "internal/buildinfo", "internal/cmdline", "internal/share", "internal/netrules"}},
 	"cmd/server":        {ours: everything},
 	"bench":             {ours: everything},
 	"bench/...":         {ours: everything},
