@@ -2,7 +2,7 @@
 # explains them. Included by the Makefile.
 
 DIST      ?= dist
-ARCHS     := amd64 arm64
+ARCHS     ?= amd64 arm64
 # The time of the commit, for all files.
 EPOCH      = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
 # PEM file of the ed25519 key that signs the checksums.
@@ -37,7 +37,7 @@ binaries: ## Build static binaries for linux, amd64 and arm64, into dist/
 .PHONY: image
 image: binaries ## Write the container image of both architectures as an OCI layout to dist/image
 	$(PACKAGING) run ./image -version $(VERSION) -revision "$(REVISION)" -created $(EPOCH) -license $(CURDIR)/LICENSE \
-		-binaries $(abspath $(DIST)) -out $(abspath $(DIST))/image
+		-archs '$(ARCHS)' -binaries $(abspath $(DIST)) -out $(abspath $(DIST))/image
 
 .PHONY: packages
 packages: binaries ## Build deb and rpm packages into dist/
@@ -51,8 +51,7 @@ packages: binaries ## Build deb and rpm packages into dist/
 .PHONY: sbom
 sbom: binaries ## Write the modules of each program, in CycloneDX, into dist/
 	for p in lpfileshare lpfileshare-server; do \
-		$(GO) tool -modfile=packaging/go.mod cyclonedx-gomod bin -json -licenses -noserial -notimestamp -version $(VERSION) \
-			-output $(DIST)/$${p}_$(VERSION).cdx.json $(DIST)/linux_amd64/$$p || exit 1; \
+		$(PACKAGING) run ./sbom -version $(VERSION) -out $(abspath $(DIST))/$${p}_$(VERSION).cdx.json $(abspath $(DIST))/linux_$(firstword $(ARCHS))/$$p || exit 1; \
 	done
 
 .PHONY: manifests

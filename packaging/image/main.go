@@ -38,10 +38,12 @@ func main() {
 	flag.StringVar(&o.version, "version", "", "version of the programs")
 	flag.StringVar(&o.revision, "revision", "", "commit of the programs")
 	created := flag.Int64("created", 0, "time of the commit, in seconds since 1970")
-	flag.StringVar(&o.binaries, "binaries", "", "directory that has the programs in linux_amd64 and linux_arm64")
+	flag.StringVar(&o.binaries, "binaries", "", "directory that has the programs of each architecture, in linux_amd64 and so on")
 	flag.StringVar(&o.license, "license", "", "file of the license")
+	archs := flag.String("archs", "amd64 arm64", "architectures")
 	out := flag.String("out", "", "directory to write the layout to")
 	flag.Parse()
+	o.archs = strings.Fields(*archs)
 	o.created = time.Unix(*created, 0).UTC()
 	digest, err := write(*out, o)
 	if err != nil {
@@ -55,6 +57,7 @@ type options struct {
 	version, revision string
 	created           time.Time
 	binaries, license string
+	archs             []string
 }
 
 // write replaces the layout in dir, and returns the digest of the index of all platforms.
@@ -81,13 +84,13 @@ func write(dir string, o options) (v1.Hash, error) {
 		"com.github.lpfileshare.ca-certificates.sha256": fmt.Sprintf("%x", sha256.Sum256(roots)),
 	}
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, arch := range []string{"amd64", "arm64"} {
+	for _, arch := range o.archs {
 		img, err := platform(base, arch, labels, o)
 		if err != nil {
 			return v1.Hash{}, fmt.Errorf("%s: %w", arch, err)
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+			Add: image{img}, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 		})
 	}
 	index = mutate.Annotations(index, labels).(v1.ImageIndex)
@@ -141,7 +144,7 @@ func platform(base v1.Layer, arch string, labels map[string]string, o options) (
 	config.Config = v1.Config{
 		User:         fmt.Sprintf("%d:%d", nonroot, nonroot),
 		Entrypoint:   []string{"/usr/bin/lpfileshare-server"},
-		Env:          []string{"PATH=/usr/bin", "STATE_DIRECTORY=" + state},
+		Env:          []string{"PATH=/usr/bin", "HOME=" + state, "STATE_DIRECTORY=" + state},
 		WorkingDir:   "/",
 		ExposedPorts: map[string]struct{}{"50051/tcp": {}},
 		Labels:       labels,
@@ -151,6 +154,11 @@ func platform(base v1.Layer, arch string, labels map[string]string, o options) (
 	}
 	return mutate.Annotations(img, labels).(v1.Image), nil
 }
+
+// An image is no artifact of another type. Without this, its entry in the index would have the type of its config as artifactType.
+type image struct{ v1.Image }
+
+func (image) ArtifactType() (string, error) { return "", nil }
 
 // A file is an entry of a layer. Names that end in "/" are directories.
 type file struct {
