@@ -58,7 +58,7 @@ func TestManifests_Catches(t *testing.T) {
 		{"    name: grpc\n    port: 50051", "    name: web\n    port: 50052", "GRPCRoute lpfileshare: no port 50051"},
 		{"port: grpc\n      protocol: TCP", "port: web\n      protocol: TCP", "port web"},
 		{"service: lpfileshare.v1.FileSharingService", "service: lpfileshare.v1.Files", "readinessProbe"},
-		{"    port: 50051\n          failureThreshold", "    port: 1\n          failureThreshold", "no port 1"},
+		{"grpc:\n            port: 50051", "grpc:\n            port: 1", "no port 1"},
 		{"name: LPFILESHARE_DRAIN_TIME", "name: LPFILESHARE_DRAIN", "LPFILESHARE_DRAIN is no flag"},
 		{"minAvailable: 2", "minAvailable: 3", "minAvailable"},
 		{"defaultMode: 288", "defaultMode: 292", "defaultMode"},

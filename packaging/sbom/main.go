@@ -3,9 +3,11 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 
 	"github.com/CycloneDX/cyclonedx-go"
 	"github.com/CycloneDX/cyclonedx-gomod/pkg/generate/bin"
@@ -23,8 +25,25 @@ func main() {
 	}
 }
 
+// download completes Go's cache of the modules in a program: a build does not need all of what the licenses are read from.
+func download(program string) error {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "mod", "download")
+	for _, m := range info.Deps {
+		cmd.Args = append(cmd.Args, m.Path+"@"+m.Version)
+	}
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
+
 func write(file, program, version string) error {
-	// The build has downloaded all modules. Only the main module is missing, which no proxy must be asked for.
+	if err := download(program); err != nil {
+		return err
+	}
+	// The generator also asks for the main module, which no proxy has.
 	if err := os.Setenv("GOPROXY", "off"); err != nil {
 		return err
 	}
