@@ -3,7 +3,11 @@
 GO        ?= go
 BUF       := $(GO) tool -modfile=tools/go.mod buf
 BIN       := bin
-LDFLAGS   := -s -w
+# The version of a commit without a tag is named as Go does.
+VERSION   ?= $(or $(shell git describe --tags --exact-match --match 'v[0-9]*' 2>/dev/null),$(shell TZ=UTC git log -1 --abbrev=12 --date=format-local:%Y%m%d%H%M%S --format=v0.0.0-%cd-%h 2>/dev/null),devel)$(if $(shell git status --porcelain --untracked-files=no 2>/dev/null),-dirty)
+REVISION  ?= $(shell git rev-parse HEAD 2>/dev/null)
+BUILDINFO := github.com/lpfileshare/lpfileshare/internal/buildinfo
+LDFLAGS    = -s -w -X $(BUILDINFO).version=$(VERSION) -X $(BUILDINFO).revision=$(REVISION)
 STATICCHECK_VERSION := v0.8.2
 GOCOGNIT_VERSION    := v1.2.0
 # The image of the released contract, which `make breaking` compares with.
@@ -209,4 +213,6 @@ release-contract: ## Write the contract's descriptor image, to be committed with
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(BIN) .tools .frames
+	rm -rf $(BIN) $(DIST) .tools .frames
+
+include packaging/release.mk

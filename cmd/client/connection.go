@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 )
 
 const (
@@ -135,7 +136,7 @@ func (a *app) dial(ctx context.Context, c *connection) (*lpfileshare.Client, err
 
 // newClient returns a client without an identity. It does not connect yet.
 func (a *app) newClient(c *connection) (*lpfileshare.Client, error) {
-	options := []lpfileshare.Option{lpfileshare.WithUserAgent("lpfileshare-cli"), lpfileshare.WithAccount(c.account)}
+	options := []lpfileshare.Option{lpfileshare.WithUserAgent("lpfileshare-cli/" + buildinfo.Version()), lpfileshare.WithAccount(c.account)}
 	switch {
 	case c.tls != nil:
 		options = append(options, lpfileshare.WithTLS(c.tls))

@@ -3,10 +3,11 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 )
 
 type versionCmd struct{}
@@ -22,17 +23,7 @@ func (showVersion) BeforeReset(k *kong.Kong, a *app) error {
 }
 
 func (versionCmd) Run(a *app) error {
-	v, revision := "devel", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			v = strings.Trim(info.Main.Version, "()")
-		}
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				revision = s.Value
-			}
-		}
-	}
+	v, revision := buildinfo.Version(), buildinfo.Revision()
 	if a.JSON {
 		return a.printJSON(map[string]string{"version": v, "revision": revision, "go": runtime.Version()})
 	}

@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
 )
 
@@ -51,7 +51,7 @@ func (a *adminServer) start(m *metrics.Metrics, serving *health.Server, log *slo
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { writeReadiness(w, r, serving) })
 	mux.Handle("GET /metrics", m.Handler())
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, map[string]string{"version": version(), "revision": revision(), "go": runtime.Version()})
+		writeJSON(w, map[string]string{"version": buildinfo.Version(), "revision": buildinfo.Revision(), "go": runtime.Version()})
 	})
 	a.http = &http.Server{
 		Handler: mux, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), MaxHeaderBytes: 16 << 10,
@@ -100,18 +100,4 @@ func writeReadiness(w http.ResponseWriter, r *http.Request, serving *health.Serv
 func isServing(serving *health.Server, name string) bool {
 	answer, err := serving.Check(context.Background(), &healthpb.HealthCheckRequest{Service: name})
 	return err == nil && answer.GetStatus() == healthpb.HealthCheckResponse_SERVING
-}
-
-// revision returns the commit that the binary was built from; "" if it is unknown.
-func revision() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return ""
 }

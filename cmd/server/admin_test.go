@@ -11,6 +11,7 @@ import (
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/harness"
 )
@@ -103,7 +104,7 @@ func TestAdmin_Probes(t *testing.T) {
 	want("/livez", 200, "ok\n")
 	want("/readyz", 200, "ok\n")
 	want("/readyz?verbose", 200, "[+] server\n[+] ledger\n[+] events\n[+] uploads\n")
-	if status, body := w.admin("/version"); status != 200 || !strings.Contains(body, `"version":"`+version()+`"`) {
+	if status, body := w.admin("/version"); status != 200 || !strings.Contains(body, `"version":"`+buildinfo.Version()+`"`) {
 		t.Errorf("/version: %d %s", status, body)
 	}
 	want("/debug/vars", 404, "404 page not found\n")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/filecache"
@@ -227,7 +228,7 @@ func newService(f *flags, r *accounts.Registry, openings *admission.Openings, ag
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
 		RequestIDTTL:   b.RequestIDTTL,
 		PublishTimeout: lp.Timeout, Settle: lp.Settle, Heartbeat: b.HeartbeatInterval, ReadStall: l.ReadStall,
-		AgentTokenKey: agentTokenKey, Version: version(), Openings: openings, Now: time.Now,
+		AgentTokenKey: agentTokenKey, Version: buildinfo.Version(), Openings: openings, Now: time.Now,
 		Rejections: rejected, Log: log,
 	}, ports)
 }

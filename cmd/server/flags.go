@@ -14,6 +14,7 @@ import (
 
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/cmdline"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/service"
@@ -93,7 +94,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	k, err := kong.New(f,
 		kong.Name("lpfileshare-server"),
 		kong.Description(description),
-		kong.Vars{"version": version(), "documents": strings.Trim(fmt.Sprint(share.Documents()), "[]")},
+		kong.Vars{"version": buildinfo.Version(), "documents": strings.Trim(fmt.Sprint(share.Documents()), "[]")},
 		kong.Writers(stdout, stderr),
 		kong.DefaultEnvars(envPrefix),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),

@@ -5,12 +5,13 @@ import (
 
 	"google.golang.org/grpc/health"
 
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
 )
 
 // newMetrics returns the metrics of this process.
-func newMetrics() *metrics.Metrics { return metrics.New(version(), revision(), runtime.Version()) }
+func newMetrics() *metrics.Metrics { return metrics.New(buildinfo.Version(), buildinfo.Revision(), runtime.Version()) }
 
 // addGauges adds the metrics that the parts count themselves.
 func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, serving *health.Server) {

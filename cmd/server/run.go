@@ -59,8 +59,10 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	rejected := rejections.New(log)
 	defer rejected.Close()
 	hangups := make(chan os.Signal, 1)
-	// Without files to reload SIGHUP ends the server, as when its terminal is closed, unless it was started with nohup.
+	// Without files to reload, SIGHUP drains a server whose terminal was closed, unless it was started with nohup. A server without a
+	// terminal is a service, and SIGHUP asks it to reload: that must not end it.
 	reloads := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
+	terminal := hasTerminal()
 	if reloads || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
@@ -140,6 +142,9 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	}
 	if !reloads {
 		reload = nil
+		if !terminal {
+			reload = func() { log.Info("hangup signal received, but no flag names a file to reload") }
+		}
 	}
 	cause, err := waitForEnd(ctx, ended, hangups, reload)
 	if err != nil {

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
-	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -49,19 +47,6 @@ func TestStderr(t *testing.T) {
 				}
 			}
 		}, func(*os.File) {}, false)
-	})
-	t.Run("a hangup is logged", func(t *testing.T) {
-		caught := make(chan os.Signal, 1)
-		signal.Notify(caught, syscall.SIGHUP) // a child of nohup would ignore hangups
-		defer signal.Stop(caught)
-		p, _, err := process.Start(regexp.MustCompile("msg=ready"), binary, "--sandbox", "--listen=127.0.0.1:0", "--drain-time=0s", "--log-level=error")
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Signal(syscall.SIGHUP)
-		if err := p.Wait(); err != nil || p.Logs.Count("msg=draining", `cause="hangup signal received"`) != 1 {
-			t.Errorf("the server ended with %v\n%s", err, p.Logs)
-		}
 	})
 }
 

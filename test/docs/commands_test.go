@@ -11,7 +11,7 @@ import (
 )
 
 // command is how a line of a block begins if it is for a shell.
-var command = regexp.MustCompile(`^(make|bin/|lpfileshare|go (test|run|install)|curl|grpcurl|openssl|printf|export|source|kill|mkdir|[A-Z_]+=\S+ \w|protoc|buf|python3?|npm|cargo|mvn) ?`)
+var command = regexp.MustCompile(`^(make|bin/|lpfileshare|go (test|run|install)|curl|grpcurl|openssl|printf|export|source|kill|mkdir|[A-Z_]+=\S+ \w|protoc|buf|python3?|sha256sum|npm|cargo|mvn) ?`)
 
 // TestCommands checks that commands.txt says of every block of commands in the pages where it is run, or why it is not.
 func TestCommands(t *testing.T) {

@@ -135,7 +135,12 @@ func TestFlags(t *testing.T) {
 }
 
 // foreignFlags are those of other programs in the pages.
-var foreignFlags = []string{"help", "version", "cacert"}
+var foreignFlags = []string{
+	"help", "version", "cacert",
+	"ignore-missing",                                          // sha256sum
+	"key", "tlog-upload", "insecure-ignore-tlog", "predicate", // cosign
+	"now", "read-only", // systemctl, podman
+}
 
 // kebab returns the name that kong gives to a field: MaxFileBytes is max-file-bytes.
 func kebab(field string) string {

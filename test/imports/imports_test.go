@@ -66,6 +66,7 @@ var table = map[string]rule{
 	"internal/sandbox":           {},
 	"internal/recvlimit":         {},
 	"internal/bufpool":           {stdlibOnly: true},
+	"internal/buildinfo":         {stdlibOnly: true},
 	"internal/crc32c":            {stdlibOnly: true},
 	"internal/connlimit":         {ours: append([]string{"internal/admission"}, rules...)},
 	// The sandbox's parts know each other as little as possible.
@@ -79,7 +80,7 @@ var table = map[string]rule{
 		"internal/sandbox/fault", "internal/sandbox/feed", "internal/sandbox/journal", "internal/sandbox/jsonhttp", "internal/sandbox/liveperson",
 	}},
 	"clients/go":        {ours: []string{"gen/go/...", "internal/share", "internal/netrules"}},
-	"cmd/client":        {ours: []string{"clients/go", "gen/go/...", "internal/cmdline", "internal/share", "internal/netrules"}},
+	"cmd/client":        {ours: []string{"clients/go", "gen/go/...", "internal/buildinfo", "internal/cmdline", "internal/share", "internal/netrules"}},
 	"cmd/server":        {ours: everything},
 	"bench":             {ours: everything},
 	"bench/...":         {ours: everything},
