@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ var actions = map[string]func(t *trial, args map[string]any) (any, error){
 	"cut":     (*trial).cut,
 	"arm":     (*trial).arm,
 	"fault":   (*trial).fault,
+	"folder":  (*trial).folder,
 	"calls":   (*trial).fakeCalls,
 	"conns":   (*trial).conns,
 	"secrets": (*trial).noSecrets,
@@ -181,6 +183,16 @@ func (t *trial) fault(args map[string]any) (any, error) {
 		return nil, err
 	}
 	return nil, t.server.Fault(text)
+}
+
+// folder returns the names of the files in a folder: {"path": FOLDER}.
+func (t *trial) folder(args map[string]any) (any, error) {
+	entries, err := os.ReadDir(text(args, "path"))
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return map[string]any{"names": names}, err
 }
 
 // fakeCalls returns what the calls of a method brought to the fake: {"method": NAME}.
