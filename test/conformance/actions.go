@@ -172,6 +172,16 @@ func (t *trial) arm(args map[string]any) (any, error) {
 	return nil, r.arm(t.link)
 }
 
+// folder returns the names of the files in a folder: {"path": FOLDER}.
+func (t *trial) folder(args map[string]any) (any, error) {
+	entries, err := os.ReadDir(text(args, "path"))
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return map[string]any{"names": names}, err
+}
+
 // fault arms a fault of the sandbox, or with {"clear": true} disarms all.
 func (t *trial) fault(args map[string]any) (any, error) {
 	if args["clear"] == true {
@@ -183,16 +193,6 @@ func (t *trial) fault(args map[string]any) (any, error) {
 		return nil, err
 	}
 	return nil, t.server.Fault(text)
-}
-
-// folder returns the names of the files in a folder: {"path": FOLDER}.
-func (t *trial) folder(args map[string]any) (any, error) {
-	entries, err := os.ReadDir(text(args, "path"))
-	names := []string{}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return map[string]any{"names": names}, err
 }
 
 // fakeCalls returns what the calls of a method brought to the fake: {"method": NAME}.
