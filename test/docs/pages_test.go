@@ -135,7 +135,7 @@ func TestFlags(t *testing.T) {
 }
 
 // foreignFlags are those of other programs in the pages.
-var foreignFlags = []string{"help", "version", "cacert"}
+var foreignFlags = []string{"help", "version", "cacert", "insecure", "call", "disable-template-data"}
 
 // kebab returns the name that kong gives to a field: MaxFileBytes is max-file-bytes.
 func kebab(field string) string {
