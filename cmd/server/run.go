@@ -17,14 +17,13 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
@@ -93,11 +92,11 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-	handlers := []stats.Handler{connections}
+	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(secure.credentials()))}
 	if p.sandbox != nil {
-		handlers = append(handlers, &callFeed{report: p.sandbox.ReportCall})
+		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
 	}
-	server := newGRPCServer(f, messages.Credentials(secure.credentials()), handlers, rejected, log, draining)
+	server := newGRPCServer(f, connections, rejected, log, draining, options...)
 	p.service.Register(server)
 	serving := health.NewServer()
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
@@ -222,18 +221,21 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []stats.Handler, rejected *rejections.Tally, log *slog.Logger, draining context.Context) *grpc.Server {
+func newGRPCServer(f *flags, connections *connlimit.Limiter, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
+	timeout := service.RequestTimeout(f.Limits.UploadIdleTimeout)
 	options := []grpc.ServerOption{
-		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(service.Codec()),
 		experimental.BufferPool(&messageBuffers),
 		grpc.MaxConcurrentStreams(250),
 		grpc.ConnectionTimeout(20 * time.Second),
 		grpc.MaxHeaderListSize(16 << 10),
-		grpc.InTapHandle(service.RequestTimeout(f.Limits.UploadIdleTimeout)),
+		grpc.InTapHandle(func(ctx context.Context, info *tap.Info) (context.Context, error) {
+			connections.Call(ctx)
+			return timeout(ctx, info)
+		}),
 		grpc.WaitForHandlers(true),
 		// Fixed large windows limit the memory of each stream and are as fast as windows that grow (docs/adr/0005).
 		grpc.InitialWindowSize(1 << 20),
@@ -256,10 +258,7 @@ func newGRPCServer(f *flags, creds credentials.TransportCredentials, handlers []
 			calls.Stream,
 		),
 	}
-	for _, h := range handlers {
-		options = append(options, grpc.StatsHandler(h))
-	}
-	return grpc.NewServer(options...)
+	return grpc.NewServer(append(options, more...)...)
 }
 
 // endHealthWatches ends the watches of the health service when the server drains, after they have sent the new status. Otherwise they

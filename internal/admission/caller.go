@@ -25,7 +25,7 @@ func ByPrincipal(p share.Principal) Caller {
 
 // Hash hashes parts, each of which may contain anything: no two lists of parts are written the same way.
 func Hash(parts ...string) [sha256.Size]byte {
-	var buf [512]byte // without a token, which may be longer, the list fits
+	var buf [1024]byte // the list fits, with most tokens
 	list := buf[:0]
 	for _, part := range parts {
 		list = append(strconv.AppendInt(list, int64(len(part)), 10), ':')

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ const PageBytes = BlockBytes / 4
 // A Page is a part of reserved upload memory.
 type Page = [PageBytes]byte
 
-// Limits are the limits of upload memory. Every field is required.
+// Limits are the limits of upload memory. Every field but Draining is required.
 type Limits struct {
 	// Budget is the memory for all uploads, in bytes. Callers have Shares of it.
 	Budget int64
@@ -28,9 +29,14 @@ type Limits struct {
 	// each may queue.
 	QueueLength  int
 	QueueTimeout time.Duration
+	// Draining ends the queue when it is closed: Reserve returns ErrDraining to uploads that wait.
+	Draining <-chan struct{}
 	// Now is the clock.
 	Now func() time.Time
 }
+
+// ErrDraining is the error of uploads that waited for memory when the server began to drain.
+var ErrDraining = errors.New("the server began to drain before there was memory")
 
 // Memory limits the memory that uploads may use: one budget for all uploads, with a bounded queue (docs/adr/0021). Memory is
 // reserved in whole blocks, whatever the size of the chunks that fill them.
@@ -104,7 +110,8 @@ const (
 func (m *Memory) Reserve(ctx context.Context, h Holder, size, most int64, mayQueue bool) (*Reservation, error) {
 	r := &Reservation{from: m, holder: h, bytes: WholeBlocks(size), most: WholeBlocks(max(size, most))}
 	w := &waiter{holder: h, reservation: r, admitted: make(chan struct{})}
-	if err := m.join(w, mayQueue); err != nil {
+	err := m.join(w, mayQueue)
+	if err != nil {
 		return nil, err
 	}
 	select {
@@ -118,13 +125,16 @@ func (m *Memory) Reserve(ctx context.Context, h Holder, size, most int64, mayQue
 	case <-w.admitted:
 		return r, nil
 	case <-ctx.Done():
-		if !m.leave(w) {
-			r.Release()
-		}
-		return nil, context.Cause(ctx)
+		err = context.Cause(ctx)
+	case <-m.Draining:
+		err = ErrDraining
 	case <-timeout.C:
 		return m.giveUp(w)
 	}
+	if !m.leave(w) {
+		r.Release()
+	}
+	return nil, err
 }
 
 // WholeBlocks returns the memory that size bytes are held in.
@@ -136,6 +146,11 @@ func (m *Memory) join(w *waiter, mayQueue bool) error {
 	defer m.mu.Unlock()
 	if w.reservation.most > m.Budget { // the others would queue behind it in vain
 		return m.reject(limitBudget, "the file is larger than all of it")
+	}
+	if m.queue.waiting == 0 && m.mayAdmit() && m.decide(w) == admitted { // nearly always: it need not queue
+		m.starving = false
+		close(w.admitted)
+		return nil
 	}
 	queued := m.queue.length(w.holder)
 	m.queue.push(w)
@@ -191,12 +206,19 @@ func (m *Memory) drop(w *waiter) {
 	m.admit()
 }
 
-// admit reserves memory for uploads that wait, as long as there is some: those that have begun come first.
-func (m *Memory) admit() {
+// mayAdmit reserves memory for uploads that have begun and wait for more of it, as long as there is some. It reports whether all got
+// theirs, so that others may begin.
+func (m *Memory) mayAdmit() bool {
 	if m.starving {
 		m.starved = m.Now()
 	}
-	if m.starving = !m.grow(); m.starving {
+	m.starving = !m.grow()
+	return !m.starving
+}
+
+// admit reserves memory for uploads that wait, as long as there is some: those that have begun come first.
+func (m *Memory) admit() {
+	if !m.mayAdmit() {
 		return
 	}
 	for m.queue.next(m.decide) {

@@ -47,7 +47,9 @@ func (p *Processors) Transfer(c Caller) *Transfer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.worker(c)
-	return &Transfer{p: p, caller: c}
+	t := &Transfer{p: p, caller: c}
+	t.turn = &t.first
+	return t
 }
 
 // worker returns a caller's worker, which becomes the latest. p is locked, here and in the functions below.
@@ -103,6 +105,7 @@ type Transfer struct {
 	blocked bool // the latest read took longer than its lease
 	// turn is the latest turn, and lease the timer that ends it. Both are used again, unless the timer has fired.
 	turn  *turn
+	first turn // the turn of a Transfer that was never blocked
 	lease *time.Timer
 }
 

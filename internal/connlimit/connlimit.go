@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/stats"
+	grpcpeer "google.golang.org/grpc/peer"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
@@ -28,7 +28,7 @@ const limitConnections = "connections"
 // connections at all, the one that has been without a call for longest is closed, whatever its address. If every one has a call, the
 // new connection is closed.
 //
-// It learns of calls as the stats handler of a gRPC server, and of requests as the ConnState of an http.Server.
+// It learns of calls from the tap handle of a gRPC server, and of requests as the ConnState of an http.Server.
 type Limiter struct {
 	rejected func(limit string, attrs ...slog.Attr)
 
@@ -198,41 +198,26 @@ func (l *Limiter) wake(c *conn) {
 	c.idle, c.ofPeer = nil, nil
 }
 
-type connKey struct{}
-
-// TagConn finds the connection that gRPC serves.
-func (l *Limiter) TagConn(ctx context.Context, info *stats.ConnTagInfo) context.Context {
-	l.mu.Lock()
-	c := l.conns[info.RemoteAddr.String()]
-	l.mu.Unlock()
-	if c == nil {
-		return ctx
-	}
-	return context.WithValue(ctx, connKey{}, c)
-}
-
-// HandleConn does nothing: gRPC closes its connections.
-func (l *Limiter) HandleConn(context.Context, stats.ConnStats) {}
-
-// TagRPC does nothing.
-func (l *Limiter) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
-
-// HandleRPC counts the calls of a connection.
-func (l *Limiter) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	change := 0
-	switch s.(type) {
-	case *stats.Begin:
-		change = 1
-	case *stats.End:
-		change = -1
-	default:
+// Call counts a call of a gRPC server until ctx, the context of its stream, ends. The tap handle of the server must call it. A stats
+// handler would learn of calls too, but gRPC makes twenty objects more for each call of a server that has one.
+func (l *Limiter) Call(ctx context.Context) {
+	p, ok := grpcpeer.FromContext(ctx)
+	if !ok {
 		return
 	}
-	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+	remote := p.Addr.String()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.conns[remote]
+	if c == nil {
+		return
+	}
+	l.count(c, c.calls+1)
+	context.AfterFunc(ctx, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.count(c, c.calls+change)
-	}
+		l.count(c, c.calls-1)
+	})
 }
 
 // ConnState counts the requests of a connection: those of HTTP/2 at once are one.

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/stats"
+	grpcpeer "google.golang.org/grpc/peer"
 )
 
 // clients are a listener whose connections a test opens.
@@ -47,8 +47,8 @@ type client struct {
 	net.Conn
 	addr   *net.TCPAddr
 	closed bool
-	served net.Conn // nil: it was not accepted
-	ctx    context.Context
+	served net.Conn             // nil: it was not accepted
+	calls  []context.CancelFunc // that run
 }
 
 func (c *client) RemoteAddr() net.Addr { return c.addr }
@@ -64,12 +64,21 @@ func (c *clients) open(ip string) *client {
 	if (k.served == nil) != k.closed {
 		c.t.Errorf("accepted %t, closed %t", k.served != nil, k.closed)
 	}
-	k.ctx = c.limiter.TagConn(c.t.Context(), &stats.ConnTagInfo{RemoteAddr: k.addr})
 	return k
 }
 
-func (c *clients) begin(k *client) { c.limiter.HandleRPC(k.ctx, &stats.Begin{}) }
-func (c *clients) end(k *client)   { c.limiter.HandleRPC(k.ctx, &stats.End{}) }
+func (c *clients) begin(k *client) {
+	ctx, cancel := context.WithCancel(grpcpeer.NewContext(c.t.Context(), &grpcpeer.Peer{Addr: k.addr}))
+	k.calls = append(k.calls, cancel)
+	c.limiter.Call(ctx)
+}
+
+// end ends a call. It must be called in a bubble of synctest.
+func (c *clients) end(k *client) {
+	k.calls[0]()
+	k.calls = k.calls[1:]
+	synctest.Wait() // for the limiter to notice
+}
 
 func TestLimiter_OneAddressLosesItsOwnIdleConnections(t *testing.T) {
 	synctest.Test(t, testLimiter_OneAddressLosesItsOwnIdleConnections)
@@ -126,11 +135,16 @@ func testLimiter_LongestIdleIsClosedFirst(t *testing.T) {
 	if six := c.open("192.0.2.6"); six.closed || !two.closed || one.closed {
 		t.Error("the connection that was idle for longest is not the one that was closed")
 	}
-	c.end(two) // after it was closed
+	c.begin(two) // after it was closed
+	c.end(two)
 	_ = two.served.Close()
 }
 
 func TestLimiter_RejectsIfAllHaveACall(t *testing.T) {
+	synctest.Test(t, testLimiter_RejectsIfAllHaveACall)
+}
+
+func testLimiter_RejectsIfAllHaveACall(t *testing.T) {
 	c := newClients(t, 6)
 	var all []*client
 	for range 3 {

@@ -42,6 +42,13 @@ func (d *Drain) Wait() {
 // Go runs f in a goroutine that Wait waits for.
 func (d *Drain) Go(f func()) { d.goroutines.Go(f) }
 
+// Draining returns a channel that is closed when the server begins to drain, Stopping one that is closed when it ends running work.
+// Err returns the reason. They are for waits that need no context.
+func (d *Drain) Draining() <-chan struct{} { return d.draining.Done() }
+
+// Stopping: see Draining.
+func (d *Drain) Stopping() <-chan struct{} { return d.stopping.Done() }
+
 // Err returns SERVER_DRAINING if new work is refused, otherwise nil.
 func (d *Drain) Err() error {
 	if d.draining.Err() != nil {

@@ -365,10 +365,8 @@ func (l *KV) keep(expires time.Time) (keep time.Duration, early bool) {
 // write makes one attempt. It uses half of the time, so that the record can be read back if no answer arrives. ttl is how long the
 // bucket keeps the record; 0: as long as others. An error that is neither a conflict nor transient is LedgerUnavailable.
 func (l *KV) write(ctx context.Context, key string, value []byte, rev uint64, ttl time.Duration) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout/2)
-	defer cancel()
 	newest := l.guard.newest.Load()
-	saved, err := l.publish(ctx, key, value, rev, ttl)
+	saved, err := l.publish(ctx, key, value, rev, ttl, l.timeout/2)
 	if err == nil {
 		err = l.guard.saved(newest, saved)
 	}

@@ -140,8 +140,11 @@ var refusals = []string{
 // IsRefusal reports whether the body of a successful answer is a text that refuses the request, such as "Agent not allowed".
 // LivePerson's texts of success are like "OK Agent added successfully".
 func IsRefusal(body json.RawMessage) bool {
+	if len(body) == 0 || body[0] != '"' { // nearly always
+		return false
+	}
 	var said string
-	if len(body) == 0 || body[0] != '"' || json.Unmarshal(body, &said) != nil {
+	if json.Unmarshal(body, &said) != nil {
 		return false
 	}
 	said = strings.ToLower(said)
@@ -177,17 +180,11 @@ func Unconfirmed(s Step, cause error) *share.Error {
 // ReadTempURL reads the answer to a request for a signed URL. asked is the requested path of a download; empty for an upload.
 // It returns LPProtocolError for an answer that leads outside the account's container.
 func ReadTempURL(body json.RawMessage, account, asked string) (share.TempURL, error) {
-	var answer struct {
-		RelativePath Text `json:"relativePath"`
-		QueryParams  struct {
-			Sig     Text `json:"temp_url_sig"`
-			Expires Text `json:"temp_url_expires"`
-		} `json:"queryParams"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
+	var answer tempURLAnswer
+	if !json.Valid(body) || !readBody(body, &answer) {
 		return share.TempURL{}, Unreadable("a signed URL")
 	}
-	u := share.TempURL{Path: string(answer.RelativePath), Sig: string(answer.QueryParams.Sig), Expires: string(answer.QueryParams.Expires)}
+	u := share.TempURL{Path: string(answer.path), Sig: string(answer.query.sig), Expires: string(answer.query.expires)}
 	seconds, err := strconv.ParseInt(u.Expires, 10, 64)
 	if err != nil || seconds <= 0 || !isHex(u.Sig) {
 		return share.TempURL{}, Unreadable("the signature of a URL")
@@ -215,13 +212,11 @@ func isHex(sig string) bool {
 
 // ReadSequence reads the sequence in the answer to ms.PublishEvent, and reports whether there is one.
 func ReadSequence(body json.RawMessage) (int64, bool) {
-	var answer struct {
-		Sequence Number `json:"sequence"`
-	}
-	if json.Unmarshal(body, &answer) != nil || !answer.Sequence.OK || answer.Sequence.N < 0 {
+	var answer publishAnswer
+	if !json.Valid(body) || !readBody(body, &answer) || !answer.sequence.OK || answer.sequence.N < 0 {
 		return 0, false
 	}
-	return answer.Sequence.N, true
+	return answer.sequence.N, true
 }
 
 // ReadConversationID reads the id in the answer to cm.ConsumerRequestConversation, and reports whether there is one.

@@ -366,6 +366,47 @@ func (b *hostedFile) member(name []byte, c *cursor) {
 	}
 }
 
+// A tempURLAnswer is the body of the answer to a request for a signed URL.
+type tempURLAnswer struct {
+	path  Text
+	query tempURLQuery
+}
+
+func (b *tempURLAnswer) member(name []byte, c *cursor) {
+	switch string(name) {
+	case "relativePath":
+		b.path.read(c)
+	case "queryParams":
+		c.object(&b.query)
+	default:
+		c.value()
+	}
+}
+
+type tempURLQuery struct{ sig, expires Text }
+
+func (b *tempURLQuery) member(name []byte, c *cursor) {
+	switch string(name) {
+	case "temp_url_sig":
+		b.sig.read(c)
+	case "temp_url_expires":
+		b.expires.read(c)
+	default:
+		c.value()
+	}
+}
+
+// A publishAnswer is the body of the answer to ms.PublishEvent.
+type publishAnswer struct{ sequence Number }
+
+func (b *publishAnswer) member(name []byte, c *cursor) {
+	if string(name) == "sequence" {
+		b.sequence.read(c)
+		return
+	}
+	c.value()
+}
+
 // A Frame is the outermost object of a message on the socket.
 type Frame struct {
 	Kind, ReqID, Type Text

@@ -11,6 +11,15 @@ import (
 // Text is a string that LivePerson may also send as a number.
 type Text string
 
+// words are texts that nearly all frames have. They are not copied.
+var words = map[string]Text{
+	"resp": "resp", "notification": "notification",
+	"ms.PublishEventResponse": "ms.PublishEventResponse", "ms.BaseGenerateURLResponse": "ms.BaseGenerateURLResponse",
+	"ms.MessagingEventNotification": "ms.MessagingEventNotification",
+	"ContentEvent":                  "ContentEvent", "hosted/file": "hosted/file", "ALL": "ALL",
+	"CONSUMER": "CONSUMER", "ASSIGNED_AGENT": "ASSIGNED_AGENT",
+}
+
 // UnmarshalJSON accepts strings and numbers; anything else becomes "". It never fails.
 func (t *Text) UnmarshalJSON(data []byte) error {
 	*t = ""
@@ -20,7 +29,11 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 	switch c := data[0]; {
 	case c == '"':
 		if s, plain := plainText(data); plain {
-			*t = Text(s)
+			if word, ok := words[string(s)]; ok {
+				*t = word
+			} else {
+				*t = Text(s)
+			}
 			return nil
 		}
 		var s string

@@ -484,14 +484,14 @@ func TestStreamFrame_Forms(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			call := make(chan frame, 1)
-			tr := &transport{maxPart: 100 << 10, streams: new(atomic.Int64), pending: map[string]chan frame{"1": call}}
+			call := &pendingCall{answered: make(chan struct{})}
+			tr := &transport{maxPart: 100 << 10, streams: new(atomic.Int64), pending: map[string]*pendingCall{"1": call}}
 			r := &recorder{}
 			reason := tr.streamFrame(nil, strings.NewReader(c.data), r)
 			var answer *frame
 			select {
-			case f := <-call:
-				answer = &f
+			case <-call.answered:
+				answer = &call.answer
 			default:
 			}
 			if !slices.Equal(r.events, c.events) {

@@ -1,7 +1,6 @@
 package lpws
 
 import (
-	"bytes"
 	"cmp"
 	"container/list"
 	"context"
@@ -142,7 +141,7 @@ func New(cfg Config) *Pool {
 		idle: list.New(), used: admission.NewShares(int64(cfg.MaxSessions), admission.ByAccount),
 	}
 	p.tls.Store(cfg.TLS)
-	p.readBuffers.New = func() any { return new(bytes.Buffer) }
+	p.readBuffers.New = func() any { return new(frameBuffer) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.maintain)
 	return p
@@ -203,7 +202,11 @@ func (p *Pool) Opened(cred share.Credential) bool {
 }
 
 func keyOf(cred share.Credential, settings string) [sha256.Size]byte {
-	return sha256.Sum256([]byte(string(cred.Scheme) + "\x00" + cred.Account + "\x00" + cred.Secret + "\x00" + settings))
+	var buf [1024]byte // most tokens fit
+	text := append(append(buf[:0], cred.Scheme...), 0)
+	text = append(append(text, cred.Account...), 0)
+	text = append(append(text, cred.Secret...), 0)
+	return sha256.Sum256(append(text, settings...))
 }
 
 // End ends the session of a credential, if there is one. Its calls and watches fail with LPIdentityExpired. Sessions with earlier

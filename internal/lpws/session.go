@@ -453,9 +453,17 @@ func (s *sharedSession) acquire(ctx context.Context) (*transport, error) {
 	}
 }
 
+// callContext limits ctx to the time of one call, unless it ends before that anyway.
+func (s *sharedSession) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= s.p.cfg.CallTimeout {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, s.p.cfg.CallTimeout, errTimeout)
+}
+
 // call makes a request that may be repeated: on another connection if the first one is lost. It returns only successful answers.
 func (s *sharedSession) call(ctx context.Context, step lpwire.Step, r request) (frame, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.p.cfg.CallTimeout, errTimeout)
+	ctx, cancel := s.callContext(ctx)
 	defer cancel()
 	r.Type = s.dialect.requestType(r.Type)
 	for attempt := 1; ; attempt++ {
@@ -487,7 +495,7 @@ func (s *sharedSession) call(ctx context.Context, step lpwire.Step, r request) (
 // on the first. It is not sent after the deadline of ctx by the wall clock, even if ctx has not ended yet. sent is false if nothing
 // was done. The answer may be a failure.
 func (s *sharedSession) callOnce(ctx context.Context, r request) (answer frame, sent bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.p.cfg.CallTimeout, errTimeout)
+	ctx, cancel := s.callContext(ctx)
 	defer cancel()
 	r.Type = s.dialect.requestType(r.Type)
 	r.deadline, _ = ctx.Deadline()

@@ -35,7 +35,7 @@ type transport struct {
 	id           uint64 // unique in the pool, and larger than the ids of earlier transports
 	ws           *websocket.Conn
 	goroutines   *sync.WaitGroup // of the pool
-	buffers      *sync.Pool      // of *bytes.Buffer
+	buffers      *sync.Pool      // of *frameBuffer
 	readTimeout  time.Duration
 	maxPart      int64               // Config.MaxFrame
 	whole        int64               // frames of this size and more are decoded as they arrive
@@ -56,8 +56,8 @@ type transport struct {
 	listed       chan struct{} // closed when LivePerson has listed the conversations for the first time
 
 	mu      sync.Mutex
-	reason  *closeReason          // nil while the transport is open; the reader runs at least as long
-	pending map[string]chan frame // calls by request id; nil if there are none
+	reason  *closeReason            // nil while the transport is open; the reader runs at least as long
+	pending map[string]*pendingCall // by request id; nil if there are none
 	lastID  uint64
 }
 
@@ -82,6 +82,13 @@ func newTransport(id uint64, ws *websocket.Conn, goroutines *sync.WaitGroup, buf
 
 func (t *transport) extendReadDeadline() { _ = t.ws.SetReadDeadline(time.Now().Add(t.readTimeout)) }
 
+// A frameBuffer is what one frame is read with.
+type frameBuffer struct {
+	bytes.Buffer
+	reader frameReader
+	limit  io.LimitedReader // of reader
+}
+
 // frameReader reads one frame. The deadline is extended whenever bytes arrive, since a frame may take longer than readTimeout, but
 // not beyond frameTime.
 type frameReader struct {
@@ -89,12 +96,6 @@ type frameReader struct {
 	r        io.Reader
 	until    time.Time
 	extended time.Time // when the deadline was extended last
-}
-
-func (t *transport) frameReader(r io.Reader) *frameReader {
-	f := &frameReader{t: t, r: r, until: time.Now().Add(frameTime)}
-	f.extend()
-	return f
 }
 
 func (f *frameReader) Read(p []byte) (int, error) {
@@ -141,6 +142,7 @@ func (t *transport) writeControl(kind int, data []byte) {
 // read reads frames until the transport ends. Only one goroutine may call it, once, and must then close done.
 func (t *transport) read(to receiver) {
 	t.extendReadDeadline()
+	handled := make(chan *closeReason)
 	for {
 		kind, r, err := t.ws.NextReader()
 		if err != nil {
@@ -149,7 +151,6 @@ func (t *transport) read(to receiver) {
 		}
 		// Decoding grows the stack, and a grown stack stays. On a goroutine of its own it costs an idle session over TLS 4 KiB of
 		// stack; without, 8 KiB (BenchmarkIdleSessions).
-		handled := make(chan *closeReason)
 		go func() { handled <- t.readFrame(kind, r, to) }()
 		if reason := <-handled; reason != nil {
 			t.close(reason)
@@ -164,25 +165,28 @@ func (t *transport) read(to receiver) {
 
 // readFrame reads one frame and passes it on. Frames of unknown kinds are ignored.
 func (t *transport) readFrame(kind int, r io.Reader, to receiver) *closeReason {
-	r = t.frameReader(r)
-	buf := t.buffers.Get().(*bytes.Buffer)
+	buf := t.buffers.Get().(*frameBuffer)
 	buf.Reset()
-	n, err := buf.ReadFrom(io.LimitReader(r, t.whole))
+	buf.reader = frameReader{t: t, r: r, until: time.Now().Add(frameTime)}
+	buf.reader.extend()
+	buf.limit = io.LimitedReader{R: &buf.reader, N: t.whole}
+	n, err := buf.ReadFrom(&buf.limit)
 	switch {
 	case err != nil:
 		return t.reasonOf(err)
 	case kind != websocket.TextMessage:
-		if _, err := io.Copy(io.Discard, r); err != nil {
+		if _, err := io.Copy(io.Discard, &buf.reader); err != nil {
 			return t.reasonOf(err)
 		}
 		return nil
 	case n == t.whole:
-		return t.streamFrame(buf.Bytes(), r, to)
+		return t.streamFrame(buf.Bytes(), &buf.reader, to)
 	}
 	f, err := parseFrame(buf.Bytes())
 	f.connection = t.id
 	if buf.Cap() <= maxPooledBuffer {
-		t.buffers.Put(buf) // f has copies
+		buf.reader = frameReader{} // an idle pool keeps no connection
+		t.buffers.Put(buf)         // f has copies
 	}
 	if err != nil {
 		return &closeReason{kind: closedUnreadable, cause: err}
@@ -197,7 +201,8 @@ func (t *transport) dispatch(f *frame, to receiver) {
 	case f.isAnswer():
 		t.deliver(f)
 	case f.Kind == "notification":
-		to.notification(f)
+		n := *f // the receiver may keep it: an answer need not be allocated for that
+		to.notification(&n)
 	}
 }
 
@@ -219,11 +224,12 @@ func (t *transport) reasonOf(err error) *closeReason {
 // deliver passes an answer to its call. An answer without a waiting call is ignored.
 func (t *transport) deliver(f *frame) {
 	t.mu.Lock()
-	answer, known := t.pending[string(f.ReqID)]
+	call := t.pending[string(f.ReqID)]
 	delete(t.pending, string(f.ReqID))
 	t.mu.Unlock()
-	if known {
-		answer <- *f // does not block: the channel has a buffer of one, and each id is delivered once
+	if call != nil {
+		call.answer = *f
+		close(call.answered) // each id is delivered once
 	}
 }
 
@@ -237,9 +243,15 @@ func (t *transport) deliver(f *frame) {
 //
 // A caller whose context ends during the write still waits for the write, at most until deadline or writeTimeout.
 func (t *transport) write(ctx context.Context, data []byte, deadline time.Time) (sent bool, err error) {
+	locked := false
+	defer func() {
+		if locked {
+			<-t.writing
+		}
+	}()
 	select {
 	case t.writing <- struct{}{}:
-		defer func() { <-t.writing }()
+		locked = true
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	case <-t.closing:
@@ -300,9 +312,10 @@ func (t *transport) closeReason() *closeReason {
 
 // pendingCall is a request that was sent and has no answer yet.
 type pendingCall struct {
-	t      *transport
-	id     string
-	answer chan frame
+	t        *transport
+	id       string
+	answered chan struct{} // closed when answer has arrived
+	answer   frame
 }
 
 // send writes a request. The caller must forget the call. If it fails, sent is false only if nothing was written.
@@ -310,14 +323,14 @@ func (t *transport) send(ctx context.Context, r request) (call *pendingCall, sen
 	if ctx.Err() != nil {
 		return nil, false, context.Cause(ctx)
 	}
-	call = &pendingCall{t: t, answer: make(chan frame, 1)}
+	call = &pendingCall{t: t, answered: make(chan struct{})}
 	t.mu.Lock()
 	t.lastID++
 	call.id = strconv.FormatUint(t.lastID, 10)
 	if t.pending == nil {
-		t.pending = make(map[string]chan frame)
+		t.pending = make(map[string]*pendingCall)
 	}
-	t.pending[call.id] = call.answer
+	t.pending[call.id] = call
 	t.mu.Unlock()
 
 	r.Kind, r.ID = "req", call.id
@@ -337,15 +350,15 @@ func (t *transport) send(ctx context.Context, r request) (call *pendingCall, sen
 // wait returns the answer. It fails with the cause of ctx's end, or with the *closeReason of the connection.
 func (c *pendingCall) wait(ctx context.Context) (frame, error) {
 	select {
-	case f := <-c.answer:
-		return f, nil
+	case <-c.answered:
+		return c.answer, nil
 	case <-ctx.Done():
 		return frame{}, context.Cause(ctx)
 	case <-c.t.done:
 	}
 	select {
-	case f := <-c.answer: // it arrived just before the close
-		return f, nil
+	case <-c.answered: // it arrived just before the close
+		return c.answer, nil
 	default:
 		return frame{}, c.t.closeReason()
 	}

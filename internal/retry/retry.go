@@ -56,11 +56,11 @@ func Do(ctx context.Context, p Policy, attempt func(context.Context) error) erro
 type Loop struct {
 	policy   Policy
 	failures int
-	byKind   map[share.Kind]int
+	byKind   map[share.Kind]int // nil before the first failure
 }
 
 // New returns a Loop without failures.
-func New(p Policy) *Loop { return &Loop{policy: p, byKind: make(map[share.Kind]int)} }
+func New(p Policy) *Loop { return &Loop{policy: p} }
 
 // Wait counts a failed attempt. It waits for the pause and returns nil if another attempt may begin; otherwise it returns err at
 // once. If ctx has ended, or ends during the pause, Wait returns the cause of that.
@@ -70,6 +70,9 @@ func (l *Loop) Wait(ctx context.Context, err error) error {
 	}
 	kind := share.KindOf(err)
 	l.failures++
+	if l.byKind == nil {
+		l.byKind = make(map[share.Kind]int)
+	}
 	l.byKind[kind]++
 	limit, single := l.policy.Kinds[kind]
 	if single && l.byKind[kind] >= limit.Attempts || !single && (!share.Passing(kind) || l.failures >= l.policy.Attempts) {

@@ -60,6 +60,7 @@ func (f *callFacts) transferred(n int) {
 func (f *callFacts) attrs() (attrs []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	attrs = make([]slog.Attr, 0, 5) // one more: for an error
 	for _, fact := range []struct{ key, value string }{{"account", f.account}, {"caller", f.caller}, {"request_id", f.requestID}} {
 		if fact.value != "" {
 			attrs = append(attrs, slog.String(fact.key, fact.value))

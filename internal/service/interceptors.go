@@ -89,12 +89,16 @@ func (c *ongoingCall) context(ctx context.Context) context.Context {
 	return context.WithValue(ctx, callFactsKey{}, &c.facts)
 }
 
+// maxAttrs is the number of attributes that the line of a call has at most.
+const maxAttrs = 10
+
 // maxLoggedError is the length of an error in the log, in bytes.
 const maxLoggedError = 500
 
 // end logs and counts the call, and returns its status. ctx is the client's.
 func (c *ongoingCall) end(ctx context.Context, err error) error {
-	attrs := []slog.Attr{slog.String("method", c.method), slog.String("code", codes.OK.String())}
+	attrs := make([]slog.Attr, 0, maxAttrs)
+	attrs = append(attrs, slog.String("method", c.method), slog.String("code", codes.OK.String()))
 	level := slog.LevelInfo
 	facts := c.facts.attrs()
 	if err != nil {

@@ -55,11 +55,12 @@ func checkUploadName(v *violations, name string) (account, requestID string) {
 }
 
 func parseConversationName(name string) (account, conversation string, ok bool) {
-	parts := strings.Split(name, "/")
-	if len(parts) != 4 || parts[0] != "accounts" || parts[2] != "conversations" || !share.ValidAccountID(parts[1]) || !validID(parts[3]) {
+	rest, ok := strings.CutPrefix(name, "accounts/")
+	account, conversation, found := strings.Cut(rest, "/conversations/")
+	if !ok || !found || !share.ValidAccountID(account) || !validID(conversation) {
 		return "", "", false
 	}
-	return parts[1], parts[3], true
+	return account, conversation, true
 }
 
 // A fileRef is the place of a file, from its name or a StorageRef. An empty dialog means any.
@@ -104,9 +105,7 @@ const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 // accountOf returns the account in a resource name, valid or not: limits are looked up before the name is validated.
 func accountOf(name string) string {
-	parts := strings.SplitN(name, "/", 3)
-	if len(parts) < 2 {
-		return ""
-	}
-	return parts[1]
+	_, rest, _ := strings.Cut(name, "/")
+	account, _, _ := strings.Cut(rest, "/")
+	return account
 }

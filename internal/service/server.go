@@ -113,12 +113,14 @@ type Server struct {
 
 // New returns a Server.
 func New(c Config, p Ports) *Server {
+	d := drain.New()
 	s := &Server{
 		Config: c,
 		ports:  p,
-		drain:  drain.New(),
+		drain:  d,
 		memory: admission.NewMemory(admission.Limits{
-			Budget: c.MemoryBudget, UploadsPerCaller: c.MaxUploadsPerCaller, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait, Now: c.Now,
+			Budget: c.MemoryBudget, UploadsPerCaller: c.MaxUploadsPerCaller, QueueLength: c.QueueLength, QueueTimeout: c.QueueWait,
+			Draining: d.Draining(), Now: c.Now,
 		}),
 		streams:    admission.NewStreams(c.MaxStreamsPerCaller),
 		watches:    admission.NewWatches(c.MaxWatches),

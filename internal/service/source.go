@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,8 +31,6 @@ type streamSource struct {
 
 // receiveSpec waits for message 1, which must carry the spec, for at most IdleTimeout.
 func (s *Server) receiveSpec(ctx context.Context, source *streamSource) (*lpfilesharev1.UploadSpec, error) {
-	ctx, cancel := s.drain.UntilStopping(ctx)
-	defer cancel(nil)
 	received := make(chan error, 1)
 	s.drain.Go(func() { // Recv ends with the call at the latest
 		received <- source.recvFirst()
@@ -53,6 +52,8 @@ func (s *Server) receiveSpec(ctx context.Context, source *streamSource) (*lpfile
 		return nil, share.Reject(share.UploadIdle, "the first message did not arrive within %s", s.IdleTimeout)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	case <-s.drain.Stopping():
+		return nil, s.drain.Err()
 	}
 }
 
@@ -77,7 +78,7 @@ func (u *streamSource) QueuedBytes() int64 {
 }
 
 func (u *streamSource) begin(spec upload.Spec) error {
-	u.header = metadata.Pairs(RequestIDHeader, spec.RequestID)
+	u.header = metadata.MD{RequestIDHeader: {spec.RequestID}}
 	if u.QueuedBytes() > MaxChunkBytes {
 		return chunkTooLarge()
 	}
@@ -138,7 +139,7 @@ func (u *streamSource) take() (upload.Chunk, error) {
 	}
 	u.next += int64(size)
 	factsOf(u.stream.Context()).transferred(size)
-	u.chunk = u.chunk[:0]
+	u.chunk = slices.Grow(u.chunk[:0], len(data))
 	for _, b := range data {
 		u.chunk = append(u.chunk, b)
 	}
@@ -220,7 +221,7 @@ type wholeSource struct {
 func (u *wholeSource) QueuedBytes() int64 { return int64(len(u.data)) }
 
 func (u *wholeSource) begin(spec upload.Spec) error {
-	u.header = metadata.Pairs(RequestIDHeader, spec.RequestID)
+	u.header = metadata.MD{RequestIDHeader: {spec.RequestID}}
 	if limit := spec.Limits.MaxInputBytes; u.QueuedBytes() > limit {
 		return upload.TooLarge(limit, u.QueuedBytes())
 	}

@@ -71,16 +71,17 @@ func CheckStoragePath(account, path string) error {
 			return bad("has a character that is not allowed")
 		}
 	}
-	parts := strings.Split(rest, "/")
-	if len(parts) < 3 {
+	_, below, _ := strings.Cut(rest, "/")
+	owner, _, ok := strings.Cut(below, "/")
+	if !ok {
 		return bad("does not name an object")
 	}
-	for _, p := range parts {
+	for p := range strings.SplitSeq(rest, "/") {
 		if p == "" || p == "." || p == ".." {
 			return bad("has an empty or relative segment")
 		}
 	}
-	if parts[1] != account {
+	if owner != account {
 		return bad("belongs to another account")
 	}
 	return nil

@@ -31,7 +31,9 @@ func described(resp *http.Response) share.StoredObject {
 		ETag:  share.ParseETag(resp.Header.Get("Etag")),
 		Large: strings.EqualFold(resp.Header.Get("X-Static-Large-Object"), "true"),
 	}
-	o.ModTime, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
+	if modified := resp.Header.Get("Last-Modified"); modified != "" {
+		o.ModTime, _ = http.ParseTime(modified)
+	}
 	return o
 }
 

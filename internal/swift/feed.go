@@ -33,14 +33,16 @@ type feed struct {
 	// answer is how long the answer may take after the last byte.
 	answer time.Duration
 
-	over  atomic.Bool
-	close func() // closes body, once
+	over atomic.Bool
+	once sync.Once // for closing body
 
 	mu sync.Mutex // held while body is read, and while its buffers are written; guards the fields below
 	// left is the number of bytes that have not been read yet.
 	left int64
 	// err is the body's own error.
 	err error
+	// buffers are those that are being written; a field, because WriteTo would make a variable escape for each write.
+	buffers net.Buffers
 
 	writing struct {
 		sync.Mutex
@@ -50,11 +52,7 @@ type feed struct {
 }
 
 func newFeed(body io.ReadCloser, size int64, dog *watchdog, stall, answer time.Duration) *feed {
-	return &feed{
-		body: body, left: size, dog: dog, stall: stall, answer: answer,
-		// The error of closing an input is ignored: its bytes have been read, or are not needed.
-		close: sync.OnceFunc(func() { _ = body.Close() }),
-	}
+	return &feed{body: body, left: size, dog: dog, stall: stall, answer: answer}
 }
 
 // Read reads the body up to the declared size. The watchdog runs between two calls of Read: that is when the store accepts
@@ -126,9 +124,10 @@ func (f *feed) writeNext(conn net.Conn, body bufferReader) (int64, error) {
 		return 0, err
 	}
 	f.dog.disarm()
-	buffers, err := body.ReadBuffers(min(maxWrite, f.left))
+	var err error
+	f.buffers, err = body.ReadBuffers(min(maxWrite, f.left))
 	n := 0
-	for _, b := range buffers {
+	for _, b := range f.buffers {
 		n += len(b)
 	}
 	if err := f.passed(n, err); err != nil {
@@ -138,7 +137,7 @@ func (f *feed) writeNext(conn net.Conn, body bufferReader) (int64, error) {
 		return 0, errStopped
 	}
 	defer f.endWrite()
-	return (*net.Buffers)(&buffers).WriteTo(conn)
+	return f.buffers.WriteTo(conn)
 }
 
 // beginWrite notes that buffers are written to a connection. It returns false if the feed has ended.
@@ -178,7 +177,7 @@ func (f *feed) Close() error { return nil }
 // abort ends the feed and a running Read or write, without waiting for it.
 func (f *feed) abort() {
 	f.over.Store(true)
-	f.close()
+	f.once.Do(func() { _ = f.body.Close() }) // an error does not matter: the bytes have been read, or are not needed
 	f.interrupt()
 }
 

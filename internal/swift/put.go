@@ -20,7 +20,13 @@ func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size 
 	if size < 0 {
 		return share.StoredObject{}, share.Errorf(share.Internal, "internal error", errNoSize)
 	}
-	r, err := c.request(inner, http.MethodPut, account, u)
+	var conn *watchedConn
+	traced := httptrace.WithClientTrace(inner, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if conn = watched(info.Conn); conn != nil {
+			conn.watch(f)
+		}
+	}})
+	r, err := c.request(traced, http.MethodPut, account, u)
 	if err != nil {
 		return share.StoredObject{}, err
 	}
@@ -34,12 +40,6 @@ func (c *Client) Put(ctx context.Context, account string, u share.TempURL, size 
 
 	// The end of the exchange must also unblock the body, or the transport would keep waiting for its bytes.
 	defer context.AfterFunc(inner, f.abort)()
-	var conn *watchedConn
-	r = r.WithContext(httptrace.WithClientTrace(inner, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		if conn = watched(info.Conn); conn != nil {
-			conn.watch(f)
-		}
-	}}))
 	resp, err := c.transport(r).RoundTrip(r)
 	if conn != nil {
 		conn.unwatch(f)

@@ -173,22 +173,19 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 // reserve reserves memory for the file: all of it if its size was declared, else for what has arrived. Draining ends the wait for it,
 // so that clients retry on another server.
 func (e *Engine) reserve(ctx context.Context, p share.Principal, spec *Spec, src Source) (*admission.Reservation, error) {
-	queued, cancel := e.Drain.UntilDraining(ctx)
-	defer cancel(nil)
 	most := spec.memory()
 	first := most
 	if spec.Size < 0 {
 		first = max(1, src.QueuedBytes())
 	}
-	memory, err := e.Memory.Reserve(queued, admission.HolderOf(p), first, most, src.QueuedBytes() <= admission.BlockBytes)
-	if err != nil {
-		return nil, err
+	memory, err := e.Memory.Reserve(ctx, admission.HolderOf(p), first, most, src.QueuedBytes() <= admission.BlockBytes)
+	if draining := e.Drain.Err(); draining != nil { // it may have begun during the wait
+		if err == nil {
+			memory.Release()
+		}
+		return nil, draining
 	}
-	if err := e.Drain.Err(); err != nil { // it may have begun during the wait
-		memory.Release()
-		return nil, err
-	}
-	return memory, nil
+	return memory, err
 }
 
 // receiveAndStore transfers the file. If it is not to be published now, receiveAndStore records that it is stored.

@@ -23,8 +23,9 @@ type inspection struct {
 	image      *imageInspector
 	inspectors []inspector
 	off        int64
-	parts      [][]byte // of the latest block
-	hash       func()   // adds them to sums
+	parts      [][]byte             // of the latest block
+	usual      [partsOfBlock][]byte // which parts uses, as long as it is large enough
+	hash       func()               // adds them to sums
 }
 
 // inspect returns the inspection of the uploaded bytes.
@@ -35,6 +36,7 @@ func (t *transfer) inspect(md5 bool) *inspection {
 		sums:  NewSums(SumKinds{MD5: md5, SHA256: t.spec.WantSHA256}),
 		image: &imageInspector{images: t.Images, spec: &t.spec},
 	}
+	in.parts = in.usual[:0]
 	in.inspectors = []inspector{
 		&typeInspector{declared: t.spec.FileType},
 		&officeInspector{declared: t.spec.FileType},

@@ -124,8 +124,7 @@ const maxPublishes = 2
 // publishOnce sends the message. The deadline in the record is that of ctx too: the session checks it immediately before it
 // writes, because another attempt relies on it.
 func (e *Engine) publishOnce(ctx context.Context, session Session, a *attempt) (int64, error) {
-	ctx, cancel := context.WithDeadlineCause(ctx, a.rec.PublishDeadline,
-		share.Reject(share.LPPublishUnconfirmed, "LivePerson did not confirm the message in time; retry with the same request_id"))
+	ctx, cancel := context.WithDeadlineCause(ctx, a.rec.PublishDeadline, errPublishTimeout)
 	defer cancel()
 	f := a.rec.File
 	seq, err := session.PublishFile(ctx, f.Conversation, f.Dialog, f.File)
@@ -134,6 +133,8 @@ func (e *Engine) publishOnce(ctx context.Context, session Session, a *attempt) (
 	}
 	return seq, err
 }
+
+var errPublishTimeout = share.Reject(share.LPPublishUnconfirmed, "LivePerson did not confirm the message in time; retry with the same request_id")
 
 // confirm looks for a message whose answer was lost, for the last time when it can no longer appear, which is when settled has passed.
 // An error that is absent means that it never will, if the session sees all. Any other error means that it is not known.

@@ -25,10 +25,12 @@ type transfer struct {
 func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 	input := newSpool(t.Memory, t.spec.Size)
 	defer input.discard()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the reader's wait for memory, and storing
 	in := t.inspect(!t.spec.transforms() && t.spec.Limits.CheckETag)
 	var storing *storing
 	if !t.spec.transforms() { // store while the bytes arrive
-		storing = t.startStoring(ctx, input)
+		storing = t.startStoring(ctx, cancel, input)
 		defer storing.stop()
 	}
 	if err := t.receive(ctx, input, in, storing); err != nil {
@@ -47,7 +49,7 @@ func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 		}
 		defer result.output.discard()
 		output, sums, image, fitted = result.output, result.sums, result.image, result.fitted
-		storing = t.startStoring(ctx, output)
+		storing = t.startStoring(ctx, cancel, output)
 		defer storing.stop()
 	}
 	storing.md5 = sums.MD5()
@@ -86,13 +88,9 @@ func (t *transfer) newFile(size int64, sums *Sums, image share.ImageInfo, fitted
 // receive takes the bytes into the spool until all have arrived and every inspector has passed them. A storing that runs at the
 // same time, and ends before the last byte, ends it too; nil: none runs.
 func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, storing *storing) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the reader's wait for memory
 	reader := t.startReader(ctx, spool)
-	idle := time.NewTimer(t.IdleTimeout)
-	defer idle.Stop()
 	pace := t.newPace(reader)
-	defer pace.stop()
+	defer pace.timer.Stop()
 	for {
 		more, err := in.advance(spool)
 		if err != nil {
@@ -108,21 +106,12 @@ func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, st
 			return in.finish(ctx, spool, t.source.Finish())
 		case <-storing.ended(): // before the last byte, so it cannot be a success
 			return storing.outcome.err
-		case <-idle.C:
-			left := t.IdleTimeout - reader.sinceLastByte()
-			if left <= 0 {
-				return share.Reject(share.UploadIdle, "no byte arrived for %s; retry with the same request_id from byte 0", t.IdleTimeout)
+		case <-pace.timer.C:
+			if err := pace.check(); err != nil {
+				return err
 			}
-			idle.Reset(left)
-		case <-pace.long.C:
-			err = pace.checkLong()
-		case <-pace.short.C:
-			err = pace.checkShort()
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		}
-		if err != nil {
-			return err
 		}
 	}
 }

@@ -12,6 +12,9 @@ import (
 
 const blockBytes = admission.BlockBytes
 
+// partsOfBlock is the number of parts that a block of a file usually has: its pages, of which it may begin and end within one.
+const partsOfBlock = blockBytes/admission.PageBytes + 1
+
 func wholeBlocks(size int64) int64 { return admission.WholeBlocks(size) }
 
 // A spool holds a whole file in memory while it arrives and until the store has confirmed it. One goroutine adds bytes. Any number
@@ -223,22 +226,30 @@ func (s *spool) awaitRelease(ctx context.Context) error {
 // body reads the file for a PUT, waiting for bytes to arrive and for release of the last one. Close, or the end of ctx, ends a
 // waiting Read.
 func (s *spool) body(ctx context.Context) io.ReadCloser {
-	ctx, cancel := context.WithCancelCause(ctx)
-	return &spoolBody{s: s, ctx: ctx, cancel: cancel}
+	b := &spoolBody{s: s, ctx: ctx, closed: make(chan struct{})}
+	b.parts = b.usual[:0]
+	return b
 }
 
 type spoolBody struct {
 	s      *spool
 	off    int64
 	parts  [][]byte
-	ctx    context.Context // ends the body, because Read has no context
-	cancel context.CancelCauseFunc
+	usual  [partsOfBlock][]byte // which parts uses, as long as it is large enough
+	ctx    context.Context      // ends the body, because Read has no context
+	once   sync.Once            // for closing closed
+	closed chan struct{}
 }
 
 // ReadBuffers returns the next bytes, at least one and at most limit, without copying them. They are valid until the PUT has ended, and
 // the slice of them until the next call. io.EOF: there are no more.
 func (b *spoolBody) ReadBuffers(limit int64) ([][]byte, error) {
 	for {
+		select {
+		case <-b.closed:
+			return nil, io.ErrClosedPipe
+		default:
+		}
 		if b.ctx.Err() != nil {
 			return nil, context.Cause(b.ctx)
 		}
@@ -254,6 +265,7 @@ func (b *spoolBody) ReadBuffers(limit int64) ([][]byte, error) {
 		}
 		select {
 		case <-more:
+		case <-b.closed:
 		case <-b.ctx.Done():
 		}
 	}
@@ -269,7 +281,7 @@ func (b *spoolBody) Read(p []byte) (int, error) {
 }
 
 func (b *spoolBody) Close() error {
-	b.cancel(io.ErrClosedPipe)
+	b.once.Do(func() { close(b.closed) })
 	return nil
 }
 

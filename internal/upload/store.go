@@ -19,6 +19,12 @@ const (
 	firstPause = 200 * time.Millisecond
 )
 
+// putLimits are the limits of PUTs that fail with a condition that does not pass by itself.
+var putLimits = map[share.Kind]retry.Limit{
+	share.StorageURLRejected: {Attempts: maxRejections},
+	share.StorageCorrupted:   {Attempts: maxCorruptions},
+}
+
 // A storing stores one spool.
 type storing struct {
 	*transfer
@@ -34,10 +40,10 @@ type storing struct {
 	}
 }
 
-// startStoring begins to store a spool. The store commits nothing before the spool is released. The caller calls stop.
-func (t *transfer) startStoring(ctx context.Context, s *spool) *storing {
-	p := &storing{transfer: t, spool: s, done: make(chan struct{})}
-	ctx, p.cancel = context.WithCancel(ctx)
+// startStoring begins to store a spool. The store commits nothing before the spool is released. The caller calls stop, which ends ctx
+// with cancel.
+func (t *transfer) startStoring(ctx context.Context, cancel context.CancelFunc, s *spool) *storing {
+	p := &storing{transfer: t, spool: s, cancel: cancel, done: make(chan struct{})}
 	t.Drain.Go(func() {
 		defer close(p.done)
 		defer share.Recover(ctx, t.Log, &p.outcome.err) // a panic here would end the process
@@ -87,13 +93,7 @@ func (p *storing) put(ctx context.Context) (share.StoredObject, string, error) {
 		size = p.spool.len()
 	}
 	attempts := retry.New(retry.Policy{
-		Attempts: maxPuts,
-		Kinds: map[share.Kind]retry.Limit{
-			share.StorageURLRejected: {Attempts: maxRejections},
-			share.StorageCorrupted:   {Attempts: maxCorruptions},
-		},
-		Backoff: retry.Backoff{First: firstPause},
-		Log:     p.Log, Operation: "PUT",
+		Attempts: maxPuts, Kinds: putLimits, Backoff: retry.Backoff{First: firstPause}, Log: p.Log, Operation: "PUT",
 	})
 	var url share.TempURL
 	for {

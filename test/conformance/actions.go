@@ -51,15 +51,16 @@ func (t *trial) callOf(args map[string]any) (*Call, error) {
 	return nil, fmt.Errorf("there is no call %q", text(args, "of"))
 }
 
-// wait judges the call that a step began: {"do": "wait", "of": ID}.
+// wait judges the call that a step began: {"do": "wait", "of": ID}. Its time is that of this step.
 func (t *trial) wait(s *Step, args map[string]any) error {
+	begun := time.Now()
 	c, err := t.callOf(args)
 	if err != nil {
 		return err
 	}
 	judged := *s
 	judged.ID = text(args, "of")
-	return t.judge(&judged, c)
+	return t.judge(&judged, c, begun)
 }
 
 // await waits for an event of a call: {"of": ID, "event": matcher, "count": n}.
@@ -195,8 +196,13 @@ func (t *trial) fault(args map[string]any) (any, error) {
 	return nil, t.server.Fault(text)
 }
 
-// fakeCalls returns what the calls of a method brought to the fake: {"method": NAME}.
+// fakeCalls waits until the fake has got a number of calls of a method, and returns what they brought: {"method": NAME, "count": n}.
 func (t *trial) fakeCalls(args map[string]any) (any, error) {
+	ctx, cancel := context.WithTimeout(t.ctx, stepTime)
+	defer cancel()
+	if err := t.fake.await(ctx, text(args, "method"), number(args, "count")); err != nil {
+		return nil, err
+	}
 	return map[string]any{"calls": t.fake.recorded(text(args, "method"))}, nil
 }
 

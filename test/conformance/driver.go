@@ -42,7 +42,7 @@ type Call struct {
 	events  []any
 	changed chan struct{} // closed at the next event
 	answer  map[string]any
-	took    time.Duration
+	ended   time.Time
 	done    chan struct{} // closed with the answer
 }
 
@@ -135,7 +135,7 @@ func (c *Call) end(answer map[string]any) {
 	if c.answer != nil {
 		return
 	}
-	c.answer, c.took = answer, time.Since(c.begun)
+	c.answer, c.ended = answer, time.Now()
 	close(c.done)
 }
 

@@ -126,6 +126,7 @@ type fakeServer struct {
 
 	mu    sync.Mutex
 	calls map[string][]any // what each call of a method brought: {"metadata", "request", "bytes"}
+	begun chan struct{}    // closed when the next call begins
 }
 
 // startFake starts a fake on a free port. The caller stops it.
@@ -134,7 +135,7 @@ func startFake(script Fake) (*fakeServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fakeServer{script: script, addr: l.Addr().String(), done: make(chan struct{}), calls: map[string][]any{}}
+	f := &fakeServer{script: script, addr: l.Addr().String(), done: make(chan struct{}), calls: map[string][]any{}, begun: make(chan struct{})}
 	f.server = grpc.NewServer(
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(f.unary),
@@ -169,6 +170,8 @@ func (f *fakeServer) begin(ctx context.Context, method string, req proto.Message
 	defer f.mu.Unlock()
 	n := len(f.calls[method])
 	f.calls[method] = append(f.calls[method], record)
+	close(f.begun)
+	f.begun = make(chan struct{})
 	acts := f.script.Acts[method]
 	if len(acts) == 0 {
 		return Act{}, record, status.Error(codes.Unimplemented, "the case has no "+method)
@@ -184,6 +187,23 @@ func (f *fakeServer) note(record map[string]any, name string, v any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	record[name] = v
+}
+
+// await waits until n calls of a method have begun.
+func (f *fakeServer) await(ctx context.Context, method string, n int) error {
+	for {
+		f.mu.Lock()
+		got, begun := len(f.calls[method]), f.begun
+		f.mu.Unlock()
+		if got >= n {
+			return nil
+		}
+		select {
+		case <-begun:
+		case <-ctx.Done():
+			return fmt.Errorf("the fake got %d calls of %s, want %d", got, method, n)
+		}
+	}
 }
 
 // counts returns the number of calls by method.

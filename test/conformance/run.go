@@ -296,7 +296,7 @@ func (t *trial) once(s *Step) error {
 	if s.Async {
 		return nil
 	}
-	return t.judge(s, c)
+	return t.judge(s, c, c.begun)
 }
 
 // keep stores what later steps can name.
@@ -371,8 +371,8 @@ func (t *trial) openDefaults(command map[string]any) {
 	}
 }
 
-// judge waits for the answer of a call, and compares it with what the step wants.
-func (t *trial) judge(s *Step, c *Call) error {
+// judge waits for the answer of a call, and compares it, and the time since begun, with what the step wants.
+func (t *trial) judge(s *Step, c *Call, begun time.Time) error {
 	ctx, cancel := context.WithTimeout(t.ctx, stepTime)
 	defer cancel()
 	answer, err := c.Answer(ctx)
@@ -392,7 +392,7 @@ func (t *trial) judge(s *Step, c *Call) error {
 	if err := t.check(s, answer); err != nil {
 		return err
 	}
-	if ms := int(c.took.Milliseconds()); s.MinMs > 0 && ms < s.MinMs || s.MaxMs > 0 && ms > s.MaxMs {
+	if ms := int(c.ended.Sub(begun).Milliseconds()); s.MinMs > 0 && ms < s.MinMs || s.MaxMs > 0 && ms > s.MaxMs {
 		return fmt.Errorf("it took %d ms, want %d to %d: %s", ms, s.MinMs, s.MaxMs, short(answer))
 	}
 	return t.checkEvents(s, c)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
+import grpc
 import pytest
 
 import lpfileshare
@@ -12,13 +14,16 @@ from lpfileshare.errors import CallFailed
 from lpfileshare.v1 import file_pb2, file_sharing_service_pb2 as pb
 
 DATA = b"0123456789"
+MD5 = hashlib.md5(DATA).digest()
+OTHER_MD5 = hashlib.md5(b"other").digest()
 
 
-def header(start=0, end=10, etag="e"):
+def header(start=0, end=10, etag="e", total=10, stored_md5=b""):
     return pb.DownloadResponse(
         header=pb.DownloadHeader(
             file=file_pb2.File(name="f", etag=etag),
-            content_range=pb.ContentRange(start_bytes=start, end_bytes=end, total_bytes=len(DATA)),
+            content_range=pb.ContentRange(start_bytes=start, end_bytes=end, total_bytes=total),
+            stored_md5=stored_md5,
         )
     )
 
@@ -123,3 +128,57 @@ def test_violation_of_the_contract_is_final(messages):
     with pytest.raises(CallFailed) as caught:
         feed(messages)
     assert not isinstance(caught.value.error, lpfileshare.ConnectionLost)
+
+
+def receive(d, messages):
+    """Receives one call to its end. Returns the new bytes."""
+    _, part = d.begin()
+    got = b"".join(part.feed(m) for m in messages)
+    part.end()
+    return got
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [header(stored_md5=MD5), chunk(0, DATA), trailer(DATA)],
+        [header(stored_md5=b""), chunk(0, DATA), trailer(DATA)],
+        [header(start=1, stored_md5=OTHER_MD5), chunk(1, DATA[1:]), trailer(DATA[1:])],
+        [header(end=9, stored_md5=OTHER_MD5), chunk(0, DATA[:9]), trailer(DATA[:9])],
+        [header(end=0, total=0, stored_md5=hashlib.md5(b"").digest()), trailer(b"")],
+    ],
+    ids=["same", "not stated", "without the first byte", "without the last byte", "empty file"],
+)
+def test_stored_md5_is_that_of_a_whole_file(messages):
+    d = download()
+    receive(d, messages)
+    assert d.complete
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [header(stored_md5=OTHER_MD5), chunk(0, DATA[:4]), chunk(4, DATA[4:]), trailer(DATA)],
+        [header(end=0, total=0, stored_md5=OTHER_MD5), trailer(b"")],
+    ],
+    ids=["file", "empty file"],
+)
+def test_another_stored_md5_is_final(messages):
+    d = download()
+    with pytest.raises(CallFailed) as caught:
+        receive(d, messages)
+    error = caught.value.error
+    assert (type(error), error.code, error.reason) == (lpfileshare.LpFileShareError, grpc.StatusCode.DATA_LOSS, "")
+    assert "MD5 that the store states" in error.message
+    assert not d.complete
+
+
+@pytest.mark.parametrize(("md5", "complete"), [(MD5, True), (OTHER_MD5, False)], ids=["same", "other"])
+def test_stored_md5_covers_the_bytes_of_all_calls(md5, complete):
+    d = download()
+    _, part = d.begin()
+    for m in (header(stored_md5=md5), chunk(0, DATA[:4])):
+        part.feed(m)
+    with contextlib.suppress(CallFailed):
+        receive(d, [header(4, stored_md5=md5), chunk(4, DATA[4:]), trailer(DATA[4:])])
+    assert d.complete == complete

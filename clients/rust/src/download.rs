@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use md5::{Digest, Md5};
 use tokio::{
     fs::OpenOptions,
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -115,15 +116,15 @@ impl Client {
     /// Opens a file, or a part of it. It returns when the header has arrived, so errors such as FILE_NOT_FOUND are returned here. Read
     /// the result as [`AsyncRead`], as a [`Stream`] or by [`Download::next`].
     ///
-    /// Every chunk is verified before it is returned, and the whole against the trailer. If the connection or the store breaks off, the
-    /// download continues with the next byte of the same object. If the object was replaced, the error is FILE_CHANGED. Dropping the
-    /// result cancels the download.
+    /// Every chunk is verified before it is returned, and the whole against the trailer and, if the whole file is read, against the MD5
+    /// that the store states. If the connection or the store breaks off, the download continues with the next byte of the same object.
+    /// If the object was replaced, the error is FILE_CHANGED. Dropping the result cancels the download.
     pub async fn download(&self, options: impl Into<DownloadOptions>) -> Result<Download> {
         Download::open(self.clone(), options.into()).await
     }
 
-    /// Downloads to a writer, and flushes it. After an error the writer has received a correct beginning of the file. Errors of the
-    /// writer are [`Error::Sink`].
+    /// Downloads to a writer, and flushes it. After an error the writer has received a correct beginning of the file, unless the error
+    /// says that the file was damaged in the store or on the way from it. Errors of the writer are [`Error::Sink`].
     pub async fn download_into<W>(&self, options: impl Into<DownloadOptions>, writer: &mut W) -> Result<DownloadResult>
     where
         W: AsyncWrite + Unpin + ?Sized,
@@ -166,7 +167,7 @@ impl Drop for Part {
 }
 
 /// Download is an open download. As a reader its errors are [`io::Error`]s that contain an [`Error`]. The end of the file is reported
-/// only after the trailer was verified.
+/// only after the trailer and the MD5 that the store states were verified.
 pub struct Download {
     header: DownloadHeader,
     steps: Steps<Box<Transfer>, Result<Option<Bytes>>>,
@@ -178,8 +179,18 @@ impl Download {
     async fn open(client: Client, options: DownloadOptions) -> Result<Self> {
         let deadline = options.timeout.map(|limit| Instant::now() + limit);
         let pace = Pacer::new("download", options.retry_for.unwrap_or(RETRY_FOR));
-        let mut transfer =
-            Box::new(Transfer { client, options, pace, deadline, header: None, trailer: None, last: 0, sums: Sums::new(true), call: None });
+        let mut transfer = Box::new(Transfer {
+            client,
+            options,
+            pace,
+            deadline,
+            header: None,
+            trailer: None,
+            last: 0,
+            sums: Sums::new(true),
+            stored: None,
+            call: None,
+        });
         let unread = transfer.next().await?.unwrap_or_default();
         let header = transfer.header.clone().unwrap_or_default();
         Ok(Self { header, steps: Steps::Idle(transfer), unread })
@@ -190,7 +201,7 @@ impl Download {
         &self.header
     }
 
-    /// Returns the next bytes. None: the download is complete, and the trailer was verified.
+    /// Returns the next bytes. None: the download is complete, and the trailer and the MD5 that the store states were verified.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         std::future::poll_fn(|cx| self.poll_bytes(cx)).await
     }
@@ -256,6 +267,8 @@ struct Transfer {
     /// The last byte that was returned.
     last: u8,
     sums: Sums,
+    /// None: the store states no MD5, or only a part is read.
+    stored: Option<StoredMd5>,
     call: Option<Call>,
 }
 
@@ -296,6 +309,9 @@ impl Transfer {
                     if let Some(last) = data.last() {
                         self.last = *last;
                         self.sums.update(&data);
+                        if let Some(stored) = &mut self.stored {
+                            stored.sum.update(&data);
+                        }
                         self.pace.progress();
                         self.report();
                         return Ok(Some(data));
@@ -381,6 +397,9 @@ impl Transfer {
                     check.end - check.offset
                 )));
             };
+            if let Some(stored) = &self.stored {
+                stored.verify()?;
+            }
             self.trailer = Some(trailer);
             return Ok(Bytes::new());
         };
@@ -388,7 +407,10 @@ impl Transfer {
             Some(Payload::Header(header)) => {
                 check.begin(&header)?;
                 match &self.header {
-                    None => self.header = Some(header),
+                    None => {
+                        self.stored = StoredMd5::of(&header);
+                        self.header = Some(header);
+                    }
                     Some(first) => same_object(first, &header, self.sums.bytes - check.skip)?,
                 }
                 if self.sums.bytes == 0 {
@@ -428,6 +450,29 @@ fn same_object(first: &DownloadHeader, header: &DownloadHeader, after: u64) -> R
         && (got.end_bytes, got.total_bytes) == (want.end_bytes, want.total_bytes)
         && etag(header) == etag(first);
     if same { Ok(()) } else { Err(Failure::Violation(format!("the server continued with other bytes than requested: {got:?}"))) }
+}
+
+/// StoredMd5 compares a whole file with what the store states of it, over any number of calls.
+struct StoredMd5 {
+    stated: Vec<u8>,
+    sum: Md5,
+}
+
+impl StoredMd5 {
+    fn of(header: &DownloadHeader) -> Option<Self> {
+        let r = header.content_range.unwrap_or_default();
+        let whole = r.start_bytes == 0 && r.end_bytes == r.total_bytes;
+        (whole && !header.stored_md5.is_empty()).then(|| Self { stated: header.stored_md5.clone(), sum: Md5::new() })
+    }
+
+    fn verify(&self) -> Result<(), Failure> {
+        if self.sum.clone().finalize()[..] == self.stated[..] {
+            return Ok(());
+        }
+        let text = "the file does not have the MD5 that the store states: it was damaged in the store, or on the way from it to the \
+                    server; discard it";
+        Err(Failure::Violation(text.to_owned()))
+    }
 }
 
 /// Check verifies the messages of one call.
@@ -520,11 +565,17 @@ impl Check {
 
 #[cfg(test)]
 mod tests {
+    use tonic::{
+        Code,
+        codec::{Codec, EncodeBody},
+        codegen::http::StatusCode,
+    };
+
     use super::*;
 
     fn header(start: i64, end: i64) -> DownloadHeader {
         let content_range = Some(ContentRange { start_bytes: start, end_bytes: end, total_bytes: 10 });
-        DownloadHeader { content_range, file: Some(File { etag: "e".to_owned(), ..Default::default() }) }
+        DownloadHeader { content_range, file: Some(File { etag: "e".to_owned(), ..Default::default() }), stored_md5: Vec::new() }
     }
 
     fn chunk(offset: i64, data: &'static [u8]) -> DataChunk {
@@ -577,5 +628,71 @@ mod tests {
         let mut other = header(3, 5);
         other.file = None;
         assert!(same_object(&header(0, 5), &other, 3).is_err());
+    }
+
+    /// Returns a transfer whose open call will send these bytes of "helloworld", after a number of bytes that were received before.
+    async fn transfer(first: DownloadHeader, stored: Option<StoredMd5>, sums: Sums, data: &'static [u8]) -> Transfer {
+        let range = first.content_range.unwrap_or_default();
+        let from = range.start_bytes + sums.bytes as i64;
+        let mut header = header(from, range.end_bytes);
+        header.stored_md5 = first.stored_md5.clone();
+        let trailer = DownloadTrailer {
+            sent_bytes: data.len() as i64,
+            sent_checksums: Some(Checksums { crc32c: Some(crc32c::crc32c(data)), ..Default::default() }),
+        };
+        let messages = [Payload::Header(header), Payload::Chunk(chunk(from, data)), Payload::Trailer(trailer)]
+            .map(|payload| Ok(DownloadResponse { payload: Some(payload) }));
+        let mut codec = ProstCodec::<DownloadResponse, DownloadResponse>::default();
+        let body = EncodeBody::new_server(codec.encoder(), tokio_stream::iter(messages), None, Default::default(), None);
+        let messages = Streaming::new_response(codec.decoder(), body, StatusCode::OK, None, None);
+
+        let client = Client::builder("127.0.0.1:1").connect_lazy().unwrap();
+        let call = Call { attempt: client.attempt().await.unwrap(), messages, check: Check::new(0, false) };
+        Transfer {
+            client,
+            options: DownloadOptions::default(),
+            pace: Pacer::new("download", RETRY_FOR),
+            deadline: None,
+            header: (sums.bytes > 0).then_some(first),
+            trailer: None,
+            last: 0,
+            sums,
+            stored,
+            call: Some(call),
+        }
+    }
+
+    #[tokio::test]
+    async fn compares_a_whole_file_with_the_md5_that_the_store_states() {
+        let right = Md5::digest(b"helloworld").to_vec();
+        let wrong = Md5::digest(b"").to_vec();
+        for (name, start, stated, before, data, damaged) in [
+            ("right", 0, right.clone(), 0, &b"helloworld"[..], false),
+            ("wrong", 0, wrong.clone(), 0, b"helloworld", true),
+            ("none", 0, Vec::new(), 0, b"helloworld", false),
+            ("wrong, of a part", 1, wrong.clone(), 0, b"elloworld", false),
+            ("right, in two pieces", 0, right.clone(), 5, b"world", false),
+            ("wrong, in two pieces", 0, wrong.clone(), 5, b"world", true),
+        ] {
+            let first = DownloadHeader { stored_md5: stated, ..header(start, 10) };
+            let mut sums = Sums::new(true);
+            let mut stored = None;
+            if before > 0 {
+                sums.update(b"hello");
+                stored = StoredMd5::of(&first);
+                stored.as_mut().unwrap().sum.update(b"hello");
+            }
+            let mut transfer = transfer(first, stored, sums, data).await;
+            assert_eq!(transfer.next().await.unwrap().unwrap(), data, "{name}");
+            match transfer.next().await {
+                Ok(end) => assert!(end.is_none() && !damaged, "{name}"),
+                Err(Error::Call(e)) => {
+                    assert!(damaged, "{name}: {e}");
+                    assert_eq!((e.code, e.reason_name.as_str(), e.attempts), (Code::DataLoss, "", 0), "{name}");
+                    assert!(e.message.contains("the MD5 that the store states"), "{e}");
+                }
+                Err(e) => panic!("{name}: {e}"),
+            }
+        }
     }
 }

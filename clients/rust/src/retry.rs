@@ -169,7 +169,7 @@ impl Pacer {
                 (e, verdict)
             }
             Failure::Damaged(text) => (CallError::new(&self.op, Code::DataLoss, text), Verdict::Repeat),
-            Failure::Violation(text) => (CallError::new(&self.op, Code::Internal, text), Verdict::Final),
+            Failure::Violation(text) => (CallError::new(&self.op, Code::DataLoss, text), Verdict::Final),
         };
         if unreached {
             self.attempts -= 1; // nothing was sent

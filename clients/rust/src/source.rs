@@ -142,11 +142,13 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Reads `n` bytes, and fewer only at the end of the source.
+    /// Reads `n` bytes, and fewer only at the end of the source. If the future is dropped, its bytes count as read, so that `rewind`
+    /// does not continue after them.
     pub async fn read(&mut self, n: usize) -> io::Result<Bytes> {
         let mut data = BytesMut::zeroed(n);
         let mut filled = self.pending.len().min(n);
         data[..filled].copy_from_slice(&self.pending.split_to(filled));
+        self.taken += filled as u64;
         while filled < n {
             let got = match &mut self.reader {
                 Reader::Seek(r, _) => r.read(&mut data[filled..]).await?,
@@ -156,9 +158,9 @@ impl Opened {
                 break;
             }
             filled += got;
+            self.taken += got as u64;
         }
         data.truncate(filled);
-        self.taken += filled as u64;
         Ok(data.freeze())
     }
 
@@ -232,6 +234,8 @@ impl Sums {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
@@ -254,6 +258,20 @@ mod tests {
         s.rewind().await.expect("nothing was taken yet");
         assert_eq!(s.read(3).await.unwrap(), "hel");
         assert_eq!(s.read(3).await.unwrap(), "lo");
+        assert!(s.rewind().await.unwrap_err().contains("5 bytes of it were read"));
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_dropped_read_count() {
+        let (mut writer, reader) = tokio::io::duplex(16);
+        writer.write_all(b"hello").await.unwrap();
+        let mut s = Source::reader(reader).open(false).await.unwrap();
+        // The read gets five bytes and waits for more, as at the end of an attempt that breaks.
+        tokio::select! {
+            biased;
+            _ = s.read(10) => panic!("there are not 10 bytes"),
+            () = std::future::ready(()) => {}
+        }
         assert!(s.rewind().await.unwrap_err().contains("5 bytes of it were read"));
     }
 

@@ -191,7 +191,8 @@ export class LpFileShare implements AsyncDisposable {
    *
    * A file is written completely or not at all: to a temporary file in the same directory, which is renamed when everything was
    * verified. Only its owner can read it (mode 0600). An existing file is replaced; with replace: false that is a {@link SinkError}.
-   * After an error, a Writable has received a correct beginning of the file.
+   * After an error, a Writable has received a correct beginning of the file, unless the error says that the file was damaged in the
+   * store or on the way from it.
    */
   downloadTo(file: FileRef, sink: string | URL | Writable, options: DownloadOptions & { replace?: boolean } = {}): Promise<DownloadResult> {
     return downloadTo(this.#connection, this.#identity, file, sink, options);

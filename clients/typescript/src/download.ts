@@ -7,11 +7,11 @@ import { fileURLToPath } from "node:url";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 
 import { type Connection, identify } from "./connection.js";
-import { crc32c } from "./crc32c.js";
+import { combine, crc32c } from "./crc32c.js";
 import { damaged, LpFileShareError, SinkError, text, violation } from "./errors.js";
 import { ChecksumKind, type DataChunk } from "./gen/lpfileshare/v1/file_pb.js";
 import {
-  type DownloadHeader, type DownloadRequestSchema, type DownloadResponse, type DownloadTrailer, FileSharingService,
+  type ContentRange as Range, type DownloadHeader, type DownloadRequestSchema, type DownloadResponse, type DownloadTrailer, FileSharingService,
 } from "./gen/lpfileshare/v1/file_sharing_service_pb.js";
 import type { Identity } from "./identity.js";
 import { type Checksums, type ContentRange, native, type SharedFile, toNumber } from "./native.js";
@@ -70,9 +70,10 @@ export interface DownloadResult {
  * An open download. Read it once, in one of these ways: loop over it, or use bytes() or body. Reading to the end or breaking off ends
  * it; otherwise call close.
  *
- * Every chunk is verified before it is returned, and the end is returned only after the whole was verified. If the connection or the
- * store breaks off, the download continues with the next byte of the same object. After an error, the bytes that were read are a
- * correct beginning of the file.
+ * Every chunk is verified before it is returned. The end is returned only after the whole was verified, and a whole file also against
+ * the MD5 that the store states. If the connection or the store breaks off, the download continues with the next byte of the same
+ * object. After an error, the bytes that were read are a correct beginning of the file, unless the error says that the file was damaged
+ * in the store or on the way from it.
  */
 export class Download implements AsyncIterable<Uint8Array>, AsyncDisposable {
   readonly #transfer: Transfer;
@@ -245,6 +246,7 @@ class Transfer {
   last: number | undefined; // the last one of them
   #crc = 0;
   readonly #sha = createHash("sha256");
+  #md5: Hash | undefined; // compared with header.storedMd5; undefined: the store states none, or only a part is read
   #sums: Checksums | undefined;
   readonly #source: ReturnType<typeof fileSource>;
 
@@ -273,10 +275,12 @@ class Transfer {
           const part = new Part(this, skip);
           const attempt = { operation, metadata: identified.metadata, reachMs: this.pacer.reachMs };
           for await (const message of this.connection.serverStream(FileSharingService.method.download, request, attempt)) {
-            const data = part.receive(message);
-            if (data?.length) {
-              this.#crc = crc32c(data, this.#crc);
+            const piece = part.receive(message);
+            if (piece?.data.length) {
+              const { data } = piece;
+              this.#crc = combine(this.#crc, piece.crc32c, data.length);
               this.#sha.update(data);
+              this.#md5?.update(data);
               this.received += data.length;
               this.last = data[data.length - 1];
               this.pacer.progress();
@@ -292,6 +296,25 @@ class Transfer {
       operation.finish();
     }
     return undefined;
+  }
+
+  /** Begins the download with the header of the first call. */
+  begin(header: DownloadHeader, { startBytes, endBytes, totalBytes }: Range): void {
+    this.header = header;
+    if (header.storedMd5.length > 0 && startBytes === 0n && endBytes === totalBytes) {
+      this.#md5 = newMd5();
+    }
+    this.report();
+  }
+
+  /** Completes the download with the trailer of the last call. */
+  complete(trailer: DownloadTrailer): void {
+    if (this.#md5?.digest().equals(this.header!.storedMd5) === false) {
+      throw violation(
+        "the file does not have the MD5 that the store states: it was damaged in the store, or on the way from it to the server; discard it",
+      );
+    }
+    this.trailer = trailer;
   }
 
   report(): void {
@@ -335,6 +358,12 @@ class Transfer {
   }
 }
 
+/** Verified bytes. */
+interface Piece {
+  data: Uint8Array;
+  crc32c: number;
+}
+
 /** The response of one call. */
 class Part {
   #started = false;
@@ -355,7 +384,7 @@ class Part {
   }
 
   /** Receives one message. It returns the bytes of a chunk. */
-  receive({ payload }: DownloadResponse): Uint8Array | undefined {
+  receive({ payload }: DownloadResponse): Piece | undefined {
     switch (payload.case) {
       case "header":
         this.#begin(payload.value);
@@ -375,7 +404,7 @@ class Part {
     if (!this.#trailer) {
       throw damaged(`the download ended without a trailer, ${this.#end - this.#offset} bytes before its end`);
     }
-    this.transfer.trailer = this.#trailer;
+    this.transfer.complete(this.#trailer);
   }
 
   #begin(header: DownloadHeader): void {
@@ -392,8 +421,7 @@ class Part {
     const { transfer } = this;
     const first = transfer.header?.contentRange;
     if (!first) {
-      transfer.header = header;
-      transfer.report();
+      transfer.begin(header, range);
       return;
     }
     const next = first.startBytes + BigInt(transfer.received - this.skip);
@@ -406,8 +434,8 @@ class Part {
     }
   }
 
-  #chunk(chunk: DataChunk): Uint8Array {
-    let { data } = chunk;
+  #chunk(chunk: DataChunk): Piece {
+    const { data } = chunk;
     if (!this.#started || this.#trailer) {
       throw violation("the server sent bytes before the header or after the trailer");
     }
@@ -424,16 +452,17 @@ class Part {
       throw damaged(`the bytes from offset ${this.#offset} on were damaged in transit`);
     }
     this.#offset += BigInt(data.length);
-    this.#crc = crc32c(data, this.#crc);
+    this.#crc = combine(this.#crc, chunk.crc32c, data.length);
     this.#sha?.update(data);
     if (this.skip > 0 && data.length > 0) {
       if (data[0] !== this.transfer.last) {
         throw violation("the file has changed, although its ETag has not");
       }
       this.skip = 0;
-      data = data.subarray(1);
+      const rest = data.subarray(1);
+      return { data: rest, crc32c: crc32c(rest) };
     }
-    return data;
+    return { data, crc32c: chunk.crc32c };
   }
 
   #finish(trailer: DownloadTrailer): void {
@@ -455,6 +484,15 @@ class Part {
       throw violation("the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again");
     }
     this.#trailer = trailer;
+  }
+}
+
+/** Returns a new MD5, or undefined if OpenSSL has none, as in FIPS mode: then there is nothing to compare. */
+function newMd5(): Hash | undefined {
+  try {
+    return createHash("md5");
+  } catch {
+    return undefined;
   }
 }
 

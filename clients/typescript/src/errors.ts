@@ -179,9 +179,9 @@ export function damaged(details: string): Failure {
   return new Failure("repeat", { code: "DATA_LOSS", details });
 }
 
-/** A response that the contract excludes. */
+/** A response that the contract excludes. It is never repeated. */
 export function violation(details: string): Failure {
-  return new Failure("final", { code: "INTERNAL", details });
+  return new Failure("final", { code: "DATA_LOSS", details });
 }
 
 /** The connection broke, or stayed silent. */

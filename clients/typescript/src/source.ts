@@ -20,6 +20,9 @@ export type Pieces = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
  */
 export type Source = string | URL | Uint8Array | Blob | Pieces | (() => Pieces);
 
+/** How much of a file is read at a time. Each read waits for a thread of Node's pool, so it is several chunks. */
+const readBytes = 256 << 10;
+
 /** The size and checksums of a source. */
 export interface Measure {
   size: number;
@@ -45,7 +48,7 @@ export class SourceReader {
     const path = typeof source === "string" ? source : source instanceof URL ? fileURLToPath(source) : undefined;
     this.name = path === undefined ? "" : basename(path);
     if (path !== undefined) {
-      this.#open = () => createReadStream(path, { highWaterMark: chunkBytes });
+      this.#open = () => createReadStream(path, { highWaterMark: Math.max(chunkBytes, readBytes) });
     } else if (source instanceof Uint8Array) {
       this.#open = () => [source];
     } else if (source instanceof Blob) {

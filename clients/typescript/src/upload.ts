@@ -3,7 +3,7 @@ import { createHash, randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 
 import { type Connection, identify, type SendingCall } from "./connection.js";
-import { crc32c } from "./crc32c.js";
+import { combine, crc32c } from "./crc32c.js";
 import { SourceFailure } from "./errors.js";
 import { detectFileType } from "./filetype.js";
 import { type ChecksumKind, type ChecksumsSchema, FileType } from "./gen/lpfileshare/v1/file_pb.js";
@@ -211,11 +211,12 @@ class UploadAttempts {
           break;
         }
         const data = next.value;
+        const sum = crc32c(data);
         if (!measure) {
-          crc = crc32c(data, crc);
+          crc = combine(crc, sum, data.length);
           sha.update(data);
         }
-        if (sending.push(call.send({ chunk: { offset: BigInt(sent), data, crc32c: crc32c(data) } })) >= maxSending) {
+        if (sending.push(call.send({ chunk: { offset: BigInt(sent), data, crc32c: sum } })) >= maxSending) {
           await sending.shift();
         }
         sent += data.length;

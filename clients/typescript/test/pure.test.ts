@@ -8,7 +8,7 @@ import { create, type DescMessage, type Message, toBinary } from "@bufbuild/prot
 import { anyPack, DurationSchema } from "@bufbuild/protobuf/wkt";
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 
-import { crc32c } from "../src/crc32c.js";
+import { combine, crc32c } from "../src/crc32c.js";
 import { optionsFromEnv } from "../src/env.js";
 import { ConnectionLost, damaged, type Failure, lost, SourceFailure, statusFailure } from "../src/errors.js";
 import { detectFileType } from "../src/filetype.js";
@@ -30,7 +30,9 @@ void test("crc32c", () => {
   assert.equal(crc32c(new Uint8Array()), 0);
   const data = Buffer.from(Array.from({ length: 1000 }, (_, i) => (i * 7) & 0xff));
   for (const cut of [0, 1, 7, 8, 9, 500, 1000]) {
-    assert.equal(crc32c(data.subarray(cut), crc32c(data.subarray(0, cut))), crc32c(data), `cut at ${cut}`);
+    const first = data.subarray(0, cut), second = data.subarray(cut);
+    assert.equal(crc32c(second, crc32c(first)), crc32c(data), `cut at ${cut}`);
+    assert.equal(combine(crc32c(first), crc32c(second), second.length), crc32c(data), `combined at ${cut}`);
   }
 });
 

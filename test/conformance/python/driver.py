@@ -39,6 +39,7 @@ class Driver:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.cancellations: dict[str, lp.Cancellation] = {}
         self.outcomes: dict[str, Any] = {}  # results and errors, for print
+        self.commands: dict[str, list[str]] = {}  # of each open client and those made from it
         self.threads = ThreadPoolExecutor(1000)
         self.out = threading.Lock()
 
@@ -56,6 +57,10 @@ class Driver:
             command = json.loads(line)
             task = asyncio.create_task(self.answer(command))
             self.tasks[command["id"]] = task
+            if command["op"] != "close" and "client" in command:
+                client = command["client"]
+                ids = self.commands.get(command.get("from", client), [])
+                self.commands.setdefault(client, ids).append(command["id"])
             if command["op"] in ("open", "as", "close", "cancel"):
                 await task
         for call in self.tasks:
@@ -137,6 +142,9 @@ class Driver:
 
     async def close(self, c: dict[str, Any]) -> Any:
         await self.call(self.clients[c["client"]].close)
+        # The errors keep the frames, and with them the bytes, of their commands.
+        for call in self.commands.pop(c["client"], []):
+            self.outcomes.pop(call, None)
         return {}, None
 
     async def cancel(self, c: dict[str, Any]) -> Any:

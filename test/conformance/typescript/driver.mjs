@@ -109,7 +109,7 @@ function progress(id) {
   let next = 0;
   return (sent, total) => {
     if (sent === 0 || sent === total || sent >= next) {
-      next = sent + 128 * 1024;
+      next = sent + 192 * 1024;
       send({ id, event: { progress: [sent, total ?? -1] } });
     }
   };

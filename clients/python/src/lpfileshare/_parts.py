@@ -37,10 +37,12 @@ class Download:
     def __init__(self, options: DownloadOptions, on_progress: Callable[[int, int], object] | None) -> None:
         self._options, self._on_progress = options, on_progress
         self.header: pb.DownloadHeader | None = None  # of the first call
-        self.complete = False  # a trailer was verified
+        self.complete = False  # the trailer and the whole were verified
         self.received = 0
         self.last = b""  # the last byte that was received
         self._crc, self._sha = 0, hashlib.sha256()
+        # Compared with header.stored_md5. None: the store states none, or only a part is read.
+        self._md5: hashlib._Hash | None = None
 
     def begin(self) -> tuple[pb.DownloadRequest, Part]:
         """Returns the request for the missing bytes, and what verifies the response. If only the trailer is missing, it requests the last
@@ -73,14 +75,28 @@ class Download:
     def start(self, header: pb.DownloadHeader) -> None:
         """Notes the header of the first call."""
         self.header = header
+        r = header.content_range
+        if header.stored_md5 and r.start_bytes == 0 and r.end_bytes == r.total_bytes:
+            self._md5 = hashlib.md5(usedforsecurity=False)
         self.report()
 
     def take(self, data: bytes) -> None:
         """Counts bytes that were verified and not seen before."""
         self._crc = crc32c(data, self._crc)
         self._sha.update(data)
+        if self._md5 is not None:
+            self._md5.update(data)
         self.received += len(data)
         self.last = data[-1:]
+
+    def finish(self) -> None:
+        """Verifies the whole after the last call, and completes the download."""
+        if self._md5 is not None and self.header is not None and self._md5.digest() != self.header.stored_md5:
+            raise broken_contract(
+                "the file does not have the MD5 that the store states: "
+                "it was damaged in the store, or on the way from it to the server; discard it"
+            )
+        self.complete = True
 
     def report(self) -> None:
         """Reports the progress."""
@@ -126,10 +142,10 @@ class Part:
         raise broken_contract("the server sent a message of an unknown kind")
 
     def end(self) -> None:
-        """Verifies that the call ended after its trailer."""
+        """Verifies that the call ended after its trailer, and then the whole."""
         if not self._trailer:
             raise damaged(f"the download ended without a trailer, {self._end - self._offset} bytes before its end")
-        self._download.complete = True
+        self._download.finish()
 
     def _begin(self, header: pb.DownloadHeader) -> None:
         r = header.content_range

@@ -64,10 +64,10 @@ class Pacer:
         if verdict is Verdict.REPEAT_ONCE:
             self._internal += 1
         if not renewed and (verdict is Verdict.FINAL or self._internal > 1):
-            raise error
+            raise error.fresh()
         if obstacle:
             error.not_repeated = obstacle
-            raise error
+            raise error.fresh()
         if renewed:
             self.renewed = True
             return 0.0
@@ -85,5 +85,5 @@ class Pacer:
         elif time.monotonic() + delay > self._since + self._retry_for:
             error.not_repeated = f"the next attempt would begin more than {self._retry_for:g} s after the start or the last progress"
         if error.not_repeated:
-            raise error
+            raise error.fresh()
         return delay

@@ -98,6 +98,14 @@ class LpFileShareError(Exception):
     def __str__(self) -> str:
         return f"{self.what}. {self.advice}" if self.advice else self.what
 
+    def fresh(self) -> Self:
+        """Internal: returns a copy to raise. A frame that raises an error of its own variables is kept by the error's traceback and
+        keeps the error. Such a cycle keeps the bytes of an upload in memory until the garbage collector finds it."""
+        values = {k: v for k, v in vars(self).items() if k in _FIELDS}
+        copy = type(self)(self.message, **values)
+        copy.__cause__ = self.__cause__
+        return copy
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, {k: v for k, v in vars(self).items() if k in _FIELDS})
 

@@ -932,8 +932,7 @@ pub enum ErrorReason {
     RangeNotSatisfiable = 40,
     /// RESOURCE_EXHAUSTED, no RetryInfo. The store is full. The operator must act.
     StorageFull = 41,
-    /// DATA_LOSS, no RetryInfo. At an upload: the store twice held other bytes than were sent to it. At a download: the bytes do not
-    /// match the store's own ETag, so discard them. Report it.
+    /// DATA_LOSS, no RetryInfo. The store twice held other bytes than were sent to it. Report it.
     StorageCorrupted = 42,
     /// ABORTED, no RetryInfo. The ETag of the object is not if_match_etag: the file has changed. Download it from byte 0.
     FileChanged = 43,
@@ -1443,6 +1442,11 @@ pub struct DownloadHeader {
     /// The bytes that follow.
     #[prost(message, optional, tag = "2")]
     pub content_range: ::core::option::Option<ContentRange>,
+    /// MD5 of the whole stored object, as the store states it. Empty if it does not, for example of a segmented object, or if the server
+    /// is configured not to rely on the store's ETags. A client that reads the whole file compares it with what it received: this finds
+    /// damage in the store, and between the store and the server, which the trailer's checksums do not.
+    #[prost(bytes = "vec", tag = "3")]
+    pub stored_md5: ::prost::alloc::vec::Vec<u8>,
 }
 /// ContentRange is a half-open range of bytes, \[start_bytes, end_bytes).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

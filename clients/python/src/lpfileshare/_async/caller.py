@@ -68,7 +68,7 @@ class AsyncCaller:
         op.check()
         self.connection.check()
         error.op, error.attempts = op.name, 1
-        raise error
+        raise error.fresh()
 
     async def again(
         self,

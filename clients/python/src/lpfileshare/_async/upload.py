@@ -48,13 +48,15 @@ async def run_upload(
     bridged = _bridge(source, loop, cancel)
     options = replace(options, on_progress=_in_loop(options.on_progress, loop), on_accepted=_in_loop(options.on_accepted, loop))
 
-    def run() -> None:
+    def run(result: Future[UploadResult]) -> None:
         try:
             result.set_result(run_blocking(caller, bridged, options, timeout, cancel))
         except BaseException as e:
             result.set_exception(e)
+        finally:
+            del result  # it keeps the error, whose traceback has this frame: see LpFileShareError.fresh
 
-    threading.Thread(target=run, name="lpfileshare-upload", daemon=True).start()
+    threading.Thread(target=run, args=(result,), name="lpfileshare-upload", daemon=True).start()
     waiting = asyncio.wrap_future(result)
     try:
         return await asyncio.shield(waiting)
@@ -64,6 +66,8 @@ async def run_upload(
         if not waiting.cancelled():
             waiting.exception()  # it is Cancelled
         raise
+    finally:
+        del result, waiting
 
 
 class _Bridged(blocking_identity.BoundIdentity):
@@ -86,8 +90,11 @@ class _Bridged(blocking_identity.BoundIdentity):
 def _wait(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, on_cancel: Callable[[Callable[[], object]], Any]) -> T:
     """Runs a coroutine in the loop and waits for it, in a thread."""
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    with on_cancel(future.cancel):
-        return future.result()
+    try:
+        with on_cancel(future.cancel):
+            return future.result()
+    finally:
+        del future  # it keeps the error, whose traceback has this frame: see LpFileShareError.fresh
 
 
 def _bridge(source: AsyncSource, loop: asyncio.AbstractEventLoop, cancel: Cancellation) -> Source:

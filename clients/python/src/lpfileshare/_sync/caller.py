@@ -69,7 +69,7 @@ class Caller:
         op.check()
         self.connection.check()
         error.op, error.attempts = op.name, 1
-        raise error
+        raise error.fresh()
 
     def again(
         self,

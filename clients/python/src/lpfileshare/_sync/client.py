@@ -244,9 +244,10 @@ class Client:
     ) -> DownloadResult:
         """Downloads a file, or a part of it, to a path or a binary file.
 
-        A path is written completely or not at all, through a temporary file in the same directory (mode 0600). An existing file is
-        replaced. A binary file is written to and not closed; after an error it has received a correct beginning of the file. Its own
-        errors are raised unchanged.
+        The bytes are verified, and a whole file also against the MD5 that the store states. A path is written completely or not at all,
+        through a temporary file in the same directory (mode 0600). An existing file is replaced. A binary file is written to and not
+        closed; after an error it has received a correct beginning of the file, unless the error says that the file was damaged in the
+        store or on the way from it. Its own errors are raised unchanged.
 
         file: a resource name, a File, or a StoredFile.
         offset: the first byte. Negative: this many bytes before the end. limit: the maximum number of bytes; 0: to the end.

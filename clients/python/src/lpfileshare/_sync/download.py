@@ -22,8 +22,9 @@ _CALL_LIMIT = 600.0  # seconds for one call
 class DownloadStream:
     """A file, or a part of it, for reading. Every byte was verified.
 
-    The end of the stream is reported only after the whole was verified: if a check fails, reading raises, and the bytes before are a
-    correct beginning of the file. Interruptions are continued. The caller closes the stream, for example by a with block.
+    The end of the stream is reported only after the whole was verified, and a whole file also against the MD5 that the store states: if a
+    check fails, reading raises. After any error but that of the MD5 the bytes before are a correct beginning of the file. Interruptions
+    are continued. The caller closes the stream, for example by a with block.
     """
 
     def __init__(self, caller: Caller, op: Operation, download: Download, retry_for: float) -> None:

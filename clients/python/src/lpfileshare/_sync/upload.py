@@ -84,7 +84,7 @@ class Upload:
     def _attempt(self, server: Server, token: Secret | None, sending: Sending) -> pb.UploadResponse:
         """Sends the file once. The status of the call is the result, whatever happened to the bytes."""
         call: Any = server.files.Upload.future(
-            sending, timeout=self._op.remaining(_CALL_LIMIT), metadata=self._caller.identity.metadata(token)
+            sending.messages(), timeout=self._op.remaining(_CALL_LIMIT), metadata=self._caller.identity.metadata(token)
         )
         sending.call.set_result(call)
         try:
@@ -105,8 +105,12 @@ class Upload:
             response: pb.UploadResponse = call.result()
             return response
         self._op.check()
-        if sending.failure is not None:
-            raise sending.failure
+        failure, sending.failure = sending.failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback has this frame: see LpFileShareError.fresh
         raise CallFailed.of(code, call.details(), call.trailing_metadata())
 
     def _settle(self) -> UploadResult | None:
@@ -134,7 +138,7 @@ class Upload:
 
 
 class Sending:
-    """The messages of one attempt. gRPC iterates over it in a thread of its own, as fast as the connection takes them."""
+    """One attempt. gRPC iterates over its messages in a thread of its own, as fast as the connection takes them."""
 
     def __init__(self, spec: pb.UploadSpec, source: Bytes, options: UploadOptions) -> None:
         self._spec, self._source, self._options = spec, source, options
@@ -145,7 +149,6 @@ class Sending:
         self._go = threading.Event()  # the upload was accepted, or has ended
         self._ended = False
         self._reading = threading.Lock()  # held while gRPC waits for the next message
-        self._messages = self._generate()
 
     def proceed(self) -> None:
         """Reports that the server has accepted the upload."""
@@ -163,19 +166,20 @@ class Sending:
         self.read_once = bool(why)
         return why
 
-    def __iter__(self) -> Iterator[pb.UploadRequest]:
-        return self
-
-    def __next__(self) -> pb.UploadRequest:
-        with self._reading:
-            try:
-                return next(self._messages)
-            except StopIteration:
-                raise
-            except BaseException as e:  # gRPC would log it and lose it
-                self.failure = e
+    def messages(self) -> Iterator[pb.UploadRequest]:
+        """Yields the messages. Nothing here keeps the iterator, so that the source is released when gRPC's thread ends."""
+        messages = self._generate()
+        while True:
+            with self._reading:
+                try:
+                    message = next(messages, None)
+                except BaseException as e:  # gRPC would log it and lose it
+                    self.failure = e
+                    break
+            if message is None:
+                return
+            yield message
         self.call.result().cancel()
-        raise StopIteration
 
     def _generate(self) -> Iterator[pb.UploadRequest]:
         yield pb.UploadRequest(spec=self._spec)

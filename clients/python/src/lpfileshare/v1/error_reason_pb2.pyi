@@ -137,9 +137,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 41
     """RESOURCE_EXHAUSTED, no RetryInfo. The store is full. The operator must act."""
     ERROR_REASON_STORAGE_CORRUPTED: _ErrorReason.ValueType  # 42
-    """DATA_LOSS, no RetryInfo. At an upload: the store twice held other bytes than were sent to it. At a download: the bytes do not
-    match the store's own ETag, so discard them. Report it.
-    """
+    """DATA_LOSS, no RetryInfo. The store twice held other bytes than were sent to it. Report it."""
     ERROR_REASON_FILE_CHANGED: _ErrorReason.ValueType  # 43
     """ABORTED, no RetryInfo. The ETag of the object is not if_match_etag: the file has changed. Download it from byte 0."""
     ERROR_REASON_STORAGE_TRUNCATED: _ErrorReason.ValueType  # 44
@@ -345,9 +343,7 @@ ERROR_REASON_RANGE_NOT_SATISFIABLE: ErrorReason.ValueType  # 40
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 41
 """RESOURCE_EXHAUSTED, no RetryInfo. The store is full. The operator must act."""
 ERROR_REASON_STORAGE_CORRUPTED: ErrorReason.ValueType  # 42
-"""DATA_LOSS, no RetryInfo. At an upload: the store twice held other bytes than were sent to it. At a download: the bytes do not
-match the store's own ETag, so discard them. Report it.
-"""
+"""DATA_LOSS, no RetryInfo. The store twice held other bytes than were sent to it. Report it."""
 ERROR_REASON_FILE_CHANGED: ErrorReason.ValueType  # 43
 """ABORTED, no RetryInfo. The ETag of the object is not if_match_etag: the file has changed. Download it from byte 0."""
 ERROR_REASON_STORAGE_TRUNCATED: ErrorReason.ValueType  # 44

@@ -660,6 +660,12 @@ class DownloadHeader(google.protobuf.message.Message):
 
     FILE_FIELD_NUMBER: builtins.int
     CONTENT_RANGE_FIELD_NUMBER: builtins.int
+    STORED_MD5_FIELD_NUMBER: builtins.int
+    stored_md5: builtins.bytes
+    """MD5 of the whole stored object, as the store states it. Empty if it does not, for example of a segmented object, or if the server
+    is configured not to rely on the store's ETags. A client that reads the whole file compares it with what it received: this finds
+    damage in the store, and between the store and the server, which the trailer's checksums do not.
+    """
     @property
     def file(self) -> lpfileshare.v1.file_pb2.File:
         """The file, with the store's current stored_size_bytes and etag."""
@@ -673,9 +679,10 @@ class DownloadHeader(google.protobuf.message.Message):
         *,
         file: lpfileshare.v1.file_pb2.File | None = ...,
         content_range: Global___ContentRange | None = ...,
+        stored_md5: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["content_range", b"content_range", "file", b"file"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["content_range", b"content_range", "file", b"file"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content_range", b"content_range", "file", b"file", "stored_md5", b"stored_md5"]) -> None: ...
 
 Global___DownloadHeader: typing_extensions.TypeAlias = DownloadHeader
 

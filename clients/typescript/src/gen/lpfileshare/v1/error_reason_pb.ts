@@ -342,8 +342,7 @@ export enum ErrorReason {
   STORAGE_FULL = 41,
 
   /**
-   * DATA_LOSS, no RetryInfo. At an upload: the store twice held other bytes than were sent to it. At a download: the bytes do not
-   * match the store's own ETag, so discard them. Report it.
+   * DATA_LOSS, no RetryInfo. The store twice held other bytes than were sent to it. Report it.
    *
    * @generated from enum value: ERROR_REASON_STORAGE_CORRUPTED = 42;
    */

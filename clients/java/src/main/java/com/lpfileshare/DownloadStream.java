@@ -14,14 +14,18 @@ import io.grpc.StatusException;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
+import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.Objects;
+import java.util.zip.CRC32C;
 
 /**
- * Reads a file, or a part of it. Every chunk is verified before it is read, and the whole is
- * verified against the trailer before the end is reported. If the connection or the store breaks
- * off, it continues with the next byte of the same object. If the object was replaced, it fails
- * with FILE_CHANGED. After a failure, the bytes that were read are a correct beginning of the file.
+ * Reads a file, or a part of it. Every chunk is verified before it is read. Before the end is
+ * reported, the whole is verified against the trailer and, if the whole file is read, against the
+ * MD5 that the store states. If the connection or the store breaks off, it continues with the next
+ * byte of the same object. If the object was replaced, it fails with FILE_CHANGED. After a failure,
+ * the bytes that were read are a correct beginning of the file, unless the failure says that the
+ * file was damaged in the store or on the way from it.
  *
  * <p>Its methods throw {@link LpFileShareException}, not IOException. It is not safe for concurrent
  * use, except that {@link #close} may be called at any time. The caller closes it.
@@ -35,10 +39,13 @@ public final class DownloadStream extends InputStream {
   private final Operation op;
   private final Pacer pace;
   private final Sums sums = new Sums();
+  // Compared with the header's stored_md5. Null: the store states none, or only a part is read.
+  private MessageDigest md5;
   private DownloadHeader header; // of the first call; null: not received yet
   private long received; // number of bytes that were verified
   private byte last; // the last one of them
   private DownloadResult result; // null: not complete
+  private LpFileShareException failure; // ends the download. Null: it has not failed
   private Part part; // the open call; null: none
   private ByteString data = ByteString.EMPTY; // verified, and not read from position on
   private int position;
@@ -130,6 +137,18 @@ public final class DownloadStream extends InputStream {
 
   /** Returns the next bytes, verified. Null: the download is complete. */
   private ByteString next() {
+    if (failure != null) {
+      throw failure;
+    }
+    try {
+      return pull();
+    } catch (LpFileShareException e) {
+      failure = e;
+      throw e;
+    }
+  }
+
+  private ByteString pull() {
     while (result == null) {
       String token = "";
       try {
@@ -145,6 +164,9 @@ public final class DownloadStream extends InputStream {
           result = new DownloadResult(header, received, sums.message(), pace.attempts());
         } else if (!bytes.isEmpty()) {
           sums.update(bytes);
+          if (md5 != null) {
+            md5.update(bytes.asReadOnlyByteBuffer());
+          }
           received += bytes.size();
           last = bytes.byteAt(bytes.size() - 1);
           pace.progress();
@@ -229,7 +251,10 @@ public final class DownloadStream extends InputStream {
     final Call<DownloadRequest, DownloadResponse> call;
     final String token;
     private int skip; // number of bytes at the beginning that an earlier call has returned
-    private final Sums partSums = new Sums();
+    private final CRC32C crc = new CRC32C();
+    // Null: not requested.
+    private final MessageDigest sha =
+        first.getWantChecksumsCount() > 0 ? Sums.digest("SHA-256") : null;
     private ContentRange range; // null: no header yet
     private long offset; // of the next chunk
     private boolean complete;
@@ -248,6 +273,10 @@ public final class DownloadStream extends InputStream {
       if (m == null) {
         if (!complete) {
           throw damaged("the download ended without a trailer");
+        }
+        if (md5 != null && !header.getStoredMd5().equals(ByteString.copyFrom(md5.digest()))) {
+          throw violation(
+              "the file does not have the MD5 that the store states: it was damaged in the store, or on the way from it to the server; discard it");
         }
         return null;
       }
@@ -276,6 +305,11 @@ public final class DownloadStream extends InputStream {
       offset = r.getStartBytes();
       if (header == null) {
         header = h;
+        if (!h.getStoredMd5().isEmpty()
+            && r.getStartBytes() == 0
+            && r.getEndBytes() == r.getTotalBytes()) {
+          md5 = Sums.digest("MD5");
+        }
         progress.report(0, r.getEndBytes() - r.getStartBytes());
         return;
       }
@@ -307,7 +341,10 @@ public final class DownloadStream extends InputStream {
         throw damaged("the bytes from offset " + offset + " on were damaged in transit");
       }
       offset += bytes.size();
-      partSums.update(bytes);
+      crc.update(bytes.asReadOnlyByteBuffer());
+      if (sha != null) {
+        sha.update(bytes.asReadOnlyByteBuffer());
+      }
       if (skip > 0 && !bytes.isEmpty()) {
         if (bytes.byteAt(0) != last) {
           throw violation("the file has changed, although its ETag has not");
@@ -336,13 +373,11 @@ public final class DownloadStream extends InputStream {
       if (!want.hasCrc32C()) {
         throw violation("the server sent a trailer without a checksum");
       }
-      boolean wantSha = first.getWantChecksumsCount() > 0;
-      if (wantSha && want.getSha256().isEmpty()) {
+      if (sha != null && want.getSha256().isEmpty()) {
         throw violation("the server sent a trailer without the requested SHA-256");
       }
-      Checksums got = partSums.message();
-      if (want.getCrc32C() != got.getCrc32C()
-          || wantSha && !want.getSha256().equals(got.getSha256())) {
+      if (want.getCrc32C() != (int) crc.getValue()
+          || sha != null && !want.getSha256().equals(ByteString.copyFrom(sha.digest()))) {
         throw violation(
             "the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again");
       }

@@ -171,8 +171,9 @@ public final class LpFileShareClient implements AutoCloseable {
 
   /**
    * Writes a file, or a part of it, to a stream, which is not closed. After a failure the stream
-   * has received a correct beginning of the file. See {@link DownloadStream} for what is verified
-   * and repeated.
+   * has received a correct beginning of the file, unless the failure says that the file was damaged
+   * in the store or on the way from it. See {@link DownloadStream} for what is verified and
+   * repeated.
    *
    * @throws LpFileShareException.SinkFailed if the stream fails
    */

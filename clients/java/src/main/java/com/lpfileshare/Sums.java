@@ -9,13 +9,13 @@ import java.util.zip.CRC32C;
 /** The checksums of bytes: CRC-32C and SHA-256. */
 final class Sums {
   private final CRC32C crc = new CRC32C();
-  private final MessageDigest sha;
+  private final MessageDigest sha = digest("SHA-256");
 
-  Sums() {
+  static MessageDigest digest(String algorithm) {
     try {
-      sha = MessageDigest.getInstance("SHA-256");
+      return MessageDigest.getInstance(algorithm);
     } catch (NoSuchAlgorithmException e) {
-      throw new IllegalStateException(e); // every Java has it
+      throw new IllegalStateException(e); // every Java has MD5 and SHA-256
     }
   }
 
