@@ -79,9 +79,10 @@ test-swift: build ## Run the tests of the store over a real OpenStack Swift; req
 test-abuse: ## Attack a server beside an honest caller, and break its ledger; prints a table
 	$(GO) test -v -count=1 -timeout 15m ./test/abuse
 
+PAGE ?=
 .PHONY: test-clients
-test-clients: ## Run the same cases with the client of each language; installs what they need on Debian 12
-	test/conformance/run
+test-clients: ## Run the same cases with each client; installs what they need on Debian 12; PAGE=-update writes docs/conformance.md
+	test/conformance/run $(PAGE)
 
 .PHONY: test-protoc
 test-protoc: ## Generate code for nine languages with plain protoc; needs Maven (mvn)

@@ -11,7 +11,9 @@ import (
 )
 
 // newMetrics returns the metrics of this process.
-func newMetrics() *metrics.Metrics { return metrics.New(buildinfo.Version(), buildinfo.Revision(), runtime.Version()) }
+func newMetrics() *metrics.Metrics {
+	return metrics.New(buildinfo.Version(), buildinfo.Revision(), runtime.Version())
+}
 
 // addGauges adds the metrics that the parts count themselves.
 func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, serving *health.Server) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ var actions = map[string]func(t *trial, args map[string]any) (any, error){
 	"cut":     (*trial).cut,
 	"arm":     (*trial).arm,
 	"fault":   (*trial).fault,
+	"folder":  (*trial).folder,
 	"calls":   (*trial).fakeCalls,
 	"conns":   (*trial).conns,
 	"secrets": (*trial).noSecrets,
@@ -169,6 +171,16 @@ func (t *trial) cut(args map[string]any) (any, error) {
 func (t *trial) arm(args map[string]any) (any, error) {
 	r := Rule{On: text(args, "on"), After: int64(number(args, "after")), Do: text(args, "rule"), ForMs: number(args, "forMs"), Conns: number(args, "conns")}
 	return nil, r.arm(t.link)
+}
+
+// folder returns the names of the files in a folder: {"path": FOLDER}.
+func (t *trial) folder(args map[string]any) (any, error) {
+	entries, err := os.ReadDir(text(args, "path"))
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return map[string]any{"names": names}, err
 }
 
 // fault arms a fault of the sandbox, or with {"clear": true} disarms all.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -66,6 +67,8 @@ type Act struct {
 	NoHeader    bool   `json:"noHeader"`
 	BreakAt     int    `json:"breakAt"`
 	TotalBytes  int64  `json:"totalBytes"` // in the header, whatever Size is
+	// StoredMD5 is what the header states: "" nothing, "right" the MD5 of all bytes, "wrong" another.
+	StoredMD5 string `json:"storedMd5"`
 
 	// Events of a watch. After the last one the call ends with Status, or OK, unless it hangs.
 	Events []Event `json:"events"`
@@ -411,6 +414,13 @@ func (f *fakeServer) Download(r *pb.DownloadRequest, s grpc.ServerStreamingServe
 	h := &pb.DownloadHeader{
 		File:         &pb.File{Name: r.GetName(), Etag: act.ETag, StoredSizeBytes: &total},
 		ContentRange: &pb.ContentRange{StartBytes: begin, EndBytes: end, TotalBytes: total},
+	}
+	switch sum := md5.Sum(data); act.StoredMD5 {
+	case "wrong":
+		sum[0]++
+		fallthrough
+	case "right":
+		h.StoredMd5 = sum[:]
 	}
 	if !act.NoHeader {
 		if err := s.Send(&pb.DownloadResponse{Payload: &pb.DownloadResponse_Header{Header: h}}); err != nil {

@@ -58,9 +58,9 @@ func run() error {
 		return nil
 	})
 	flag.IntVar(&o.parallel, "parallel", 8, "number of cases at a time, of each language")
-	flag.IntVar(&o.together, "together", 2, "number of languages at a time")
+	flag.IntVar(&o.together, "together", 3, "number of languages at a time, except for ratios")
 	flag.IntVar(&o.uploads, "uploads", 1000, "number of uploads of cuts, for each language")
-	flag.BoolVar(&o.update, "update", false, "write docs/conformance.md; requires all cases")
+	flag.BoolVar(&o.update, "update", false, "write docs/conformance.md; requires all cases and all languages")
 	flag.BoolVar(&o.noPage, "no-page", false, "do not compare docs/conformance.md, because some languages are left out")
 	flag.BoolVar(&o.verbose, "v", false, "print each case")
 	flag.Parse()
@@ -69,6 +69,9 @@ func run() error {
 		return err
 	}
 	o.languages = strings.Split(*names, ",")
+	if o.update && !slices.Equal(o.languages, languages) {
+		return errors.New("-update requires -languages " + strings.Join(languages, ","))
+	}
 	for _, l := range o.languages {
 		if !slices.Contains(languages, l) && o.drivers[l] == nil {
 			return fmt.Errorf("unknown language %q", l)
@@ -131,13 +134,12 @@ func (o *options) all(what string) error {
 	case "":
 		return o.matrix(runners)
 	case "examples":
-		var failed []error
-		for _, r := range runners {
-			if _, ok := fences[r.language]; ok { // python-async is another form of python
-				failed = append(failed, r.examples())
+		return o.each(runners, func(r *Runner) error {
+			if _, ok := fences[r.language]; !ok { // python-async is another form of python
+				return nil
 			}
-		}
-		return errors.Join(failed...)
+			return r.examples()
+		})
 	case "cuts", "ratios":
 		return o.measure(what, runners)
 	}
@@ -158,12 +160,24 @@ func (o *options) measure(what string, runners []*Runner) (err error) {
 	if what == "ratios" {
 		return ratios(runners)
 	}
-	var failed []error
-	for _, r := range runners {
-		if err := r.cuts(o.uploads); err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", r.language, err))
-		}
+	return o.each(runners, func(r *Runner) error { return r.cuts(o.uploads) })
+}
+
+// each does something in every language, in some of them at a time. One that fails does not stop the others.
+func (o *options) each(runners []*Runner, do func(*Runner) error) error {
+	failed := make([]error, len(runners))
+	var work sync.WaitGroup
+	turns := make(chan struct{}, o.together)
+	for i, r := range runners {
+		turns <- struct{}{}
+		work.Go(func() {
+			defer func() { <-turns }()
+			if err := do(r); err != nil {
+				failed[i] = fmt.Errorf("%s: %w", r.language, err)
+			}
+		})
 	}
+	work.Wait()
 	return errors.Join(failed...)
 }
 
@@ -174,29 +188,20 @@ func (o *options) matrix(runners []*Runner) error {
 		return err
 	}
 	chosen := slices.DeleteFunc(slices.Clone(cases), func(c *Case) bool { return !o.run.MatchString(c.Name) })
-	bad := make([]int, len(runners))
-	var work sync.WaitGroup
-	turns := make(chan struct{}, o.together)
-	for i, r := range runners {
-		turns <- struct{}{}
-		work.Go(func() {
-			defer func() { <-turns }()
-			begun := time.Now()
-			for _, err := range r.cases(chosen, o) {
-				if err != nil {
-					bad[i]++
-				}
+	if err := o.each(runners, func(r *Runner) error {
+		begun, failed := time.Now(), 0
+		for _, err := range r.cases(chosen, o) {
+			if err != nil {
+				failed++
 			}
-			fmt.Printf("%-12s %d of %d cases passed in %v\n", r.language, len(chosen)-bad[i], len(chosen), time.Since(begun).Round(time.Second))
-		})
-	}
-	work.Wait()
-	failed := 0
-	for _, n := range bad {
-		failed += n
-	}
-	if failed > 0 {
-		return fmt.Errorf("%d cases failed", failed)
+		}
+		fmt.Printf("%-12s %d of %d cases passed in %v\n", r.language, len(chosen)-failed, len(chosen), time.Since(begun).Round(time.Second))
+		if failed > 0 {
+			return fmt.Errorf("%d cases failed", failed)
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	if len(chosen) != len(cases) {
 		if o.update {

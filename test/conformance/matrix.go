@@ -5,6 +5,11 @@ import (
 	"strings"
 )
 
+// titles are the columns of the matrix.
+var titles = map[string]string{
+	"go": "Go", "python": "Python", "python-async": "Python, asyncio", "typescript": "TypeScript", "java": "Java", "rust": "Rust",
+}
+
 // page is docs/conformance.md, for languages that pass every case.
 func page(cases []*Case, languages []string) string {
 	var b strings.Builder
@@ -16,7 +21,6 @@ the runner, and only if every case passes: see [test/conformance](../test/confor
     make test-clients
 
 `, len(cases))
-	titles := map[string]string{"go": "Go", "python": "Python", "python-async": "Python, asyncio", "typescript": "TypeScript", "java": "Java", "rust": "Rust"}
 	for _, group := range groups(cases) {
 		fmt.Fprintf(&b, "## %s%s\n\n| case |", strings.ToUpper(group[:1]), group[1:])
 		for _, l := range languages {

@@ -140,6 +140,7 @@ var foreignFlags = []string{
 	"ignore-missing",                                          // sha256sum
 	"key", "tlog-upload", "insecure-ignore-tlog", "predicate", // cosign
 	"now", "read-only", // systemctl, podman
+	"insecure", "call", "disable-template-data", // ghz
 }
 
 // kebab returns the name that kong gives to a field: MaxFileBytes is max-file-bytes.
