@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -109,6 +110,23 @@ func (c *clamd) start(t *testing.T) {
 }
 
 func (c *clamd) url() string { return "clamd://" + c.socket }
+
+// stream has clamd scan content without a server.
+func (c *clamd) stream(content []byte) error {
+	conn, err := net.Dial("unix", c.socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	message := binary.BigEndian.AppendUint32([]byte("zINSTREAM\x00"), uint32(len(content)))
+	if _, err := conn.Write(append(append(message, content...), 0, 0, 0, 0)); err != nil {
+		return err
+	}
+	if reply, err := io.ReadAll(conn); err != nil || string(reply) != "stream: OK\x00" {
+		return fmt.Errorf("clamd answers %q, %w", reply, err)
+	}
+	return nil
+}
 
 func (c *clamd) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
 
