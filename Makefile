@@ -48,7 +48,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk)$$
+HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors.
 TEST  := $(GO) test -vet=off -timeout 20m -p 3 -parallel 8
@@ -74,6 +74,10 @@ test-images: ## Pictures that are hostile, damaged, large, or from public collec
 .PHONY: test-swift
 test-swift: build ## Run the tests of the store over a real OpenStack Swift; requires Debian 12 and root
 	test/swift/run
+
+.PHONY: test-scan
+test-scan: ## Scan files with Debian's clamd, and stop it in mid-upload; needs clamav-daemon; prints the added time
+	$(GO) test -v -count=1 -timeout 10m ./test/scan
 
 .PHONY: test-abuse
 test-abuse: ## Attack a server beside an honest caller, and break its ledger; prints a table

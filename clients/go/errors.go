@@ -271,6 +271,8 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_INTERNAL:                  "Report this to the server's operator, with the request id.",
 	pb.ErrorReason_ERROR_REASON_WATCH_RESET:               "List the files again, and watch from the token of the listing.",
 	pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_STORED:         "Repeat the upload under the same request id.",
+	pb.ErrorReason_ERROR_REASON_FILE_REJECTED_BY_SCANNER:  "Do not send this file again: the server's malware scanner rejects it.",
+	pb.ErrorReason_ERROR_REASON_SCANNER_UNAVAILABLE:       "The server's malware scanner gave no verdict. Repeat the upload later under the same request id.",
 }
 
 // adviceByCode is for errors without an ErrorInfo of the server.

@@ -21,6 +21,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/lpws"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
+	"github.com/lpfileshare/lpfileshare/internal/scan"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/swift"
@@ -44,6 +45,7 @@ type parts struct {
 	connector   *connector.Messenger
 	trustUsers  []trustUser
 	webhooks    *webhookServer // nil without --webhook-listen
+	scanner     *scan.Scanner  // nil without --scan
 	service     *service.Server
 	closers     []func() // in the order of construction
 }
@@ -56,7 +58,7 @@ func (p *parts) close() {
 }
 
 // build constructs the parts: first it reads all files that the flags name, then the parts follow in the order of their
-// dependencies. It connects to nothing but the ledger. The caller closes the parts.
+// dependencies. It connects to nothing but the ledger and the scanner. The caller closes the parts.
 func build(ctx context.Context, f *flags, step share.BeginStep, rejected *rejections.Tally, log *slog.Logger) (_ *parts, err error) {
 	p := &parts{}
 	defer func() {
@@ -132,12 +134,14 @@ func build(ctx context.Context, f *flags, step share.BeginStep, rejected *reject
 		log.Warn("the accounts file has app.webhooks, but this server receives none; set --webhook-listen here or on another replica")
 	}
 
+	p.scanner = newScanner(ctx, &f.Scan, log)
 	p.service = newService(f, p.accounts, openings, key, rejected, log, service.Ports{
 		Messenger: messenger{p.sessions, p.connector, p.accounts},
 		Accounts:  rest,
 		Store:     objects,
 		Ledger:    p.ledger,
 		Images:    images.New(images.Config{MaxPixels: f.Limits.MaxImagePixels, MaxMemory: int64(f.Limits.PreviewMemory), Log: log}),
+		Scanner:   uploadScanner(p.scanner),
 	})
 	onClose(p.service.Close)
 	return p, nil

@@ -17,6 +17,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
+	"github.com/lpfileshare/lpfileshare/internal/scan"
 )
 
 // counters are what /debug/vars shows besides Go's own variables; docs/limits.md describes them.
@@ -24,12 +25,17 @@ type counters struct {
 	rejected *rejections.Tally
 	messages *recvlimit.Limiter
 	webhooks *connector.Messenger
+	scanner  *scan.Scanner // nil: none
 	log      *serverLog
 }
 
 // vars returns the counters by name.
 func (c *counters) vars() map[string]any {
-	return map[string]any{"rejections": c.rejections(), "webhooks": c.webhooks.Counts(), "log_lines": c.log.counts()}
+	vars := map[string]any{"rejections": c.rejections(), "webhooks": c.webhooks.Counts(), "log_lines": c.log.counts()}
+	if c.scanner != nil {
+		vars["scans"] = c.scanner.Counts()
+	}
+	return vars
 }
 
 // rejections returns how often each limit rejected something.

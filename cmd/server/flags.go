@@ -29,6 +29,7 @@ type flags struct {
 	Sandbox    sandboxFlags    `embed:"" group:"Sandbox:"`
 	LivePerson livePersonFlags `embed:"" group:"LivePerson:"`
 	Limits     limitFlags      `embed:"" group:"Limits:"`
+	Scan       scanFlags       `embed:"" group:"Scanning:"`
 	Behaviour  behaviourFlags  `embed:"" group:"Behaviour:"`
 	Ledger     ledgerFlags     `embed:"" group:"Ledger:"`
 	Connector  connectorFlags  `embed:"" group:"Connector API:"`
@@ -121,8 +122,8 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 // Validate is called by kong, which would stop at the first group with an error. Here the errors of all groups are reported at once.
 func (f *flags) Validate() error {
 	return errors.Join(
-		f.Server.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Behaviour.Validate(),
-		f.Ledger.Validate(), f.Connector.Validate(), f.Log.Validate(), f.validateTogether(),
+		f.Server.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
+		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Log.Validate(), f.validateTogether(),
 	)
 }
 

@@ -61,6 +61,8 @@ func TestFlags_RejectWrongSettings(t *testing.T) {
 		{"no certificate for webhooks", []string{"--sandbox", "--webhook-listen=127.0.0.1:0", "--webhook-cert=/nowhere", "--webhook-key=/nowhere"}, "--webhook-cert"},
 		{"too little memory for events", []string{"--event-bytes=1MB"}, "--event-bytes"},
 		{"no time for missing events", []string{"--event-gap=0s"}, "--event-gap"},
+		{"an invalid scanner", []string{"--scan=/run/clamd.ctl"}, "give clamd://HOST:PORT or clamd:///PATH"},
+		{"nothing to fail open", []string{"--scan-fail-open"}, "add --scan"},
 		{"an unknown flag", []string{"--sandpit"}, "unknown flag"},
 		{"no certificates", []string{"--lp-ca=/nowhere.pem"}, "--lp-ca"},
 		{"a plain domain API", []string{"--domain-api=http://api.liveperson.net"}, "https"},
@@ -90,14 +92,14 @@ func TestFlags_ReportsAllErrors(t *testing.T) {
 	t.Parallel()
 	var out, errs bytes.Buffer
 	_, code, done := parse([]string{
-		"--listen=50051", "--tls-key=x", "--sandbox-ca=x", "--settle=-1s", "--max-connections=0", "--drain-time=-1s", "--request-id-ttl=1s",
+		"--listen=50051", "--tls-key=x", "--sandbox-ca=x", "--settle=-1s", "--max-connections=0", "--drain-time=-1s", "--request-id-ttl=1s", "--scan-timeout=0s",
 		"--ledger-bytes=1KB", "--event-gap=0s", "--debug-listen=x",
 	}, &out, &errs)
 	if !done || code != 2 {
 		t.Errorf("done %v, code %d", done, code)
 	}
 	for _, want := range []string{
-		"--listen ", "--tls-cert and --tls-key", "add --sandbox", "--settle is -1s", "--max-connections is 0", "--drain-time is -1s", "--request-id-ttl is 1s",
+		"--listen ", "--tls-cert and --tls-key", "add --sandbox", "--settle is -1s", "--max-connections is 0", "--drain-time is -1s", "--request-id-ttl is 1s", "--scan-timeout is 0s",
 		"--ledger-bytes is 1000", "--event-gap is 0s", "--debug-listen x",
 	} {
 		if strings.Count(errs.String(), want) != 1 {

@@ -97,7 +97,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	draining, endWatches := context.WithCancel(context.Background())
 	defer endWatches()
 	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
-	counted := &counters{rejected, messages, p.connector, lines}
+	counted := &counters{rejected, messages, p.connector, p.scanner, lines}
 	debugAddress := ""
 	if f.Log.DebugListen != "" {
 		debug, err := startDebug(f.Log.DebugListen, counted, log)

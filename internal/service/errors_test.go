@@ -70,6 +70,20 @@ func storeFails(k share.Kind) errorCase {
 	}}
 }
 
+// scannerFails makes the scanner of an upload fail, with pairs of metadata.
+func scannerFails(k share.Kind, metadata ...string) errorCase {
+	c := errorCase{do: func(h *harness) func() error {
+		h.server.uploads.Scanner = scannerFunc(func(context.Context, share.ScanJob) error {
+			return share.Reject(k, "a message").With(metadata...)
+		})
+		return uploading(h, picture(2000))
+	}}
+	for i := 0; i < len(metadata); i += 2 {
+		c.keys = append(c.keys, metadata[i])
+	}
+	return c
+}
+
 var errorCases = map[share.Kind]errorCase{
 	share.StreamProtocolViolation: {do: func(h *harness) func() error { return sending(h, finish()) }},
 	share.InvalidField: {do: func(h *harness) func() error {
@@ -241,6 +255,8 @@ var errorCases = map[share.Kind]errorCase{
 		h.images.failAlways("Fit", share.Reject(share.ImageCannotFit, "a message").With("maxBytes", "300000", "why", "animated"))
 		return uploading(h, picture(300_001), fit)
 	}},
+	share.FileRejectedByScanner: scannerFails(share.FileRejectedByScanner, "part", "file", "why", "malware", "signature", "Test"),
+	share.ScannerUnavailable:    scannerFails(share.ScannerUnavailable, "part", "file", "why", "unreachable"),
 	share.WatchTooSlow: {do: func(h *harness) func() error {
 		h.lp.failAlways("Next", kindError(share.WatchTooSlow))
 		return func() error {

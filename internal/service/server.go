@@ -86,6 +86,7 @@ type Ports struct {
 	Store     Store
 	Ledger    Ledger
 	Images    Images
+	Scanner   upload.Scanner // nil: files are not scanned
 }
 
 // A Server implements lpfileshare.v1. Create it with New, register it, and Close it after the gRPC server has stopped.
@@ -142,7 +143,7 @@ func New(c Config, p Ports) *Server {
 		OpenSession: func(ctx context.Context, credential share.Credential, firstBytes int64) (upload.Session, error) {
 			return s.openUploadSession(ctx, credential, firstBytes)
 		},
-		Store: p.Store, Ledger: p.Ledger, Images: p.Images, Memory: s.memory, Processors: s.processors, Drain: s.drain,
+		Store: p.Store, Ledger: p.Ledger, Images: p.Images, Scanner: p.Scanner, Memory: s.memory, Processors: s.processors, Drain: s.drain,
 		IdleTimeout: c.IdleTimeout, Timeout: c.UploadTimeout, MinRate: c.MinUploadRate, RequestIDTTL: c.RequestIDTTL,
 		PublishTimeout: c.PublishTimeout, Settle: c.Settle, Now: c.Now, Log: c.Log,
 	})

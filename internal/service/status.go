@@ -52,6 +52,7 @@ var conditions = map[share.Kind]condition{
 	share.ImageTooManyPixels:      {code: codes.InvalidArgument},
 	share.ImageCannotFit:          {code: codes.InvalidArgument},
 	share.PageTokenInvalid:        {code: codes.InvalidArgument},
+	share.FileRejectedByScanner:   {code: codes.InvalidArgument},
 
 	share.OffsetMismatch:      {code: codes.OutOfRange},
 	share.SizeExceeded:        {code: codes.OutOfRange},
@@ -103,6 +104,7 @@ var conditions = map[share.Kind]condition{
 	share.StorageUnavailable:   {code: codes.Unavailable, retryAfter: time.Second},
 	share.StorageTruncated:     {code: codes.Unavailable, retryAfter: time.Second},
 	share.LedgerUnavailable:    {code: codes.Unavailable, retryAfter: time.Second},
+	share.ScannerUnavailable:   {code: codes.Unavailable, retryAfter: 5 * time.Second},
 
 	share.StorageCorrupted: {code: codes.DataLoss},
 
@@ -193,7 +195,7 @@ func limitOf(s *status.Status, cause error) string {
 	switch e.Kind {
 	case share.LPRateLimited, share.StorageRateLimited, share.StorageFull:
 		return ""
-	case share.UploadIdle, share.LedgerUnavailable:
+	case share.UploadIdle, share.LedgerUnavailable, share.ScannerUnavailable:
 	default:
 		if s.Code() != codes.ResourceExhausted {
 			return ""

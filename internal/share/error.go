@@ -75,6 +75,8 @@ const (
 	UploadNotStored         Kind = "UPLOAD_NOT_STORED"
 	LedgerShare             Kind = "LEDGER_SHARE"
 	ConversationTooLarge    Kind = "CONVERSATION_TOO_LARGE"
+	FileRejectedByScanner   Kind = "FILE_REJECTED_BY_SCANNER"
+	ScannerUnavailable      Kind = "SCANNER_UNAVAILABLE"
 )
 
 // An Error is a failure with a Kind. Adapters create them; only package service turns them into a gRPC status.

@@ -12,7 +12,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Config is what an Engine works with. Every field is required.
+// Config is what an Engine works with. Every field but Scanner is required.
 type Config struct {
 	// OpenSession returns the caller's session with LivePerson, which proves the credential. firstBytes is what the call holds of the
 	// file meanwhile. The engine releases the session.
@@ -20,6 +20,7 @@ type Config struct {
 	Store       Store
 	Ledger      Ledger
 	Images      Images
+	Scanner     Scanner // nil: files are not scanned
 	Memory      *admission.Memory
 	Processors  *admission.Processors
 	Drain       *drain.Drain

@@ -7,7 +7,8 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// An inspector checks a file as its bytes arrive. To add a check, such as a virus scanner, add an inspector to transfer.inspect.
+// An inspector checks a file as its bytes arrive. To add a check, add an inspector to transfer.inspect. A check that waits for another
+// program, such as a malware scanner, would keep the client waiting: see scanning.go.
 type inspector interface {
 	// Inspect gets the next bytes, in order. more reports that others follow. An error rejects the upload at once.
 	Inspect(p []byte, more bool) error

@@ -20,7 +20,7 @@ type transfer struct {
 	source  Source
 }
 
-// run receives, inspects, transforms and stores the file. The store gets the last byte only after every check has passed, and it
+// run receives, inspects, transforms, scans and stores the file. The store gets the last byte only after every check has passed, and it
 // commits nothing before that. run returns when nothing refers to the bytes any more.
 func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 	input := newSpool(t.Memory, t.spec.Size)
@@ -29,11 +29,14 @@ func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 	defer cancel() // ends the reader's wait for memory, and storing
 	in := t.inspect(!t.spec.transforms() && t.spec.Limits.CheckETag)
 	var storing *storing
-	if !t.spec.transforms() { // store while the bytes arrive
+	var scanning *scanning
+	if !t.spec.transforms() { // store and scan while the bytes arrive
 		storing = t.startStoring(ctx, cancel, input)
 		defer storing.stop()
+		scanning = t.startScanning(ctx, input)
+		defer scanning.stop()
 	}
-	if err := t.receive(ctx, input, in, storing); err != nil {
+	if err := t.receive(ctx, input, in, storing, scanning); err != nil {
 		return nil, err
 	}
 	if !t.spec.transforms() {
@@ -51,8 +54,13 @@ func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 		output, sums, image, fitted = result.output, result.sums, result.image, result.fitted
 		storing = t.startStoring(ctx, cancel, output)
 		defer storing.stop()
+		scanning = t.startScanning(ctx, output) // what is stored must be clean, whatever was received
+		defer scanning.stop()
 	}
 	storing.md5 = sums.MD5()
+	if err := scanning.wait(ctx); err != nil {
+		return nil, err
+	}
 	output.release()
 
 	file := t.newFile(output.len(), sums, image, fitted)
@@ -86,8 +94,8 @@ func (t *transfer) newFile(size int64, sums *Sums, image share.ImageInfo, fitted
 }
 
 // receive takes the bytes into the spool until all have arrived and every inspector has passed them. A storing that runs at the
-// same time, and ends before the last byte, ends it too; nil: none runs.
-func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, storing *storing) error {
+// same time, and ends before the last byte, ends it too, and so does a scanning that fails; nil: none runs.
+func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, storing *storing, scanning *scanning) error {
 	reader := t.startReader(ctx, spool)
 	pace := t.newPace(reader)
 	defer pace.timer.Stop()
@@ -106,6 +114,8 @@ func (t *transfer) receive(ctx context.Context, spool *spool, in *inspection, st
 			return in.finish(ctx, spool, t.source.Finish())
 		case <-storing.ended(): // before the last byte, so it cannot be a success
 			return storing.outcome.err
+		case <-scanning.failed():
+			return scanning.err
 		case <-pace.timer.C:
 			if err := pace.check(); err != nil {
 				return err

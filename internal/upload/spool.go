@@ -207,12 +207,22 @@ func (s *spool) wake() {
 
 // awaitRelease returns when the spool is released, or with the cause of ctx's end.
 func (s *spool) awaitRelease(ctx context.Context) error {
+	return s.await(ctx, func() bool { return s.released })
+}
+
+// awaitSeal returns when all bytes are here, or with the cause of ctx's end.
+func (s *spool) awaitSeal(ctx context.Context) error {
+	return s.await(ctx, func() bool { return s.sealed })
+}
+
+// await returns when a condition is met, which is checked with s locked, or with the cause of ctx's end.
+func (s *spool) await(ctx context.Context, met func() bool) error {
 	for {
 		s.mu.Lock()
-		released, next := s.released, s.changed
+		done, next := met(), s.changed
 		s.waiting = true
 		s.mu.Unlock()
-		if released {
+		if done {
 			return nil
 		}
 		select {
@@ -225,24 +235,28 @@ func (s *spool) awaitRelease(ctx context.Context) error {
 
 // body reads the file for a PUT, waiting for bytes to arrive and for release of the last one. Close, or the end of ctx, ends a
 // waiting Read.
-func (s *spool) body(ctx context.Context) io.ReadCloser {
-	b := &spoolBody{s: s, ctx: ctx, closed: make(chan struct{})}
+func (s *spool) body(ctx context.Context) io.ReadCloser { return s.follow(ctx, true) }
+
+// follow is body with a choice: without holdBack the last byte is readable before release.
+func (s *spool) follow(ctx context.Context, holdBack bool) *spoolBody {
+	b := &spoolBody{s: s, holdBack: holdBack, ctx: ctx, closed: make(chan struct{})}
 	b.parts = b.usual[:0]
 	return b
 }
 
 type spoolBody struct {
-	s      *spool
-	off    int64
-	parts  [][]byte
-	usual  [partsOfBlock][]byte // which parts uses, as long as it is large enough
-	ctx    context.Context      // ends the body, because Read has no context
-	once   sync.Once            // for closing closed
-	closed chan struct{}
+	s        *spool
+	holdBack bool
+	off      int64
+	parts    [][]byte
+	usual    [partsOfBlock][]byte // which parts uses, as long as it is large enough
+	ctx      context.Context      // ends the body, because Read has no context
+	once     sync.Once            // for closing closed
+	closed   chan struct{}
 }
 
-// ReadBuffers returns the next bytes, at least one and at most limit, without copying them. They are valid until the PUT has ended, and
-// the slice of them until the next call. io.EOF: there are no more.
+// ReadBuffers returns the next bytes, at least one and at most limit, without copying them. They are valid until the PUT or the scan has
+// ended, and the slice of them until the next call. io.EOF: there are no more.
 func (b *spoolBody) ReadBuffers(limit int64) ([][]byte, error) {
 	for {
 		select {
@@ -253,7 +267,7 @@ func (b *spoolBody) ReadBuffers(limit int64) ([][]byte, error) {
 		if b.ctx.Err() != nil {
 			return nil, context.Cause(b.ctx)
 		}
-		parts, end, more := b.s.next(b.parts[:0], b.off, limit, true)
+		parts, end, more := b.s.next(b.parts[:0], b.off, limit, b.holdBack)
 		if b.parts = parts; len(parts) > 0 {
 			for _, p := range parts {
 				b.off += int64(len(p))

@@ -58,6 +58,7 @@ var table = map[string]rule{
 	"internal/lpws":              {ours: append([]string{"internal/admission", "internal/filecache", "internal/lpwire"}, rules...)},
 	"internal/swift":             {ours: rules},
 	"internal/images":            {ours: rules},
+	"internal/scan":              {ours: append([]string{"internal/admission"}, rules...), stdlibOnly: true},
 	"internal/ledger":            {ours: append([]string{"internal/rejections"}, rules...)},
 	"internal/ledger/ledgertest": {ours: []string{"internal/share"}},
 	"internal/lprest":            {ours: append([]string{"internal/lpwire"}, rules...)},

@@ -67,6 +67,8 @@ pub(crate) fn advice(reason: ErrorReason, code: Code) -> &'static str {
         ErrorReason::WebhookNotConfigured => "The operator must register webhooks for the account. Until then, list the files.",
         ErrorReason::WatchReset => "List the files again, and watch from the token of the listing.",
         ErrorReason::UploadNotStored => "Repeat the upload under the same request id.",
+        ErrorReason::FileRejectedByScanner => "Do not send this file again: the server's malware scanner rejects it.",
+        ErrorReason::ScannerUnavailable => "The server's malware scanner gave no verdict. Repeat the upload later under the same request id.",
     }
 }
 

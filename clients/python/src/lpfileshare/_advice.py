@@ -72,6 +72,8 @@ BY_REASON = {
     "INTERNAL": "Report this to the server's operator, with the request id.",
     "WATCH_RESET": "List the files again, and watch from the token of the listing.",
     "UPLOAD_NOT_STORED": "Repeat the upload under the same request id.",
+    "FILE_REJECTED_BY_SCANNER": "Do not send this file again: the server's malware scanner rejects it.",
+    "SCANNER_UNAVAILABLE": "The server's malware scanner gave no verdict. Repeat the upload later under the same request id.",
 }
 
 # For errors without an ErrorInfo of the server.

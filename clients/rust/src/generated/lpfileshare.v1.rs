@@ -993,6 +993,13 @@ pub enum ErrorReason {
     /// PERMISSION_DENIED, no RetryInfo. No rule of the server permits the calling service, as its client certificate names it, to call for
     /// this account with such a token, or for this consumer. Nothing was done. Ask the operator.
     CallerNotPermitted = 63,
+    /// INVALID_ARGUMENT, no RetryInfo. The server's malware scanner rejects the file, and nothing was stored. Metadata: part, one of "file"
+    /// and "preview" (the one of the spec); why, one of "malware" and "size" (the scanner does not accept so many bytes); signature, the
+    /// scanner's name for the malware. Do not send it again.
+    FileRejectedByScanner = 64,
+    /// UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
+    /// "unreachable", "failed", "timeout" and "busy" (other files are being scanned).
+    ScannerUnavailable = 65,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1065,6 +1072,8 @@ impl ErrorReason {
             Self::LedgerShare => "ERROR_REASON_LEDGER_SHARE",
             Self::ConversationTooLarge => "ERROR_REASON_CONVERSATION_TOO_LARGE",
             Self::CallerNotPermitted => "ERROR_REASON_CALLER_NOT_PERMITTED",
+            Self::FileRejectedByScanner => "ERROR_REASON_FILE_REJECTED_BY_SCANNER",
+            Self::ScannerUnavailable => "ERROR_REASON_SCANNER_UNAVAILABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1136,6 +1145,8 @@ impl ErrorReason {
             "ERROR_REASON_LEDGER_SHARE" => Some(Self::LedgerShare),
             "ERROR_REASON_CONVERSATION_TOO_LARGE" => Some(Self::ConversationTooLarge),
             "ERROR_REASON_CALLER_NOT_PERMITTED" => Some(Self::CallerNotPermitted),
+            "ERROR_REASON_FILE_REJECTED_BY_SCANNER" => Some(Self::FileRejectedByScanner),
+            "ERROR_REASON_SCANNER_UNAVAILABLE" => Some(Self::ScannerUnavailable),
             _ => None,
         }
     }

@@ -200,6 +200,13 @@ const (
 	// PERMISSION_DENIED, no RetryInfo. No rule of the server permits the calling service, as its client certificate names it, to call for
 	// this account with such a token, or for this consumer. Nothing was done. Ask the operator.
 	ErrorReason_ERROR_REASON_CALLER_NOT_PERMITTED ErrorReason = 63
+	// INVALID_ARGUMENT, no RetryInfo. The server's malware scanner rejects the file, and nothing was stored. Metadata: part, one of "file"
+	// and "preview" (the one of the spec); why, one of "malware" and "size" (the scanner does not accept so many bytes); signature, the
+	// scanner's name for the malware. Do not send it again.
+	ErrorReason_ERROR_REASON_FILE_REJECTED_BY_SCANNER ErrorReason = 64
+	// UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
+	// "unreachable", "failed", "timeout" and "busy" (other files are being scanned).
+	ErrorReason_ERROR_REASON_SCANNER_UNAVAILABLE ErrorReason = 65
 )
 
 // Enum value maps for ErrorReason.
@@ -269,6 +276,8 @@ var (
 		61: "ERROR_REASON_LEDGER_SHARE",
 		62: "ERROR_REASON_CONVERSATION_TOO_LARGE",
 		63: "ERROR_REASON_CALLER_NOT_PERMITTED",
+		64: "ERROR_REASON_FILE_REJECTED_BY_SCANNER",
+		65: "ERROR_REASON_SCANNER_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -335,6 +344,8 @@ var (
 		"ERROR_REASON_LEDGER_SHARE":              61,
 		"ERROR_REASON_CONVERSATION_TOO_LARGE":    62,
 		"ERROR_REASON_CALLER_NOT_PERMITTED":      63,
+		"ERROR_REASON_FILE_REJECTED_BY_SCANNER":  64,
+		"ERROR_REASON_SCANNER_UNAVAILABLE":       65,
 	}
 )
 
@@ -369,7 +380,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x87\x12\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xd8\x12\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -435,7 +446,9 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_UPLOAD_NOT_STORED\x10<\x12\x1d\n" +
 	"\x19ERROR_REASON_LEDGER_SHARE\x10=\x12'\n" +
 	"#ERROR_REASON_CONVERSATION_TOO_LARGE\x10>\x12%\n" +
-	"!ERROR_REASON_CALLER_NOT_PERMITTED\x10?B\xcd\x01\n" +
+	"!ERROR_REASON_CALLER_NOT_PERMITTED\x10?\x12)\n" +
+	"%ERROR_REASON_FILE_REJECTED_BY_SCANNER\x10@\x12$\n" +
+	" ERROR_REASON_SCANNER_UNAVAILABLE\x10AB\xcd\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (

@@ -209,6 +209,15 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """PERMISSION_DENIED, no RetryInfo. No rule of the server permits the calling service, as its client certificate names it, to call for
     this account with such a token, or for this consumer. Nothing was done. Ask the operator.
     """
+    ERROR_REASON_FILE_REJECTED_BY_SCANNER: _ErrorReason.ValueType  # 64
+    """INVALID_ARGUMENT, no RetryInfo. The server's malware scanner rejects the file, and nothing was stored. Metadata: part, one of "file"
+    and "preview" (the one of the spec); why, one of "malware" and "size" (the scanner does not accept so many bytes); signature, the
+    scanner's name for the malware. Do not send it again.
+    """
+    ERROR_REASON_SCANNER_UNAVAILABLE: _ErrorReason.ValueType  # 65
+    """UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
+    "unreachable", "failed", "timeout" and "busy" (other files are being scanned).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the named condition of an error. It is the reason of the status's google.rpc.ErrorInfo (written there without
@@ -414,5 +423,14 @@ be listed, read or downloaded. Uploading still works. Send further files in a ne
 ERROR_REASON_CALLER_NOT_PERMITTED: ErrorReason.ValueType  # 63
 """PERMISSION_DENIED, no RetryInfo. No rule of the server permits the calling service, as its client certificate names it, to call for
 this account with such a token, or for this consumer. Nothing was done. Ask the operator.
+"""
+ERROR_REASON_FILE_REJECTED_BY_SCANNER: ErrorReason.ValueType  # 64
+"""INVALID_ARGUMENT, no RetryInfo. The server's malware scanner rejects the file, and nothing was stored. Metadata: part, one of "file"
+and "preview" (the one of the spec); why, one of "malware" and "size" (the scanner does not accept so many bytes); signature, the
+scanner's name for the malware. Do not send it again.
+"""
+ERROR_REASON_SCANNER_UNAVAILABLE: ErrorReason.ValueType  # 65
+"""UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
+"unreachable", "failed", "timeout" and "busy" (other files are being scanned).
 """
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

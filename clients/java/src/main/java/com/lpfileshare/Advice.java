@@ -140,7 +140,14 @@ final class Advice {
           Map.entry("INTERNAL", "Report this to the server's operator, with the request id."),
           Map.entry(
               "WATCH_RESET", "List the files again, and watch from the token of the listing."),
-          Map.entry("UPLOAD_NOT_STORED", "Repeat the upload under the same request id."));
+          Map.entry("UPLOAD_NOT_STORED", "Repeat the upload under the same request id."),
+          Map.entry(
+              "FILE_REJECTED_BY_SCANNER",
+              "Do not send this file again: the server's malware scanner rejects it."),
+          Map.entry(
+              "SCANNER_UNAVAILABLE",
+              "The server's malware scanner gave no verdict. Repeat the upload later under the same"
+                  + " request id."));
 
   private Advice() {}
 

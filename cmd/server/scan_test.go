@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+
+	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+)
+
+// --scan has files scanned; test/scan does it with Debian's clamd. What this clamd finds is not stored, and when it has gone nothing is.
+func TestScan_RejectsFiles(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	clamd, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			conn, err := clamd.Accept()
+			if err != nil {
+				return
+			}
+			end := []byte{0, 0, 0, 0}
+			var got []byte
+			for chunk := make([]byte, 4096); !bytes.HasSuffix(got, end) && !bytes.HasSuffix(got, []byte("zPING\x00")); {
+				n, err := conn.Read(chunk)
+				if got = append(got, chunk[:n]...); err != nil {
+					break
+				}
+			}
+			reply := "stream: Test FOUND\x00"
+			if bytes.HasPrefix(got, []byte("zPING")) {
+				reply = "PONG\x00"
+			}
+			_, _ = io.WriteString(conn, reply)
+			conn.Close()
+		}
+	}()
+	w := newWorld(t, sandbox.Options{}, "--scan=clamd://"+socket)
+	c := w.consumer()
+	conv := w.conversation(c.Client)
+	upload := func() error {
+		_, err := c.Upload(t.Context(), lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.png", RetryFor: -1}, bytes.NewReader(tinyPNG(t)))
+		return err
+	}
+	wantReason(t, upload(), pb.ErrorReason_ERROR_REASON_FILE_REJECTED_BY_SCANNER)
+	clamd.Close()
+	<-served
+	wantReason(t, upload(), pb.ErrorReason_ERROR_REASON_SCANNER_UNAVAILABLE)
+	if j := w.sb.Journal(); len(j.Stored) != 0 || len(j.Published) != 0 {
+		t.Errorf("%d objects, %d messages", len(j.Stored), len(j.Published))
+	}
+	if w.logs.Count("clamd does not answer") != 0 {
+		t.Error("clamd answered, and the log says that it did not")
+	}
+}

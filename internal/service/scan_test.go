@@ -1,0 +1,280 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/share"
+)
+
+// A fakeScanner is a Scanner that passes everything, unless judge says otherwise.
+type fakeScanner struct {
+	// judge is called with what was read so far of a part, and whether that is all. An error is the verdict.
+	judge func(part string, read []byte, all bool) error
+
+	mu  sync.Mutex
+	got map[string][]byte // by part, of the scans that have read everything
+}
+
+func (s *fakeScanner) Scan(ctx context.Context, job share.ScanJob) error {
+	body := job.Open(ctx)
+	defer body.Close()
+	var read []byte
+	for {
+		parts, err := body.ReadBuffers(10_000)
+		for _, p := range parts {
+			read = append(read, p...)
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if s.judge != nil {
+			if verdict := s.judge(job.Part, read, err == io.EOF); verdict != nil {
+				return verdict
+			}
+		}
+		if err == io.EOF {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.got == nil {
+				s.got = make(map[string][]byte)
+			}
+			s.got[job.Part] = read
+			return job.Arrived(ctx)
+		}
+	}
+}
+
+func (s *fakeScanner) scanned(part string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.got[part]
+}
+
+func newScannedHarness(t *testing.T, s *fakeScanner, change ...func(*Config)) *harness {
+	t.Helper()
+	h := newHarness(t, change...)
+	h.server.uploads.Scanner = s
+	return h
+}
+
+// malware is the verdict on content that contains it.
+func malware(_ string, read []byte, all bool) error {
+	if all && bytes.Contains(read, []byte("malware")) {
+		return share.Reject(share.FileRejectedByScanner, "the malware scanner found Test; nothing was stored").With("why", "malware", "signature", "Test")
+	}
+	return nil
+}
+
+// infected returns n bytes of a JPEG with malware from off on.
+func infected(n, off int) []byte {
+	b := picture(n)
+	copy(b[off:], "malware")
+	return b
+}
+
+// A rejected file is not stored. The record of its request id ends as with any other rejection of content: a repeat is scanned again.
+func TestScan_RejectsTheFile(t *testing.T) {
+	for name, change := range map[string]func(*pb.UploadSpec){
+		"declared": func(*pb.UploadSpec) {}, "undeclared": undeclared, "store only": storeOnly,
+	} {
+		t.Run(name, inBubble(func(t *testing.T) {
+			s := &fakeScanner{judge: malware}
+			h := newScannedHarness(t, s)
+			b, id := infected(200_000, 200_000-7), uuid.NewString()
+			for range 2 {
+				_, err := h.upload(h.alice(), whole(spec(b, change, withID(id)), b, 64<<10)...)
+				if info := wantError(t, err, share.FileRejectedByScanner); info.GetMetadata()["signature"] != "Test" {
+					t.Errorf("the metadata is %v", info.GetMetadata())
+				}
+				h.wantNothingStored(len(b))
+				up, err := h.files.GetUpload(h.alice(), &pb.GetUploadRequest{Name: uploadName(account, id)})
+				if err != nil || up.GetUpload().GetState() != pb.UploadState_UPLOAD_STATE_FAILED ||
+					up.GetUpload().GetFailure().GetReason() != pb.ErrorReason_ERROR_REASON_FILE_REJECTED_BY_SCANNER {
+					t.Errorf("GetUpload returned %v, %v", up, err)
+				}
+			}
+			s.judge = nil // such as after a false alarm was corrected
+			if _, err := h.upload(h.alice(), whole(spec(b, change, withID(id)), b, 64<<10)...); err != nil || h.store.stored() != 1 {
+				t.Errorf("%v, %s", err, h.storedAndPublished())
+			}
+		}))
+	}
+}
+
+func TestScan_RejectsASmallFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newScannedHarness(t, &fakeScanner{judge: malware})
+		b := infected(1000, 500)
+		_, err := h.files.UploadSmallFile(h.alice(), &pb.UploadSmallFileRequest{Spec: spec(b), Data: b})
+		wantError(t, err, share.FileRejectedByScanner)
+		h.wantNothingStored(len(b))
+	})
+}
+
+// The store gets everything but the last byte while the scanner takes its time.
+func TestScan_HoldsTheLastByteBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		verdict := make(chan struct{})
+		s := &fakeScanner{judge: func(_ string, _ []byte, all bool) error {
+			if all {
+				<-verdict
+			}
+			return nil
+		}}
+		h := newScannedHarness(t, s)
+		b := picture(200_000)
+		result := make(chan error, 1)
+		go func() {
+			_, err := h.upload(h.alice(), whole(spec(b), b, 64<<10)...)
+			result <- err
+		}()
+		synctest.Wait()
+		h.wantLastByteHeldBack(len(b))
+		if got := h.storedAndPublished(); got != "0 objects, 0 messages" {
+			t.Errorf("there are %s before the verdict", got)
+		}
+		if p := h.store.recordedPuts(); len(p) != 1 || len(p[0].got) != len(b)-1 {
+			t.Errorf("%d PUTs", len(p))
+		}
+		close(verdict)
+		if err := <-result; err != nil {
+			t.Fatal(err)
+		}
+		h.wantPublished(b)
+		if !bytes.Equal(s.scanned("file"), b) {
+			t.Error("other bytes were scanned")
+		}
+	})
+}
+
+// A verdict before the last byte has arrived ends the upload.
+func TestScan_RejectsEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeScanner{judge: func(_ string, read []byte, _ bool) error {
+			if len(read) >= 10_000 {
+				return share.Reject(share.ScannerUnavailable, "the malware scanner gave no verdict").With("why", "unreachable")
+			}
+			return nil
+		}}
+		h := newScannedHarness(t, s)
+		b := picture(200_000)
+		stream := h.begin(h.alice(), spec(b))
+		if err := stream.Send(chunk(0, b[:20_000])); err != nil {
+			t.Fatal(err)
+		}
+		err := stream.RecvMsg(new(pb.UploadResponse)) // the client has not finished
+		wantError(t, err, share.ScannerUnavailable)
+		h.wantNothingStored(len(b))
+		if h.server.Rejections.Counts()["SCANNER_UNAVAILABLE"] != 1 {
+			t.Errorf("the counts are %v", h.server.Rejections.Counts())
+		}
+	})
+}
+
+// What is scanned is what is stored: a file that is changed is scanned after that.
+func TestScan_ScansWhatIsStored(t *testing.T) {
+	t.Run("clean as stored", inBubble(func(t *testing.T) {
+		s := &fakeScanner{judge: malware}
+		h := newScannedHarness(t, s, fitting)
+		b := infected(500_000, 400_000) // fakeImages stores the first half
+		h.put(b, fit)
+		h.wantPublished(b[:250_000])
+		if !bytes.Equal(s.scanned("file"), b[:250_000]) {
+			t.Errorf("%d bytes were scanned, which are not those that were stored", len(s.scanned("file")))
+		}
+	}))
+	for name, change := range map[string]func(*pb.UploadSpec){"fit": fit, "strip": strip} {
+		t.Run("malware as stored, "+name, inBubble(func(t *testing.T) {
+			h := newScannedHarness(t, &fakeScanner{judge: malware}, fitting)
+			b := infected(500_000, 100_000)
+			_, err := h.upload(h.alice(), whole(spec(b, change), b, 64<<10)...)
+			wantError(t, err, share.FileRejectedByScanner)
+			h.wantNothingStored(250_000)
+		}))
+	}
+}
+
+// The preview that the client sends is published as it is, so it is scanned. One that the server generates is not.
+func TestScan_ScansTheClientsPreview(t *testing.T) {
+	given := func(preview string) func(*pb.UploadSpec) {
+		return func(s *pb.UploadSpec) {
+			uri := "data:image/png;base64," + base64.StdEncoding.EncodeToString([]byte(preview))
+			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: uri}}
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeScanner{judge: malware}
+		h := newScannedHarness(t, s)
+		b := picture(1000)
+		_, err := h.upload(h.alice(), whole(spec(b, given("a malware preview")), b, 64<<10)...)
+		wantError(t, err, share.FileRejectedByScanner)
+		h.wantNothingStored(len(b))
+		_, err = h.upload(h.alice(), whole(spec(b, strip, given("malware that is half of it")), b, 64<<10)...)
+		wantError(t, err, share.FileRejectedByScanner)
+		h.wantNothingStored(len(b))
+		h.put(b, strip, given("stripped: malware")) // fakeImages removes the second half
+		if got := s.scanned("preview"); string(got) != "stripped" {
+			t.Errorf("%q was scanned", got)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := &fakeScanner{}
+		h := newScannedHarness(t, s)
+		h.put(picture(1000), func(s *pb.UploadSpec) { s.Preview = &pb.Preview{Source: &pb.Preview_Generate{Generate: true}} })
+		if s.scanned("preview") != nil || s.scanned("file") == nil {
+			t.Error("not only the file was scanned")
+		}
+	})
+}
+
+// A fault of the scanner's code rejects the file.
+func TestScan_PanicRejects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newScannedHarness(t, &fakeScanner{judge: func(string, []byte, bool) error { panic("a fault") }})
+		b := picture(1000)
+		_, err := h.upload(h.alice(), whole(spec(b), b, 64<<10)...)
+		wantError(t, err, share.Internal)
+		h.wantNothingStored(len(b))
+	})
+}
+
+// The end of the call ends the scan, and nothing is stored.
+func TestScan_EndsWithTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		waiting := make(chan struct{})
+		h := newHarness(t)
+		h.server.uploads.Scanner = scannerFunc(func(ctx context.Context, _ share.ScanJob) error {
+			close(waiting)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		b := picture(1000)
+		ctx, cancel := context.WithCancel(h.alice())
+		result := make(chan error, 1)
+		go func() {
+			_, err := h.upload(ctx, whole(spec(b), b, 64<<10)...)
+			result <- err
+		}()
+		<-waiting
+		cancel()
+		if <-result == nil {
+			t.Error("the upload succeeded")
+		}
+		time.Sleep(time.Second)
+		h.wantNothingStored(len(b))
+	})
+}
+
+type scannerFunc func(context.Context, share.ScanJob) error
+
+func (f scannerFunc) Scan(ctx context.Context, job share.ScanJob) error { return f(ctx, job) }
