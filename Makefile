@@ -56,6 +56,7 @@ TEST  := $(GO) test -vet=off -timeout 20m -p 3 -parallel 8
 .PHONY: test
 test: ## Run all tests except the heavy suites, with the race detector where there is a C compiler
 	@$(RACE_NOTE)
+	$(GO) build $(RACE) $(RACED)  # so that few tests run beside the compiler
 	$(TEST) $(RACE) $$($(GO) list $(RACED) | grep -v /internal/images$$)
 	$(TEST) $(RACE) -run 'Concurrency|Budgets' ./internal/images
 	$(TEST) ./internal/images $$($(GO) list ./bench/... ./test/... | grep -vE '$(HEAVY)')
