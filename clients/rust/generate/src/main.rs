@@ -21,9 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(proto), Some(out)) = (args.next(), args.next()) else {
         return Err("usage: generate PROTO_DIR OUT_DIR".into());
     };
-    let mut files = fs::read_dir(proto.join("lpfileshare/v1"))?
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut files = fs::read_dir(proto.join("lpfileshare/v1"))?.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
     files.retain(|path| path.extension().is_some_and(|e| e == "proto"));
     files.sort();
     let descriptors = protox::compile(files, [proto])?;
@@ -32,9 +30,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.bytes([".lpfileshare.v1.DataChunk.data", ".lpfileshare.v1.UploadSmallFileRequest.data"]);
     config.skip_debug(SECRET.map(|name| format!(".lpfileshare.v1.{name}")));
     fs::create_dir_all(&out)?;
-    tonic_prost_build::configure()
-        .build_server(false)
-        .out_dir(out)
-        .compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure().build_server(false).out_dir(out).compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
