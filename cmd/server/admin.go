@@ -15,7 +15,9 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
+	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
+	"github.com/lpfileshare/lpfileshare/internal/rejections"
 )
 
 // adminFlags say where a platform looks at the server.
@@ -23,16 +25,31 @@ type adminFlags struct {
 	Listen string `name:"admin-listen" placeholder:"ADDR" help:"Address to serve /livez, /readyz, /metrics and /version on, over HTTP, to all that can reach it. They contain no secrets and no identifiers. Default: none."`
 }
 
+// Validate checks the address.
+func (f *adminFlags) Validate() error {
+	if f.Listen == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(f.Listen); err != nil {
+		return fmt.Errorf("--admin-listen %s is not an address; use HOST:PORT, or :PORT for all addresses of this machine", f.Listen)
+	}
+	return nil
+}
+
+// maxAdminConnections is the maximum number of connections at once, of which each address has a share.
+const maxAdminConnections = 64
+
 // An adminServer serves what probes and Prometheus read. It has no operation that changes anything. What may contain secrets is on the
 // debug server, which is on loopback only.
 type adminServer struct {
-	listener net.Listener
-	http     *http.Server
-	ended    chan struct{}
+	listener    net.Listener
+	connections *connlimit.Limiter
+	http        *http.Server
+	ended       chan struct{}
 }
 
 // listenAdmin begins to listen. It returns nil without --admin-listen.
-func listenAdmin(f *adminFlags) (*adminServer, error) {
+func listenAdmin(f *adminFlags, rejected *rejections.Tally) (*adminServer, error) {
 	if f.Listen == "" {
 		return nil, nil
 	}
@@ -40,7 +57,8 @@ func listenAdmin(f *adminFlags) (*adminServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--admin-listen: %w", err)
 	}
-	return &adminServer{listener: listener, ended: make(chan struct{})}, nil
+	connections := connlimit.New(maxAdminConnections, rejected.Add)
+	return &adminServer{listener: connections.Listener(listener), connections: connections, ended: make(chan struct{})}, nil
 }
 
 // start serves until close.
@@ -54,7 +72,7 @@ func (a *adminServer) start(m *metrics.Metrics, serving *health.Server, log *slo
 		writeJSON(w, map[string]string{"version": buildinfo.Version(), "revision": buildinfo.Revision(), "go": runtime.Version()})
 	})
 	a.http = &http.Server{
-		Handler: mux, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), MaxHeaderBytes: 16 << 10,
+		Handler: mux, ConnState: a.connections.ConnState, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), MaxHeaderBytes: 16 << 10,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
 	}
 	go func() {

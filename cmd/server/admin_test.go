@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"os"
@@ -41,6 +42,14 @@ func TestAdmin_Metrics(t *testing.T) {
 	w.download(c.Client, file.GetName())
 	w.sb.Inject(sandbox.Fault{On: "store:PUT", Status: 503, Count: 1})
 	w.upload(c.Client, o, photo(t, 20_000))
+	w.sb.Inject(sandbox.Fault{On: "ms.PublishEvent", Status: 403, Count: 1})
+	if _, err := c.Upload(t.Context(), o, bytes.NewReader(photo(t, 20_000))); err == nil {
+		t.Fatal("an upload succeeded that LivePerson refused to publish")
+	}
+	w.sb.Inject(sandbox.Fault{On: "http:signup", Status: 503, Count: 1})
+	if _, err := harness.SignUp(t.Context(), w.dial(), account); err == nil {
+		t.Fatal("a sign-up succeeded that LivePerson refused")
+	}
 	_, err := c.Raw().Files.StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: file.GetName() + "0"}})
 	if err == nil {
 		t.Fatal("a file that does not exist was found")
@@ -53,10 +62,12 @@ func TestAdmin_Metrics(t *testing.T) {
 	for _, want := range []string{
 		`grpc_server_handled_total{grpc_code="OK",grpc_method="Upload",grpc_service="lpfileshare.v1.FileSharingService",grpc_type="client_stream"} 2`,
 		`grpc_server_handled_total{grpc_code="OK",grpc_method="ListFiles",grpc_service="lpfileshare.v1.FileSharingService",grpc_type="unary"} 0`,
-		`lpfs_upload_bytes_total 40000`, `lpfs_download_bytes_total 20000`, `lpfs_upload_size_bytes_count 2`,
+		`lpfs_upload_bytes_total 60000`, `lpfs_download_bytes_total 20000`, `lpfs_upload_size_bytes_count 2`,
 		`lpfs_step_errors_total{kind="STORAGE_UNAVAILABLE",step="PUT",system="store"} 1`,
-		`lpfs_step_duration_seconds_count{step="PUT",system="store"} 3`,
-		`lpfs_step_duration_seconds_count{step="publish",system="liveperson"} 2`,
+		`lpfs_step_duration_seconds_count{step="PUT",system="store"} 4`,
+		`lpfs_step_duration_seconds_count{step="publish",system="liveperson"} 3`,
+		`lpfs_step_errors_total{kind="LP_FORBIDDEN",step="publish",system="liveperson"} 1`,
+		`lpfs_step_errors_total{kind="LP_UNAVAILABLE",step="sign up",system="liveperson"} 1`,
 		`lpfs_step_duration_seconds_count{step="open",system="liveperson"} 1`,
 		`lpfs_step_duration_seconds_count{step="save",system="ledger"}`,
 		`lpfs_calls_failed_total{method="FileSharingService/StatFile",reason="`,

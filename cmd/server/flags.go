@@ -123,7 +123,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 func (f *flags) Validate() error {
 	return errors.Join(
 		f.Server.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
-		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Log.Validate(), f.validateTogether(),
+		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Admin.Validate(), f.Log.Validate(), f.validateTogether(),
 	)
 }
 

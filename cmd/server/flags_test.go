@@ -93,14 +93,14 @@ func TestFlags_ReportsAllErrors(t *testing.T) {
 	var out, errs bytes.Buffer
 	_, code, done := parse([]string{
 		"--listen=50051", "--tls-key=x", "--sandbox-ca=x", "--settle=-1s", "--max-connections=0", "--drain-time=-1s", "--request-id-ttl=1s", "--scan-timeout=0s",
-		"--ledger-bytes=1KB", "--event-gap=0s", "--debug-listen=x",
+		"--ledger-bytes=1KB", "--event-gap=0s", "--debug-listen=x", "--admin-listen=9090",
 	}, &out, &errs)
 	if !done || code != 2 {
 		t.Errorf("done %v, code %d", done, code)
 	}
 	for _, want := range []string{
 		"--listen ", "--tls-cert and --tls-key", "add --sandbox", "--settle is -1s", "--max-connections is 0", "--drain-time is -1s", "--request-id-ttl is 1s", "--scan-timeout is 0s",
-		"--ledger-bytes is 1000", "--event-gap is 0s", "--debug-listen x",
+		"--ledger-bytes is 1000", "--event-gap is 0s", "--debug-listen x", "--admin-listen 9090",
 	} {
 		if strings.Count(errs.String(), want) != 1 {
 			t.Errorf("%q is not there once:\n%s", want, errs.String())

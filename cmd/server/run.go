@@ -76,7 +76,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if err != nil {
 		return err
 	}
-	admin, err := listenAdmin(&f.Admin)
+	admin, err := listenAdmin(&f.Admin, rejected)
 	if err != nil {
 		return err
 	}

@@ -60,9 +60,17 @@ func (c *Client) Send(ctx context.Context, r Request) (resp Response, sent bool,
 	start := time.Now()
 	ctx, end := c.cfg.Step.Begin(ctx, share.SystemLivePerson, r.Name)
 	resp, sent, err = c.send(ctx, r)
-	end(err)
+	end(failure(r, resp, err))
 	c.log.Debug("LivePerson request", "call", r.Name, "status", resp.Status, "kind", string(share.KindOf(err)), "took", time.Since(start))
 	return resp, sent, err
+}
+
+// failure returns the error of a step: err, or what a response says that nobody can use. Other responses may be what the caller expects.
+func failure(r Request, resp Response, err error) error {
+	if err == nil && (resp.Status >= 500 || resp.Status == http.StatusTooManyRequests || resp.Status == http.StatusRequestTimeout) {
+		return Call{Request: r}.statusError(resp)
+	}
+	return err
 }
 
 func (c *Client) send(parent context.Context, r Request) (got Response, sent bool, err error) {

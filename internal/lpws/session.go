@@ -498,7 +498,13 @@ func (s *sharedSession) call(ctx context.Context, step lpwire.Step, r request) (
 // was done. The answer may be a failure.
 func (s *sharedSession) callOnce(ctx context.Context, step lpwire.Step, r request) (answer frame, sent bool, err error) {
 	ctx, end := s.p.cfg.Step.Begin(ctx, share.SystemLivePerson, string(step))
-	defer func() { end(err) }()
+	defer func() {
+		if err == nil && answer.failed() {
+			end(answerError(step, &answer))
+			return
+		}
+		end(err)
+	}()
 	ctx, cancel := s.callContext(ctx)
 	defer cancel()
 	r.Type = s.dialect.requestType(r.Type)

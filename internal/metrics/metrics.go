@@ -7,6 +7,7 @@ package metrics
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -106,7 +107,7 @@ func (m *Metrics) Ended(c service.EndedCall) {
 	switch method {
 	case "Upload", "UploadSmallFile":
 		m.uploaded.Add(float64(c.Bytes))
-		if c.Code == codes.OK {
+		if c.Code == codes.OK && c.Bytes > 0 { // not if it was only validated, or repeated
 			m.sizes.Observe(float64(c.Bytes))
 		}
 	case "Download":
@@ -129,7 +130,7 @@ func (m *Metrics) beginStep(ctx context.Context, system share.System, step strin
 	begun := time.Now()
 	return ctx, func(err error) {
 		m.steps.WithLabelValues(string(system), step).Observe(time.Since(begun).Seconds())
-		if err != nil && err != share.ErrStale {
+		if err != nil && err != share.ErrStale && !errors.Is(ctx.Err(), context.Canceled) { // a caller that left is no failure of the system
 			m.stepErrors.WithLabelValues(string(system), step, string(cmp.Or(share.KindOf(err), otherKind))).Inc()
 		}
 	}

@@ -154,7 +154,12 @@ impl CallError {
 
     /// Reads a status and its details.
     pub(crate) fn from_status(op: &str, status: &Status) -> Self {
-        let mut e = Self::new(op, status.code(), message_with_causes(status));
+        // tonic says CANCELLED for a connection that was closed below a call. A status of the server has no source.
+        let code = match status.code() {
+            Code::Cancelled if std::error::Error::source(status).is_some() => Code::Unavailable,
+            code => code,
+        };
+        let mut e = Self::new(op, code, message_with_causes(status));
         let details = status.get_error_details();
         if let Some(info) = details.error_info().filter(|i| i.domain == ERROR_DOMAIN) {
             e.reason = ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason)).unwrap_or_default();
@@ -253,6 +258,14 @@ mod tests {
         assert_eq!(e.retry_after, Some(Duration::from_secs(3)));
         let text = e.to_string();
         assert!(text.starts_with("upload: it failed: spec.caption: is too long [FILE_TOO_LARGE]. Send a smaller file"), "{text}");
+    }
+
+    #[test]
+    fn a_closed_connection_is_not_a_cancellation() {
+        let mut closed = Status::cancelled("operation was canceled");
+        closed.set_source(std::sync::Arc::new(std::io::Error::other("connection closed")));
+        assert_eq!(CallError::from_status("upload", &closed).code, Code::Unavailable);
+        assert_eq!(CallError::from_status("upload", &Status::cancelled("by the server")).code, Code::Cancelled);
     }
 
     #[test]
