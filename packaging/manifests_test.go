@@ -57,8 +57,8 @@ func TestManifests_Catches(t *testing.T) {
 		{"targetPort: grpc", "targetPort: web", "targetPort web"},
 		{"    name: grpc\n    port: 50051", "    name: web\n    port: 50052", "GRPCRoute lpfileshare: no port 50051"},
 		{"port: grpc\n      protocol: TCP", "port: web\n      protocol: TCP", "port web"},
-		{"service: lpfileshare.v1.FileSharingService", "service: lpfileshare.v1.Files", "readinessProbe"},
-		{"grpc:\n            port: 50051", "grpc:\n            port: 1", "no port 1"},
+		{"path: /readyz", "path: /livez", "readinessProbe"},
+		{"path: /livez\n            port: admin", "path: /livez\n            port: web", "no port web"},
 		{"name: LPFILESHARE_DRAIN_TIME", "name: LPFILESHARE_DRAIN", "LPFILESHARE_DRAIN is no flag"},
 		{"minAvailable: 2", "minAvailable: 3", "minAvailable"},
 		{"defaultMode: 288", "defaultMode: 292", "defaultMode"},
@@ -304,25 +304,21 @@ func checkPod(d *apps.Deployment, ports map[string]int32, fault reportFault) {
 	}
 }
 
-// checkProbe checks that a probe asks for the right name at an existing port: liveness must not depend on the ledger (docs/health.md).
+// checkProbe checks that a probe asks for the right page of an existing port: liveness must not depend on the ledger (docs/health.md).
 func checkProbe(d *apps.Deployment, name string, p *core.Probe, ports map[string]int32, fault reportFault) {
-	if p == nil || p.GRPC == nil {
-		fault(d, "%s must use gRPC", name)
+	if p == nil || p.HTTPGet == nil {
+		fault(d, "%s must use HTTP, which needs no client certificate", name)
 		return
 	}
-	service := ""
-	if p.GRPC.Service != nil {
-		service = *p.GRPC.Service
-	}
-	want := ""
+	want := "/livez"
 	if name == "readinessProbe" {
-		want = "lpfileshare.v1.FileSharingService"
+		want = "/readyz"
 	}
-	if service != want {
-		fault(d, "%s asks for %q; want %q", name, service, want)
+	if p.HTTPGet.Path != want {
+		fault(d, "%s asks for %q; want %q", name, p.HTTPGet.Path, want)
 	}
-	if !slices.Contains(slices.Collect(maps.Values(ports)), p.GRPC.Port) {
-		fault(d, "%s: the pod has no port %d", name, p.GRPC.Port)
+	if _, ok := ports[p.HTTPGet.Port.StrVal]; !ok {
+		fault(d, "%s: the pod has no port %s", name, p.HTTPGet.Port.String())
 	}
 }
 
