@@ -7,32 +7,37 @@ import (
 
 // Scans limits the connections to a malware scanner. Each caller has a share of them, and accounts and callers that wait take turns.
 //
-// Files that are still arriving use at most half of the connections, so that files that have arrived never wait for slow clients.
+// Files that are still arriving use at most half of the connections, and have shares of their own. So files that have arrived wait neither
+// for slow clients nor for other files of their caller that are still arriving.
 type Scans struct {
-	mostArriving int
-
 	mu       sync.Mutex
-	shares   *Shares
-	arriving int
-	queue    turns
+	arriving *Shares // of the half that files may use while they arrive
+	arrived  *Shares // of all connections
+	inUse    int     // by both
+	total    int
+	queue    turns // of files that have arrived
 }
 
 // NewScans returns Scans over connections that are all free.
 func NewScans(connections int) *Scans {
-	return &Scans{mostArriving: connections / 2, shares: NewShares(int64(connections), ByAccount), queue: newTurns()}
+	return &Scans{
+		arriving: NewShares(int64(connections/2), ByAccount), arrived: NewShares(int64(connections), ByAccount),
+		total: connections, queue: newTurns(),
+	}
 }
 
 // BeginArriving takes a connection for a file that is still arriving. ok is false if it must wait until it has arrived. The caller
 // calls end once.
+//
+// It overtakes only files whose caller has its whole share: any other gets a free connection before this does.
 func (s *Scans) BeginArriving(h Holder) (end func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.queue.waiting > 0 || s.arriving >= s.mostArriving || !s.shares.Fits(h, 1) {
+	if s.inUse == s.total || !s.arriving.Fits(h, 1) {
 		return nil, false
 	}
-	s.arriving++
-	s.shares.Take(h, 1)
-	return func() { s.end(h, 1) }, true
+	s.take(s.arriving, h)
+	return func() { s.end(s.arriving, h) }, true
 }
 
 // Begin waits for a connection for a file that has arrived, and returns the cause of ctx's end if there is none until then. The caller
@@ -45,7 +50,7 @@ func (s *Scans) Begin(ctx context.Context, h Holder) (end func(), err error) {
 	s.queue.push(w)
 	s.admit()
 	s.mu.Unlock()
-	end = func() { s.end(h, 0) }
+	end = func() { s.end(s.arrived, h) }
 	select {
 	case <-w.admitted:
 		return end, nil
@@ -67,17 +72,20 @@ func (s *Scans) Begin(ctx context.Context, h Holder) (end func(), err error) {
 func (s *Scans) InUse() (connections, waiting int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, n := range s.shares.callers {
-		connections += int(n)
-	}
-	return connections, s.queue.waiting
+	return s.inUse, s.queue.waiting
 }
 
-func (s *Scans) end(h Holder, arriving int) {
+// take takes a connection. s is locked.
+func (s *Scans) take(shares *Shares, h Holder) {
+	s.inUse++
+	shares.Take(h, 1)
+}
+
+func (s *Scans) end(shares *Shares, h Holder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.arriving -= arriving
-	s.shares.Take(h, -1)
+	s.inUse--
+	shares.Take(h, -1)
 	s.admit()
 }
 
@@ -85,12 +93,12 @@ func (s *Scans) end(h Holder, arriving int) {
 func (s *Scans) admit() {
 	for s.queue.next(func(w *waiter) decision {
 		switch {
-		case s.shares.Free() < 1:
+		case s.inUse == s.total:
 			return stop
-		case !s.shares.Within(w.holder, 1):
+		case !s.arrived.Within(w.holder, 1):
 			return pass
 		}
-		s.shares.Take(w.holder, 1)
+		s.take(s.arrived, w.holder)
 		return admitted
 	}) {
 	}

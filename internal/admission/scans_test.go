@@ -38,6 +38,46 @@ func TestScans_ArrivingFilesUseHalf(t *testing.T) {
 	}
 }
 
+// A caller whose slow uploads have its whole share of arriving files still gets connections for those that have arrived, and if these
+// have their whole share too, others get the rest, also for files that are still arriving.
+func TestScans_ArrivedFilesHaveSharesOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewScans(8)
+		for n := 0; ; n++ {
+			if _, ok := s.BeginArriving(holder("a")); !ok {
+				if n == 0 {
+					t.Error("a got none")
+				}
+				break
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		admitted, ended := 0, make(chan struct{}, 8)
+		for range cap(ended) {
+			go func() {
+				if _, err := s.Begin(ctx, holder("a")); err == nil {
+					admitted++
+				}
+				ended <- struct{}{}
+			}()
+			synctest.Wait()
+		}
+		if admitted == 0 {
+			t.Error("a waits for its own files that are still arriving")
+		}
+		if _, waiting := s.InUse(); waiting == 0 {
+			t.Error("a has more than its share")
+		}
+		if _, ok := s.BeginArriving(holder("b")); !ok {
+			t.Error("b gets none, although it could be free for nobody else")
+		}
+		cancel()
+		for range cap(ended) {
+			<-ended
+		}
+	})
+}
+
 // A caller with many files waits behind its own. Those that wait come before files that are still arriving.
 func TestScans_CallersTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
