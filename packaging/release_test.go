@@ -443,6 +443,9 @@ func checkUnit(t *testing.T, root string) {
 	if got := analyze(strings.Replace(string(unit), "ProtectHome", "ProtectHouse", 1)); !strings.Contains(got, "Unknown key name 'ProtectHouse'") {
 		t.Errorf("systemd-analyze does not find an unknown setting: %q", got)
 	}
+	if got := regexp.MustCompile(`(?m)^RestrictAddressFamilies=(.*)$`).FindSubmatch(unit); got == nil || string(got[1]) != "AF_INET AF_INET6 AF_UNIX" {
+		t.Errorf("the unit has %q; the server needs AF_INET and AF_INET6, and AF_UNIX for clamd's socket", got)
+	}
 	path := filepath.Join(t.TempDir(), "lpfileshare-server.service")
 	if err := os.WriteFile(path, unit, 0o644); err != nil {
 		t.Fatal(err)

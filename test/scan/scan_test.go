@@ -298,7 +298,7 @@ func TestScan_ClamdEnds(t *testing.T) {
 // A clamd that stops answers nobody. When it continues the same request id succeeds, or is refused for what it is.
 func TestScan_ClamdIsSlow(t *testing.T) {
 	c := startClamd(t)
-	w := newWorld(t, c.url(), "--scan-timeout=1s")
+	w := newWorld(t, c.url(), "--scan-timeout=5s")
 	clean, dirty := w.options(textType), w.options(textType)
 	c.signal(syscall.SIGSTOP)
 	w.wantRefused(w.upload(clean, harness.Text(1, 1_000_000)), unavailable, "why", "timeout")
