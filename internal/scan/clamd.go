@@ -96,31 +96,42 @@ func sendChunks(conn net.Conn, body share.ScanReader) error {
 	}
 }
 
+// dialTimeout is how long a connection to clamd may take. A file that still arrives has no other limit that would notice.
+const dialTimeout = 5 * time.Second
+
+func (a Address) dial(ctx context.Context, timeout time.Duration) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: timeout}
+	conn, err := dialer.DialContext(ctx, a.network, a.address)
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	return nil, unavailable(whyUnreachable, "it cannot be reached", err)
+}
+
 // exchange makes a connection, sends a command and returns the answer. clamd may answer before it has read everything, and then closes
-// the connection, so an error of sending is not the result if there is an answer.
-func (a Address) exchange(ctx context.Context, send func(net.Conn) error) (reply string, err error) {
-	conn, err := new(net.Dialer).DialContext(ctx, a.network, a.address)
+// the connection, so an error of sending is not the result if there is an answer. Nor is the end of ctx: an answer that was read may be
+// that the content is malware.
+func (a Address) exchange(ctx context.Context, send func(net.Conn) error) (string, error) {
+	conn, err := a.dial(ctx, dialTimeout)
 	if err != nil {
-		if ctx.Err() != nil {
-			return "", context.Cause(ctx)
-		}
-		return "", unavailable(whyUnreachable, "it cannot be reached", err)
+		return "", err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
 	sendErr := send(conn)
-	if ctx.Err() == nil {
-		reply, err = readReply(conn)
-	}
+	reply, err := readReply(conn) // fails at once if ctx has ended
 	switch {
+	case err == nil:
+		return reply, nil
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
-	case err != nil:
-		return "", unavailable(whyFailed, "its connection broke", errors.Join(sendErr, err))
 	}
-	return reply, nil
+	return "", unavailable(whyFailed, "its connection broke", errors.Join(sendErr, err))
 }
 
 // maxReply is the maximum length of an answer, in bytes.

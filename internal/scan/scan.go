@@ -43,6 +43,12 @@ func (s *Scanner) Counts() map[string]int64 {
 	}
 }
 
+// Waiting returns the number of files that have arrived and wait for a connection.
+func (s *Scanner) Waiting() int {
+	_, waiting := s.connections.InUse()
+	return waiting
+}
+
 // Scan returns nil if the content may be stored. FileRejectedByScanner; ScannerUnavailable. It returns the cause of ctx's end if
 // that ends it.
 func (s *Scanner) Scan(ctx context.Context, job share.ScanJob) error {
@@ -68,32 +74,52 @@ func (s *Scanner) Scan(ctx context.Context, job share.ScanJob) error {
 	return err
 }
 
-// scan sends the content to clamd while it arrives, if a connection is free for that. Otherwise, or if clamd gave no verdict, it sends
-// the content once more when all of it has arrived. A clamd that cannot be reached is not tried again: the client does that.
-func (s *Scanner) scan(ctx context.Context, job share.ScanJob) error {
+// attempts is how often the content is sent to a clamd that gives no verdict.
+const attempts = 2
+
+// scan sends the content to clamd while it arrives, if a connection is free for that, otherwise when all of it has arrived. If clamd gave no
+// verdict it sends the content once more, when all of it has arrived. A clamd that cannot be reached is not tried again: the client
+// does that.
+func (s *Scanner) scan(ctx context.Context, job share.ScanJob) (err error) {
 	ctx, cancel := s.untilTimeout(ctx, job)
 	defer cancel()
-	holder := admission.HolderOf(job.Owner)
-	if end, ok := s.connections.BeginArriving(holder); ok {
-		err := s.Address.scan(ctx, job)
-		end()
-		if why(err) != whyFailed {
+	for n := range attempts {
+		if n > 0 {
+			s.Log.LogAttrs(ctx, slog.LevelDebug, "a scan failed and is repeated", slog.Any("error", err))
+		}
+		if err = s.scanOnce(ctx, job, n == 0); why(err) != whyFailed {
 			return err
 		}
-		s.Log.LogAttrs(ctx, slog.LevelDebug, "a scan failed and is repeated", slog.Any("error", err))
+	}
+	return err
+}
+
+// scanOnce makes one attempt. arriving: a connection is taken while the content arrives, if one is free for that.
+func (s *Scanner) scanOnce(ctx context.Context, job share.ScanJob, arriving bool) error {
+	end, err := s.begin(ctx, job, arriving)
+	if err != nil {
+		return err
+	}
+	defer end() // also after a panic, from which the upload recovers
+	return s.Address.scan(ctx, job)
+}
+
+// begin takes a connection. The caller calls end.
+func (s *Scanner) begin(ctx context.Context, job share.ScanJob, arriving bool) (end func(), err error) {
+	holder := admission.HolderOf(job.Owner)
+	if arriving {
+		if end, ok := s.connections.BeginArriving(holder); ok {
+			return end, nil
+		}
 	}
 	if err := job.Arrived(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	end, err := s.connections.Begin(ctx, holder)
-	if err != nil {
-		if why(err) == whyTimeout {
-			return unavailable(whyBusy, "other files are being scanned", nil)
-		}
-		return err
+	end, err = s.connections.Begin(ctx, holder)
+	if why(err) == whyTimeout {
+		err = unavailable(whyBusy, "other files are being scanned", nil)
 	}
-	defer end()
-	return s.Address.scan(ctx, job)
+	return end, err
 }
 
 // untilTimeout returns a context that ends Timeout after the content has arrived. Until then the upload's own limits apply. The caller

@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -303,7 +306,8 @@ func TestScan_FollowsTheContent(t *testing.T) {
 	}
 }
 
-// A connection that breaks is no verdict: the content is sent once more when all of it has arrived, and not a third time.
+// A connection that breaks is no verdict: the content is sent once more when all of it has arrived, and not a third time. So it is if there
+// is one connection, which no file has while it arrives.
 func TestScan_RepeatsABrokenScanOnce(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -318,17 +322,20 @@ func TestScan_RepeatsABrokenScanOnce(t *testing.T) {
 		{"twice", []func(net.Conn, *fakeClamd){breaksAfter(0, "")}, share.ScannerUnavailable, whyFailed, 2},
 		{"not after a verdict", []func(net.Conn, *fakeClamd){answers("stream: X FOUND\x00")}, share.FileRejectedByScanner, "malware", 1},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			clamd := startClamd(t, test.steps...)
-			signature := ""
-			if test.why == "malware" {
-				signature = "X"
-			}
-			wantResult(t, clamd.scanner().Scan(t.Context(), whole(data(100_000)).job()), test.kind, test.why, signature)
-			if n := clamd.connections(); n != test.connections {
-				t.Errorf("%d connections, want %d", n, test.connections)
-			}
-		})
+		for _, most := range []int{1, 8} {
+			t.Run(fmt.Sprint(test.name, most), func(t *testing.T) {
+				clamd := startClamd(t, test.steps...)
+				s := clamd.scanner(func(c *Config) { c.Connections = most })
+				signature := ""
+				if test.why == "malware" {
+					signature = "X"
+				}
+				wantResult(t, s.Scan(t.Context(), whole(data(100_000)).job()), test.kind, test.why, signature)
+				if n := clamd.connections(); n != test.connections {
+					t.Errorf("%d connections, want %d", n, test.connections)
+				}
+			})
+		}
 	}
 }
 
@@ -347,6 +354,83 @@ func TestScan_Timeout(t *testing.T) {
 	}
 	close(c.arrived)
 	wantResult(t, <-result, share.ScannerUnavailable, whyTimeout, "")
+}
+
+// endedContext is a context that has ended when ended is true, which interrupts nothing.
+type endedContext struct {
+	context.Context
+	ended atomic.Bool
+}
+
+func (c *endedContext) Err() error {
+	if c.ended.Load() {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// An answer that was read is the verdict, although the time has ended meanwhile.
+func TestScan_AnswerAtTheTimeout(t *testing.T) {
+	t.Parallel()
+	ctx := &endedContext{Context: t.Context()}
+	clamd := startClamd(t, func(conn net.Conn, c *fakeClamd) {
+		if c.readStream(conn, noLimit) == nil {
+			ctx.ended.Store(true)
+			_, _ = io.WriteString(conn, "stream: X FOUND\x00")
+		}
+	})
+	if err := clamd.scanner().Address.scan(ctx, whole(data(1000)).job()); !share.Is(err, share.FileRejectedByScanner) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A panic that the upload recovers from keeps no connection.
+func TestScan_PanicReturnsTheConnection(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int{1, 8} { // one: none for files that are still arriving
+		s := startClamd(t, silent).scanner(func(c *Config) { c.Connections = most })
+		job := whole(nil).job()
+		job.Open = func(context.Context) share.ScanReader { panic("a fault") }
+		func() {
+			defer func() { _ = recover() }()
+			_ = s.Scan(t.Context(), job)
+			t.Error("it did not panic")
+		}()
+		if connections, _ := s.connections.InUse(); connections != 0 {
+			t.Errorf("%d connections in use", connections)
+		}
+	}
+}
+
+// A connection that is never accepted is given up.
+func TestDial_Timeout(t *testing.T) {
+	t.Parallel()
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(socket)
+	if err := errors.Join(syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(socket, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := Address{"tcp", fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 100 { // the first ones wait in the listener's queue
+		conn, err := a.dial(ctx, 20*time.Millisecond)
+		if err != nil {
+			if why(err) != whyUnreachable {
+				t.Errorf("got %v", err)
+			}
+			return
+		}
+		defer conn.Close()
+	}
+	t.Error("the queue of the listener has no end")
 }
 
 func TestScan_Unreachable(t *testing.T) {
