@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"io"
 	"sync"
 	"testing"
@@ -204,25 +205,27 @@ func TestScan_ScansWhatIsStored(t *testing.T) {
 	}
 }
 
+// givenPreview gives an upload a preview.
+func givenPreview(content string) func(*pb.UploadSpec) {
+	return func(s *pb.UploadSpec) {
+		uri := "data:image/png;base64," + base64.StdEncoding.EncodeToString([]byte(content))
+		s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: uri}}
+	}
+}
+
 // The preview that the client sends is published as it is, so it is scanned. One that the server generates is not.
 func TestScan_ScansTheClientsPreview(t *testing.T) {
-	given := func(preview string) func(*pb.UploadSpec) {
-		return func(s *pb.UploadSpec) {
-			uri := "data:image/png;base64," + base64.StdEncoding.EncodeToString([]byte(preview))
-			s.Preview = &pb.Preview{Source: &pb.Preview_DataUri{DataUri: uri}}
-		}
-	}
 	synctest.Test(t, func(t *testing.T) {
 		s := &fakeScanner{judge: malware}
 		h := newScannedHarness(t, s)
 		b := picture(1000)
-		_, err := h.upload(h.alice(), whole(spec(b, given("a malware preview")), b, 64<<10)...)
+		_, err := h.upload(h.alice(), whole(spec(b, givenPreview("a malware preview")), b, 64<<10)...)
 		wantError(t, err, share.FileRejectedByScanner)
 		h.wantNothingStored(len(b))
-		_, err = h.upload(h.alice(), whole(spec(b, strip, given("malware that is half of it")), b, 64<<10)...)
+		_, err = h.upload(h.alice(), whole(spec(b, strip, givenPreview("malware that is half of it")), b, 64<<10)...)
 		wantError(t, err, share.FileRejectedByScanner)
 		h.wantNothingStored(len(b))
-		h.put(b, strip, given("stripped: malware")) // fakeImages removes the second half
+		h.put(b, strip, givenPreview("stripped: malware")) // fakeImages removes the second half
 		if got := s.scanned("preview"); string(got) != "stripped" {
 			t.Errorf("%q was scanned", got)
 		}
@@ -233,6 +236,75 @@ func TestScan_ScansTheClientsPreview(t *testing.T) {
 		h.put(picture(1000), func(s *pb.UploadSpec) { s.Preview = &pb.Preview{Source: &pb.Preview_Generate{Generate: true}} })
 		if s.scanned("preview") != nil || s.scanned("file") == nil {
 			t.Error("not only the file was scanned")
+		}
+	})
+}
+
+// The preview and the file are scanned at once, and the time limits of both begin with the last byte of the file. The first that is rejected
+// ends the scan of the other.
+func TestScan_PreviewAndFileAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, arrived, rejected := make(chan string, 2), make(chan string, 2), make(chan struct{})
+		h := newHarness(t)
+		h.server.uploads.Scanner = scannerFunc(func(ctx context.Context, job share.ScanJob) error {
+			began <- job.Part
+			if err := job.Arrived(ctx); err != nil {
+				return err
+			}
+			arrived <- job.Part
+			if job.Part == "file" {
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
+			<-rejected
+			return share.Reject(share.FileRejectedByScanner, "the malware scanner found Test; nothing was stored")
+		})
+		b := picture(200_000)
+		stream := h.begin(h.alice(), spec(b, givenPreview("a preview")))
+		if err := stream.Send(chunk(0, b[:20_000])); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(began) != 2 || len(arrived) != 0 {
+			t.Errorf("%d scans began and %d arrived before the last byte", len(began), len(arrived))
+		}
+		if err := errors.Join(stream.Send(chunk(20_000, b[20_000:])), stream.Send(finish()), stream.CloseSend()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(arrived) != 2 {
+			t.Errorf("%d of 2 have arrived", len(arrived))
+		}
+		close(rejected)
+		wantError(t, stream.RecvMsg(new(pb.UploadResponse)), share.FileRejectedByScanner)
+		h.wantNothingStored(len(b))
+	})
+}
+
+// A PUT that fails ends the wait for the verdict.
+func TestScan_StoreFailsBeforeTheVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.server.uploads.Scanner = scannerFunc(func(ctx context.Context, _ share.ScanJob) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		b, fail := picture(1000), make(chan struct{})
+		h.store.midway = func(int, int) error {
+			<-fail
+			return share.Reject(share.FileTooLarge, "the store's limit")
+		}
+		result := make(chan error, 1)
+		go func() {
+			_, err := h.upload(h.alice(), whole(spec(b), b, 64<<10)...)
+			result <- err
+		}()
+		synctest.Wait() // for the scan
+		begun := time.Now()
+		close(fail)
+		wantError(t, <-result, share.FileTooLarge)
+		if d := time.Since(begun); d > 0 {
+			t.Errorf("the upload waited %v", d)
 		}
 	})
 }

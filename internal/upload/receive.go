@@ -58,7 +58,7 @@ func (t *transfer) run(ctx context.Context) (*share.StoredFile, error) {
 		defer scanning.stop()
 	}
 	storing.md5 = sums.MD5()
-	if err := scanning.wait(ctx); err != nil {
+	if err := scanning.wait(ctx, storing); err != nil {
 		return nil, err
 	}
 	output.release()

@@ -14,13 +14,13 @@ type Scanner interface {
 	Scan(ctx context.Context, job share.ScanJob) error
 }
 
-// A scanning has what will be stored, and the preview that the client sent, scanned for malware. It follows the spool as the PUT
-// does, so it needs no copy of the bytes, and a slow scanner does not slow down the client or the store: only the last byte waits.
+// A scanning has what will be stored, and the preview that the client sent, scanned for malware, both at once. It follows the spool as the
+// PUT does, so it needs no copy of the bytes, and a slow scanner does not slow down the client or the store: only the last byte waits.
 type scanning struct {
 	cancel   context.CancelFunc
 	done     chan struct{} // closed when nothing reads the spool any more
-	rejected chan struct{} // closed with done, if err is not nil
-	err      error         // set then
+	rejected chan struct{} // closed when err is set
+	err      error         // of the first scan that failed
 }
 
 // startScanning begins to scan a spool and the preview; nil: there is no scanner. The caller calls stop.
@@ -28,41 +28,42 @@ func (t *transfer) startScanning(ctx context.Context, s *spool) *scanning {
 	if t.Scanner == nil {
 		return nil
 	}
+	owner := t.session.Principal()
+	jobs := []share.ScanJob{{
+		Owner: owner, Part: "file", Arrived: s.awaitSeal,
+		Open: func(ctx context.Context) share.ScanReader { return s.follow(ctx, false) },
+	}}
+	// The preview of the spec is published as it is. One that the server generates is not scanned: it has no bytes of the file, only its
+	// pixels, encoded by this server.
+	if t.spec.Preview != "" {
+		_, data, _ := share.SplitDataURI(t.spec.Preview) // the spec was validated
+		jobs = append(jobs, share.ScanJob{
+			Owner: owner, Part: "preview", Arrived: s.awaitSeal, // the time for both verdicts begins with the file's last byte
+			Open: func(context.Context) share.ScanReader { return &wholeReader{left: data} },
+		})
+	}
 	p := &scanning{done: make(chan struct{}), rejected: make(chan struct{})}
 	ctx, p.cancel = context.WithCancel(ctx)
-	owner, preview := t.session.Principal(), t.spec.Preview
+	results := make(chan error, len(jobs))
+	for _, job := range jobs {
+		t.Drain.Go(func() { results <- t.scan(ctx, job) })
+	}
 	t.Drain.Go(func() {
-		defer func() {
-			if p.err != nil {
+		defer close(p.done)
+		for range jobs {
+			if err := <-results; err != nil && p.err == nil {
+				p.err = err
 				close(p.rejected)
+				p.cancel()
 			}
-			close(p.done)
-		}()
-		defer share.Recover(ctx, t.Log, &p.err) // a panic here would end the process
-		if p.err = t.scanPreview(ctx, owner, preview); p.err != nil {
-			return
 		}
-		p.err = t.Scanner.Scan(ctx, share.ScanJob{
-			Owner: owner, Part: "file",
-			Open:    func(ctx context.Context) share.ScanReader { return s.follow(ctx, false) },
-			Arrived: s.awaitSeal,
-		})
 	})
 	return p
 }
 
-// scanPreview scans the preview that the client sent, which is published as the client sent it. A preview that the server generates is
-// not scanned: it has no bytes of the file, only its pixels, encoded by this server.
-func (t *transfer) scanPreview(ctx context.Context, owner share.Principal, preview string) error {
-	if preview == "" {
-		return nil
-	}
-	_, data, _ := share.SplitDataURI(preview) // the spec was validated
-	return t.Scanner.Scan(ctx, share.ScanJob{
-		Owner: owner, Part: "preview",
-		Open:    func(context.Context) share.ScanReader { return &wholeReader{left: data} },
-		Arrived: func(context.Context) error { return nil },
-	})
+func (t *transfer) scan(ctx context.Context, job share.ScanJob) (err error) {
+	defer share.Recover(ctx, t.Log, &err) // a panic here would end the process
+	return t.Scanner.Scan(ctx, job)
 }
 
 // failed returns a channel that is closed when the file must not be stored; of a nil scanning it never is.
@@ -73,14 +74,16 @@ func (p *scanning) failed() <-chan struct{} {
 	return p.rejected
 }
 
-// wait waits for the verdict: nil if the file may be stored.
-func (p *scanning) wait(ctx context.Context) error {
+// wait waits for the verdict: nil if the file may be stored. A storing that ends before that ends it too.
+func (p *scanning) wait(ctx context.Context, storing *storing) error {
 	if p == nil {
 		return nil
 	}
 	select {
 	case <-p.done:
 		return p.err
+	case <-storing.ended(): // before the last byte, so it cannot be a success
+		return storing.outcome.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
