@@ -94,7 +94,8 @@ func TestAdmin_Metrics(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE ((?:lpfs|grpc_server)_[a-z_]+) `).FindAllStringSubmatch(text, -1) {
 		inServer = append(inServer, m[1])
 	}
-	inServer = append(inServer, "lpfs_config_last_reload_success", "lpfs_config_last_reload_success_timestamp_seconds") // after a reload
+	inServer = append(inServer, "lpfs_config_last_reload_success", "lpfs_config_last_reload_success_timestamp_seconds", // after a reload
+		"lpfs_scans_total") // with --scan
 	slices.Sort(inDocs)
 	slices.Sort(inServer)
 	if !slices.Equal(inDocs, inServer) {

@@ -29,10 +29,14 @@ func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, serving *hea
 	m.Gauge("lpfs_memory_bytes", used, func() float64 { return float64(downloads - p.service.Usage().Downloads.FreeBytes) }, "use", "downloads")
 	m.Gauge("lpfs_memory_limit_bytes", limit, func() float64 { return float64(uploads) }, "use", "uploads")
 	m.Gauge("lpfs_memory_limit_bytes", limit, func() float64 { return float64(downloads) }, "use", "downloads")
-	const waiting = "Calls that wait for memory, and sessions that wait to be opened."
+	const waiting = "Calls that wait for memory, sessions that wait to be opened, and files that wait for a connection to the malware scanner."
 	m.Gauge("lpfs_waiting", waiting, func() float64 { return float64(p.service.Usage().Uploads.Queued) }, "for", "uploads")
 	m.Gauge("lpfs_waiting", waiting, func() float64 { return float64(p.service.Usage().Downloads.Queued) }, "for", "downloads")
 	m.Gauge("lpfs_waiting", waiting, func() float64 { return float64(p.service.Usage().Openings.Queued) }, "for", "sessions")
+	if p.scanner != nil {
+		m.Counts("lpfs_scans_total", "Scans for malware, by result.", "result", p.scanner.Counts)
+		m.Gauge("lpfs_waiting", waiting, func() float64 { return float64(p.scanner.Waiting()) }, "for", "scans")
+	}
 	m.Gauge("lpfs_downloads", "Downloads that run.", func() float64 { return float64(p.service.Usage().Downloads.Running) })
 	m.Gauge("lpfs_sessions", "Messaging sessions with LivePerson.", func() float64 { return float64(p.sessions.Len()) })
 	m.Gauge("lpfs_sessions_limit", "Maximum number of messaging sessions.", func() float64 { return float64(f.LivePerson.MaxSessions) })

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
@@ -44,7 +46,8 @@ func TestScan_RejectsFiles(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	w := newWorld(t, sandbox.Options{}, "--scan=clamd://"+socket)
+	w := newWorld(t, sandbox.Options{}, "--scan=clamd://"+socket, "--admin-listen=127.0.0.1:0")
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	c := w.consumer()
 	conv := w.conversation(c.Client)
 	upload := func() error {
@@ -57,6 +60,12 @@ func TestScan_RejectsFiles(t *testing.T) {
 	wantReason(t, upload(), pb.ErrorReason_ERROR_REASON_SCANNER_UNAVAILABLE)
 	if j := w.sb.Journal(); len(j.Stored) != 0 || len(j.Published) != 0 {
 		t.Errorf("%d objects, %d messages", len(j.Stored), len(j.Published))
+	}
+	_, metrics := w.admin("/metrics")
+	for _, want := range []string{`lpfs_scans_total{result="rejected"} 1`, `lpfs_scans_total{result="failed"} 1`, `lpfs_waiting{for="scans"} 0`} {
+		if !strings.Contains(metrics, "\n"+want+"\n") {
+			t.Errorf("the metrics have no %s", want)
+		}
 	}
 	if w.logs.Count("clamd does not answer") != 0 {
 		t.Error("clamd answered, and the log says that it did not")
