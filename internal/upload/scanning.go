@@ -74,18 +74,24 @@ func (p *scanning) failed() <-chan struct{} {
 	return p.rejected
 }
 
-// wait waits for the verdict: nil if the file may be stored. A storing that ends before that ends it too.
+// wait waits for the verdict: nil if the file may be stored. A storing that fails before that ends it too.
 func (p *scanning) wait(ctx context.Context, storing *storing) error {
 	if p == nil {
 		return nil
 	}
-	select {
-	case <-p.done:
-		return p.err
-	case <-storing.ended(): // before the last byte, so it cannot be a success
-		return storing.outcome.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	stored := storing.ended()
+	for {
+		select {
+		case <-p.done:
+			return p.err
+		case <-stored:
+			if err := storing.outcome.err; err != nil {
+				return err
+			}
+			stored = nil // the store had these bytes already, so it did not wait for the last one; the verdict still counts
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
