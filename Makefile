@@ -31,8 +31,9 @@ help: ## Show this list
 
 .PHONY: build
 build: ## Build bin/lpfileshare-server and bin/lpfileshare
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lpfileshare-server ./cmd/server
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lpfileshare ./cmd/client
+	@echo 'Building $(BIN)/lpfileshare-server and $(BIN)/lpfileshare; the first time takes a minute or two'
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lpfileshare-server ./cmd/server
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lpfileshare ./cmd/client
 
 .PHONY: run
 run: build ## Run the server with its sandbox on 127.0.0.1:50051
