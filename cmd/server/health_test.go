@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/process"
 )
 
 const (
@@ -117,8 +117,12 @@ type natsServer struct {
 
 func startNATS(t *testing.T) *natsServer {
 	t.Helper()
+	ports, err := process.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	n := &natsServer{t: t, opts: server.Options{
-		Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(), Username: "lpfileshare", Password: "old",
+		Host: "127.0.0.1", Port: ports[0], NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(), Username: "lpfileshare", Password: "old",
 	}}
 	n.start()
 	t.Cleanup(func() { n.stop() })
@@ -137,7 +141,6 @@ func (n *natsServer) start() {
 	if !s.ReadyForConnections(time.Minute) {
 		n.t.Fatal("the NATS server did not start")
 	}
-	n.opts.Port = s.Addr().(*net.TCPAddr).Port
 }
 
 func (n *natsServer) stop() {

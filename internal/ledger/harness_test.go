@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lpfileshare/lpfileshare/internal/share"
+	"github.com/lpfileshare/lpfileshare/test/process"
 )
 
 func TestMain(m *testing.M) {
@@ -106,7 +107,6 @@ func (p *peer) start() {
 	if !s.ReadyForConnections(time.Minute) {
 		p.t.Fatal("a NATS server did not start")
 	}
-	p.opts.Port = s.Addr().(*net.TCPAddr).Port
 }
 
 func (p *peer) stop() {
@@ -120,7 +120,7 @@ func (p *peer) url() string  { return "nats://" + p.addr() }
 // newPeer starts a NATS server without a cluster.
 func newPeer(t testing.TB, change ...func(*server.Options)) *peer {
 	t.Helper()
-	p := &peer{t: t, opts: server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()}}
+	p := &peer{t: t, opts: server.Options{Host: "127.0.0.1", Port: freePorts(t, 1)[0], NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()}}
 	for _, c := range change {
 		c(&p.opts)
 	}
@@ -129,27 +129,30 @@ func newPeer(t testing.TB, change ...func(*server.Options)) *peer {
 	return p
 }
 
-// newCluster starts three NATS servers. It selects their ports before any of them starts, so the test fails if another process
-// takes one in between.
+// freePorts returns ports that no outgoing connection takes, also not while a server is stopped.
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports, err := process.FreePorts(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ports
+}
+
+// newCluster starts three NATS servers.
 func newCluster(t testing.TB) []*peer {
 	t.Helper()
-	var listeners []net.Listener
+	ports := freePorts(t, 6)
+	clusterPorts := ports[3:]
 	var routes []*url.URL
-	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		listeners = append(listeners, l)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	for _, port := range clusterPorts {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
 	}
 	var peers []*peer
 	var starts sync.WaitGroup
-	for i, l := range listeners {
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
+	for i, port := range clusterPorts {
 		p := &peer{t: t, opts: server.Options{
-			ServerName: fmt.Sprintf("peer-%d", i), Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
+			ServerName: fmt.Sprintf("peer-%d", i), Host: "127.0.0.1", Port: ports[i], NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
 			Cluster: server.ClusterOpts{Name: "peers", Host: "127.0.0.1", Port: port}, Routes: routes,
 		}}
 		peers = append(peers, p)
