@@ -265,6 +265,8 @@ func newGRPCServer(f *flags, connections *connlimit.Limiter, measured *metrics.M
 			return timeout(ctx, info)
 		}),
 		grpc.WaitForHandlers(true),
+		// Goroutines that serve one call after another keep stacks that are large enough, which new ones would have to copy.
+		grpc.NumStreamWorkers(streamWorkers),
 		// Fixed large windows limit the memory of each stream and are as fast as windows that grow (docs/adr/0005).
 		grpc.InitialWindowSize(1 << 20),
 		grpc.InitialConnWindowSize(4 << 20),
@@ -288,6 +290,9 @@ func newGRPCServer(f *flags, connections *connlimit.Limiter, measured *metrics.M
 	}
 	return grpc.NewServer(append(options, more...)...)
 }
+
+// streamWorkers is how many goroutines wait for calls. More calls at once get goroutines of their own.
+const streamWorkers = 64
 
 // endHealthWatches ends the watches of the health service when the server drains, after they have sent the new status. Otherwise they
 // would keep the drain from ending before DrainTime.

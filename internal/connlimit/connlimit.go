@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type Limiter struct {
 
 	mu     sync.Mutex
 	shares *admission.Shares
-	conns  map[string]*conn // by remote address
+	conns  map[address]*conn
 	idle   *list.List       // connections without a call, the longest idle first
 	peers  map[string]*peer
 }
@@ -50,7 +51,7 @@ type peer struct {
 func New(n int, rejected func(limit string, attrs ...slog.Attr)) *Limiter {
 	return &Limiter{
 		rejected: rejected, shares: admission.NewShares(int64(n), admission.ByPeer),
-		conns: make(map[string]*conn), idle: list.New(), peers: make(map[string]*peer),
+		conns: make(map[address]*conn), idle: list.New(), peers: make(map[string]*peer),
 	}
 }
 
@@ -65,7 +66,7 @@ func (l *Limiter) Connections() int {
 type conn struct {
 	net.Conn
 	limiter *Limiter
-	remote  string
+	remote  address
 	holder  admission.Holder
 	calls   int // guarded by Limiter.mu
 	closed  bool
@@ -107,8 +108,8 @@ func (l *listener) Accept() (net.Conn, error) {
 // add counts a new connection. nil: it is one too many.
 func (l *Limiter) add(nc net.Conn) *conn {
 	remote := nc.RemoteAddr()
-	c := &conn{Conn: nc, limiter: l, remote: remote.String()}
-	c.holder = admission.Holder{Group: netrules.Peer(remote), Caller: admission.Hash("connection", c.remote)}
+	c := &conn{Conn: nc, limiter: l, remote: addressOf(remote)}
+	c.holder = admission.Holder{Group: netrules.Peer(remote), Caller: admission.Hash("connection", remote.String())}
 	l.mu.Lock()
 	fits := l.shares.Fits(c.holder, 1)
 	var victim *conn
@@ -205,7 +206,7 @@ func (l *Limiter) Call(ctx context.Context) {
 	if !ok {
 		return
 	}
-	remote := p.Addr.String()
+	remote := addressOf(p.Addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.conns[remote]
@@ -218,6 +219,19 @@ func (l *Limiter) Call(ctx context.Context) {
 		defer l.mu.Unlock()
 		l.count(c, c.calls-1)
 	})
+}
+
+// An address is the remote address of a connection, as a key of maps that is made without allocations for TCP.
+type address struct {
+	tcp   netip.AddrPort
+	other string
+}
+
+func addressOf(a net.Addr) address {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return address{tcp: t.AddrPort()}
+	}
+	return address{other: a.String()}
 }
 
 // ConnState counts the requests of a connection: those of HTTP/2 at once are one.

@@ -57,7 +57,8 @@ func (l *KV) connect(ctx context.Context, c Config) error {
 		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
 	}
 	if l.own != nil {
-		opts = append(opts, nats.InProcessServer(l.own))
+		// A pipe in this process has no network that could block a write, so writes need no timers.
+		opts = append(opts, nats.InProcessServer(l.own), nats.FlusherTimeout(0))
 	} else {
 		opts = append(opts,
 			nats.Timeout(min(2*time.Second, c.StartTimeout/time.Duration(len(c.Servers)))),

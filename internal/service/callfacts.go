@@ -12,9 +12,10 @@ import (
 
 // callFacts is what the log says of a call besides its outcome, as far as the call got. It is safe for concurrent use.
 type callFacts struct {
-	mu                         sync.Mutex
-	account, caller, requestID string
-	bytes                      int64 // of the file, that were received or sent
+	mu                 sync.Mutex
+	account, requestID string
+	caller             admission.Caller // if there is an account
+	bytes              int64            // of the file, that were received or sent
 }
 
 type callFactsKey struct{}
@@ -40,7 +41,7 @@ func (f *callFacts) prove(p share.Principal) {
 func (f *callFacts) set(account string, caller admission.Caller) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.account, f.caller = account, hex.EncodeToString(caller[:8])
+	f.account, f.caller = account, caller
 }
 
 // request adds a validated request id.
@@ -67,10 +68,11 @@ func (f *callFacts) attrs() (attrs []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	attrs = make([]slog.Attr, 0, 5) // one more: for an error
-	for _, fact := range []struct{ key, value string }{{"account", f.account}, {"caller", f.caller}, {"request_id", f.requestID}} {
-		if fact.value != "" {
-			attrs = append(attrs, slog.String(fact.key, fact.value))
-		}
+	if f.account != "" {
+		attrs = append(attrs, slog.String("account", f.account), slog.String("caller", hex.EncodeToString(f.caller[:8])))
+	}
+	if f.requestID != "" {
+		attrs = append(attrs, slog.String("request_id", f.requestID))
 	}
 	if f.bytes > 0 {
 		attrs = append(attrs, slog.Int64("bytes", f.bytes))
