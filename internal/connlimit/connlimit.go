@@ -36,7 +36,7 @@ type Limiter struct {
 	mu     sync.Mutex
 	shares *admission.Shares
 	conns  map[address]*conn
-	idle   *list.List       // connections without a call, the longest idle first
+	idle   *list.List // connections without a call, the longest idle first
 	peers  map[string]*peer
 }
 
