@@ -19,13 +19,16 @@ type Remote struct {
 	now    func() time.Time
 }
 
+// maxIdle is how many connections are kept for further requests. Package http would keep two, and dial for each request beyond.
+const maxIdle = 64
+
 // NewRemote returns the Swift at base, http://HOST:PORT or https://HOST:PORT.
 func NewRemote(base string, signer Signer, now func() time.Time) (*Remote, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, errors.New("SwiftURL must be http://host:port or https://host:port")
 	}
-	return &Remote{Signer: signer, base: u, now: now, client: &http.Client{Transport: &http.Transport{}, Timeout: remoteTimeout}}, nil
+	return &Remote{Signer: signer, base: u, now: now, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxIdle}, Timeout: remoteTimeout}}, nil
 }
 
 // Host returns host and port.
