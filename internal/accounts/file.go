@@ -31,6 +31,10 @@ type Rules struct {
 	MaxBytes int64
 	// CheckMemory checks an account's limits against the memory budgets. nil means no check.
 	CheckMemory func(Account) error
+	// Reads, if set, is called with the path of each file before it is read: of the accounts file, and of those with secrets.
+	Reads func(path string)
+	// NoSecrets leaves secrets out: they are not read, and the accounts do not have them.
+	NoSecrets bool
 	// LookupEnv reads an environment variable. Default os.LookupEnv.
 	LookupEnv func(string) (string, bool)
 }
@@ -49,6 +53,9 @@ func Read(file string, rules Rules) (*Set, error) {
 	if rules.LookupEnv == nil {
 		rules.LookupEnv = os.LookupEnv
 	}
+	if rules.Reads == nil {
+		rules.Reads = func(string) {}
+	}
 	if rules.MaxBytes == 0 {
 		rules.MaxBytes = math.MaxInt64
 	}
@@ -62,6 +69,7 @@ func Read(file string, rules Rules) (*Set, error) {
 }
 
 func (r *reader) read() *Set {
+	r.rules.Reads(r.file)
 	data, err := readBounded(r.file, maxFile)
 	if err != nil {
 		r.badLine(0, "cannot be read: %v", err)

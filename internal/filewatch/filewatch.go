@@ -107,8 +107,8 @@ func read(paths []string) contents {
 	return all
 }
 
-// hash returns a hash of a file's content, which may be a secret. It returns the same for all files that cannot be read. It does not read
-// pipes and devices, whose content can be read only once.
+// hash returns a hash of a file's content, which may be a secret, and its mode, which may be why the file was not accepted. It returns the
+// same for all files that cannot be read. It does not read pipes and devices, whose content can be read only once.
 func hash(path string) string {
 	const unreadable, special = "unreadable", "special"
 	info, err := os.Stat(path)
@@ -127,5 +127,5 @@ func hash(path string) string {
 	if _, err := io.Copy(h, io.LimitReader(f, maxBytes)); err != nil {
 		return unreadable
 	}
-	return string(h.Sum(nil))
+	return info.Mode().String() + string(h.Sum(nil))
 }

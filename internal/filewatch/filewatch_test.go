@@ -87,6 +87,10 @@ func TestWatcher_CallsOncePerContent(t *testing.T) {
 		f.polls(3, 1)
 		f.write("b", "2")
 		f.polls(2, 2)
+		if err := os.Chmod(f.file("b"), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		f.polls(2, 3)
 	})
 }
 
