@@ -89,7 +89,8 @@ type behaviourFlags struct {
 }
 
 const description = "Serves lpfileshare.v1 over gRPC: files in LivePerson conversations, stored and published exactly once.\n\n" +
-	"To try it without LivePerson: lpfileshare-server --sandbox"
+	"To try it without LivePerson: lpfileshare-server --sandbox\n\n" +
+	"To see what the accounts file permits to callers: lpfileshare-server policy test --help"
 
 // parse reads the flags. done reports that the process is to exit with code: help or version was printed, or a flag is wrong.
 func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bool) {

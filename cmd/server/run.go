@@ -34,8 +34,12 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
 
-// run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags.
+// run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags. The commands of policyCommands
+// do not serve.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "policy" {
+		return runPolicy(args[1:], stdout, stderr)
+	}
 	f, code, done := parse(args, stdout, stderr)
 	if done {
 		return code
