@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 )
 
 func TestPolicyTest(t *testing.T) {
@@ -98,5 +102,35 @@ accounts:
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"policy", "test", "--help"}, &out, &errs); code != 0 || !strings.Contains(out.String(), "--cases=FILE") || errs.Len() > 0 {
 		t.Errorf("--help: code %d, %s%s", code, out.String(), errs.String())
+	}
+}
+
+// The examples and the table of groups in docs/accounts.md are true.
+func TestPolicyTest_Documentation(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/accounts.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var args []string
+	for i, example := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(doc, 2) {
+		file := filepath.Join(t.TempDir(), fmt.Sprintf("%d.yaml", i))
+		if err := os.WriteFile(file, example[1], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, file)
+	}
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"policy", "test", "--accounts", args[0], "--cases", args[1]}, &out, &errs); code != 0 {
+		t.Errorf("code %d: %s%s", code, out.String(), errs.String())
+	}
+	for _, group := range policy.Groups() {
+		row := "| `" + string(group) + "` |"
+		for i, m := range group.Methods() {
+			row += strings.Repeat(",", min(i, 1)) + " `" + string(m) + "`"
+		}
+		if !bytes.Contains(doc, []byte("\n"+row+" |\n")) {
+			t.Errorf("docs/accounts.md has no row %s", row)
+		}
 	}
 }
