@@ -49,7 +49,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan)$$
+HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|policy)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors. Without
 # debug information (-w) a test links in half the time. By default a race detector that found nothing sleeps 1 s before it ends.
@@ -83,6 +83,10 @@ test-swift: build ## Run the tests of the store over a real OpenStack Swift; req
 .PHONY: test-scan
 test-scan: ## Scan files with Debian's clamd, and stop it in mid-upload; needs clamav-daemon; prints the added time
 	$(GO) test $(LEAN) -v -count=1 -timeout 10m ./test/scan
+
+.PHONY: test-policy
+test-policy: ## Make every call as every kind of caller, and change the rules under load; prints a table
+	$(GO) test -v -count=1 -timeout 10m ./test/policy
 
 .PHONY: test-abuse
 test-abuse: ## Attack a server beside an honest caller, and break its ledger; prints a table
@@ -161,7 +165,7 @@ bench-load: ## Measure: stream-through against store-and-forward, idle sessions,
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
 SUITES    ?= server lpws connector sandbox load images faults abuse crash demo walk \
-             readme tutorial node-agent-sdk proxies docs swift scan
+             policy readme tutorial node-agent-sdk proxies docs swift scan
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: set the folder of the schemas: make check-wire SCHEMAS=folder"; exit 2; }

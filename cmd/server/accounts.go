@@ -39,13 +39,16 @@ func (f *flags) account() accounts.Account {
 func (f *flags) accounts() (*accounts.Set, error) {
 	each := f.account()
 	if file := f.LivePerson.Accounts; file != "" {
+		var read []string
 		s, err := accounts.Read(file, accounts.Rules{
+			Reads: func(path string) { read = append(read, path) },
 			Flags: each, Services: services,
 			CheckDomain: func(host string) error { return lprest.CheckHost(host, f.plainHTTP()) },
 			CheckSuffix: lprest.CheckSuffix,
 			MaxBytes:    int64(f.Limits.MemoryBudget - oneBlock),
 			CheckMemory: f.Limits.checkMemory,
 		})
+		f.read.Store(&read)
 		if err != nil {
 			return nil, err
 		}
@@ -66,6 +69,14 @@ func (f *flags) accounts() (*accounts.Set, error) {
 		s.Named[id] = each
 	}
 	return s, nil
+}
+
+// accountsFiles returns the accounts file, and the files with secrets that it named when it was last read, valid or not.
+func (f *flags) accountsFiles() []string {
+	if read := f.read.Load(); read != nil {
+		return *read
+	}
+	return nil
 }
 
 // plainHTTP reports whether LivePerson is reached without TLS.
@@ -147,7 +158,7 @@ func reloadAccounts(f *flags, r *accounts.Registry, log *slog.Logger) error {
 		if faults, ok := errors.AsType[accounts.Faults](err); ok {
 			reason = faults.OneLine()
 		}
-		log.Error("accounts file is invalid, the previous settings stay in use; correct it and send SIGHUP again", "file", file, "faults", reason)
+		log.Error("accounts file is invalid, the previous settings stay in use; correct it, and send SIGHUP if --reload-every is 0", "file", file, "faults", reason)
 		return err
 	}
 	change := next.Since(r.Set())

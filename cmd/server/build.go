@@ -58,8 +58,9 @@ func (p *parts) close() {
 }
 
 // build constructs the parts: first it reads all files that the flags name, then the parts follow in the order of their
-// dependencies. It connects to nothing but the ledger and the scanner. The caller closes the parts.
-func build(ctx context.Context, f *flags, step share.BeginStep, rejected *rejections.Tally, log *slog.Logger) (_ *parts, err error) {
+// dependencies. It connects to nothing but the ledger and the scanner. It adds files to reloads, which must be read again only until the
+// parts are closed. The caller closes the parts.
+func build(ctx context.Context, f *flags, reloads *reloader, step share.BeginStep, rejected *rejections.Tally, log *slog.Logger) (_ *parts, err error) {
 	p := &parts{}
 	defer func() {
 		if err != nil {
@@ -73,9 +74,15 @@ func build(ctx context.Context, f *flags, step share.BeginStep, rejected *reject
 		return nil, fmt.Errorf("--accounts: the file is invalid:\n%w", err)
 	}
 	p.accounts = accounts.NewRegistry(served)
+	if f.LivePerson.Accounts != "" {
+		reloads.add("accounts", f.accountsFiles, func() error { return reloadAccounts(f, p.accounts, log) })
+	}
 	trust, err := f.LivePerson.trust()
 	if err != nil {
 		return nil, err
+	}
+	if f.LivePerson.CA != "" {
+		reloads.add("lp-ca", files(f.LivePerson.CA), func() error { return reloadTrust(&f.LivePerson, p.trustUsers, log) })
 	}
 	key, err := f.Behaviour.agentTokenKey()
 	if err != nil {
@@ -83,6 +90,9 @@ func build(ctx context.Context, f *flags, step share.BeginStep, rejected *reject
 	}
 	if p.webhooks, err = newWebhookServer(&f.Connector, connlimit.New(f.Limits.MaxConnections, rejected.Add)); err != nil {
 		return nil, err
+	}
+	if f.Connector.WebhookCert != "" {
+		reloads.add("webhook-cert", files(f.Connector.WebhookCert, f.Connector.WebhookKey), func() error { return p.webhooks.reload(log) })
 	}
 	records, err := f.ledgerConfig(log)
 	if err != nil {

@@ -66,6 +66,7 @@ func TestCallers(t *testing.T) {
 	ours := newAuthority(t, "ours")
 	ours.client("chat", "spiffe://mesh/chat")
 	ours.client("pay", "spiffe://mesh/ns/pay")
+	ours.client("reader", "spiffe://mesh/reader")
 	ours.issue("common", &x509.Certificate{Subject: pkix.Name{CommonName: "spiffe://mesh/chat"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	ours.issue("nameless", &x509.Certificate{Subject: pkix.Name{Organization: []string{"spiffe://mesh/chat"}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	file, opts := accountsWithIssuer(t)
@@ -76,11 +77,15 @@ func TestCallers(t *testing.T) {
 - certificates: [uri:spiffe://mesh/ns/*]
   accounts: all
   consumers: ["pay-*"]
+- certificates: [uri:spiffe://mesh/reader]
+  accounts: all
+  methods: [read, SignInConsumer]
+  tokens: consumer
 `
 	file.write(rules)
 	w := newWorld(t, opts, append(ours.server("server"), "--tls-client-ca="+ours.ca(), "--accounts="+file.path)...)
 	clients := map[string]*lpfileshare.Client{}
-	for _, name := range []string{"chat", "pay", "common", "nameless"} {
+	for _, name := range []string{"chat", "pay", "reader", "common", "nameless"} {
 		clients[name] = w.dialTLS(ours.config(name))
 	}
 	signUp := func(c *lpfileshare.Client, account string) (string, error) {
@@ -110,6 +115,14 @@ func TestCallers(t *testing.T) {
 	check("chat", consumer, account, 0)
 	check("chat", consumer, "87654321", denied)
 	check("chat", lpfileshare.ExternalConsumerID("pay-1"), account, denied)
+	check("reader", consumer, account, 0)
+	_, err = clients["reader"].As(consumer).CreateConversation(t.Context(), &pb.CreateConversationRequest{Account: accountPath})
+	wantReason(t, err, denied)
+	_, err = clients["reader"].As(consumer).Upload(t.Context(), lpfileshare.UploadOptions{Conversation: accountPath + "/conversations/a", DisplayName: "a.jpg", RetryFor: -1}, bytes.NewReader(photo(t, 10_000)))
+	wantReason(t, err, denied)
+	if _, err := signUp(clients["reader"], account); err != nil {
+		t.Errorf("a method that a rule names is denied: %v", err)
+	}
 	check("pay", consumer, account, denied)
 	check("pay", lpfileshare.ExternalConsumerID("pay-1"), account, 0)
 	check("pay", lpfileshare.ExternalConsumerID("pay-1"), "87654321", pb.ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -38,7 +39,8 @@ type flags struct {
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 
-	envs []string // names of the environment variables that set flags
+	envs []string                 // names of the environment variables that set flags
+	read atomic.Pointer[[]string] // files that accounts has read
 }
 
 // serverFlags say where and how gRPC is served.
@@ -81,12 +83,14 @@ type behaviourFlags struct {
 	CheckETag         bool          `name:"check-etag" default:"true" negatable:"" help:"Compare the store's ETag with the MD5 of each upload, and send it with each download so that clients can (${default})."`
 	StoreStall        time.Duration `default:"30s" help:"Maximum time that the store may neither send nor receive a byte of a transfer (${default})."`
 	HeartbeatInterval time.Duration `default:"25s" help:"Interval between the heartbeats of a watch (${default})."`
+	ReloadEvery       time.Duration `default:"5s" help:"Interval at which the files that SIGHUP reloads are read, to reload those that have changed (${default}; 0: only SIGHUP reloads)."`
 	DrainTime         time.Duration `default:"30s" help:"Maximum time that running calls may take to end after SIGTERM (${default})."`
 	DrainNotice       time.Duration `default:"1s" help:"Part of --drain-time in which the server still accepts connections and rejects new calls with SERVER_DRAINING, so that load balancers notice (${default})."`
 }
 
 const description = "Serves lpfileshare.v1 over gRPC: files in LivePerson conversations, stored and published exactly once.\n\n" +
-	"To try it without LivePerson: lpfileshare-server --sandbox"
+	"To try it without LivePerson: lpfileshare-server --sandbox\n\n" +
+	"To see what the accounts file permits to callers: lpfileshare-server policy test --help"
 
 // parse reads the flags. done reports that the process is to exit with code: help or version was printed, or a flag is wrong.
 func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bool) {
@@ -220,6 +224,7 @@ func (f *limitFlags) checkMemory(a accounts.Account) error {
 func (f *behaviourFlags) Validate() error {
 	return errors.Join(
 		positive("request-id-ttl", f.RequestIDTTL), positive("store-stall", f.StoreStall), positive("heartbeat-interval", f.HeartbeatInterval),
+		notNegative("reload-every", f.ReloadEvery),
 		notNegative("drain-time", f.DrainTime), notNegative("drain-notice", f.DrainNotice),
 	)
 }

@@ -19,13 +19,13 @@ import (
 // livePersonFlags say which accounts are served, and how LivePerson is reached for them.
 type livePersonFlags struct {
 	Account        []string          `name:"serve-account" placeholder:"ID" help:"Accounts to serve. Default: every account that a caller has a token for."`
-	Accounts       string            `placeholder:"FILE" help:"YAML file with the accounts to serve and their settings, instead of --serve-account; see docs/accounts.md. SIGHUP reloads it."`
+	Accounts       string            `placeholder:"FILE" help:"YAML file with the accounts to serve and their settings, instead of --serve-account; see docs/accounts.md. It is reloaded: see --reload-every."`
 	CheckAccounts  bool              `env:"-" help:"Check --accounts FILE and its secrets, and exit: 0 if it is valid, 1 if not."`
 	DomainAPI      string            `name:"domain-api" default:"https://api.liveperson.net" placeholder:"URL" help:"URL of the API that looks up LivePerson's hosts (${default})."`
 	Domain         map[string]string `placeholder:"SERVICE=HOST" help:"Host of a LivePerson service that is not to be looked up: agentVep, asyncMessagingEnt, facadeMsg, idp, sentinel, swift, accountConfigReadWrite, accountConfigReadOnly."`
 	DomainSuffix   []string          `placeholder:".SUFFIX" default:".liveperson.net,.lpsnmedia.net,.liveperson.com" help:"Suffixes of which a looked-up host must have one (${default})."`
 	PlainHTTP      bool              `name:"lp-plain-http" help:"Use http and ws instead of https and wss, with loopback hosts only: for a sandbox in another process."`
-	CA             string            `name:"lp-ca" placeholder:"FILE" help:"PEM file of certificates to trust for LivePerson, in addition to the system's. SIGHUP reloads it. Default: none."`
+	CA             string            `name:"lp-ca" placeholder:"FILE" help:"PEM file of certificates to trust for LivePerson, in addition to the system's. It is reloaded: see --reload-every. Default: none."`
 	Timeout        time.Duration     `name:"lp-timeout" default:"10s" help:"Maximum time of a request to LivePerson (${default})."`
 	Settle         time.Duration     `default:"10s" help:"Time after --lp-timeout in which a message without an answer may still appear, before it is sent again (${default})."`
 	MaxSessions    int               `default:"10000" help:"Maximum concurrent LivePerson sessions (${default})."`
@@ -111,7 +111,7 @@ func (f *livePersonFlags) trust() (*tls.Config, error) {
 func reloadTrust(f *livePersonFlags, clients []trustUser, log *slog.Logger) error {
 	trust, err := f.trust()
 	if err != nil {
-		log.Error("the file of --lp-ca is invalid, the previous one stays in use; correct it and send SIGHUP again", "error", err)
+		log.Error("the file of --lp-ca is invalid, the previous one stays in use; correct it, and send SIGHUP if --reload-every is 0", "error", err)
 		return err
 	}
 	for _, c := range clients {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -290,7 +291,7 @@ func TestReload_AuthoritiesOfLivePerson(t *testing.T) {
 		}
 	}
 	trust(wrong)
-	w.run("--domain-api="+w.sb.TLSURL(), "--domain-suffix=127.0.0.1", "--lp-ca="+ca, "--ledger=memory", "--drain-time=2s", "--drain-notice=0s", "--log-level=debug")
+	w.run("--domain-api="+w.sb.TLSURL(), "--domain-suffix=127.0.0.1", "--lp-ca="+ca, "--ledger=memory", "--reload-every=0", "--drain-time=2s", "--drain-notice=0s", "--log-level=debug")
 	signUp := func() error {
 		_, err := w.dial().Raw().Identity.SignInConsumer(t.Context(), &pb.SignInConsumerRequest{Account: accountPath, Grant: &pb.SignInConsumerRequest_SignUp{SignUp: &pb.SignUp{}}})
 		return err
@@ -313,4 +314,49 @@ func TestReload_AuthoritiesOfLivePerson(t *testing.T) {
 	if err == nil {
 		t.Error("the previous authority is still trusted for the store")
 	}
+}
+
+// Without a signal, the server reads files again when they have changed, those with secrets too.
+func TestReload_ChangedFiles(t *testing.T) {
+	t.Parallel()
+	file, opts := accountsWithIssuer(t)
+	key := filepath.Join(filepath.Dir(file.path), "later.pem")
+	w := newWorld(t, opts, "--accounts="+file.path, "--reload-every=2ms", "--admin-listen=127.0.0.1:0")
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	lines := func(mark string, count int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := w.logs.Wait(ctx, count, mark); err != nil {
+			t.Fatalf("the log does not say %q %d times: %v", mark, count, err)
+		}
+	}
+	succeeded := func(want string) {
+		t.Helper()
+		harness.Eventually(t, "the metric is "+want, func() bool {
+			_, text := w.admin("/metrics")
+			return strings.Contains(text, `lpfs_config_last_reload_success{file="accounts"} `+want+"\n")
+		})
+	}
+	file.write(withIssuer + "  \"87654321\":\n")
+	lines(readAgain, 1)
+	succeeded("1")
+	file.write("accounts: {" + account + ": {check_etag: perhaps}}\n")
+	lines(notUsable, 1)
+	succeeded("0")
+	if line := lineWith(t, w, notUsable, 1); !strings.Contains(line, "accounts.yaml:1: ") {
+		t.Errorf("the log does not say where the error is: %s", line)
+	}
+	// A file that is valid once its secret has arrived.
+	file.write(strings.Replace(withIssuer, "issuer.pem", "later.pem", 1))
+	lines(notUsable, 2)
+	pem, err := os.ReadFile(filepath.Join(filepath.Dir(file.path), "issuer.pem"))
+	if err == nil {
+		err = os.WriteFile(key, pem, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines(readAgain, 2)
+	succeeded("1")
 }

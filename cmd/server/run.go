@@ -34,8 +34,12 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
 
-// run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags.
+// run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags. The commands of policyCommands
+// do not serve.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "policy" {
+		return runPolicy(args[1:], stdout, stderr)
+	}
 	f, code, done := parse(args, stdout, stderr)
 	if done {
 		return code
@@ -61,9 +65,9 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	hangups := make(chan os.Signal, 1)
 	// Without files to reload, SIGHUP drains a server whose terminal was closed, unless it was started with nohup. A server without a
 	// terminal is a service, and SIGHUP asks it to reload: that must not end it.
-	reloads := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
+	reloadable := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
 	terminal := hasTerminal()
-	if reloads || !signal.Ignored(syscall.SIGHUP) {
+	if reloadable || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
 	}
@@ -72,9 +76,13 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
+	reloads := &reloader{every: f.Behaviour.ReloadEvery}
 	secure, err := newServerTLS(&f.Server.TLS)
 	if err != nil {
 		return err
+	}
+	if secure != nil {
+		reloads.add("tls-cert", files(f.Server.TLS.Cert, f.Server.TLS.Key, f.Server.TLS.ClientCA), func() error { return secure.reload(log) })
 	}
 	admin, err := listenAdmin(&f.Admin, rejected)
 	if err != nil {
@@ -89,7 +97,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	}
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
-	p, err := build(ctx, f, measured.StepObserver(), rejected, log)
+	p, err := build(ctx, f, reloads, measured.StepObserver(), rejected, log)
 	if err != nil {
 		return err
 	}
@@ -125,22 +133,15 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
 	logReady(f, p, listener.Addr(), admin, debugAddress, log)
-	reload := func() {
-		if f.LivePerson.Accounts != "" {
-			measured.Reloaded("accounts", reloadAccounts(f, p.accounts, log))
-			ready.update()
-		}
-		if f.LivePerson.CA != "" {
-			measured.Reloaded("lp-ca", reloadTrust(&f.LivePerson, p.trustUsers, log))
-		}
-		if secure != nil {
-			measured.Reloaded("tls-cert", secure.reload(log))
-		}
-		if f.Connector.WebhookCert != "" {
-			measured.Reloaded("webhook-cert", p.webhooks.reload(log))
-		}
+	reloads.done = func(file string, err error) {
+		measured.Reloaded(file, err)
+		ready.update()
 	}
-	if !reloads {
+	watching, endWatching := context.WithCancel(context.Background())
+	defer reloads.watch(watching)()
+	defer endWatching()
+	reload := reloads.all
+	if !reloadable {
 		reload = nil
 		if !terminal {
 			reload = func() { log.Info("hangup signal received, but no flag names a file to reload") }

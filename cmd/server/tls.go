@@ -15,7 +15,7 @@ import (
 
 // tlsFlags are the files for serving gRPC with TLS.
 type tlsFlags struct {
-	Cert     string `name:"tls-cert" placeholder:"FILE" help:"PEM file of the certificate to serve with, followed by its chain. SIGHUP reloads all three files. Default: none, no TLS."`
+	Cert     string `name:"tls-cert" placeholder:"FILE" help:"PEM file of the certificate to serve with, followed by its chain. All three files are reloaded: see --reload-every. Default: none, no TLS."`
 	Key      string `name:"tls-key" placeholder:"FILE" help:"PEM file of the key of --tls-cert."`
 	ClientCA string `name:"tls-client-ca" placeholder:"FILE" help:"PEM file of the authorities that sign client certificates, which are then required. callers in the accounts file says what each may do. Default: none."`
 }
@@ -85,7 +85,7 @@ func (s *serverTLS) load() error {
 // reload calls load and logs the result.
 func (s *serverTLS) reload(log *slog.Logger) error {
 	if err := s.load(); err != nil {
-		log.Error("TLS files are invalid, the previous ones stay in use; correct them and send SIGHUP again", "error", err)
+		log.Error("TLS files are invalid, the previous ones stay in use; correct them, and send SIGHUP if --reload-every is 0", "error", err)
 		return err
 	}
 	log.Info("TLS files reloaded")

@@ -18,7 +18,7 @@ import (
 // connectorFlags are the settings for accounts that use the Connector API; docs/connector.md describes it.
 type connectorFlags struct {
 	WebhookListen    string        `placeholder:"ADDR" help:"Address to receive LivePerson's webhooks on, as POST /webhooks: with --webhook-cert, on loopback, or behind a proxy that adds TLS (--webhook-plaintext). Default: none."`
-	WebhookCert      string        `name:"webhook-cert" placeholder:"FILE" help:"PEM file of the certificate for --webhook-listen, followed by its chain. SIGHUP reloads it. Default: none, no TLS."`
+	WebhookCert      string        `name:"webhook-cert" placeholder:"FILE" help:"PEM file of the certificate for --webhook-listen, followed by its chain. It is reloaded: see --reload-every. Default: none, no TLS."`
 	WebhookKey       string        `name:"webhook-key" placeholder:"FILE" help:"PEM file of the key of --webhook-cert."`
 	WebhookPlaintext bool          `help:"Receive webhooks without TLS on an address that is not loopback. Requires a proxy in front that adds TLS."`
 	EventGap         time.Duration `default:"10s" help:"Maximum time that a watch waits for a missing event before it continues without it (${default})."`
@@ -114,7 +114,7 @@ func (s *webhookServer) loadCert() error {
 func (s *webhookServer) reload(log *slog.Logger) error {
 	err := s.loadCert()
 	if err != nil {
-		log.Error("webhook certificate is invalid, the previous one stays in use; correct it and send SIGHUP again", "error", err)
+		log.Error("webhook certificate is invalid, the previous one stays in use; correct it, and send SIGHUP if --reload-every is 0", "error", err)
 	}
 	return err
 }

@@ -142,7 +142,7 @@ func newSandboxWorld(t *testing.T, opts sandbox.Options) *world {
 // start runs a server before the sandbox. It ends with the test, and must end with 0.
 func (w *world) start(args ...string) {
 	w.t.Helper()
-	w.run(slices.Concat(harness.Before(w.sb), []string{"--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory"}, w.fixed, args)...)
+	w.run(slices.Concat(harness.Before(w.sb), []string{"--log-level=debug", "--drain-time=2s", "--drain-notice=0s", "--ledger=memory", "--reload-every=0"}, w.fixed, args)...)
 }
 
 // run is start with nothing but these flags.

@@ -34,6 +34,7 @@ func (r *reader) callers(n ast.Node, s *Set) *policy.Policy {
 func (r *reader) rule(n ast.Node, where string, s *Set) (rule policy.Rule) {
 	before := len(r.faults)
 	var certificates, tokens []string
+	rule.Line = lineOf(n)
 	r.mapping(n, where, keys{
 		"certificates": r.list(where+": certificates", func(text string) error {
 			_, err := policy.ParsePattern(text)
@@ -51,6 +52,11 @@ func (r *reader) rule(n ast.Node, where string, s *Set) (rule policy.Rule) {
 				return nil
 			}, &rule.Accounts)(n)
 		},
+		"methods": r.list(where+": methods", func(text string) error {
+			methods, err := policy.ParseMethods(text)
+			rule.Methods = append(rule.Methods, methods...)
+			return err
+		}, new([]string)),
 		"tokens":    r.list(where+": tokens", checkTokenOf, &tokens),
 		"consumers": r.list(where+": consumers", policy.CheckConsumer, &rule.Consumers),
 	})

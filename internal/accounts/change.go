@@ -34,7 +34,7 @@ func (s *Set) Since(old *Set) Change {
 		}
 	}
 	c.Others = (s.Others == nil) != (old.Others == nil) || s.Others != nil && !s.Others.equal(*old.Others)
-	c.Callers = !reflect.DeepEqual(s.Callers, old.Callers)
+	c.Callers = !s.Callers.Equal(old.Callers)
 	return c
 }
 

@@ -31,6 +31,10 @@ type Rules struct {
 	MaxBytes int64
 	// CheckMemory checks an account's limits against the memory budgets. nil means no check.
 	CheckMemory func(Account) error
+	// Reads, if set, is called with the path of each file before it is read: of the accounts file, and of those with secrets.
+	Reads func(path string)
+	// NoSecrets leaves secrets out: they are not read, and the accounts do not have them.
+	NoSecrets bool
 	// LookupEnv reads an environment variable. Default os.LookupEnv.
 	LookupEnv func(string) (string, bool)
 }
@@ -49,19 +53,40 @@ func Read(file string, rules Rules) (*Set, error) {
 	if rules.LookupEnv == nil {
 		rules.LookupEnv = os.LookupEnv
 	}
+	if rules.Reads == nil {
+		rules.Reads = func(string) {}
+	}
 	if rules.MaxBytes == 0 {
 		rules.MaxBytes = math.MaxInt64
 	}
 	r := &reader{file: file, rules: rules}
 	s := r.read()
-	if len(r.faults) > 0 {
-		r.faults.sort()
-		return nil, r.faults
+	if err := r.err(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
+// err returns all faults by line; nil if there are none.
+func (r *reader) err() error {
+	if len(r.faults) == 0 {
+		return nil
+	}
+	r.faults.sort()
+	return r.faults
+}
+
 func (r *reader) read() *Set {
+	body := r.body("accounts, with an account id below it")
+	if body == nil {
+		return nil
+	}
+	return r.set(body)
+}
+
+// body reads the file's only document. It returns nil after a fault. An empty file is one: needs says what is missing.
+func (r *reader) body(needs string) ast.Node {
+	r.rules.Reads(r.file)
 	data, err := readBounded(r.file, maxFile)
 	if err != nil {
 		r.badLine(0, "cannot be read: %v", err)
@@ -84,13 +109,13 @@ func (r *reader) read() *Set {
 		}
 	}
 	if len(bodies) == 0 {
-		r.badLine(0, "is empty; it needs accounts, with an account id below it")
+		r.badLine(0, "is empty; it needs %s", needs)
 		return nil
 	}
 	if len(bodies) > 1 {
 		r.bad(bodies[1], "a second document starts here; put everything into one")
 	}
-	return r.set(bodies[0])
+	return bodies[0]
 }
 
 // parse returns a file's syntax tree. A panic of the parser must not end a running server.

@@ -211,6 +211,10 @@ callers: # in any place
   accounts: [12345678, "99"]
   tokens: [consumer, agent]
 - {certificates: any, accounts: all, consumers: "*"}
+- certificates: "dns:reader"
+  accounts: "99"
+  methods: [read, SignInConsumer]
+  tokens: consumer
 accounts: {12345678: , "99": }
 `
 	s, err := f.read(text)
@@ -230,7 +234,15 @@ accounts: {12345678: , "99": }
 	if permitted(s, policy.DNS, "chat", "99", share.ConsumerToken) || !permitted(s, policy.DNS, "chat", "99", share.ExternalConsumerID) {
 		t.Error("a rule permits more or less than it says")
 	}
-	again, err := f.read(text)
+	for method, line := range map[policy.Method]int{"Download": 7, "ListFiles": 7, "SignInConsumer": 7, "Upload": 0, "SignInAgent": 0} {
+		rule, err := s.Callers.Decide(policy.Request{
+			Caller: policy.Caller{Name: policy.Name{Kind: policy.DNS, Value: "reader"}}, Account: "99", Method: method, Scheme: share.ConsumerToken,
+		})
+		if (err == nil) != (line > 0) || err == nil && rule.Line != line {
+			t.Errorf("%s: %+v, %v", method, rule, err)
+		}
+	}
+	again, err := f.read("# a line more\n" + text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,6 +343,14 @@ func TestRead_Faults(t *testing.T) {
 			},
 		},
 		{
+			"rules with methods that cannot be", "others: allow\ncallers:\n- {certificates: any, accounts: all, tokens: consumer, methods: [read, Uplaod]}\n" +
+				"- {certificates: any, accounts: all, tokens: consumer, methods: []}\n- {certificates: any, accounts: all, tokens: consumer, methods: }\n",
+			[]string{
+				`3 callers, rule 1: methods: there is no method or group "Uplaod"; the groups are read, write, sign-in, account-settings, the methods Download, `,
+				"4 callers, rule 2: methods is empty", "5 callers, rule 3: methods must be a list",
+			},
+		},
+		{
 			"rules with values that cannot be", "callers:\n- certificates: [any, spiffe://mesh/a]\n  accounts: [\"1\", \"2\"]\n  tokens: [consumer, manager]\n  consumers: [a*b]\n" +
 				"- certificates: cn:*\n  accounts: All\n  tokens: {consumer: true}\n  method: Upload\naccounts: {1: }\n",
 			[]string{
@@ -338,7 +358,7 @@ func TestRead_Faults(t *testing.T) {
 				`3 callers, rule 1: accounts: this file has no account "2"`, `4 callers, rule 1: tokens: there are no tokens of "manager"`,
 				"5 callers, rule 1: consumers: * is allowed only at the end", "6 callers, rule 2: certificates: a cn has no patterns",
 				`7 callers, rule 2: accounts: this file has no account "All"`, "8 callers, rule 2: tokens must be a list",
-				`9 callers, rule 2 has no key "method"; the keys are accounts, certificates, consumers, tokens`,
+				`9 callers, rule 2 has no key "method"; did you mean methods?`,
 			},
 		},
 	} {

@@ -53,7 +53,12 @@ func (r *reader) secret(n ast.Node, where, stem string, from secretSource) ([]by
 			r.bad(from.fileNode, "%s.%s_file must be the path of a file", where, stem)
 			return nil, false
 		}
-		data, err := ReadSecret(r.inFolder(path))
+		if r.rules.NoSecrets {
+			return nil, false
+		}
+		file := r.inFolder(path)
+		r.rules.Reads(file)
+		data, err := ReadSecret(file)
 		if err != nil {
 			r.bad(from.fileNode, "%s.%s_file cannot be used: %v", where, stem, err)
 			return nil, false
@@ -63,6 +68,9 @@ func (r *reader) secret(n ast.Node, where, stem string, from secretSource) ([]by
 		name, ok := scalar(from.envNode)
 		if !ok || !envName.MatchString(name) {
 			r.bad(from.envNode, "%s.%s_env must be the name of an environment variable, not its value", where, stem)
+			return nil, false
+		}
+		if r.rules.NoSecrets {
 			return nil, false
 		}
 		value, ok := r.rules.LookupEnv(name)

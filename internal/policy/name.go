@@ -2,6 +2,7 @@ package policy
 
 import (
 	"crypto/x509"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -34,6 +35,19 @@ func (n Name) String() string {
 		return ""
 	}
 	return string(n.Kind) + ":" + n.Value
+}
+
+// ParseName reads what Name.String returns.
+func ParseName(text string) (Name, error) {
+	pattern, err := ParsePattern(text)
+	if err != nil {
+		return Name{}, err
+	}
+	name, ok := pattern.name()
+	if !ok {
+		return Name{}, fmt.Errorf("%.128q stands for several names; write one", text)
+	}
+	return name, nil
 }
 
 // NameOf returns the name in a verified client certificate: its first SPIFFE id, else its first other URI, else its first DNS name,

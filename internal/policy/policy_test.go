@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,47 +111,106 @@ func TestPolicy_Check(t *testing.T) {
 		return []Pattern{p}
 	}
 	p := New([]Rule{
-		{Certificates: pattern("uri:spiffe://mesh/chat"), AllAccounts: true, Tokens: []share.Scheme{share.ConsumerToken}},
-		{Certificates: pattern("uri:spiffe://mesh/*"), Accounts: []string{"1"}, Consumers: []string{"pay-*", "c-1"}},
-		{Certificates: pattern("cn:all"), AllAccounts: true, Consumers: []string{"*"}},
+		{Line: 1, Certificates: pattern("uri:spiffe://mesh/chat"), AllAccounts: true, Tokens: []share.Scheme{share.ConsumerToken}},
+		{Line: 2, Certificates: pattern("uri:spiffe://mesh/*"), Accounts: []string{"1"}, Consumers: []string{"pay-*", "c-1"}},
+		{Line: 3, Certificates: pattern("cn:all"), AllAccounts: true, Consumers: []string{"*"}},
+		{Line: 4, Certificates: pattern("dns:reader"), Accounts: []string{"1", "2"}, Methods: Read.Methods(), Tokens: []share.Scheme{share.ConsumerToken}, Consumers: []string{"r-*"}},
+		{Line: 5, Certificates: pattern("dns:reader"), Accounts: []string{"2"}, Methods: []Method{"SignInAgent", "Upload"}, Tokens: []share.Scheme{share.AgentToken}},
 	})
-	chat, pay, all := Name{URI, "spiffe://mesh/chat"}, Name{URI, "spiffe://mesh/pay"}, Name{CN, "all"}
+	chat, pay, all, reader := Name{URI, "spiffe://mesh/chat"}, Name{URI, "spiffe://mesh/pay"}, Name{CN, "all"}, Name{DNS, "reader"}
 	for _, test := range []struct {
 		name     Name
 		account  string
+		method   Method
 		scheme   share.Scheme
 		consumer string
+		line     int    // of the rule that permits it
 		denied   string // part of the reason; empty if permitted
 	}{
-		{chat, "1", share.ConsumerToken, "", ""},
-		{chat, "2", share.ConsumerToken, "", ""},
-		{chat, "2", share.AgentToken, "", "may not use lp-agent-token for account 2"},
-		{chat, "1", share.ExternalConsumerID, "pay-1", ""}, // by the second rule
-		{chat, "2", share.ExternalConsumerID, "pay-1", "may not call for this consumer of account 2"},
-		{pay, "1", share.ExternalConsumerID, "pay-1", ""},
-		{pay, "1", share.ExternalConsumerID, "pay-", ""},
-		{pay, "1", share.ExternalConsumerID, "c-1", ""},
-		{pay, "1", share.ExternalConsumerID, "c-10", "may not call for this consumer of account 1"},
-		{pay, "1", share.ExternalConsumerID, "Pay-1", "may not call for this consumer of account 1"},
-		{pay, "1", share.ConsumerToken, "", "may not use lp-consumer-token for account 1"},
-		{pay, "2", share.ExternalConsumerID, "pay-1", `the caller "uri:spiffe://mesh/pay" may not call for account 2`},
-		{all, "3", share.ExternalConsumerID, "anyone", ""},
-		{all, "3", share.ConsumerToken, "", "may not use"},
-		{Name{CN, "spiffe://mesh/chat"}, "1", share.ConsumerToken, "", `the caller "cn:spiffe://mesh/chat" is named by no rule`},
-		{Name{URI, "all"}, "1", share.ExternalConsumerID, "c-1", "is named by no rule"},
-		{Name{}, "1", share.ConsumerToken, "", "has no URI, DNS name or common name"},
+		{chat, "1", "Upload", share.ConsumerToken, "", 1, ""},
+		{chat, "2", "SetFileSharing", share.ConsumerToken, "", 1, ""},
+		{chat, "2", "Upload", share.AgentToken, "", 0, "may not call Upload with lp-agent-token for account 2"},
+		{chat, "1", "Upload", share.ExternalConsumerID, "pay-1", 2, ""},
+		{chat, "2", "Upload", share.ExternalConsumerID, "pay-1", 0, "may not call Upload for this consumer of account 2"},
+		{pay, "1", "Upload", share.ExternalConsumerID, "pay-1", 2, ""},
+		{pay, "1", "Upload", share.ExternalConsumerID, "pay-", 2, ""},
+		{pay, "1", "Upload", share.ExternalConsumerID, "c-1", 2, ""},
+		{pay, "1", "Upload", share.ExternalConsumerID, "c-10", 0, "may not call Upload for this consumer of account 1"},
+		{pay, "1", "Upload", share.ExternalConsumerID, "Pay-1", 0, "may not call Upload for this consumer of account 1"},
+		{pay, "1", "Upload", share.ConsumerToken, "", 0, "may not call Upload with lp-consumer-token for account 1"},
+		{pay, "2", "Upload", share.ExternalConsumerID, "pay-1", 0, `the caller "uri:spiffe://mesh/pay" may not call for account 2`},
+		{all, "3", "Upload", share.ExternalConsumerID, "anyone", 3, ""},
+		{all, "3", "Upload", share.ConsumerToken, "", 0, "may not call Upload with"},
+		{reader, "1", "Download", share.ConsumerToken, "", 4, ""},
+		{reader, "2", "WatchFiles", share.ExternalConsumerID, "r-1", 4, ""},
+		{reader, "1", "Upload", share.ConsumerToken, "", 0, `the caller "dns:reader" may not call Upload for account 1`},
+		{reader, "1", "Upload", share.AgentToken, "", 0, "may not call Upload for account 1"},
+		{reader, "2", "Upload", share.AgentToken, "", 5, ""},
+		{reader, "2", "Upload", share.ConsumerToken, "", 0, "may not call Upload with lp-consumer-token for account 2"},
+		{reader, "2", "SignInAgent", share.AgentToken, "", 5, ""},
+		{reader, "1", "SignInAgent", share.AgentToken, "", 0, "may not call SignInAgent for account 1"},
+		{reader, "3", "Download", share.ConsumerToken, "", 0, "may not call for account 3"},
+		{reader, "2", "download", share.ConsumerToken, "", 0, "may not call download for account 2"},
+		{reader, "2", "", share.ConsumerToken, "", 0, "may not call  for account 2"},
+		{Name{CN, "spiffe://mesh/chat"}, "1", "Upload", share.ConsumerToken, "", 0, `the caller "cn:spiffe://mesh/chat" is named by no rule`},
+		{Name{URI, "all"}, "1", "Upload", share.ExternalConsumerID, "c-1", 0, "is named by no rule"},
+		{Name{}, "1", "Upload", share.ConsumerToken, "", 0, "has no URI, DNS name or common name"},
 	} {
-		err := p.Check(Request{Caller{Name: test.name}, test.account, test.scheme, test.consumer})
+		rule, err := p.Decide(Request{Caller{Name: test.name}, test.account, test.method, test.scheme, test.consumer})
 		switch {
-		case test.denied == "" && err != nil:
-			t.Errorf("%+v: %v", test, err)
-		case test.denied != "" && (!share.Is(err, share.CallerNotPermitted) || !strings.Contains(err.Error(), test.denied)):
-			t.Errorf("%+v: %v", test, err)
+		case test.denied == "" && (err != nil || rule.Line != test.line):
+			t.Errorf("%+v: %+v, %v", test, rule, err)
+		case test.denied != "" && (rule != nil || !share.Is(err, share.CallerNotPermitted) || !strings.Contains(err.Error(), test.denied)):
+			t.Errorf("%+v: %+v, %v", test, rule, err)
 		}
 	}
 	var none *Policy
 	if err := none.Check(Request{Caller: Caller{Name: chat}, Account: "1", Scheme: share.ConsumerToken}); !share.Is(err, share.CallerNotPermitted) {
 		t.Errorf("without rules: %v", err)
+	}
+}
+
+func TestParseMethods(t *testing.T) {
+	for text, want := range map[string][]Method{
+		"Upload": {"Upload"}, "SignOutAgent": {"SignOutAgent"}, "account-settings": {"GetFileSharing", "SetFileSharing"}, "read": Read.Methods(),
+	} {
+		if got, err := ParseMethods(text); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "*", "all", "upload", "READ", "FileSharingService/Upload", "/lpfileshare.v1.FileSharingService/Upload"} {
+		if got, err := ParseMethods(text); err == nil {
+			t.Errorf("%q was accepted: %v", text, got)
+		}
+	}
+	all := Methods()
+	slices.Sort(all)
+	if twice := slices.Compact(slices.Clone(all)); len(twice) != len(all) {
+		t.Errorf("a method is in two groups: %v", all)
+	}
+}
+
+func TestPolicy_Equal(t *testing.T) {
+	rules := func(line int, methods ...Method) *Policy {
+		return New([]Rule{{Line: line, AllAccounts: true, Methods: methods, Tokens: []share.Scheme{share.ConsumerToken}}})
+	}
+	var none *Policy
+	for _, test := range []struct {
+		a, b *Policy
+		want bool
+	}{
+		{rules(1), rules(2), true},
+		{rules(1, "Upload"), rules(1, "Upload"), true},
+		{rules(1, "Upload"), rules(1, "Download"), false},
+		{rules(1), rules(1, "Upload"), false},
+		{rules(1), New(nil), false},
+		{rules(1), none, false},
+		{none, rules(1), false},
+		{none, none, true},
+	} {
+		if got := test.a.Equal(test.b); got != test.want {
+			t.Errorf("%+v equals %+v: %v", test.a, test.b, got)
+		}
 	}
 }
 

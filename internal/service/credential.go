@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"strings"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
@@ -53,7 +55,7 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 		return fail(share.TokenInvalid, "the call carries more than one identity; %s", ways)
 	}
 	c := found[0]
-	request := policy.Request{Caller: s.Caller(ctx), Account: account, Scheme: c.Scheme}
+	request := policy.Request{Caller: s.Caller(ctx), Account: account, Method: methodOf(ctx), Scheme: c.Scheme}
 	if c.Scheme == share.ExternalConsumerID {
 		if !request.Caller.Authenticated() {
 			return fail(share.CallerNotAuthenticated, "lp-external-consumer-id is accepted only on connections that authenticate "+
@@ -65,6 +67,12 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 		return fail(share.TokenInvalid, "%s is malformed", c.Scheme)
 	}
 	return c, request, nil
+}
+
+// methodOf returns the method of a call.
+func methodOf(ctx context.Context) policy.Method {
+	name, _ := grpc.Method(ctx)
+	return policy.Method(name[strings.LastIndexByte(name, '/')+1:])
 }
 
 // peerOf returns the address that a call's connection comes from, as limits see it.

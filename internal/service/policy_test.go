@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -28,6 +29,29 @@ var unidentified = map[string]struct {
 	pb.IdentityService_SignInAgent_FullMethodName: {
 		&pb.SignInAgentRequest{Account: accountName(account), Credentials: &pb.SignInAgentRequest_Password{Password: &pb.PasswordCredentials{Username: "u", Password: secret}}}, share.AgentToken,
 	},
+}
+
+// Rules can name each method of the contract, and nothing else.
+func TestPolicy_MethodsAreThoseOfTheContract(t *testing.T) {
+	server := grpc.NewServer()
+	(&Server{}).Register(server)
+	var methods []policy.Method
+	for _, info := range server.GetServiceInfo() {
+		for _, m := range info.Methods {
+			methods = append(methods, policy.Method(m.Name))
+		}
+	}
+	known := policy.Methods()
+	slices.Sort(methods)
+	slices.Sort(known)
+	if !slices.Equal(methods, known) {
+		t.Errorf("the contract has the methods\n%v, and the groups of internal/policy/method.go\n%v", methods, known)
+	}
+	for _, m := range known {
+		if m.SignsIn() != "" && !slices.Contains(policy.SignIn.Methods(), m) {
+			t.Errorf("%s signs in, but is not in the group %s", m, policy.SignIn)
+		}
+	}
 }
 
 // Every method asks the policy, once it knows the account and the identity, and a denied call uses nothing.
@@ -58,6 +82,9 @@ func TestPolicy_DeniedCallsUseNothing(t *testing.T) {
 					req, want := identified[method], want
 					if without, ok := unidentified[method]; ok {
 						req, want = without.req, policy.Request{Caller: service, Account: account, Scheme: without.scheme}
+						if got := policy.Method(m.Name).SignsIn(); got != without.scheme {
+							t.Errorf("%s signs in with %q according to the policy, and with %q", m.Name, got, without.scheme)
+						}
 					} else if m.Name == "SignOutAgent" {
 						req = &pb.SignOutAgentRequest{Account: accountName(account)}
 					}
@@ -66,6 +93,7 @@ func TestPolicy_DeniedCallsUseNothing(t *testing.T) {
 						continue
 					}
 					methods++
+					want.Method = policy.Method(m.Name)
 					mu.Lock()
 					asked = nil
 					mu.Unlock()

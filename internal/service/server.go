@@ -31,7 +31,7 @@ type Config struct {
 	Settings func(account string) Settings
 	// Caller returns the calling service, as far as its connection proves it.
 	Caller func(ctx context.Context) policy.Caller
-	// Permit returns CallerNotPermitted if the caller may not call for the account with an identity of the scheme.
+	// Permit returns CallerNotPermitted if the caller may not call the method for the account with an identity of the scheme.
 	Permit func(policy.Request) error
 	// Connection returns a context that ends when the connection of a call does. It may outlive the call.
 	Connection func(ctx context.Context) context.Context

@@ -69,6 +69,7 @@ var table = map[string]rule{
 	"internal/bufpool":           {stdlibOnly: true},
 	"internal/buildinfo":         {stdlibOnly: true},
 	"internal/crc32c":            {stdlibOnly: true},
+	"internal/filewatch":         {stdlibOnly: true},
 	"internal/connlimit":         {ours: append([]string{"internal/admission"}, rules...)},
 	// The sandbox's parts know each other as little as possible.
 	"internal/sandbox/feed":       {ours: []string{"internal/sandbox/jsonhttp"}, stdlibOnly: true},
