@@ -80,6 +80,7 @@ type settings struct {
 	plaintext bool
 	userAgent string
 	identity  Identity
+	bearer    *hiddenSource // nil: none
 	account   string
 	dial      []grpc.DialOption
 }
@@ -176,6 +177,9 @@ func (s *settings) dialTarget(target string) (*Client, error) {
 		grpc.WithUserAgent(strings.TrimSpace(s.userAgent + " lpfileshare-go/" + version())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	}, s.dial...)
+	if s.bearer != nil {
+		dial = append(dial, grpc.WithPerRPCCredentials(s.bearerCredentials(target)))
+	}
 	name := target
 	if servers != nil {
 		dial, name = append(dial, grpc.WithResolvers(servers)), listScheme+":///"+strings.ReplaceAll(target, " ", "")
@@ -205,6 +209,11 @@ func (s *settings) credentials(target string, asked *atomic.Bool) credentials.Tr
 		}
 	}
 	return credentials.NewTLS(config)
+}
+
+// bearerCredentials returns what adds the bearer token to calls to a target.
+func (s *settings) bearerCredentials(target string) bearer {
+	return bearer{s.bearer, s.plaintext || s.tls == nil && IsLoopback(target)}
 }
 
 // newClient completes a client that has its connection, identity and account.

@@ -20,6 +20,7 @@ const (
 	EnvClientCert         = "LPFILESHARE_CLIENT_CERT"          // PEM file with the client certificate
 	EnvClientKey          = "LPFILESHARE_CLIENT_KEY"           // PEM file with its key
 	EnvPlaintext          = "LPFILESHARE_PLAINTEXT"            // true: no TLS, to any address
+	EnvBearerTokenFile    = "LPFILESHARE_BEARER_TOKEN_FILE"    // file with the bearer token of the calling service: see TokenFile
 )
 
 // DialEnv is Dial with the settings of the environment. Options take precedence over it. LPFILESHARE_ADDRESS is required. At most
@@ -60,6 +61,9 @@ func (s *settings) fromEnvironment(getenv func(string) string) error {
 	}
 	if s.account == "" {
 		s.account = getenv(EnvAccount)
+	}
+	if file := getenv(EnvBearerTokenFile); file != "" && s.bearer == nil {
+		s.bearer = hide(TokenFile(file))
 	}
 	if s.tls != nil || s.plaintext {
 		return nil

@@ -47,7 +47,7 @@ func TestDialEnv(t *testing.T) {
 		{"not a boolean", map[string]string{EnvAddress: "a:1", EnvPlaintext: "maybe"}, nil, "must be true or false", "", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			for _, name := range []string{EnvAddress, EnvAccount, EnvToken, EnvAgentToken, EnvExternalConsumerID, EnvTLSCA, EnvClientCert, EnvClientKey, EnvPlaintext} {
+			for _, name := range []string{EnvAddress, EnvAccount, EnvToken, EnvAgentToken, EnvExternalConsumerID, EnvTLSCA, EnvClientCert, EnvClientKey, EnvPlaintext, EnvBearerTokenFile} {
 				t.Setenv(name, tc.env[name])
 			}
 			c, err := DialEnv(tc.options...)

@@ -266,13 +266,14 @@ var adviceByReason = map[pb.ErrorReason]string{
 	pb.ErrorReason_ERROR_REASON_METHOD_NOT_IMPLEMENTED:    "This server does not implement the method. Use a newer server.",
 	pb.ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED:   "Call with a consumer token, or ask the server's operator to configure an identity for the account.",
 	pb.ErrorReason_ERROR_REASON_CALLER_NOT_PERMITTED:      "Ask the server's operator for a rule that permits the client certificate to call for this account and identity.",
-	pb.ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED:  "Connect over TLS with a client certificate that the server trusts, or call with a consumer token.",
+	pb.ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED:  "Connect over TLS with a client certificate that the server trusts, send a bearer token of its issuer, or call with a consumer token.",
 	pb.ErrorReason_ERROR_REASON_WEBHOOK_NOT_CONFIGURED:    "The operator must register webhooks for the account. Until then, list the files.",
 	pb.ErrorReason_ERROR_REASON_INTERNAL:                  "Report this to the server's operator, with the request id.",
 	pb.ErrorReason_ERROR_REASON_WATCH_RESET:               "List the files again, and watch from the token of the listing.",
 	pb.ErrorReason_ERROR_REASON_UPLOAD_NOT_STORED:         "Repeat the upload under the same request id.",
 	pb.ErrorReason_ERROR_REASON_FILE_REJECTED_BY_SCANNER:  "Do not send this file again: the server's malware scanner rejects it.",
 	pb.ErrorReason_ERROR_REASON_SCANNER_UNAVAILABLE:       "The server's malware scanner gave no verdict. Repeat the upload later under the same request id.",
+	pb.ErrorReason_ERROR_REASON_CALLER_KEYS_UNAVAILABLE:   "The server cannot verify bearer tokens now. Repeat the call later.",
 }
 
 // adviceByCode is for errors without an ErrorInfo of the server.

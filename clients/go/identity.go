@@ -56,7 +56,8 @@ func ConsumerToken(source TokenSource) Identity { return Identity{keyConsumer, h
 func AgentToken(source TokenSource) Identity { return Identity{keyAgent, hide(source)} }
 
 // ExternalConsumerID is the identity of a consumer by the id that the brand knows, for accounts that the server has credentials of.
-// The server accepts it only on connections that authenticate the caller: TLS with a client certificate (see [WithTLS]), or loopback.
+// The server accepts it only from services that it knows: by a client certificate (see [WithTLS]), a bearer token (see
+// [WithBearerToken]), or loopback.
 func ExternalConsumerID(id string) Identity {
 	return Identity{keyExternal, hide(StaticToken(id))}
 }

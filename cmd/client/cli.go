@@ -46,10 +46,11 @@ type globals struct {
 	Account            string      `env:"LPFILESHARE_ACCOUNT" placeholder:"ID" help:"LivePerson account. Default: the session file's, else 12345678."`
 	As                 identityOf  `env:"LPFILESHARE_AS" placeholder:"IDENTITY" help:"Identity to use: consumer or agent. Default: consumer, unless only an agent is signed in."`
 	TokenFile          string      `env:"LPFILESHARE_TOKEN_FILE" placeholder:"FILE" predictor:"path" help:"Use the token in this file instead of the stored one. Or set LPFILESHARE_TOKEN (consumer) or LPFILESHARE_AGENT_TOKEN to the token."`
-	ExternalConsumerID string      `env:"LPFILESHARE_EXTERNAL_CONSUMER_ID" placeholder:"ID" help:"Call as the consumer with this id of the brand. Requires a client certificate or loopback, and an account that the server has credentials of."`
+	ExternalConsumerID string      `env:"LPFILESHARE_EXTERNAL_CONSUMER_ID" placeholder:"ID" help:"Call as the consumer with this id of the brand. Requires a client certificate, a bearer token or loopback, and an account that the server has credentials of."`
 	TLSCA              string      `name:"tls-ca" env:"LPFILESHARE_TLS_CA" placeholder:"FILE" predictor:"path" help:"Connect over TLS, and trust only the certificate authorities in this PEM file."`
 	ClientCert         string      `env:"LPFILESHARE_CLIENT_CERT" placeholder:"FILE" predictor:"path" help:"Connect over TLS with the client certificate in this PEM file."`
 	ClientKey          string      `env:"LPFILESHARE_CLIENT_KEY" placeholder:"FILE" predictor:"path" help:"Key of --client-cert, in PEM."`
+	BearerTokenFile    string      `env:"LPFILESHARE_BEARER_TOKEN_FILE" placeholder:"FILE" predictor:"path" help:"Send the bearer token in this file, by which the server knows the calling service. It is read for each call."`
 	Plaintext          bool        `env:"LPFILESHARE_PLAINTEXT" help:"Connect to other machines without TLS too. Tokens and files are then readable on the network."`
 	Timeout            duration    `env:"LPFILESHARE_TIMEOUT" placeholder:"DURATION" help:"Give up after this time. Default: 1m; 10m for files; none for watches."`
 	JSON               bool        `name:"json" env:"LPFILESHARE_JSON" help:"Print results as JSON, one object per line."`

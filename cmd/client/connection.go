@@ -24,6 +24,7 @@ type connection struct {
 	plaintext bool
 	files     tlsFiles
 	tls       *tls.Config // nil: without files
+	bearer    string      // file of the bearer token; empty: none
 	as        identityOf
 	account   string
 	session   *session
@@ -50,7 +51,10 @@ func (a *app) connection() (*connection, error) {
 	}
 	c := &connection{
 		address: cmp.Or(a.Address, s.Address, defaultAddress), account: cmp.Or(a.Account, s.Account, defaultAccount),
-		files: tlsFiles{a.TLSCA, a.ClientCert, a.ClientKey}, plaintext: a.Plaintext, session: s, file: file,
+		files: tlsFiles{a.TLSCA, a.ClientCert, a.ClientKey}, plaintext: a.Plaintext, bearer: a.BearerTokenFile, session: s, file: file,
+	}
+	if c.address == s.Address && c.bearer == "" {
+		c.bearer = s.BearerTokenFile
 	}
 	if c.address == s.Address && !c.files.any() && !c.plaintext {
 		c.files, c.plaintext = tlsFiles{s.TLSCA, s.TLSCert, s.TLSKey}, s.Plaintext
@@ -142,6 +146,9 @@ func (a *app) newClient(c *connection) (*lpfileshare.Client, error) {
 		options = append(options, lpfileshare.WithTLS(c.tls))
 	case c.plaintext:
 		options = append(options, lpfileshare.WithPlaintext())
+	}
+	if c.bearer != "" {
+		options = append(options, lpfileshare.WithBearerToken(lpfileshare.TokenFile(c.bearer)))
 	}
 	return lpfileshare.Dial(c.address, options...)
 }

@@ -62,7 +62,7 @@ func TestFlags_Names(t *testing.T) {
 	}
 	for _, setting := range []string{
 		lpfileshare.EnvAddress, lpfileshare.EnvAccount, lpfileshare.EnvExternalConsumerID, lpfileshare.EnvTLSCA, lpfileshare.EnvClientCert,
-		lpfileshare.EnvClientKey, lpfileshare.EnvPlaintext,
+		lpfileshare.EnvClientKey, lpfileshare.EnvPlaintext, lpfileshare.EnvBearerTokenFile,
 	} {
 		if !flags[setting] {
 			t.Errorf("DialEnv reads %s, and the command has no such flag", setting)

@@ -22,6 +22,8 @@ type session struct {
 	TLSCert   string `json:"tls_cert,omitempty"`
 	TLSKey    string `json:"tls_key,omitempty"`
 	Plaintext bool   `json:"plaintext,omitempty"`
+	// BearerTokenFile is the path of the file with the service's bearer token for that server.
+	BearerTokenFile string `json:"bearer_token_file,omitempty"`
 	// Account is the account of the last sign-in.
 	Account string `json:"account,omitempty"`
 	// Consumer and Agent are the identities that are signed in.

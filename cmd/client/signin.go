@@ -121,7 +121,7 @@ func (cmd *signInAgentCmd) Run(ctx context.Context, a *app) error {
 
 // signedIn stores a token, and prints the identity without the token.
 func (a *app) signedIn(c *connection, as identityOf, token *stored) error {
-	files := []string{c.files.ca, c.files.cert, c.files.key}
+	files := []string{c.files.ca, c.files.cert, c.files.key, c.bearer}
 	for i, path := range files {
 		if path == "" {
 			continue
@@ -133,7 +133,7 @@ func (a *app) signedIn(c *connection, as identityOf, token *stored) error {
 	}
 	err := c.file.update(func(s *session) {
 		s.Address, s.Account, s.Plaintext = c.address, c.account, c.plaintext
-		s.TLSCA, s.TLSCert, s.TLSKey = files[0], files[1], files[2]
+		s.TLSCA, s.TLSCert, s.TLSKey, s.BearerTokenFile = files[0], files[1], files[2], files[3]
 		if as == asAgent {
 			s.Agent = token
 		} else {

@@ -57,8 +57,8 @@ func (f *flags) accounts() (*accounts.Set, error) {
 		}
 		return s, nil
 	}
-	if f.Server.TLS.ClientCA != "" {
-		return nil, errors.New(rulesRequired + "; start with --accounts FILE (docs/accounts.md), for example:\n\n" + exampleRules(f.LivePerson.Account))
+	if f.authenticatesCallers() {
+		return nil, errors.New(f.rulesRequired() + "; start with --accounts FILE (docs/accounts.md), for example:\n\n" + f.exampleRules(f.LivePerson.Account))
 	}
 	if len(f.LivePerson.Account) == 0 {
 		return &accounts.Set{Others: &each, Flags: each}, nil
@@ -85,7 +85,7 @@ func (f *flags) plainHTTP() bool { return f.LivePerson.PlainHTTP || f.Sandbox.On
 // checkCallersKnown rejects accounts with credentials if the server cannot authenticate the callers that would use them. It is
 // called at the start and at each reload.
 func (f *flags) checkCallersKnown(s *accounts.Set) accounts.Faults {
-	if f.Server.listensOnLoopback() || f.Server.TLS.ClientCA != "" {
+	if f.trustsLoopback() || f.authenticatesCallers() {
 		return nil
 	}
 	var ids []string
@@ -98,15 +98,41 @@ func (f *flags) checkCallersKnown(s *accounts.Set) accounts.Faults {
 		return nil
 	}
 	return accounts.Faults{{File: f.LivePerson.Accounts, Text: fmt.Sprintf("accounts %s have credentials, and callers of --listen %s cannot be authenticated; "+
-		"require client certificates with --tls-client-ca (and --tls-cert, --tls-key, and callers in this file), listen on 127.0.0.1, or remove identity and app from those accounts",
+		"require client certificates with --tls-client-ca (and --tls-cert, --tls-key) or --spiffe-socket, or bearer tokens with --jwt-issuer (and callers in this file), listen on "+
+		"127.0.0.1 without --sidecar, or remove identity and app from those accounts",
 		strings.Join(ids, ", "), f.Server.Listen)}}
 }
 
-const rulesRequired = "--tls-client-ca requires rules that say which certificates may call, for which accounts and for whom"
+// rulesRequired says what is missing if callers have names and there are no rules.
+func (f *flags) rulesRequired() string {
+	flag, names := "--tls-client-ca", "certificates"
+	switch {
+	case f.Server.TLS.SPIFFESocket != "":
+		flag = "--spiffe-socket"
+	case f.Server.TLS.ClientCA == "":
+		flag, names = "--jwt-issuer", "subjects of tokens"
+	}
+	return fmt.Sprintf("%s requires rules that say which %s may call, for which accounts and for whom", flag, names)
+}
+
+// exampleNames are the keys of an example rule that name callers.
+func (f *flags) exampleNames() []string {
+	var names []string
+	switch {
+	case f.Server.TLS.SPIFFESocket != "":
+		names = append(names, `certificates: ["uri:spiffe://example.com/ns/chat/sa/*"]`)
+	case f.Server.TLS.ClientCA != "":
+		names = append(names, `certificates: ["uri:spiffe://example.com/ns/chat/sa/*", "dns:chat.example.com"]`)
+	}
+	if f.Callers.JWTIssuer != "" {
+		names = append(names, `subjects: ["jwt:chat", "jwt:services/*"]`)
+	}
+	return names
+}
 
 // exampleRules returns an accounts file for the given accounts (none: all), whose rules permit what was permitted before there were
 // rules.
-func exampleRules(served []string) string {
+func (f *flags) exampleRules(served []string) string {
 	text := "others: allow\n"
 	if len(served) > 0 {
 		text = "accounts:\n"
@@ -114,19 +140,19 @@ func exampleRules(served []string) string {
 			text += fmt.Sprintf("  %q:\n", id)
 		}
 	}
-	return text + "callers:\n- certificates: [\"uri:spiffe://example.com/ns/chat/sa/*\", \"dns:chat.example.com\"]\n" +
+	return text + "callers:\n- " + strings.Join(f.exampleNames(), "\n  ") + "\n" +
 		"  accounts: all\n  tokens: [consumer, agent]\n  consumers: [\"*\"]\n"
 }
 
-// checkCallers requires rules for callers if they have certificates, and rejects rules that would have no effect.
+// checkCallers requires rules for callers if they have names, and rejects rules that would have no effect.
 func (f *flags) checkCallers(s *accounts.Set) accounts.Faults {
 	var text string
-	switch certificates := f.Server.TLS.ClientCA != ""; {
-	case certificates && s.Callers == nil:
-		text = rulesRequired + `; add them, for example callers: [{certificates: ["uri:spiffe://example.com/ns/chat/sa/*", "dns:chat.example.com"], ` +
-			`accounts: all, tokens: [consumer, agent], consumers: ["*"]}]`
-	case !certificates && s.Callers != nil && !f.Server.listensOnLoopback():
-		text = "callers has rules for client certificates, and the server does not require any; add --tls-client-ca, or remove callers"
+	switch named := f.authenticatesCallers(); {
+	case named && s.Callers == nil:
+		text = f.rulesRequired() + `; add them, for example callers: [{` + strings.Join(f.exampleNames(), ", ") +
+			`, accounts: all, tokens: [consumer, agent], consumers: ["*"]}]`
+	case !named && s.Callers != nil && !f.trustsLoopback():
+		text = "callers has rules for names of callers, and the server requires neither certificates nor tokens; add --tls-client-ca, --spiffe-socket or --jwt-issuer, or remove callers"
 	default:
 		return nil
 	}

@@ -99,7 +99,7 @@ func (a *adminServer) close() {
 func writeReadiness(w http.ResponseWriter, r *http.Request, serving *health.Server) {
 	var lines strings.Builder
 	status := http.StatusOK
-	for _, part := range []struct{ name, health string }{{"server", ""}, {"ledger", ledgerHealth}, {"events", eventsHealth}, {"uploads", readyHealth}} {
+	for _, part := range []struct{ name, health string }{{"server", ""}, {"ledger", ledgerHealth}, {"events", eventsHealth}, {"callers", callersHealth}, {"uploads", readyHealth}} {
 		mark := "+"
 		if !isServing(serving, part.health) {
 			mark, status = "-", http.StatusServiceUnavailable

@@ -115,7 +115,7 @@ func TestAdmin_Probes(t *testing.T) {
 	}
 	want("/livez", 200, "ok\n")
 	want("/readyz", 200, "ok\n")
-	want("/readyz?verbose", 200, "[+] server\n[+] ledger\n[+] events\n[+] uploads\n")
+	want("/readyz?verbose", 200, "[+] server\n[+] ledger\n[+] events\n[+] callers\n[+] uploads\n")
 	if status, body := w.admin("/version"); status != 200 || !strings.Contains(body, `"version":"`+buildinfo.Version()+`"`) {
 		t.Errorf("/version: %d %s", status, body)
 	}
@@ -133,7 +133,7 @@ func TestAdmin_Probes(t *testing.T) {
 	}
 	w.server.Quit()
 	harness.Eventually(t, "the server is not ready", func() bool { status, _ := w.admin("/readyz"); return status == 503 })
-	want("/readyz?verbose", 503, "[-] server\n[-] ledger\n[-] events\n[-] uploads\n")
+	want("/readyz?verbose", 503, "[-] server\n[-] ledger\n[-] events\n[-] callers\n[-] uploads\n")
 	want("/livez", 200, "ok\n")
 	for err == nil {
 		_, err = download.Recv()

@@ -12,6 +12,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
+	"github.com/lpfileshare/lpfileshare/internal/callers"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/filecache"
@@ -232,7 +233,7 @@ func newConnector(f *flags, r *accounts.Registry, rest *lprest.Client, openings 
 func newService(f *flags, r *accounts.Registry, openings *admission.Openings, agentTokenKey [32]byte, rejected *rejections.Tally, log *slog.Logger, ports service.Ports) *service.Server {
 	l, b, lp := &f.Limits, &f.Behaviour, &f.LivePerson
 	return service.New(service.Config{
-		Caller:       f.Server.caller,
+		Caller:       callers.Of,
 		Permit:       permit(f, r),
 		Serves:       func(id string) bool { _, ok := r.Account(id); return ok },
 		Settings:     r.Settings,

@@ -57,7 +57,7 @@ func TestCallers_RulesAreRequired(t *testing.T) {
 	without.write("others: allow\n" + example + "\n")
 	accepted(without)
 	// Rules without certificates protect nothing.
-	if code, said := start(append(ours.server("server"), "--accounts="+without.path)...); code != 1 || !strings.Contains(said, "add --tls-client-ca, or remove callers") {
+	if code, said := start(append(ours.server("server"), "--accounts="+without.path)...); code != 1 || !strings.Contains(said, "add --tls-client-ca, --spiffe-socket or --jwt-issuer, or remove callers") {
 		t.Errorf("rules without client certificates: code %d, %s", code, said)
 	}
 }

@@ -27,6 +27,7 @@ import (
 // TestFlags_Names in cmd/client).
 type flags struct {
 	Server     serverFlags     `embed:""`
+	Callers    callerFlags     `embed:"" group:"Callers:"`
 	Sandbox    sandboxFlags    `embed:"" group:"Sandbox:"`
 	LivePerson livePersonFlags `embed:"" group:"LivePerson:"`
 	Limits     limitFlags      `embed:"" group:"Limits:"`
@@ -126,7 +127,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 // Validate is called by kong, which would stop at the first group with an error. Here the errors of all groups are reported at once.
 func (f *flags) Validate() error {
 	return errors.Join(
-		f.Server.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
+		f.Server.Validate(), f.Callers.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
 		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Admin.Validate(), f.Log.Validate(), f.validateTogether(),
 	)
 }
@@ -143,7 +144,7 @@ func (f *flags) validateTogether() error {
 		errs = append(errs, fmt.Errorf("--request-id-ttl is %s, which is shorter than an upload and its publication may take; set it to at least %s "+
 			"(--upload-timeout + 4 * --lp-timeout + 3 * --settle)", f.Behaviour.RequestIDTTL, least))
 	}
-	return errors.Join(append(errs, f.Limits.checkMemory(f.account()))...)
+	return errors.Join(append(errs, f.Limits.checkMemory(f.account()), f.validateCallers())...)
 }
 
 // Validate checks the addresses and the TLS flags.
@@ -151,12 +152,12 @@ func (f *serverFlags) Validate() error {
 	var errs []error
 	if host, _, err := net.SplitHostPort(f.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("--listen %q is not an address; give HOST:PORT, for example 127.0.0.1:50051", f.Listen))
-	} else if !netrules.IsLoopback(host) && !f.AllowPlaintext && f.TLS.Cert == "" {
-		errs = append(errs, fmt.Errorf("--listen %s is not loopback, so tokens would be sent unencrypted; set --tls-cert and --tls-key, listen on 127.0.0.1, or set "+
+	} else if !netrules.IsLoopback(host) && !f.AllowPlaintext && !f.TLS.secure() {
+		errs = append(errs, fmt.Errorf("--listen %s is not loopback, so tokens would be sent unencrypted; set --tls-cert and --tls-key or --spiffe-socket, listen on 127.0.0.1, or set "+
 			"--allow-plaintext if a proxy in front adds TLS", f.Listen))
 	}
-	if f.TLS.Cert != "" && f.AllowPlaintext {
-		errs = append(errs, errors.New("--allow-plaintext and --tls-cert exclude each other; leave one out"))
+	if f.TLS.secure() && f.AllowPlaintext {
+		errs = append(errs, errors.New("--allow-plaintext and TLS, by --tls-cert or --spiffe-socket, exclude each other; leave one out"))
 	}
 	return errors.Join(append(errs, f.TLS.Validate())...)
 }

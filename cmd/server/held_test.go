@@ -130,11 +130,20 @@ func TestExternalConsumer_RequiresAuthenticatedCaller(t *testing.T) {
 		o := lpfileshare.UploadOptions{Conversation: conv, DisplayName: "a.jpg", RequestID: uuid.NewString()}
 		data := photo(t, 20_000)
 		w.upload(orders, o, data)
-		for who, want := range map[*lpfileshare.Client]bool{orders: true, billing: false} {
-			resp, err := who.Upload(t.Context(), o, bytes.NewReader(data))
-			if err != nil || resp.GetReplayed() != want {
-				t.Errorf("a repeat: %v, %v; want replayed %v", resp, err, want)
+		create := &pb.CreateConversationRequest{Account: accountPath, RequestId: uuid.NewString()}
+		// A retry by another service that may call for the consumer finds the record.
+		for _, service := range []*lpfileshare.Client{orders, billing} {
+			resp, err := service.Upload(t.Context(), o, bytes.NewReader(data))
+			if err != nil || !resp.GetReplayed() {
+				t.Errorf("a repeat: %v, %v; want it replayed", resp, err)
 			}
+			created, err := service.Raw().Conversations.CreateConversation(t.Context(), create)
+			if err != nil || created.GetReplayed() != (service == billing) {
+				t.Errorf("a conversation: %v, %v", created, err)
+			}
+		}
+		if n := len(w.sb.Journal().Published); n != 1 {
+			t.Errorf("%d messages", n)
 		}
 		if n := w.sb.Sockets(); n != 1 {
 			t.Errorf("%d sockets for one consumer", n)

@@ -92,16 +92,21 @@ func (f *livePersonFlags) trust() (*tls.Config, error) {
 	if f.CA == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(f.CA)
+	return readTrust("--lp-ca", f.CA)
+}
+
+// readTrust returns a TLS configuration that trusts the certificates in the file of a flag, and the system's.
+func readTrust(flag, file string) (*tls.Config, error) {
+	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("--lp-ca: %w", err)
+		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--lp-ca: %s has no certificate in PEM", f.CA)
+		return nil, fmt.Errorf("%s: %s has no certificate in PEM", flag, file)
 	}
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }

@@ -50,7 +50,7 @@ func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, serving *hea
 	m.Gauge("lpfs_ledger_records", "Records of the ledger.", ofLedger(func(u ledger.Usage) int64 { return int64(u.Records) }))
 
 	const healthy = "1 if the health service reports SERVING, else 0. The empty name is that of the server; it is 0 while it drains."
-	for _, name := range []string{"", ledgerHealth, eventsHealth, readyHealth} {
+	for _, name := range []string{"", ledgerHealth, eventsHealth, callersHealth, readyHealth} {
 		m.Gauge("lpfs_serving", healthy, func() float64 {
 			if isServing(serving, name) {
 				return 1

@@ -25,7 +25,7 @@ type source struct {
 	load    func() error
 }
 
-// add adds files. It must be called as soon as they have been read for the first time, so that no change is missed. load reads them
+// add adds files. It must be called before they are read for the first time, or right after that, so that no change is missed. load reads them
 // again, and logs the result. After an error the previous content stays in use.
 func (r *reloader) add(file string, paths func() []string, load func() error) {
 	s := source{file: file, load: load}

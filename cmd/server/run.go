@@ -77,13 +77,6 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	}
 	defer listener.Close()
 	reloads := &reloader{every: f.Behaviour.ReloadEvery}
-	secure, err := newServerTLS(&f.Server.TLS)
-	if err != nil {
-		return err
-	}
-	if secure != nil {
-		reloads.add("tls-cert", files(f.Server.TLS.Cert, f.Server.TLS.Key, f.Server.TLS.ClientCA), func() error { return secure.reload(log) })
-	}
 	admin, err := listenAdmin(&f.Admin, rejected)
 	if err != nil {
 		return err
@@ -95,6 +88,11 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		admin.start(measured, serving, log)
 		defer admin.close()
 	}
+	transport, err := newTransport(ctx, &f.Server.TLS, reloads, measured, log)
+	if err != nil {
+		return err
+	}
+	defer transport.close()
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
 	p, err := build(ctx, f, reloads, measured.StepObserver(), rejected, log)
@@ -115,14 +113,21 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(secure.credentials()))}
+	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(transport.credentials()))}
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
 	}
-	server := newGRPCServer(f, connections, measured, rejected, log, draining, options...)
-	p.service.Register(server)
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
+	identifier, err := f.identifier(ready.update, log)
+	if err != nil {
+		return err
+	}
+	ready.knowsKeys = identifier.Ready
 	p.ledger.Watch(ready.ledgerChanged)
+	identifier.Start()
+	defer identifier.Close()
+	server := newGRPCServer(f, authenticate(identifier), connections, measured, rejected, log, draining, options...)
+	p.service.Register(server)
 	healthpb.RegisterHealthServer(server, serving)
 	reflection.Register(server)
 	if measured != nil {
@@ -246,9 +251,9 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, connections *connlimit.Limiter, measured *metrics.Metrics, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
+func newGRPCServer(f *flags, authenticate func(context.Context) (context.Context, error), connections *connlimit.Limiter, measured *metrics.Metrics, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
-	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
+	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Authenticate: authenticate, Rejections: rejected, Log: log}
 	timeout := service.RequestTimeout(f.Limits.UploadIdleTimeout)
 	if measured != nil {
 		calls.Ended = measured.Ended

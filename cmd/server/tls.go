@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,13 +12,18 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/lpfileshare/lpfileshare/internal/metrics"
 )
 
-// tlsFlags are the files for serving gRPC with TLS.
+// tlsFlags are the files for serving gRPC with TLS, or the SPIFFE Workload API that provides what they contain.
 type tlsFlags struct {
 	Cert     string `name:"tls-cert" placeholder:"FILE" help:"PEM file of the certificate to serve with, followed by its chain. All three files are reloaded: see --reload-every. Default: none, no TLS."`
 	Key      string `name:"tls-key" placeholder:"FILE" help:"PEM file of the key of --tls-cert."`
 	ClientCA string `name:"tls-client-ca" placeholder:"FILE" help:"PEM file of the authorities that sign client certificates, which are then required. callers in the accounts file says what each may do. Default: none."`
+
+	SPIFFESocket       string   `name:"spiffe-socket" placeholder:"URL" help:"SPIFFE Workload API that provides the certificate to serve with and the authorities of client certificates, which are required: unix:///PATH. Replaces the TLS files. Default: none."`
+	SPIFFETrustDomains []string `name:"spiffe-trust-domain" placeholder:"NAME" help:"SPIFFE trust domains whose members may connect. Default: that of the server."`
 }
 
 // Validate checks which of the flags are set. The files are checked when they are read.
@@ -26,15 +32,23 @@ func (f *tlsFlags) Validate() error {
 	if (f.Cert == "") != (f.Key == "") {
 		errs = append(errs, errors.New("--tls-cert and --tls-key belong together; give both or neither"))
 	}
-	if f.ClientCA != "" && f.Cert == "" {
+	if f.ClientCA != "" && f.Cert == "" && f.SPIFFESocket == "" {
 		errs = append(errs, errors.New("--tls-client-ca requires TLS; add --tls-cert and --tls-key"))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, f.validateSPIFFE())...)
 }
+
+// requiresCertificates reports whether each client must have a certificate.
+func (f *tlsFlags) requiresCertificates() bool { return f.ClientCA != "" || f.SPIFFESocket != "" }
+
+// secure reports whether connections are encrypted.
+func (f *tlsFlags) secure() bool { return f.Cert != "" || f.SPIFFESocket != "" }
 
 // kind names the authentication of connections, for the log.
 func (f *tlsFlags) kind() string {
 	switch {
+	case f.SPIFFESocket != "":
+		return "spiffe"
 	case f.Cert == "":
 		return "off"
 	case f.ClientCA == "":
@@ -49,12 +63,13 @@ type serverTLS struct {
 	now   atomic.Pointer[tls.Config]
 }
 
-// newServerTLS loads the files. It returns nil without --tls-cert.
-func newServerTLS(f *tlsFlags) (*serverTLS, error) {
+// newServerTLS loads the files, and adds them to reloads. It returns nil without --tls-cert.
+func newServerTLS(f *tlsFlags, reloads *reloader, log *slog.Logger) (*serverTLS, error) {
 	if f.Cert == "" {
 		return nil, nil
 	}
 	s := &serverTLS{flags: f}
+	reloads.add("tls-cert", files(f.Cert, f.Key, f.ClientCA), func() error { return s.reload(log) })
 	return s, s.load()
 }
 
@@ -92,13 +107,41 @@ func (s *serverTLS) reload(log *slog.Logger) error {
 	return nil
 }
 
-// credentials returns the credentials of the gRPC server: plaintext if s is nil.
 func (s *serverTLS) credentials() credentials.TransportCredentials {
-	if s == nil {
-		return insecure.NewCredentials()
-	}
 	return credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.now.Load(), nil },
 	})
+}
+
+// A transport is how connections of gRPC are secured: by files, by the SPIFFE Workload API, or not at all.
+type transport struct {
+	files  *serverTLS    // nil without --tls-cert
+	spiffe *spiffeSource // nil without --spiffe-socket
+}
+
+// newTransport loads the files, or waits for the first certificate of the Workload API. The caller must close it.
+func newTransport(ctx context.Context, f *tlsFlags, reloads *reloader, m *metrics.Metrics, log *slog.Logger) (t transport, err error) {
+	if t.files, err = newServerTLS(f, reloads, log); err != nil {
+		return t, err
+	}
+	t.spiffe, err = newSPIFFE(ctx, f, func() { m.Reloaded("spiffe-socket", nil) }, log)
+	return t, err
+}
+
+// credentials returns the credentials of the gRPC server.
+func (t transport) credentials() credentials.TransportCredentials {
+	switch {
+	case t.spiffe != nil:
+		return t.spiffe.credentials()
+	case t.files != nil:
+		return t.files.credentials()
+	}
+	return insecure.NewCredentials()
+}
+
+func (t transport) close() {
+	if t.spiffe != nil {
+		t.spiffe.close()
+	}
 }

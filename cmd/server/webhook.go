@@ -110,13 +110,15 @@ func (s *webhookServer) loadCert() error {
 	return nil
 }
 
-// reload loads the certificate again. If that fails, the previous one stays in use.
+// reload loads the certificate again, and logs the result. If it fails, the previous one stays in use.
 func (s *webhookServer) reload(log *slog.Logger) error {
 	err := s.loadCert()
 	if err != nil {
 		log.Error("webhook certificate is invalid, the previous one stays in use; correct it, and send SIGHUP if --reload-every is 0", "error", err)
+		return err
 	}
-	return err
+	log.Info("webhook certificate reloaded")
+	return nil
 }
 
 // close ends a started server. It waits up to 5 s for running deliveries. LivePerson delivers later events to another server, or again.

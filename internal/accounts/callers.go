@@ -16,7 +16,7 @@ const maxRules = 10_000
 func (r *reader) callers(n ast.Node, s *Set) *policy.Policy {
 	list, ok := n.(*ast.SequenceNode)
 	if !ok || len(list.Values) == 0 {
-		r.wrongType(n, "callers", "a list of rules, each with certificates, accounts, and tokens or consumers")
+		r.wrongType(n, "callers", "a list of rules, each with certificates or subjects, accounts, and tokens or consumers")
 		return nil
 	}
 	if len(list.Values) > maxRules {
@@ -33,13 +33,17 @@ func (r *reader) callers(n ast.Node, s *Set) *policy.Policy {
 // rule reads one rule for callers.
 func (r *reader) rule(n ast.Node, where string, s *Set) (rule policy.Rule) {
 	before := len(r.faults)
-	var certificates, tokens []string
+	var certificates, subjects, tokens []string
 	rule.Line = lineOf(n)
 	r.mapping(n, where, keys{
 		"certificates": r.list(where+": certificates", func(text string) error {
 			_, err := policy.ParsePattern(text)
 			return err
 		}, &certificates),
+		"subjects": r.list(where+": subjects", func(text string) error {
+			_, err := policy.ParseSubject(text)
+			return err
+		}, &subjects),
 		"accounts": func(n ast.Node) {
 			if word, ok := scalar(n); ok && word == "all" {
 				rule.AllAccounts = true
@@ -64,6 +68,10 @@ func (r *reader) rule(n ast.Node, where string, s *Set) (rule policy.Rule) {
 		pattern, _ := policy.ParsePattern(text) // it was checked
 		rule.Certificates = append(rule.Certificates, pattern)
 	}
+	for _, text := range subjects {
+		pattern, _ := policy.ParseSubject(text) // it was checked
+		rule.Subjects = append(rule.Subjects, pattern)
+	}
 	for _, of := range tokens {
 		rule.Tokens = append(rule.Tokens, tokensOf[of])
 	}
@@ -71,8 +79,8 @@ func (r *reader) rule(n ast.Node, where string, s *Set) (rule policy.Rule) {
 		return rule
 	}
 	switch {
-	case len(rule.Certificates) == 0:
-		r.bad(n, "%s needs certificates: the names of those that it permits, for example [uri:spiffe://example.com/chat]", where)
+	case len(rule.Certificates) == 0 && len(rule.Subjects) == 0:
+		r.bad(n, "%s needs certificates or subjects: the names of the callers that it permits, for example certificates: [\"uri:spiffe://example.com/chat\"], or subjects: [\"jwt:chat\"]", where)
 	case len(rule.Accounts) == 0 && !rule.AllAccounts:
 		r.bad(n, "%s needs accounts: a list of ids, or all", where)
 	case len(rule.Tokens) == 0 && len(rule.Consumers) == 0:

@@ -214,6 +214,8 @@ callers: # in any place
 - certificates: "dns:reader"
   accounts: "99"
   methods: [read, SignInConsumer]
+- subjects: ["jwt:chat", "jwt:bank/*"]
+  accounts: ["99"]
   tokens: consumer
 accounts: {12345678: , "99": }
 `
@@ -241,6 +243,10 @@ accounts: {12345678: , "99": }
 		if (err == nil) != (line > 0) || err == nil && rule.Line != line {
 			t.Errorf("%s: %+v, %v", method, rule, err)
 		}
+	}
+	if !permitted(s, policy.JWT, "chat", "99", share.ConsumerToken) || !permitted(s, policy.JWT, "bank/pay", "99", share.ConsumerToken) ||
+		permitted(s, policy.JWT, "chat", "99", share.ExternalConsumerID) || permitted(s, policy.JWT, "other", "99", share.ConsumerToken) {
+		t.Error("a rule for tokens permits more or less than it says")
 	}
 	again, err := f.read("# a line more\n" + text)
 	if err != nil {

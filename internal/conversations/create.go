@@ -111,9 +111,10 @@ func (c *Creator) Create(ctx context.Context, session Session, r Request) (_ sha
 	}
 }
 
-// Key returns the ledger key of a request id. Keys are hashes, so they fit any ledger and reveal nothing.
+// Key returns the ledger key of a request id. Keys are hashes, so they fit any ledger and reveal nothing. The calling
+// service is not part of them: a retry by another service that may call for the principal finds the record.
 func Key(p share.Principal, requestID string) string {
-	sum := admission.Hash("conversation", p.Account, string(p.Role), p.ID, p.Caller, requestID)
+	sum := admission.Hash("conversation", p.Account, string(p.Role), p.ID, "", requestID) // "" was the calling service
 	return hex.EncodeToString(sum[:])
 }
 

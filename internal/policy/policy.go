@@ -16,8 +16,8 @@ import (
 type Rule struct {
 	// Line is where the rule begins in its file, counted from 1; 0 if that is not known.
 	Line int
-	// Certificates are the names of the callers.
-	Certificates []Pattern
+	// Certificates are the names of callers that have certificates, and Subjects those of callers that have tokens.
+	Certificates, Subjects []Pattern
 	// AllAccounts permits calls for every account that the server handles, otherwise Accounts for those listed.
 	AllAccounts bool
 	Accounts    []string
@@ -105,7 +105,7 @@ func New(rules []Rule) *Policy {
 	p := &Policy{rules: rules, exact: make(map[Name][]*Rule)}
 	for i := range rules {
 		r := &rules[i]
-		for _, c := range r.Certificates {
+		for _, c := range slices.Concat(r.Certificates, r.Subjects) {
 			if name, ok := c.name(); ok {
 				p.exact[name] = append(p.exact[name], r)
 			} else {
@@ -177,7 +177,7 @@ func (p *Policy) rulesOf(n Name) func(yield func(*Rule) bool) {
 			}
 		}
 		for _, pattern := range p.patterns {
-			if pattern.matches(n) && !yield(pattern.Rule) {
+			if pattern.Matches(n) && !yield(pattern.Rule) {
 				return
 			}
 		}

@@ -69,16 +69,35 @@ func TestPattern_Matches(t *testing.T) {
 		{"dns:*.example.com", Name{CN, "chat.example.com"}, false},
 		{"cn:Chat Service", Name{CN, "Chat Service"}, true},
 		{"cn:chat", Name{CN, "Chat"}, false},
+		{"any", Name{JWT, "chat"}, false}, // of certificates
+		{"cn:chat", Name{JWT, "chat"}, false},
+		{"jwt:chat", Name{JWT, "chat"}, true},
+		{"jwt:chat", Name{CN, "chat"}, false},
+		{"jwt:chat", Name{JWT, "Chat"}, false},
+		{"jwt:spiffe://mesh/a", Name{URI, "spiffe://mesh/a"}, false},
+		{"uri:spiffe://mesh/a", Name{JWT, "spiffe://mesh/a"}, false},
+		{"jwt:system:serviceaccount:bank:chat", Name{JWT, "system:serviceaccount:bank:chat"}, true},
+		{"jwt:bank/*", Name{JWT, "bank/chat"}, true},
+		{"jwt:bank/*", Name{JWT, "bank/chat/a"}, false},
+		{"jwt:bank/*", Name{JWT, "bank/"}, false},
+		{"jwt:bank/*", Name{JWT, "other/chat"}, false},
+		{"any subject", Name{JWT, "chat"}, true},
+		{"any subject", Name{CN, "chat"}, false},
+		{"any subject", Name{}, false},
 		{"any", Name{CN, "x"}, true},
 		{"any", Name{URI, "spiffe://mesh/a"}, true},
 		{"any", Name{}, false},
 	} {
-		p, err := ParsePattern(test.pattern)
+		parse := ParsePattern
+		if strings.HasPrefix(test.pattern, "jwt:") || test.pattern == "any subject" {
+			parse = ParseSubject
+		}
+		p, err := parse(strings.TrimSuffix(test.pattern, " subject"))
 		if err != nil {
 			t.Errorf("%s: %v", test.pattern, err)
 			continue
 		}
-		if got := p.matches(test.name); got != test.want {
+		if got := p.Matches(test.name); got != test.want {
 			t.Errorf("%s matches %s: %v", test.pattern, test.name, got)
 		}
 		// A Policy finds the rule of a name the same way, whether it is indexed or not.
@@ -99,6 +118,14 @@ func TestParsePattern_Rejects(t *testing.T) {
 		if p, err := ParsePattern(text); err == nil {
 			t.Errorf("%q was accepted: %+v", text, p)
 		}
+	}
+	for _, text := range []string{"", "*", "chat", "jwt:", "jwt:*", "jwt:*/chat", "jwt:a*", "jwt:a/b*", "jwt:a\nb", "cn:chat", "uri:spiffe://mesh/a"} {
+		if p, err := ParseSubject(text); err == nil {
+			t.Errorf("%q was accepted as a subject: %+v", text, p)
+		}
+	}
+	if p, err := ParsePattern("jwt:chat"); err == nil {
+		t.Errorf("a subject was accepted as a name in a certificate: %+v", p)
 	}
 }
 

@@ -58,8 +58,8 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 	request := policy.Request{Caller: s.Caller(ctx), Account: account, Method: methodOf(ctx), Scheme: c.Scheme}
 	if c.Scheme == share.ExternalConsumerID {
 		if !request.Caller.Authenticated() {
-			return fail(share.CallerNotAuthenticated, "lp-external-consumer-id is accepted only on connections that authenticate "+
-				"the caller: TLS with a client certificate, or loopback to a server that listens only there; or use lp-consumer-token")
+			return fail(share.CallerNotAuthenticated, "lp-external-consumer-id is accepted only from services that are "+
+				"known: by a client certificate, by a bearer token, or by loopback to a server that listens only there; or use lp-consumer-token")
 		}
 		c.Caller, request.Consumer = request.Caller.Name.String(), c.Secret
 	}

@@ -295,6 +295,7 @@ var errorCases = map[share.Kind]errorCase{
 	share.SessionLimit:          portFails("Session", share.SessionLimit),
 	share.MethodNotImplemented:  portFails("Session", share.MethodNotImplemented),
 	share.IdentityNotConfigured: portFails("Session", share.IdentityNotConfigured),
+	share.CallerKeysUnavailable: portFails("Session", share.CallerKeysUnavailable), // in the product from Calls.Authenticate
 	share.WebhookNotConfigured: {do: func(h *harness) func() error {
 		h.lp.failAlways("WatchFiles", kindError(share.WebhookNotConfigured))
 		return func() error {

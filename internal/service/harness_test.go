@@ -113,7 +113,10 @@ func newHarness(t *testing.T, change ...func(*Config)) *harness {
 		Settings: func(string) Settings { return testSettings },
 		Caller: func(ctx context.Context) policy.Caller { // as a client certificate would name it
 			name := strings.Join(metadata.ValueFromIncomingContext(ctx, "test-service"), "")
-			return policy.Caller{Name: policy.Name{Kind: policy.CN, Value: name}, Loopback: name == ""}
+			if name == "" {
+				return policy.Caller{Via: policy.ViaLoopback}
+			}
+			return policy.Caller{Name: policy.Name{Kind: policy.CN, Value: name}, Via: policy.ViaMTLS}
 		},
 		Permit:       func(policy.Request) error { return nil },
 		Connection:   func(context.Context) context.Context { return context.Background() },

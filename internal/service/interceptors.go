@@ -21,6 +21,9 @@ import (
 type Calls struct {
 	// UnaryTimeout limits a unary call, except an UploadSmallFile, which has the time limit of an Upload.
 	UnaryTimeout time.Duration
+	// Authenticate, if set, is called before each call's handler. It returns ctx with what Config.Caller finds there, or the error with
+	// which the call ends.
+	Authenticate func(ctx context.Context) (context.Context, error)
 	// Rejections counts the calls that a limit of the server rejected.
 	Rejections *rejections.Tally
 	// Ended, if set, is called at the end of each call.
@@ -48,7 +51,11 @@ func (c *Calls) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		bounded, cancel = context.WithTimeout(bounded, c.UnaryTimeout)
 	}
 	defer cancel()
-	resp, err := handler(bounded, req)
+	bounded, err := c.authenticate(bounded)
+	var resp any
+	if err == nil {
+		resp, err = handler(bounded, req)
+	}
 	if err = call.end(ctx, err); err != nil {
 		return nil, err
 	}
@@ -61,8 +68,18 @@ func (c *Calls) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 		return handler(srv, stream)
 	}
 	call := c.begin(stream.Context(), info.FullMethod)
-	err := handler(srv, &callStream{stream, call.context(stream.Context())})
+	ctx, err := c.authenticate(call.context(stream.Context()))
+	if err == nil {
+		err = handler(srv, &callStream{stream, ctx})
+	}
 	return call.end(stream.Context(), err)
+}
+
+func (c *Calls) authenticate(ctx context.Context) (context.Context, error) {
+	if c.Authenticate == nil {
+		return ctx, nil
+	}
+	return c.Authenticate(ctx)
 }
 
 // ours reports whether a method belongs to the contract.

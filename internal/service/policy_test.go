@@ -56,7 +56,7 @@ func TestPolicy_MethodsAreThoseOfTheContract(t *testing.T) {
 
 // Every method asks the policy, once it knows the account and the identity, and a denied call uses nothing.
 func TestPolicy_DeniedCallsUseNothing(t *testing.T) {
-	service := policy.Caller{Name: policy.Name{Kind: policy.CN, Value: "service"}}
+	service := policy.Caller{Name: policy.Name{Kind: policy.CN, Value: "service"}, Via: policy.ViaMTLS}
 	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
 		t.Run(string(scheme), inBubble(func(t *testing.T) {
 			var mu sync.Mutex

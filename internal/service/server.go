@@ -29,7 +29,7 @@ type Config struct {
 	Serves func(account string) bool
 	// Settings returns an account's settings.
 	Settings func(account string) Settings
-	// Caller returns the calling service, as far as its connection proves it.
+	// Caller returns the calling service, as far as the call proves it: see Calls.Authenticate.
 	Caller func(ctx context.Context) policy.Caller
 	// Permit returns CallerNotPermitted if the caller may not call the method for the account with an identity of the scheme.
 	Permit func(policy.Request) error

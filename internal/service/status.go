@@ -106,6 +106,8 @@ var conditions = map[share.Kind]condition{
 	share.LedgerUnavailable:    {code: codes.Unavailable, retryAfter: time.Second},
 	share.ScannerUnavailable:   {code: codes.Unavailable, retryAfter: 5 * time.Second},
 
+	share.CallerKeysUnavailable: {code: codes.Unavailable, retryAfter: 5 * time.Second},
+
 	share.StorageCorrupted: {code: codes.DataLoss},
 
 	share.LPProtocolError:      {code: codes.Internal},

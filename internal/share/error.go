@@ -77,6 +77,7 @@ const (
 	ConversationTooLarge    Kind = "CONVERSATION_TOO_LARGE"
 	FileRejectedByScanner   Kind = "FILE_REJECTED_BY_SCANNER"
 	ScannerUnavailable      Kind = "SCANNER_UNAVAILABLE"
+	CallerKeysUnavailable   Kind = "CALLER_KEYS_UNAVAILABLE"
 )
 
 // An Error is a failure with a Kind. Adapters create them; only package service turns them into a gRPC status.

@@ -135,13 +135,14 @@ const maxFailureMessage = 400
 // ledgerWait is the time after which a ledger that answers an attempt with an error is not asked again by it.
 const ledgerWait = 2 * time.Second
 
-// Key returns the ledger key of an upload. Keys are hashes, so they fit any ledger and reveal nothing.
+// Key returns the ledger key of an upload. Keys are hashes, so they fit any ledger and reveal nothing. The calling service is not part
+// of them: a retry by another service that may call for the principal finds the record.
 func Key(p share.Principal, requestID string) string { return key("upload", p, requestID) }
 
 func storedKey(p share.Principal, storagePath string) string { return key("stored", p, storagePath) }
 
 func key(what string, p share.Principal, id string) string {
-	sum := admission.Hash(what, p.Account, string(p.Role), p.ID, p.Caller, id)
+	sum := admission.Hash(what, p.Account, string(p.Role), p.ID, "", id) // "" was the calling service
 	return hex.EncodeToString(sum[:])
 }
 

@@ -36,6 +36,7 @@ var transports = []string{"google.golang.org/grpc", "google.golang.org/protobuf"
 var table = map[string]rule{
 	"gen/go/...":             {},
 	"internal/accounts":      {ours: append([]string{"internal/policy"}, rules...)},
+	"internal/callers":       {ours: append([]string{"internal/policy", "internal/recvlimit"}, rules...)},
 	"internal/policy":        {ours: []string{"internal/share"}, stdlibOnly: true},
 	"internal/share":         {stdlibOnly: true},
 	"internal/netrules":      {stdlibOnly: true},

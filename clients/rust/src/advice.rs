@@ -69,6 +69,7 @@ pub(crate) fn advice(reason: ErrorReason, code: Code) -> &'static str {
         ErrorReason::UploadNotStored => "Repeat the upload under the same request id.",
         ErrorReason::FileRejectedByScanner => "Do not send this file again: the server's malware scanner rejects it.",
         ErrorReason::ScannerUnavailable => "The server's malware scanner gave no verdict. Repeat the upload later under the same request id.",
+        ErrorReason::CallerKeysUnavailable => "The server cannot verify bearer tokens now. Repeat the call later.",
     }
 }
 

@@ -72,6 +72,7 @@ const byReason: Record<Exclude<keyof typeof ErrorReason, "UNSPECIFIED">, string>
   UPLOAD_NOT_STORED: "Repeat the upload under the same request id.",
   FILE_REJECTED_BY_SCANNER: "Do not send this file again: the server's malware scanner rejects it.",
   SCANNER_UNAVAILABLE: "The server's malware scanner gave no verdict. Repeat the upload later under the same request id.",
+  CALLER_KEYS_UNAVAILABLE: "The server cannot verify bearer tokens now. Repeat the call later.",
 };
 
 // For errors without an ErrorInfo of the server.

@@ -177,8 +177,11 @@ const (
 	// FAILED_PRECONDITION, no RetryInfo. The call names a consumer by lp-external-consumer-id, but this server has no credentials for
 	// the account. Use lp-consumer-token, or ask the operator to configure an identity or an app for the account.
 	ErrorReason_ERROR_REASON_IDENTITY_NOT_CONFIGURED ErrorReason = 56
-	// UNAUTHENTICATED, no RetryInfo. lp-external-consumer-id is accepted only on connections that authenticate the caller: TLS with a
-	// client certificate signed by the server's --tls-client-ca, or loopback to a server that listens only there.
+	// UNAUTHENTICATED, no RetryInfo. The call does not prove which service makes it. lp-external-consumer-id is accepted only from
+	// services that are known: by a client certificate, by a bearer token, or by loopback to a server that listens only there. A server
+	// that requires bearer tokens accepts no call without one. Metadata, unless lp-external-consumer-id is the reason: why, one of
+	// "missing" (no bearer token, or no certificate that a proxy forwarded), "expired" and "invalid" (the bearer token), and "header"
+	// (x-forwarded-client-cert).
 	ErrorReason_ERROR_REASON_CALLER_NOT_AUTHENTICATED ErrorReason = 57
 	// RESOURCE_EXHAUSTED, with RetryInfo. The caller has reached its limit of downloads and watches, or the server's. Metadata: limit,
 	// if it is the server's: memory (for downloads), watches, connection or server (for health watches and reflection).
@@ -207,6 +210,9 @@ const (
 	// UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
 	// "unreachable", "failed", "timeout" and "busy" (other files are being scanned).
 	ErrorReason_ERROR_REASON_SCANNER_UNAVAILABLE ErrorReason = 65
+	// UNAVAILABLE, with RetryInfo. The server has no keys to verify the bearer token with, because their issuer cannot be reached. Nothing
+	// was done.
+	ErrorReason_ERROR_REASON_CALLER_KEYS_UNAVAILABLE ErrorReason = 66
 )
 
 // Enum value maps for ErrorReason.
@@ -278,6 +284,7 @@ var (
 		63: "ERROR_REASON_CALLER_NOT_PERMITTED",
 		64: "ERROR_REASON_FILE_REJECTED_BY_SCANNER",
 		65: "ERROR_REASON_SCANNER_UNAVAILABLE",
+		66: "ERROR_REASON_CALLER_KEYS_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -346,6 +353,7 @@ var (
 		"ERROR_REASON_CALLER_NOT_PERMITTED":      63,
 		"ERROR_REASON_FILE_REJECTED_BY_SCANNER":  64,
 		"ERROR_REASON_SCANNER_UNAVAILABLE":       65,
+		"ERROR_REASON_CALLER_KEYS_UNAVAILABLE":   66,
 	}
 )
 
@@ -380,7 +388,7 @@ var File_lpfileshare_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\xd8\x12\n" +
+	"!lpfileshare/v1/error_reason.proto\x12\x0elpfileshare.v1*\x82\x13\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12*\n" +
 	"&ERROR_REASON_STREAM_PROTOCOL_VIOLATION\x10\x01\x12\x1e\n" +
@@ -448,7 +456,8 @@ const file_lpfileshare_v1_error_reason_proto_rawDesc = "" +
 	"#ERROR_REASON_CONVERSATION_TOO_LARGE\x10>\x12%\n" +
 	"!ERROR_REASON_CALLER_NOT_PERMITTED\x10?\x12)\n" +
 	"%ERROR_REASON_FILE_REJECTED_BY_SCANNER\x10@\x12$\n" +
-	" ERROR_REASON_SCANNER_UNAVAILABLE\x10AB\xcd\x01\n" +
+	" ERROR_REASON_SCANNER_UNAVAILABLE\x10A\x12(\n" +
+	"$ERROR_REASON_CALLER_KEYS_UNAVAILABLE\x10BB\xcd\x01\n" +
 	"\x12com.lpfileshare.v1B\x10ErrorReasonProtoP\x01ZFgithub.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1;lpfilesharev1\xa2\x02\x03LPF\xaa\x02\x0eLpfileshare.V1\xba\x02\x03LPF\xca\x02\x0eLpfileshare\\V1\xe2\x02\x1aLpfileshare\\V1\\GPBMetadata\xea\x02\x0fLpfileshare::V1b\x06proto3"
 
 var (

@@ -180,8 +180,11 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     the account. Use lp-consumer-token, or ask the operator to configure an identity or an app for the account.
     """
     ERROR_REASON_CALLER_NOT_AUTHENTICATED: _ErrorReason.ValueType  # 57
-    """UNAUTHENTICATED, no RetryInfo. lp-external-consumer-id is accepted only on connections that authenticate the caller: TLS with a
-    client certificate signed by the server's --tls-client-ca, or loopback to a server that listens only there.
+    """UNAUTHENTICATED, no RetryInfo. The call does not prove which service makes it. lp-external-consumer-id is accepted only from
+    services that are known: by a client certificate, by a bearer token, or by loopback to a server that listens only there. A server
+    that requires bearer tokens accepts no call without one. Metadata, unless lp-external-consumer-id is the reason: why, one of
+    "missing" (no bearer token, or no certificate that a proxy forwarded), "expired" and "invalid" (the bearer token), and "header"
+    (x-forwarded-client-cert).
     """
     ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 58
     """RESOURCE_EXHAUSTED, with RetryInfo. The caller has reached its limit of downloads and watches, or the server's. Metadata: limit,
@@ -217,6 +220,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_SCANNER_UNAVAILABLE: _ErrorReason.ValueType  # 65
     """UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
     "unreachable", "failed", "timeout" and "busy" (other files are being scanned).
+    """
+    ERROR_REASON_CALLER_KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 66
+    """UNAVAILABLE, with RetryInfo. The server has no keys to verify the bearer token with, because their issuer cannot be reached. Nothing
+    was done.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -395,8 +402,11 @@ ERROR_REASON_IDENTITY_NOT_CONFIGURED: ErrorReason.ValueType  # 56
 the account. Use lp-consumer-token, or ask the operator to configure an identity or an app for the account.
 """
 ERROR_REASON_CALLER_NOT_AUTHENTICATED: ErrorReason.ValueType  # 57
-"""UNAUTHENTICATED, no RetryInfo. lp-external-consumer-id is accepted only on connections that authenticate the caller: TLS with a
-client certificate signed by the server's --tls-client-ca, or loopback to a server that listens only there.
+"""UNAUTHENTICATED, no RetryInfo. The call does not prove which service makes it. lp-external-consumer-id is accepted only from
+services that are known: by a client certificate, by a bearer token, or by loopback to a server that listens only there. A server
+that requires bearer tokens accepts no call without one. Metadata, unless lp-external-consumer-id is the reason: why, one of
+"missing" (no bearer token, or no certificate that a proxy forwarded), "expired" and "invalid" (the bearer token), and "header"
+(x-forwarded-client-cert).
 """
 ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 58
 """RESOURCE_EXHAUSTED, with RetryInfo. The caller has reached its limit of downloads and watches, or the server's. Metadata: limit,
@@ -432,5 +442,9 @@ scanner's name for the malware. Do not send it again.
 ERROR_REASON_SCANNER_UNAVAILABLE: ErrorReason.ValueType  # 65
 """UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
 "unreachable", "failed", "timeout" and "busy" (other files are being scanned).
+"""
+ERROR_REASON_CALLER_KEYS_UNAVAILABLE: ErrorReason.ValueType  # 66
+"""UNAVAILABLE, with RetryInfo. The server has no keys to verify the bearer token with, because their issuer cannot be reached. Nothing
+was done.
 """
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

@@ -147,7 +147,10 @@ final class Advice {
           Map.entry(
               "SCANNER_UNAVAILABLE",
               "The server's malware scanner gave no verdict. Repeat the upload later under the same"
-                  + " request id."));
+                  + " request id."),
+          Map.entry(
+              "CALLER_KEYS_UNAVAILABLE",
+              "The server cannot verify bearer tokens now. Repeat the call later."));
 
   private Advice() {}
 
