@@ -30,7 +30,8 @@ type Watcher struct {
 type contents map[string]string
 
 // New reads the files and returns a Watcher that calls changed after their content has changed. paths returns the
-// files, and may return others later: what changed has read, for example. A file that paths returns for the first time has not changed.
+// files, and may return others later: what changed has read, for example. A file that paths returns for the first time has changed, because
+// it may have become another one since changed has read it.
 func New(every time.Duration, paths func() []string, changed func()) *Watcher {
 	w := &Watcher{every: every, paths: paths, changed: changed}
 	w.Mark()
@@ -51,7 +52,6 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 		if w.poll() {
 			w.changed()
-			w.add()
 		}
 	}
 }
@@ -72,8 +72,7 @@ func (w *Watcher) poll() bool {
 	defer w.mu.Unlock()
 	changed := false
 	for path, content := range now {
-		before, known := w.known[path]
-		changed = changed || known && before != content
+		changed = changed || w.known[path] != content
 	}
 	switch {
 	case !changed:
@@ -85,18 +84,6 @@ func (w *Watcher) poll() bool {
 	}
 	w.known, w.latest = now, nil
 	return true
-}
-
-// add adds the files that paths returns for the first time.
-func (w *Watcher) add() {
-	now := read(w.paths())
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for path, content := range now {
-		if _, known := w.known[path]; !known {
-			w.known[path] = content
-		}
-	}
 }
 
 func read(paths []string) contents {
