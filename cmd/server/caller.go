@@ -10,13 +10,14 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
+	"github.com/lpfileshare/lpfileshare/internal/web"
 )
 
 // caller returns the calling service: by the name in its client certificate, or because its connection is a loopback connection to
-// a server that listens on loopback only.
+// a server that listens on loopback only. A browser is none, because any page can run in it.
 func (f *serverFlags) caller(ctx context.Context) policy.Caller {
 	p, ok := peer.FromContext(ctx)
-	if !ok {
+	if !ok || web.IsBrowser(p) {
 		return policy.Caller{}
 	}
 	if info, ok := recvlimit.AuthInfo(p).(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
