@@ -30,11 +30,8 @@ type webFlags struct {
 	Key       string   `name:"web-key" placeholder:"FILE" help:"PEM file of the key of --web-cert."`
 	Plaintext bool     `name:"web-plaintext" help:"Serve browsers without TLS on an address that is not loopback. Requires a proxy in front that adds TLS."`
 	Agents    bool     `name:"web-agents" help:"Accept lp-agent-token from browsers too. An agent's token gives access to the conversations of many consumers."`
-	Memory    byteSize `name:"web-memory" default:"64MiB" placeholder:"SIZE" help:"Memory for requests of browsers that are being received and translated (${default})."`
+	Memory    byteSize `name:"web-memory" default:"128MiB" placeholder:"SIZE" help:"Memory for requests of browsers that are being received and translated (${default})."`
 }
-
-// leastWebMemory is enough for four of the largest requests in JSON.
-const leastWebMemory = byteSize(4 * 4 * (service.MaxRecvMessageBytes/3*4 + 64<<10))
 
 // Validate checks the address, the origins and the TLS flags. The files are checked when they are read.
 func (f *webFlags) Validate() error {
@@ -47,8 +44,8 @@ func (f *webFlags) Validate() error {
 			errs = append(errs, fmt.Errorf("--web-origin: %w", err))
 		}
 	}
-	if f.Memory < leastWebMemory {
-		errs = append(errs, fmt.Errorf("--web-memory is %d, which is too small for four of the largest requests; set it to at least %d", f.Memory, leastWebMemory))
+	if least := byteSize(web.MinMemory(service.MaxRecvMessageBytes)); f.Memory < least {
+		errs = append(errs, fmt.Errorf("--web-memory is %d, which is too small for the largest request; set it to at least %d", f.Memory, least))
 	}
 	if f.Listen == "" {
 		if f.Cert != "" || len(f.Origins) > 0 || f.Agents {

@@ -13,6 +13,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
@@ -25,18 +27,28 @@ const (
 	maxDiscard = 64 << 20
 )
 
-// A memory is what the requests of browsers may hold together until the gRPC server has received them. Each address has a share: see
-// admission.Shares.
+// A memory limits what the requests of browsers hold until the gRPC server has received them. Half of it is for requests that are
+// arriving, of which each address has a share (admission.Shares), because that can take long. The other half is for the copies of
+// requests that are being translated, which takes milliseconds.
 type memory struct {
-	mu     sync.Mutex
-	shares *admission.Shares
+	translated *semaphore.Weighted
+
+	mu       sync.Mutex
+	arriving *admission.Shares
+}
+
+func newMemory(bytes int64) *memory {
+	return &memory{translated: semaphore.NewWeighted(bytes / 2), arriving: admission.NewShares(bytes/2, admission.ByPeer)}
 }
 
 // A reservation is the memory of one request.
 type reservation struct {
 	memory *memory
 	holder admission.Holder
-	bytes  int64 // guarded by memory.mu
+
+	mu     sync.Mutex
+	bytes  int64 // of the request
+	copies int64 // what its translation needs
 }
 
 // reserve begins a reservation of nothing, for the connection from an address.
@@ -44,30 +56,46 @@ func (m *memory) reserve(remote string) *reservation {
 	return &reservation{memory: m, holder: admission.Holder{Group: connectionOf(remote), Caller: admission.Hash("connection", remote)}}
 }
 
-// grow reserves n bytes more. It reports false if the address may not have as much.
+// grow reserves n bytes more of a request that is arriving. It reports false if the address may not have as much.
 func (r *reservation) grow(n int64) bool {
 	r.memory.mu.Lock()
 	defer r.memory.mu.Unlock()
-	if !r.memory.shares.Fits(r.holder, n) {
+	if !r.memory.arriving.Fits(r.holder, n) {
 		return false
 	}
-	r.memory.shares.Take(r.holder, n)
+	r.memory.arriving.Take(r.holder, n)
 	r.bytes += n
 	return true
 }
 
+// translate waits for memory for copies of the request, unless they are small.
+func (r *reservation) translate(ctx context.Context, copies int64) error {
+	need := r.bytes * copies
+	if r.bytes <= pieceBytes {
+		return nil
+	}
+	if err := r.memory.translated.Acquire(ctx, need); err != nil {
+		return err
+	}
+	r.copies = need
+	return nil
+}
+
 // release returns everything. It may be called again.
 func (r *reservation) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.memory.mu.Lock()
-	defer r.memory.mu.Unlock()
-	r.memory.shares.Take(r.holder, -r.bytes)
-	r.bytes = 0
+	r.memory.arriving.Take(r.holder, -r.bytes)
+	r.memory.mu.Unlock()
+	r.memory.translated.Release(r.copies)
+	r.bytes, r.copies = 0, 0
 }
 
 // A limit is the largest request of a format.
 type limit struct {
 	bytes  int64
-	copies int64 // how many times a request is in memory while it is translated, with what it is translated to
+	copies int64 // how many times as much its translation needs at most
 }
 
 // receive reads a whole request, because a message is translated as a whole, within the time and the memory for it. Its error is for
@@ -83,8 +111,9 @@ func (h *Handler) receive(rc *http.ResponseController, r *http.Request, method s
 		if r.ContentLength >= 0 {
 			size = min(size, r.ContentLength-total)
 		}
-		size = max(size, 1) // the end is found by reading on
-		if !held.grow(size * l.copies) {
+		if size == 0 {
+			size = 1 // to find the end
+		} else if !held.grow(size) {
 			return nil, h.status(share.Reject(share.TooManyUploads, "requests of browsers hold too much memory; retry with the same request_id").
 				With("limit", "budget"))
 		}

@@ -28,7 +28,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -50,7 +49,8 @@ type Config struct {
 	ResponseHeaders []string
 	// MaxMessageBytes is the largest message that the gRPC server receives.
 	MaxMessageBytes int64
-	// Memory is how many bytes the requests of all browsers may hold until the gRPC server has received them. Each address has a share.
+	// Memory is how many bytes the requests of all browsers may hold until the gRPC server has received them: at least MinMemory of
+	// MaxMessageBytes. Each address has a share.
 	Memory int64
 	// RequestTimeout limits the time in which a request must arrive.
 	RequestTimeout time.Duration
@@ -66,7 +66,7 @@ type Config struct {
 // A Handler serves calls of browsers. It must be closed.
 type Handler struct {
 	Config
-	memory     memory
+	memory     *memory
 	transcoder http.Handler
 	transport  *http.Transport
 	errors     *connect.ErrorWriter
@@ -90,8 +90,7 @@ var formats = []string{
 
 // New returns a Handler. It returns an error if a service is not one of the program's.
 func New(c Config) (*Handler, error) {
-	h := &Handler{Config: c, errors: connect.NewErrorWriter(), methods: make(map[string]protoreflect.MethodDescriptor)}
-	h.memory.shares = admission.NewShares(c.Memory, admission.ByPeer)
+	h := &Handler{Config: c, memory: newMemory(c.Memory), errors: connect.NewErrorWriter(), methods: make(map[string]protoreflect.MethodDescriptor)}
 	h.kept = append([]string{
 		"Content-Type", "Connect-Protocol-Version", "Connect-Timeout-Ms", "Grpc-Timeout", "X-Grpc-Web", "X-User-Agent", "User-Agent",
 	}, c.IdentityHeaders...)
@@ -160,6 +159,9 @@ func (h *Handler) ServeHTTP(inner http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		h.reject(w, r, err)
 		return
+	}
+	if err := held.translate(r.Context(), l.copies); err != nil {
+		return // the client has left
 	}
 	w.end() // of begin: a response may take its time to begin
 	call := r.WithContext(context.WithValue(r.Context(), heldKey{}, held))
@@ -230,10 +232,16 @@ func (h *Handler) check(r *http.Request, method string) (limit, error) {
 		}
 	}
 	if strings.HasSuffix(r.Header.Get("Content-Type"), "json") {
-		return limit{bytes: h.MaxMessageBytes/3*4 + 64<<10, copies: 4}, nil // bytes are base64 in JSON
+		return limit{bytes: maxJSON(h.MaxMessageBytes), copies: 3}, nil
 	}
-	return limit{bytes: h.MaxMessageBytes + prefixBytes, copies: 2}, nil
+	return limit{bytes: h.MaxMessageBytes + prefixBytes, copies: 1}, nil
 }
+
+// maxJSON is the largest request in JSON, in which bytes are base64.
+func maxJSON(message int64) int64 { return message/3*4 + 64<<10 }
+
+// MinMemory returns the least Memory for messages of up to so many bytes: one connection may use an eighth of it.
+func MinMemory(message int64) int64 { return 8 * (maxJSON(message) + 2*pieceBytes) }
 
 // prefixBytes is what precedes a message in a stream.
 const prefixBytes = 5

@@ -42,8 +42,9 @@ const (
 // A backend is the gRPC service behind a Handler.
 type backend struct {
 	pb.UnimplementedFileSharingServiceServer
-	calls chan call // what arrived
-	hold  chan struct{}
+	calls chan call     // what arrived
+	ended chan struct{} // one for each watch that has ended
+	hold  chan struct{} // if set, calls wait for it
 }
 
 type call struct {
@@ -73,9 +74,11 @@ func (b *backend) UploadSmallFile(ctx context.Context, req *pb.UploadSmallFileRe
 	return &pb.UploadSmallFileResponse{Result: &pb.UploadResponse{File: &pb.File{StoredSizeBytes: proto.Int64(int64(len(req.GetData())))}}}, nil
 }
 
-// WatchFiles sends as many messages as the parent says, and then waits for the client to leave unless the token is "end".
+// WatchFiles sends as many messages as the parent says, and then ends if the token is "end", sends one more after hold if it is "hold",
+// and waits for the client to leave otherwise.
 func (b *backend) WatchFiles(req *pb.WatchFilesRequest, stream grpc.ServerStreamingServer[pb.WatchFilesResponse]) error {
 	b.arrived(stream.Context())
+	defer func() { b.ended <- struct{}{} }()
 	var n, size int
 	_, _ = fmt.Sscanf(req.GetParent(), "%d of %d", &n, &size)
 	for range n {
@@ -83,8 +86,12 @@ func (b *backend) WatchFiles(req *pb.WatchFilesRequest, stream grpc.ServerStream
 			return err
 		}
 	}
-	if req.GetResumeToken() == "end" {
+	switch req.GetResumeToken() {
+	case "end":
 		return nil
+	case "hold":
+		<-b.hold
+		return stream.Send(&pb.WatchFilesResponse{})
 	}
 	<-stream.Context().Done()
 	return stream.Context().Err()
@@ -101,9 +108,10 @@ type site struct {
 // newSite starts a site. change may adjust its configuration.
 func newSite(t *testing.T, change func(*web.Config), start func(*httptest.Server)) *site {
 	t.Helper()
-	s := &site{backend: &backend{calls: make(chan call, 1000)}}
+	s := &site{backend: &backend{calls: make(chan call, 1000), ended: make(chan struct{}, 1000)}}
 	pipe := web.NewPipe()
-	s.server = grpc.NewServer(grpc.Creds(web.Credentials(insecure.NewCredentials())), grpc.MaxRecvMsgSize(maxMessage), grpc.WaitForHandlers(true))
+	s.server = grpc.NewServer(grpc.Creds(web.Credentials(insecure.NewCredentials())), grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(250), grpc.WaitForHandlers(true))
 	pb.RegisterFileSharingServiceServer(s.server, s.backend)
 	c := web.Config{
 		Pipe: pipe, Services: []string{"lpfileshare.v1.FileSharingService"}, AllowOrigin: web.Origins([]string{origin}), LoopbackHost: true,
