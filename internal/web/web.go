@@ -142,8 +142,7 @@ func (h *Handler) Close() { h.transport.CloseIdleConnections() }
 // host, origin, method, format and headers are accepted.
 func (h *Handler) ServeHTTP(inner http.ResponseWriter, r *http.Request) {
 	w := &boundedWriter{inner, http.NewResponseController(inner), h.ReadStall}
-	w.begin()
-	defer w.begin()
+	defer w.begin() // for what net/http writes when the handler has returned
 	if !h.admit(w, r) {
 		return
 	}
@@ -163,7 +162,6 @@ func (h *Handler) ServeHTTP(inner http.ResponseWriter, r *http.Request) {
 	if err := held.translate(r.Context(), l.copies); err != nil {
 		return // the client has left
 	}
-	w.end() // of begin: a response may take its time to begin
 	call := r.WithContext(context.WithValue(r.Context(), heldKey{}, held))
 	call.Body = &body{pieces}
 	call.Header = make(http.Header, len(h.kept))
@@ -247,8 +245,7 @@ func MinMemory(message int64) int64 { return 8 * (maxJSON(message) + 2*pieceByte
 const prefixBytes = 5
 
 // reject answers with an error, in the format of the request.
-func (h *Handler) reject(w *boundedWriter, r *http.Request, err error) {
-	w.begin()
+func (h *Handler) reject(w http.ResponseWriter, r *http.Request, err error) {
 	_ = h.errors.Write(w, r, err)
 }
 

@@ -74,8 +74,7 @@ func (b *backend) UploadSmallFile(ctx context.Context, req *pb.UploadSmallFileRe
 	return &pb.UploadSmallFileResponse{Result: &pb.UploadResponse{File: &pb.File{StoredSizeBytes: proto.Int64(int64(len(req.GetData())))}}}, nil
 }
 
-// WatchFiles sends as many messages as the parent says, and then ends if the token is "end", sends one more after hold if it is "hold",
-// and waits for the client to leave otherwise.
+// WatchFiles sends as many messages as the parent says, and then waits for the client to leave unless the token is "end".
 func (b *backend) WatchFiles(req *pb.WatchFilesRequest, stream grpc.ServerStreamingServer[pb.WatchFilesResponse]) error {
 	b.arrived(stream.Context())
 	defer func() { b.ended <- struct{}{} }()
@@ -86,12 +85,8 @@ func (b *backend) WatchFiles(req *pb.WatchFilesRequest, stream grpc.ServerStream
 			return err
 		}
 	}
-	switch req.GetResumeToken() {
-	case "end":
+	if req.GetResumeToken() == "end" {
 		return nil
-	case "hold":
-		<-b.hold
-		return stream.Send(&pb.WatchFilesResponse{})
 	}
 	<-stream.Context().Done()
 	return stream.Context().Err()

@@ -28,7 +28,7 @@ func (b *boundedWriter) Flush() {
 	_ = b.rc.Flush()
 }
 
-// begin limits the writes that follow. The last one is that of net/http, when the handler has returned.
+// begin limits the writes that follow.
 func (b *boundedWriter) begin() { _ = b.rc.SetWriteDeadline(time.Now().Add(b.stall)) }
 
 // end removes the limit: in HTTP/2 a deadline resets the stream even if nothing is written, and a watch writes seldom.
