@@ -47,15 +47,23 @@ func (p *Pipe) Close() error {
 	return nil
 }
 
+// closed reports whether the gRPC server is being stopped.
+func (p *Pipe) closed() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Addr implements net.Listener.
 func (p *Pipe) Addr() net.Addr { return pipeAddr{} }
 
 // dial opens a connection that carries the calls of an address.
 func (p *Pipe) dial(ctx context.Context, from net.Addr) (net.Conn, error) {
-	select {
-	case <-p.done:
+	if p.closed() {
 		return nil, errPipeClosed
-	default:
 	}
 	pair := bufconn.Listen(pipeBytes)
 	accepted := make(chan net.Conn, 1)

@@ -272,7 +272,7 @@ func passOn(p *httputil.ProxyRequest) {
 func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	s := status.New(codes.Unavailable, "the connection to the service ended; retry with the same request_id")
 	switch {
-	case errors.Is(err, errPipeClosed):
+	case errors.Is(err, errPipeClosed), h.Pipe.closed():
 		s = h.Status(share.Reject(share.ServerDraining, "the server is shutting down; retry with the same request_id on another server"))
 	case r.Context().Err() != nil:
 		s = status.FromContextError(r.Context().Err())

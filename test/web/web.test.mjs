@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
 import { build } from "esbuild";
@@ -24,31 +25,40 @@ async function serve(script) {
   return { origin: `http://localhost:${s.address().port}`, close: () => s.close() };
 }
 
-/** Starts a server whose pages come from an origin. */
-async function start(origin) {
-  const flags = ["--sandbox", "--listen=127.0.0.1:0", "--web-listen=127.0.0.1:0", `--web-origin=${origin}`, "--drain-time=5m", "--drain-notice=0s"];
+/** Starts a server. */
+async function start(...more) {
+  const flags = ["--sandbox", "--listen=127.0.0.1:0", "--drain-time=5m", "--drain-notice=0s", ...more];
   const child = spawn(`${root}bin/lpfileshare-server`, flags, { stdio: ["ignore", "ignore", "pipe"] });
   let log = "";
   const ready = await new Promise((done, failed) => {
     child.stderr.on("data", (part) => {
       log += part;
-      const found = /msg=ready .*web=(\S+) .*sandbox=(\S+)/.exec(log);
-      if (found) done(found);
+      if (/msg=ready .*\n/.test(log)) done(log);
     });
     child.on("exit", (code) => failed(new Error(`the server exited with ${code}: ${log}`)));
   });
-  return { web: `http://${ready[1]}`, sandbox: ready[2], log: () => log, child };
+  const address = (name) => new RegExp(` ${name}=(\\S+)`).exec(ready)?.[1];
+  return { web: `http://${address("web")}`, sandbox: address("sandbox"), child };
+}
+
+/** Prints the resident memory of a server. */
+async function printMemory(what, { child }) {
+  console.log(what, /VmRSS:\s+(.*)/.exec(await readFile(`/proc/${child.pid}/status`, "utf8"))?.[1]);
 }
 
 before(async () => {
   const bundle = await build({
     entryPoints: [new URL("client.js", import.meta.url).pathname], bundle: true, write: false, platform: "browser", target: "es2022", minify: true,
-    alias: { "lpfileshare/browser": `${root}clients/typescript/dist/browser/index.js` },
+    alias: { "lpfileshare/browser": `${root}clients/typescript/src/browser/index.ts` },
   });
   const script = bundle.outputFiles[0].text;
   console.log(`the bundle of the browser entry has ${script.length} bytes`);
   [site, strange] = await Promise.all([serve(script), serve(script)]);
-  server = await start(site.origin);
+  const plain = await start();
+  server = await start("--web-listen=127.0.0.1:0", `--web-origin=${site.origin}`);
+  await printMemory("resident without --web-listen:", plain);
+  await printMemory("resident with --web-listen:", server);
+  plain.child.kill();
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: process.getuid() === 0 ? ["--no-sandbox"] : [], // Chromium's own sandbox does not work for root
@@ -103,16 +113,16 @@ for (const protocol of ["connect", "grpc-web"]) {
     const page = await open(site.origin);
     const data = jpeg(2_900_000);
     const result = await inPage(page, async (client, { ConsumerTokens, consumerToken, LpFileShareError }, { bytes }) => {
-      const session = await client.signInConsumer({ signUp: true });
-      client = client.as(consumerToken(new ConsumerTokens(session)));
+      const { token, renewalSecret } = await client.signInConsumer({ anonymous: { connectorId: "4711" } });
+      let renewed = 0;
+      const expired = { token, renewalSecret, expires: new Date(0) };
+      client = client.as(consumerToken(new ConsumerTokens(expired, { onRenew: () => { renewed++; } })));
       const { name: conversation } = await client.createConversation();
       const data = Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0));
-      const watch = client.watch(conversation);
-      let opened;
-      const isOpen = new Promise((done) => { opened = done; });
-      watch.options.onConnection = opened;
-      const first = (async () => { for await (const file of watch) return file; })();
-      await isOpen;
+      let first;
+      await new Promise((onConnection) => {
+        first = (async () => { for await (const file of client.watch(conversation, { onConnection })) return file; })();
+      });
       const { file, requestId } = await client.upload(new File([data], "photo.jpg"), { conversation, caption: "A picture" });
       const watched = await first;
       const listed = await client.files(conversation).toArray();
@@ -122,9 +132,8 @@ for (const protocol of ["connect", "grpc-web"]) {
       const digest = await crypto.subtle.digest("SHA-256", got);
       const error = await client.stat(`${conversation}/files/none`).catch((e) => e);
       const tooLarge = await client.upload(new Blob([new Uint8Array(6_000_000)]), { conversation, displayName: "a.jpg" }).catch((e) => e);
-      await client.renewConsumer(session).catch(() => undefined);
       return {
-        same: watched.name === file.name && listed[0].name === file.name && stat.name === file.name, requestId,
+        same: watched.name === file.name && listed[0].name === file.name && stat.name === file.name, requestId, renewed,
         length: got.length, sha256: Array.from(new Uint8Array(digest), (b) => b.toString(16).padStart(2, "0")).join(""),
         error: error instanceof LpFileShareError && error.code + " " + error.reason, tooLarge: `${tooLarge.reason} ${tooLarge.attempts}`,
       };
@@ -133,7 +142,8 @@ for (const protocol of ["connect", "grpc-web"]) {
     assert.equal(result.length, data.length);
     assert.ok(result.same);
     assert.match(result.requestId, /^[0-9a-f-]{36}$/);
-    assert.match(result.error, /^(NOT_FOUND FILE_NOT_FOUND|INVALID_ARGUMENT INVALID_FIELD)$/);
+    assert.equal(result.renewed, 1);
+    assert.equal(result.error, "INVALID_ARGUMENT STORAGE_PATH_INVALID");
     assert.equal(result.tooLarge, "FILE_TOO_LARGE 0");
     await page.close();
   });
