@@ -49,7 +49,7 @@ async function printMemory(what, { child }) {
 before(async () => {
   const bundle = await build({
     entryPoints: [new URL("client.js", import.meta.url).pathname], bundle: true, write: false, platform: "browser", target: "es2022", minify: true,
-    alias: { "lpfileshare/browser": `${root}clients/typescript/src/browser/index.ts` },
+    nodePaths: [`${root}test/web/node_modules`], alias: { "lpfileshare/browser": `${root}clients/typescript/src/browser/index.ts` },
   });
   const script = bundle.outputFiles[0].text;
   console.log(`the bundle of the browser entry has ${script.length} bytes`);
