@@ -178,8 +178,7 @@ func TestHandler_ManyWatches(t *testing.T) {
 	}
 }
 
-// TestHandler_Drain stops the gRPC server while it handles a call: the call ends as it would have, and later ones are told to go on
-// elsewhere.
+// TestHandler_Drain stops the gRPC server while it handles a call: the call ends as it would have, and later ones get SERVER_DRAINING.
 func TestHandler_Drain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, nil)
