@@ -116,6 +116,10 @@ test-proxies: build ## Run the configurations of docs/production.md; needs nginx
 test-docs: build ## Run the commands of docs/ as they stand; needs curl, openssl and man
 	test/docs/run
 
+.PHONY: test-web
+test-web: build ## Call the server from pages of another origin in Chromium; installs what it needs on Debian 12
+	test/web/run
+
 .PHONY: test-faults
 test-faults: ## Run every case of the fault table, states by kinds of faults, over each messenger
 	$(GO) test $(LEAN) -c -o $(BIN)/faults.test ./test/faults

@@ -10,6 +10,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/accounts"
 	"github.com/lpfileshare/lpfileshare/internal/callers"
 	"github.com/lpfileshare/lpfileshare/internal/policy"
+	"github.com/lpfileshare/lpfileshare/internal/web"
 )
 
 // callerFlags say by what the server knows the services that call it, besides the certificates of the TLS flags; docs/callers.md
@@ -81,7 +82,7 @@ func (f *flags) trustsLoopback() bool {
 
 // identifier returns what finds out who calls. The caller starts and closes its tokens, which may be nil.
 func (f *flags) identifier(available func(), log *slog.Logger) (*callers.Identifier, error) {
-	id := &callers.Identifier{SPIFFE: f.Server.TLS.SPIFFESocket != "", Loopback: f.trustsLoopback(), Proxies: f.Callers.proxies}
+	id := &callers.Identifier{SPIFFE: f.Server.TLS.SPIFFESocket != "", Loopback: f.trustsLoopback(), Anonymous: web.IsBrowser, Proxies: f.Callers.proxies}
 	if c := &f.Callers; c.JWTIssuer != "" {
 		var trust *tls.Config
 		if c.JWTCA != "" {

@@ -35,6 +35,7 @@ type flags struct {
 	Behaviour  behaviourFlags  `embed:"" group:"Behaviour:"`
 	Ledger     ledgerFlags     `embed:"" group:"Ledger:"`
 	Connector  connectorFlags  `embed:"" group:"Connector API:"`
+	Web        webFlags        `embed:"" group:"Browsers:"`
 	Admin      adminFlags      `embed:"" group:"Admin:"`
 	Log        logFlags        `embed:"" group:"Log:"`
 
@@ -128,7 +129,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 func (f *flags) Validate() error {
 	return errors.Join(
 		f.Server.Validate(), f.Callers.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
-		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Admin.Validate(), f.Log.Validate(), f.validateTogether(),
+		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Web.Validate(), f.Admin.Validate(), f.Log.Validate(), f.validateTogether(),
 	)
 }
 
@@ -138,6 +139,10 @@ func (f *flags) validateTogether() error {
 	if f.Sandbox.On && f.LivePerson.choosesHosts() {
 		errs = append(errs, errors.New("--sandbox replaces LivePerson; leave out --serve-account, --domain, --domain-api, --lp-plain-http and --lp-ca, or "+
 			"start the sandbox as a server of its own"))
+	}
+	if f.Web.Listen != "" && f.authenticatesCallers() {
+		errs = append(errs, errors.New("--web-listen excludes --tls-client-ca, --spiffe-socket and --jwt-issuer, because browsers have none of the names that the rules for callers permit; "+
+			"serve browsers by a server of their own that shares the ledger"))
 	}
 	// If an id expired while its message was on the way, a repeated upload would publish a second message.
 	if least := f.Limits.UploadTimeout + 4*f.LivePerson.Timeout + 3*f.LivePerson.Settle; f.Behaviour.RequestIDTTL < least {

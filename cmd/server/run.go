@@ -32,6 +32,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
+	"github.com/lpfileshare/lpfileshare/internal/web"
 )
 
 // run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags. The commands of policyCommands
@@ -65,7 +66,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	hangups := make(chan os.Signal, 1)
 	// Without files to reload, SIGHUP drains a server whose terminal was closed, unless it was started with nohup. A server without a
 	// terminal is a service, and SIGHUP asks it to reload: that must not end it.
-	reloadable := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
+	reloadable := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" || f.Web.Cert != ""
 	terminal := hasTerminal()
 	if reloadable || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
@@ -113,7 +114,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(transport.credentials()))}
+	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(web.Credentials(transport.credentials())))}
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
 	}
@@ -135,9 +136,17 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		addGauges(measured, f, p, counted, serving)
 	}
 
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
-	logReady(f, p, listener.Addr(), admin, debugAddress, log)
+	pipe := web.NewPipe()
+	browsers, err := startWeb(f, server, pipe, connlimit.New(f.Limits.MaxConnections, rejected.Add), reloads, log)
+	if err != nil {
+		return err
+	}
+	defer browsers.close()
+	ended := make(chan error, 2)
+	for _, l := range []net.Listener{listener, pipe} { // both end with server.Stop or GracefulStop, which drain calls
+		go func() { ended <- server.Serve(l) }()
+	}
+	logReady(f, p, listener.Addr(), admin, browsers, debugAddress, log)
 	reloads.done = func(file string, err error) {
 		measured.Reloaded(file, err)
 		ready.update()
@@ -158,7 +167,8 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	}
 	// At any level: the log must say why the server ended.
 	log.Log(context.Background(), max(slog.LevelInfo, f.Log.Level), "draining", "cause", cause.Error(), "for_at_most", f.Behaviour.DrainTime.String())
-	drain(f, p.service, server, serving, endWatches, log)
+	drain(f, p.service, server, browsers, serving, endWatches, log)
+	<-ended
 	<-ended
 	return nil
 }
@@ -183,10 +193,13 @@ func waitForEnd(ctx context.Context, ended <-chan error, hangups <-chan os.Signa
 
 // logReady logs the addresses of the server, with the real port in place of port 0. It logs at any level, because programs that start
 // the server wait for this line.
-func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, debugAddress string, log *slog.Logger) {
+func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, browsers *webServer, debugAddress string, log *slog.Logger) {
 	attrs := []slog.Attr{slog.String("grpc", grpcAddress.String()), slog.String("tls", f.Server.TLS.kind())}
 	if admin != nil {
 		attrs = append(attrs, slog.String("admin", admin.listener.Addr().String()))
+	}
+	if browsers != nil {
+		attrs = append(attrs, slog.String("web", browsers.listener.Addr().String()))
 	}
 	if debugAddress != "" {
 		attrs = append(attrs, slog.String("debug", debugAddress))
@@ -208,16 +221,17 @@ func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, debu
 
 // drain shuts down in four steps:
 //  1. The health service reports that this server is not serving, and new calls are rejected with SERVER_DRAINING.
-//  2. After DrainNotice the server closes its listener, and clients receive GOAWAY.
+//  2. After DrainNotice the server closes its listeners, and clients receive GOAWAY. Browsers' connections close as they become idle.
 //  3. After DrainTime the service ends the calls that still run.
 //  4. What is being published may take as long as LivePerson may; then the connections are closed.
-func drain(f *flags, svc *service.Server, server *grpc.Server, serving *health.Server, endWatches func(), log *slog.Logger) {
+func drain(f *flags, svc *service.Server, server *grpc.Server, browsers *webServer, serving *health.Server, endWatches func(), log *slog.Logger) {
 	b := &f.Behaviour
 	serving.Shutdown()
 	endWatches()
 	svc.Drain()
 	notice := min(b.DrainNotice, b.DrainTime)
 	time.Sleep(notice)
+	defer browsers.drain()()
 	graceful := make(chan struct{})
 	go func() {
 		server.GracefulStop() // ends when all calls have ended, or with Stop below
@@ -336,7 +350,7 @@ func limitMemory(f *flags, ledger int64) {
 	const rest, session, watch = 48 << 20, 16 << 10, 32 << 10
 	if os.Getenv("GOMEMLIMIT") == "" && !f.Sandbox.On {
 		l := &f.Limits
-		budgets := l.firstBytes() + int64(l.MemoryBudget+l.DownloadMemory+l.PreviewMemory+l.ReceiveMemory+l.ListMemory)
+		budgets := f.Web.budget() + l.firstBytes() + int64(l.MemoryBudget+l.DownloadMemory+l.PreviewMemory+l.ReceiveMemory+l.ListMemory)
 		debug.SetMemoryLimit(budgets + int64(f.LivePerson.MaxSessions)*session + int64(l.MaxWatches)*watch + ledger + rest)
 	}
 }

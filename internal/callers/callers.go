@@ -28,6 +28,8 @@ type Identifier struct {
 	// Loopback makes connections from this machine a proof. It must be set only if the server accepts no others, and requires
 	// neither certificates nor tokens.
 	Loopback bool
+	// Anonymous, if set, reports whether a connection proves nothing: a browser is no service, because any page can run in it.
+	Anonymous func(*peer.Peer) bool
 	// Proxies are the certificates of proxies that may name callers by x-forwarded-client-cert.
 	Proxies []policy.Pattern
 	// Tokens verifies bearer tokens; nil: the server accepts none.
@@ -92,7 +94,7 @@ func (i *Identifier) Ready() bool { return i.Tokens == nil || i.Tokens.keys.read
 // connection returns the caller that the connection of a call proves.
 func (i *Identifier) connection(ctx context.Context) policy.Caller {
 	p, ok := peer.FromContext(ctx)
-	if !ok {
+	if !ok || i.Anonymous != nil && i.Anonymous(p) {
 		return policy.Caller{}
 	}
 	info, secure := recvlimit.AuthInfo(p).(credentials.TLSInfo)

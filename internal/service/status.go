@@ -135,6 +135,9 @@ func statusOf(ctx context.Context, err error) (*status.Status, error) {
 	return statusOfKind(share.Errorf(share.Internal, "internal error", nil)), err
 }
 
+// StatusOf returns the status of a condition of a call that was rejected before it got here.
+func StatusOf(e *share.Error) *status.Status { return statusOfKind(e) }
+
 func statusOfKind(e *share.Error) *status.Status {
 	row, ok := conditions[e.Kind]
 	if !ok {

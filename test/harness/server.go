@@ -66,8 +66,8 @@ func File() string { return builtFile }
 // A Server is a running server.
 type Server struct {
 	*process.Process
-	// Addr is the host and port of gRPC. Admin, Debug and Webhooks are those of the other listeners, or "".
-	Addr, Admin, Debug, Webhooks string
+	// Addr is the host and port of gRPC. The others are those of the other listeners, or "". Web is that for browsers.
+	Addr, Admin, Debug, Webhooks, Web string
 }
 
 var readyLine = regexp.MustCompile(`msg=ready grpc=(\S+)(.*)`)
@@ -80,6 +80,7 @@ func Start(program Program, args ...string) (*Server, error) {
 	}
 	s := &Server{Process: p, Addr: found[1]}
 	s.Admin, s.Debug, s.Webhooks = attribute(found[2], "admin"), attribute(found[2], "debug"), attribute(found[2], "webhooks")
+	s.Web = attribute(found[2], "web")
 	return s, nil
 }
 

@@ -72,6 +72,7 @@ var table = map[string]rule{
 	"internal/crc32c":            {stdlibOnly: true},
 	"internal/filewatch":         {stdlibOnly: true},
 	"internal/connlimit":         {ours: append([]string{"internal/admission"}, rules...)},
+	"internal/web":               {ours: append([]string{"internal/admission"}, rules...)},
 	// The sandbox's parts know each other as little as possible.
 	"internal/sandbox/feed":       {ours: []string{"internal/sandbox/jsonhttp"}, stdlibOnly: true},
 	"internal/sandbox/fault":      {ours: []string{"internal/sandbox/feed"}, stdlibOnly: true},

@@ -19,9 +19,10 @@ import {
   type requestCallback,
 } from "@grpc/grpc-js";
 
-import { statusFailure } from "./errors.js";
-import type { Identity } from "./identity.js";
+import { statusFailure } from "./grpcstatus.js";
+import type { Credential } from "./identity.js";
 import type { Operation } from "./operation.js";
+import type { Attempt, Transport } from "./transport.js";
 import { VERSION } from "./version.js";
 
 const channelOptions = {
@@ -36,29 +37,19 @@ const channelOptions = {
   "grpc.max_reconnect_backoff_ms": 5000,
 } satisfies ChannelOptions;
 
-/** What one attempt needs beside its request. */
-export interface Attempt {
-  operation: Operation;
-  metadata: Metadata;
-  /** How long it may wait for a connection, in milliseconds. */
-  reachMs: number;
-}
-
-/** Returns the metadata of a call, and the token in it. */
-export async function identify(identity: Identity, operation: Operation): Promise<{ metadata: Metadata; token: string }> {
-  const { key, token } = await operation.wait(identity.attach());
+function metadataOf({ key, token }: Credential): Metadata {
   const metadata = new Metadata();
   if (key) {
     metadata.set(key, token);
   }
-  return { metadata, token };
+  return metadata;
 }
 
 /**
  * Makes single calls, without identity and without a retry: grpc-js with the messages of protobuf-es. Calls reject with a Failure.
  * It has one channel for each server. close must be called at its end.
  */
-export class Connection {
+export class Connection implements Transport {
   /** Ends the operations when the connection is closed. */
   readonly closed = new AbortController();
   readonly #clients: Client[];
@@ -90,7 +81,7 @@ export class Connection {
         signal.removeEventListener("abort", cancel);
         settle(error, response, resolve, reject);
       };
-      const call = client.makeUnaryRequest(path, serialize, deserialize, create(method.input, request), attempt.metadata, options, done);
+      const call = client.makeUnaryRequest(path, serialize, deserialize, create(method.input, request), metadataOf(attempt.credential), options, done);
       const cancel = () => { call.cancel(); };
       signal.addEventListener("abort", cancel);
     });
@@ -102,7 +93,7 @@ export class Connection {
   ): AsyncGenerator<MessageShape<O>, undefined> {
     const { client, path, serialize, deserialize, options } = await this.#begin(method, attempt);
     const call = client.makeServerStreamRequest(
-      path, serialize, deserialize, create(method.input, request), attempt.metadata, options,
+      path, serialize, deserialize, create(method.input, request), metadataOf(attempt.credential), options,
     );
     const { signal } = attempt.operation;
     const cancel = () => { call.cancel(); };
@@ -130,7 +121,7 @@ export class Connection {
     const result = new Promise<MessageShape<O>>((resolve, reject) => {
       done = (error, response) => { settle(error, response, resolve, reject); };
     });
-    const call = client.makeClientStreamRequest(path, serialize, deserialize, attempt.metadata, options, done!);
+    const call = client.makeClientStreamRequest(path, serialize, deserialize, metadataOf(attempt.credential), options, done!);
     call.on("error", () => undefined); // a write after the end of the call
     const cancel = () => { call.cancel(); };
     signal.addEventListener("abort", cancel);

@@ -1,22 +1,17 @@
-import { createHash, type Hash, randomUUID } from "node:crypto";
-import { type FileHandle, link, lstat, open, rename, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import type { Writable } from "node:stream";
-import { fileURLToPath } from "node:url";
-
 import type { MessageInitShape } from "@bufbuild/protobuf";
 
-import { type Connection, identify } from "./connection.js";
 import { combine, crc32c } from "./crc32c.js";
-import { damaged, LpFileShareError, SinkError, text, violation } from "./errors.js";
+import { damaged, violation } from "./errors.js";
 import { ChecksumKind, type DataChunk } from "./gen/lpfileshare/v1/file_pb.js";
 import {
   type ContentRange as Range, type DownloadHeader, type DownloadRequestSchema, type DownloadResponse, type DownloadTrailer, FileSharingService,
 } from "./gen/lpfileshare/v1/file_sharing_service_pb.js";
+import { type Hash, type Hashes, sameBytes } from "./hashes.js";
 import type { Identity } from "./identity.js";
 import { type Checksums, type ContentRange, native, type SharedFile, toNumber } from "./native.js";
 import { type CallOptions, Operation, timeouts } from "./operation.js";
 import { Pacer } from "./retry.js";
+import type { Transport } from "./transport.js";
 
 /**
  * The file to download: its resource name, accounts/{account}/conversations/{conversation}/files/{file}, a {@link SharedFile}, or
@@ -123,10 +118,17 @@ export class Download implements AsyncIterable<Uint8Array>, AsyncDisposable {
   /** Reads all bytes into memory. */
   async bytes(): Promise<Uint8Array> {
     const pieces: Uint8Array[] = [];
+    let length = 0;
     for await (const piece of this) {
       pieces.push(piece);
+      length += piece.length;
     }
-    return Buffer.concat(pieces);
+    const whole = new Uint8Array(length);
+    for (const piece of pieces.reverse()) {
+      length -= piece.length;
+      whole.set(piece, length);
+    }
+    return whole;
   }
 
   /** Ends the download. */
@@ -142,9 +144,9 @@ export class Download implements AsyncIterable<Uint8Array>, AsyncDisposable {
 
 /** Opens a file, or a part of it: see LpFileShare.download. */
 export async function openDownload(
-  connection: Connection, identity: Identity, file: FileRef, options: DownloadOptions,
+  connection: Transport, hashes: Hashes, identity: Identity, file: FileRef, options: DownloadOptions,
 ): Promise<Download> {
-  const transfer = new Transfer(connection, identity, file, options);
+  const transfer = new Transfer(connection, hashes, identity, file, options);
   const pieces = transfer.pieces();
   const first = await pieces.next(); // errors such as FILE_NOT_FOUND are thrown here
   return new Download(transfer, (async function* () {
@@ -164,98 +166,27 @@ export async function openDownload(
   })());
 }
 
-/** Downloads to a file or stream: see LpFileShare.downloadTo. */
-export async function downloadTo(
-  connection: Connection, identity: Identity, file: FileRef, sink: string | URL | Writable, options: DownloadOptions & { replace?: boolean },
-): Promise<DownloadResult> {
-  const transfer = new Transfer(connection, identity, file, options);
-  const failed = (error: unknown): never => {
-    const details = `write: ${text(error)}`;
-    throw error instanceof LpFileShareError ? error : new SinkError({ operation: "download", details, attempts: transfer.pacer.attempts }, { cause: error });
-  };
-  if (typeof sink === "string" || sink instanceof URL) {
-    return writeFile(transfer, typeof sink === "string" ? sink : fileURLToPath(sink), options.replace ?? true, failed);
-  }
-  for await (const piece of transfer.pieces()) {
-    await write(sink, piece, transfer.pacer.operation).catch(failed);
-    transfer.report();
-  }
-  return transfer.result()!;
-}
-
-/** Writes to a stream, and waits until it has accepted the bytes. */
-async function write(sink: Writable, piece: Uint8Array, operation: Operation): Promise<void> {
-  let fail: ((error: unknown) => void) | undefined;
-  try {
-    await operation.wait(new Promise<void>((resolve, reject) => {
-      fail = reject;
-      sink.on("error", reject);
-      sink.write(piece, (error) => { if (error) { reject(error); } else { resolve(); } });
-    })).catch((error: unknown) => { throw operation.signal.aborted ? operation.aborted({}) : error; });
-  } finally {
-    sink.off("error", fail!);
-  }
-}
-
-/** Writes to a temporary file in the same directory, and moves it to path when everything was verified. */
-async function writeFile(transfer: Transfer, path: string, replace: boolean, failed: (error: unknown) => never): Promise<DownloadResult> {
-  const temporary = join(dirname(path), `.lpfileshare-${randomUUID()}.part`);
-  const handle = await create(temporary, path, replace).catch(failed);
-  try {
-    for await (const piece of transfer.pieces()) {
-      await handle.writeFile(piece).catch(failed);
-      transfer.report();
-    }
-    await handle.sync().catch(failed);
-    await handle.close();
-    await move(temporary, path, replace).catch(failed);
-  } catch (error) {
-    await handle.close().catch(() => undefined);
-    await rm(temporary, { force: true });
-    throw error;
-  }
-  return transfer.result()!;
-}
-
-async function create(temporary: string, path: string, replace: boolean): Promise<FileHandle> {
-  const existing = await lstat(path).catch(() => undefined);
-  if (existing?.isDirectory()) {
-    throw new Error(`${path} is a directory`);
-  }
-  if (existing && !replace) {
-    throw Object.assign(new Error(`${path} exists`), { code: "EEXIST" });
-  }
-  return open(temporary, "wx", 0o600);
-}
-
-async function move(temporary: string, path: string, replace: boolean): Promise<void> {
-  if (replace) {
-    await rename(temporary, path);
-  } else {
-    await link(temporary, path); // unlike a rename it fails if the file was created in the meantime
-    await rm(temporary);
-  }
-}
-
 /** One file over any number of calls. */
-class Transfer {
+export class Transfer {
   readonly pacer: Pacer;
   header: DownloadHeader | undefined; // of the first call
   trailer: DownloadTrailer | undefined;
   received = 0; // number of bytes that pieces has returned
   last: number | undefined; // the last one of them
   #crc = 0;
-  readonly #sha = createHash("sha256");
+  readonly #sha: Hash | undefined;
   #md5: Hash | undefined; // compared with header.storedMd5; undefined: the store states none, or only a part is read
   #sums: Checksums | undefined;
   readonly #source: ReturnType<typeof fileSource>;
 
   constructor(
-    readonly connection: Connection,
+    readonly connection: Transport,
+    readonly hashes: Hashes,
     readonly identity: Identity,
     file: FileRef,
     readonly options: DownloadOptions,
   ) {
+    this.#sha = hashes.sha256();
     this.#source = fileSource(file, "download");
     const parents = [options.signal, connection.closed.signal];
     this.pacer = new Pacer(new Operation("download", parents, options.timeoutMs ?? timeouts.transfer), options);
@@ -269,17 +200,17 @@ class Transfer {
         let token = "";
         try {
           this.pacer.attempts++;
-          const identified = await identify(this.identity, operation);
-          token = identified.token;
+          const credential = await operation.wait(this.identity.attach());
+          token = credential.token;
           const { request, skip } = this.#request();
           const part = new Part(this, skip);
-          const attempt = { operation, metadata: identified.metadata, reachMs: this.pacer.reachMs };
+          const attempt = { operation, credential, reachMs: this.pacer.reachMs };
           for await (const message of this.connection.serverStream(FileSharingService.method.download, request, attempt)) {
             const piece = part.receive(message);
             if (piece?.data.length) {
               const { data } = piece;
               this.#crc = combine(this.#crc, piece.crc32c, data.length);
-              this.#sha.update(data);
+              this.#sha?.update(data);
               this.#md5?.update(data);
               this.received += data.length;
               this.last = data[data.length - 1];
@@ -302,14 +233,14 @@ class Transfer {
   begin(header: DownloadHeader, { startBytes, endBytes, totalBytes }: Range): void {
     this.header = header;
     if (header.storedMd5.length > 0 && startBytes === 0n && endBytes === totalBytes) {
-      this.#md5 = newMd5();
+      this.#md5 = this.hashes.md5();
     }
     this.report();
   }
 
   /** Completes the download with the trailer of the last call. */
   complete(trailer: DownloadTrailer): void {
-    if (this.#md5?.digest().equals(this.header!.storedMd5) === false) {
+    if (this.#md5 && !sameBytes(this.#md5.digest(), this.header!.storedMd5)) {
       throw violation(
         "the file does not have the MD5 that the store states: it was damaged in the store, or on the way from it to the server; discard it",
       );
@@ -328,7 +259,7 @@ class Transfer {
     if (!this.trailer) {
       return undefined;
     }
-    this.#sums ??= { crc32c: this.#crc, sha256: this.#sha.digest() };
+    this.#sums ??= { crc32c: this.#crc, sha256: this.#sha?.digest() ?? new Uint8Array() };
     const { file, contentRange } = this.header!;
     return {
       file: native(file!), range: native(contentRange!), bytes: this.received, checksums: this.#sums, attempts: this.pacer.attempts,
@@ -379,7 +310,7 @@ class Part {
     private skip: number,
   ) {
     if (transfer.options.wantChecksums?.includes(ChecksumKind.SHA256)) {
-      this.#sha = createHash("sha256");
+      this.#sha = transfer.hashes.sha256();
     }
   }
 
@@ -480,19 +411,10 @@ class Part {
     if (want?.crc32c === undefined || (this.#sha && want.sha256.length === 0)) {
       throw violation("the server sent a trailer without a checksum that it must carry");
     }
-    if (want.crc32c !== this.#crc || (this.#sha && !this.#sha.digest().equals(want.sha256))) {
+    if (want.crc32c !== this.#crc || (this.#sha && !sameBytes(this.#sha.digest(), want.sha256))) {
       throw violation("the checksums of the sent and the received bytes differ, although each chunk was correct; download the file again");
     }
     this.#trailer = trailer;
-  }
-}
-
-/** Returns a new MD5, or undefined if OpenSSL has none, as in FIPS mode: then there is nothing to compare. */
-function newMd5(): Hash | undefined {
-  try {
-    return createHash("md5");
-  } catch {
-    return undefined;
   }
 }
 

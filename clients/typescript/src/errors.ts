@@ -1,15 +1,17 @@
-import { fromBinary } from "@bufbuild/protobuf";
-import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { type ServiceError, status as grpcStatus } from "@grpc/grpc-js";
+import { type Any, anyUnpack } from "@bufbuild/protobuf/wkt";
 
 import { advice } from "./advice.js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
-import { StatusSchema } from "./gen/google/rpc/status_pb.js";
 import type { ErrorReason } from "./gen/lpfileshare/v1/error_reason_pb.js";
 import { milliseconds } from "./native.js";
 
+const codes = [
+  "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
+  "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+] as const;
+
 /** The name of a gRPC code, for example "NOT_FOUND". */
-export type Code = Exclude<keyof typeof grpcStatus, "OK">;
+export type Code = (typeof codes)[number];
 
 /** The name of an ErrorReason, for example "FILE_TOO_LARGE". A newer server may send one that this package does not know. */
 export type Reason = Exclude<keyof typeof ErrorReason, "UNSPECIFIED"> | (string & {});
@@ -189,47 +191,26 @@ export function lost(details: string): Failure {
   return new Failure("repeat", { code: "UNAVAILABLE", details });
 }
 
-// What grpc-js reports when the server ended the connection because of too many pings (ENHANCE_YOUR_CALM). RESOURCE_EXHAUSTED would
-// be final, but it is the connection that broke.
-const calm = "Bandwidth exhausted or memory limit exceeded";
-
-/** Returns the failure of a call, with the details of its status. */
-export function statusFailure(error: unknown): Failure {
-  if (error instanceof Failure) {
-    return error;
-  }
-  if (!isServiceError(error)) {
-    throw error;
-  }
-  const code = grpcStatus[error.code] as Code;
-  const { info, retryAfterMs, violations } = unpack(error);
+/** Returns the failure of a call with a gRPC code other than 0, and the details of its status. */
+export function callFailure(number: number, message: string, statusDetails: Any[]): Failure {
+  const code = codes[number - 1] ?? "UNKNOWN";
+  const { info, retryAfterMs, violations } = unpack(statusDetails);
   if (info) {
     return new Failure(retryAfterMs === undefined ? "final" : "repeat", {
-      code, reason: info.reason, details: error.details, metadata: { ...info.metadata }, violations, retryAfterMs,
+      code, reason: info.reason, details: message, metadata: { ...info.metadata }, violations, retryAfterMs,
     });
   }
-  if (code === "RESOURCE_EXHAUSTED" && error.details === calm) {
-    return lost(error.details);
-  }
-  return new Failure(verdicts[code] ?? "final", { code, details: error.details });
+  return new Failure(verdicts[code] ?? "final", { code, details: message });
 }
 
 const verdicts: Partial<Record<Code, Verdict>> = { UNAVAILABLE: "repeat", CANCELLED: "repeat", UNKNOWN: "repeat", INTERNAL: "once" };
 
-function isServiceError(error: unknown): error is ServiceError {
-  return error instanceof Error && "code" in error && typeof error.code === "number" && "details" in error;
-}
-
-/** Decodes the google.rpc.Status of an error. The errors of grpc-js itself, and those of proxies, have none. */
-function unpack(error: ServiceError) {
+/** Decodes the details of a status. The errors of a client library itself, and those of proxies, have none. */
+function unpack(details: Any[]) {
   const result: { info?: { reason: string; metadata: Record<string, string> }; retryAfterMs?: number; violations: FieldViolation[] } = {
     violations: [],
   };
-  const binary = error.metadata.get("grpc-status-details-bin")[0];
-  if (!(binary instanceof Uint8Array)) {
-    return result;
-  }
-  for (const detail of decode(binary)) {
+  for (const detail of details) {
     const info = anyUnpack(detail, ErrorInfoSchema);
     if (info?.domain === "lpfileshare") {
       result.info = info;
@@ -244,14 +225,6 @@ function unpack(error: ServiceError) {
     }
   }
   return result;
-}
-
-function decode(binary: Uint8Array) {
-  try {
-    return fromBinary(StatusSchema, binary).details;
-  } catch {
-    return []; // not from this server
-  }
 }
 
 /** Returns the text of a thrown value. */

@@ -1,5 +1,3 @@
-import { extname } from "node:path";
-
 import { FileType } from "./gen/lpfileshare/v1/file_pb.js";
 
 /** The number of first bytes that detectFileType uses. */
@@ -23,12 +21,19 @@ const extensions: Partial<Record<string, FileType>> = {
  * take precedence, because the server rejects a file whose bytes do not match its type. Returns FileType.UNSPECIFIED for any other file.
  */
 export function detectFileType(name: string, head: Uint8Array): FileType {
-  const start = Buffer.from(head.subarray(0, sniffBytes)).toString("latin1");
+  const start = String.fromCharCode(...head.subarray(0, sniffBytes));
   const signed = signatures.find(([type, signature]) =>
     // Only before a PDF may there be a byte order mark and white space.
     (type === FileType.PDF ? start.replace(/^(?:\xef\xbb\xbf)?[ \t\r\n\f\0]*/, "") : start).startsWith(signature),
   );
-  return signed?.[0] ?? extensions[extname(name).toLowerCase()] ?? (isText(head) ? FileType.TXT : FileType.UNSPECIFIED);
+  return signed?.[0] ?? extensions[extension(name)] ?? (isText(head) ? FileType.TXT : FileType.UNSPECIFIED);
+}
+
+/** Returns the extension of a file name in lower case, with its dot. Empty: none. */
+function extension(name: string): string {
+  const base = name.slice(name.lastIndexOf("/") + 1);
+  const dot = base.lastIndexOf(".");
+  return dot > 0 ? base.slice(dot).toLowerCase() : "";
 }
 
 /** Reports whether head is UTF-8 without the control characters that text does not contain. Its last character may be incomplete. */

@@ -1,10 +1,17 @@
-import { inspect } from "node:util";
-
 import type { SignInConsumerResponse } from "./gen/lpfileshare/v1/identity_service_pb.js";
 import { native } from "./native.js";
 
 /** The metadata keys of an identity. A call carries exactly one. */
 type Key = "lp-consumer-token" | "lp-agent-token" | "lp-external-consumer-id";
+
+/** The identity of one call. The token is empty, and the key undefined, if there is none. */
+export interface Credential {
+  key: Key | undefined;
+  token: string;
+}
+
+/** How Node's console.log prints an object. */
+export const inspect: unique symbol = Symbol.for("nodejs.util.inspect.custom");
 
 /**
  * Provides the token of a call: a fixed one, a function, or an object such as {@link ConsumerTokens}.
@@ -37,8 +44,8 @@ export class Identity {
       : source;
   }
 
-  /** @internal Returns the metadata of a call. The token is empty if there is no identity. */
-  async attach(): Promise<{ key: Key | undefined; token: string }> {
+  /** @internal Returns the identity of a call. */
+  async attach(): Promise<Credential> {
     if (this.#key === undefined) {
       return { key: undefined, token: "" };
     }
@@ -82,7 +89,7 @@ export class Identity {
     return this.toString();
   }
 
-  [inspect.custom](): string {
+  [inspect](): string {
     return this.toString();
   }
 }

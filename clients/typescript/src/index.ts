@@ -4,10 +4,8 @@
  *
  * @module
  */
-export {
-  type AccountOptions, type AgentSignIn, type ConsumerSignIn, type ConversationsOptions, type CreateConversationOptions, LpFileShare,
-  type LpFileShareOptions, type TlsOptions,
-} from "./client.js";
+export type { AccountOptions, AgentSignIn, BaseClient, ConsumerSignIn, ConversationsOptions, CreateConversationOptions } from "./base.js";
+export { LpFileShare, type LpFileShareOptions, type TlsOptions } from "./client.js";
 export { type Download, type DownloadOptions, type DownloadResult, type FileRef } from "./download.js";
 export { Env } from "./env.js";
 export {

@@ -20,7 +20,7 @@ export class Operation {
   readonly deadline: number;
   readonly #controller = new AbortController();
   readonly #parents: AbortSignal[];
-  readonly #timer: NodeJS.Timeout | undefined;
+  readonly #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     readonly name: string,
@@ -35,7 +35,8 @@ export class Operation {
     this.deadline = timeoutMs === undefined ? Infinity : Date.now() + timeoutMs;
     if (timeoutMs !== undefined) {
       const expire = () => { this.abort(new DOMException(`the time limit of ${timeoutMs} ms has passed`, "TimeoutError")); };
-      this.#timer = setTimeout(expire, Math.min(timeoutMs, 2 ** 31 - 1)).unref();
+      this.#timer = setTimeout(expire, Math.min(timeoutMs, 2 ** 31 - 1));
+      (this.#timer as { unref?: () => void }).unref?.(); // in Node
     }
   }
 
@@ -79,7 +80,7 @@ export class Operation {
   }
 
   async sleep(ms: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     try {
       await this.wait(new Promise((resolve) => { timer = setTimeout(resolve, ms); }));
     } finally {

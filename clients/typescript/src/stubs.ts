@@ -1,11 +1,8 @@
-import { randomUUID } from "node:crypto";
-
 import type {
   DescMessage, DescMethod, DescMethodClientStreaming, DescMethodServerStreaming, DescMethodUnary, DescService, MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
 
-import { type Connection, identify } from "./connection.js";
 import { AccountService } from "./gen/lpfileshare/v1/account_service_pb.js";
 import { ConversationService } from "./gen/lpfileshare/v1/conversation_service_pb.js";
 import { FileSharingService } from "./gen/lpfileshare/v1/file_sharing_service_pb.js";
@@ -13,6 +10,8 @@ import { IdentityService } from "./gen/lpfileshare/v1/identity_service_pb.js";
 import type { Identity } from "./identity.js";
 import { type CallOptions, Operation, timeouts } from "./operation.js";
 import { type Limits, Pacer, unaryLimits } from "./retry.js";
+import type { Transport } from "./transport.js";
+import { newUUID } from "./uuid.js";
 
 /**
  * The methods of a service with the messages of the contract, where 64-bit integers are bigints. All carry the client's identity and
@@ -43,7 +42,7 @@ export interface Stubs {
 type Request = MessageInitShape<DescMessage>;
 
 /** Returns the stubs of a connection whose calls carry an identity. */
-export function newStubs(connection: Connection, identity: Identity, none: Identity): Stubs {
+export function newStubs(connection: Transport, identity: Identity, none: Identity): Stubs {
   const stub = <S extends DescService>(service: S) =>
     Object.fromEntries(
       service.methods.map((method) => {
@@ -61,7 +60,7 @@ function takesIdentity(method: DescMethod): boolean {
   return method.parent !== (IdentityService as DescService) || method === IdentityService.method.signOutAgent;
 }
 
-function call(connection: Connection, method: DescMethod, identity: Identity, limits: Limits): unknown {
+function call(connection: Transport, method: DescMethod, identity: Identity, limits: Limits): unknown {
   const begin = (options: CallOptions, timeoutMs: number) =>
     new Pacer(new Operation(method.name, [options.signal, connection.closed.signal], options.timeoutMs ?? timeoutMs), limits);
   switch (method.methodKind) {
@@ -95,7 +94,7 @@ function unaryTimeout(method: DescMethod): number {
  * something are idempotent, or have a request id.
  */
 async function unary(
-  connection: Connection, method: DescMethodUnary, identity: Identity, request: Request, pacer: Pacer,
+  connection: Transport, method: DescMethodUnary, identity: Identity, request: Request, pacer: Pacer,
 ): Promise<unknown> {
   const { operation } = pacer;
   try {
@@ -103,9 +102,9 @@ async function unary(
       let token = "";
       try {
         pacer.attempts++;
-        const identified = await identify(identity, operation);
-        token = identified.token;
-        return await connection.unary(method, request, { operation, metadata: identified.metadata, reachMs: pacer.reachMs });
+        const credential = await operation.wait(identity.attach());
+        token = credential.token;
+        return await connection.unary(method, request, { operation, credential, reachMs: pacer.reachMs });
       } catch (error) {
         await pacer.retry(error, identity, token);
       }
@@ -116,13 +115,13 @@ async function unary(
 }
 
 async function* receive(
-  connection: Connection, method: DescMethodServerStreaming, identity: Identity, request: Request, pacer: Pacer,
+  connection: Transport, method: DescMethodServerStreaming, identity: Identity, request: Request, pacer: Pacer,
 ): AsyncGenerator {
   const { operation } = pacer;
   try {
     pacer.attempts++;
-    const { metadata } = await identify(identity, operation);
-    yield* connection.serverStream(method, request, { operation, metadata, reachMs: pacer.reachMs });
+    const credential = await operation.wait(identity.attach());
+    yield* connection.serverStream(method, request, { operation, credential, reachMs: pacer.reachMs });
   } catch (error) {
     throw pacer.report(error);
   } finally {
@@ -131,14 +130,17 @@ async function* receive(
 }
 
 async function send(
-  connection: Connection, method: DescMethodClientStreaming, identity: Identity, requests: AsyncIterable<Request>,
+  connection: Transport, method: DescMethodClientStreaming, identity: Identity, requests: AsyncIterable<Request>,
   pacer: Pacer,
 ): Promise<unknown> {
   const { operation } = pacer;
   try {
     pacer.attempts++;
-    const { metadata } = await identify(identity, operation);
-    const sending = await connection.clientStream(method, { operation, metadata, reachMs: pacer.reachMs });
+    if (!connection.clientStream) {
+      throw new TypeError(`${method.name}: browsers cannot stream requests; use uploadSmallFile`);
+    }
+    const credential = await operation.wait(identity.attach());
+    const sending = await connection.clientStream(method, { operation, credential, reachMs: pacer.reachMs });
     try {
       for await (const request of requests) {
         if (sending.ended) {
@@ -161,7 +163,7 @@ async function send(
 /** Returns a request that may be repeated: it adds a request id to one that needs it and has none. */
 function withRequestId(method: DescMethod, request: Request): Request {
   const fields = request as { requestId?: string; spec?: { requestId?: string } };
-  const requestId = randomUUID();
+  const requestId = newUUID();
   if (method === ConversationService.method.createConversation) {
     return { ...fields, requestId: fields.requestId || requestId };
   }

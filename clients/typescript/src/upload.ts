@@ -2,7 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 
-import { type Connection, identify, type SendingCall } from "./connection.js";
+import type { Connection, SendingCall } from "./connection.js";
 import { combine, crc32c } from "./crc32c.js";
 import { SourceFailure } from "./errors.js";
 import { detectFileType } from "./filetype.js";
@@ -119,10 +119,10 @@ class UploadAttempts {
           spec = this.#spec();
         }
         this.pacer.attempts++;
-        const identified = await identify(this.identity, this.pacer.operation);
-        token = identified.token;
+        const credential = await this.pacer.operation.wait(this.identity.attach());
+        token = credential.token;
         const call = await this.connection.clientStream(FileSharingService.method.upload, {
-          operation: this.pacer.operation, metadata: identified.metadata, reachMs: this.pacer.reachMs,
+          operation: this.pacer.operation, credential, reachMs: this.pacer.reachMs,
         });
         try {
           await this.#send(call, spec);

@@ -1,10 +1,10 @@
-import { type Connection, identify } from "./connection.js";
 import { lost, type LpFileShareError } from "./errors.js";
 import { FileSharingService, type Heartbeat, type WatchFilesResponse } from "./gen/lpfileshare/v1/file_sharing_service_pb.js";
 import type { Identity } from "./identity.js";
 import { milliseconds, native, type SharedFile, type UnreadableConversation } from "./native.js";
 import { type CallOptions, Operation } from "./operation.js";
 import { Pacer } from "./retry.js";
+import type { Transport } from "./transport.js";
 
 const missedHeartbeats = 3; // a watch without a message for this many intervals is dead
 const firstSilenceMs = 90_000; // the limit until the first heartbeat has reported the interval
@@ -46,7 +46,7 @@ export class FileWatch implements AsyncIterable<SharedFile>, AsyncDisposable {
 
   /** @internal Use LpFileShare.watch. */
   constructor(
-    private readonly connection: Connection,
+    private readonly connection: Transport,
     private readonly identity: Identity,
     private readonly parent: string,
     private readonly options: WatchOptions,
@@ -102,9 +102,9 @@ export class FileWatch implements AsyncIterable<SharedFile>, AsyncDisposable {
       pacer.attempts++;
       silence.set(this.#silenceMs);
       age.set(maxAgeMs);
-      const identified = await identify(this.identity, attempt);
-      token = identified.token;
-      const call = { operation: attempt, metadata: identified.metadata, reachMs: pacer.reachMs };
+      const credential = await attempt.wait(this.identity.attach());
+      token = credential.token;
+      const call = { operation: attempt, credential, reachMs: pacer.reachMs };
       const request = { parent: this.parent, resumeToken: this.#token };
       let first: number | undefined;
       for await (const message of this.connection.serverStream(FileSharingService.method.watchFiles, request, call)) {
@@ -172,7 +172,7 @@ const aged = new Error("the watch is opened again because of its age");
 
 /** A timer that can be set again. */
 class Alarm {
-  #timer: NodeJS.Timeout | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly ring: () => void) {}
 

@@ -12,10 +12,12 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 
 import type { Connection } from "../src/connection.js";
 import { crc32c } from "../src/crc32c.js";
-import { type DownloadOptions, downloadTo, openDownload } from "../src/download.js";
+import { type DownloadOptions, openDownload } from "../src/download.js";
+import { downloadTo } from "../src/downloadto.js";
 import { LpFileShareError, lost } from "../src/errors.js";
 import { type DownloadRequest, type DownloadResponse, DownloadResponseSchema } from "../src/gen/lpfileshare/v1/file_sharing_service_pb.js";
 import { consumerToken } from "../src/identity.js";
+import { nodeHashes } from "../src/nodehashes.js";
 
 const data = Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 7) & 0xff));
 const md5 = (bytes: Uint8Array) => createHash("md5").update(bytes).digest();
@@ -82,7 +84,7 @@ void test("a whole file is compared with the MD5 that the store states", { concu
 });
 
 void test("a file with another MD5 is neither read to its end nor saved", async (t) => {
-  const download = await openDownload(server(data, wrong), identity, "f", {});
+  const download = await openDownload(server(data, wrong), nodeHashes, identity, "f", {});
   await assert.rejects(download.bytes(), damaged);
   assert.equal(download.result, undefined);
 

@@ -10,11 +10,12 @@ import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 
 import { combine, crc32c } from "../src/crc32c.js";
 import { optionsFromEnv } from "../src/env.js";
-import { ConnectionLost, damaged, type Failure, lost, SourceFailure, statusFailure } from "../src/errors.js";
+import { ConnectionLost, damaged, type Failure, lost, SourceFailure } from "../src/errors.js";
 import { detectFileType } from "../src/filetype.js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
 import { FileSchema, FileType } from "../src/gen/lpfileshare/v1/file_pb.js";
+import { statusFailure } from "../src/grpcstatus.js";
 import { agentToken, ConsumerSession, consumerToken, ConsumerTokens } from "../src/identity.js";
 import { native } from "../src/native.js";
 import { Operation } from "../src/operation.js";
