@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +32,7 @@ type flags struct {
 	Ledger     ledgerFlags     `embed:"" group:"Ledger:"`
 	Connector  connectorFlags  `embed:"" group:"Connector API:"`
 	Admin      adminFlags      `embed:"" group:"Admin:"`
+	Audit      auditFlags      `embed:"" group:"Audit:"`
 	Log        logFlags        `embed:"" group:"Log:"`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
@@ -123,7 +122,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 func (f *flags) Validate() error {
 	return errors.Join(
 		f.Server.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
-		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Admin.Validate(), f.Log.Validate(), f.validateTogether(),
+		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Admin.Validate(), f.Audit.Validate(), f.Log.Validate(), f.validateTogether(),
 	)
 }
 
@@ -229,18 +228,7 @@ func (f *behaviourFlags) agentTokenKey() (key [32]byte, err error) {
 	if f.AgentTokenKey == "" {
 		return service.NewAgentTokenKey(), nil
 	}
-	text, err := readSecret("--agent-token-key", f.AgentTokenKey)
-	if err != nil {
-		return key, err
-	}
-	text = bytes.TrimSpace(text)
-	if len(text) == hex.EncodedLen(len(key)) {
-		_, err = hex.Decode(key[:], text)
-	}
-	if err != nil || len(text) != hex.EncodedLen(len(key)) {
-		return key, fmt.Errorf("--agent-token-key: %s does not contain 64 hex digits; write it with `umask 077; openssl rand -hex 32`", f.AgentTokenKey)
-	}
-	return key, nil
+	return readHexKey("--agent-token-key", f.AgentTokenKey)
 }
 
 func positive[T ~int | ~int64](flag string, v T) error {

@@ -18,16 +18,30 @@ const (
 	ledgerHealth = "lpfileshare.ledger"
 	// eventsHealth reports whether the event log of the Connector API can be used. It is SERVING if no account needs the log.
 	eventsHealth = "lpfileshare.events"
+	// scannerHealth reports whether the malware scanner answers. It is SERVING if there is none.
+	scannerHealth = "lpfileshare.scanner"
+	// auditHealth reports whether the audit stream is written, or calls are accepted although it is not. It is SERVING if there is none.
+	auditHealth = "lpfileshare.audit"
 )
 
-// readiness sets the status of each name from the health of the ledger. LivePerson is not part of it: if it fails, another server
-// helps nobody, and each call reports it.
+// readiness sets the status of each name. LivePerson is not part of it: if it fails, another server helps nobody, and each call reports it.
+// The scanner has only a name of its own: downloads and lists work without it, and several servers may share it.
 type readiness struct {
 	server      *health.Server
 	needsEvents func() bool // whether an account uses the Connector API
+	refuses     func() bool // whether all calls are refused, because the audit stream cannot be written
 
-	mu     sync.Mutex
-	ledger ledger.Health
+	mu      sync.Mutex
+	ledger  ledger.Health
+	scanner error // why it does not answer
+}
+
+// scannerChanged is called with the health of the scanner at each change; nil: it answers.
+func (r *readiness) scannerChanged(err error) {
+	r.mu.Lock()
+	r.scanner = err
+	r.mu.Unlock()
+	r.update()
 }
 
 // ledgerChanged is called with the health of the ledger at the start and at each change.
@@ -42,11 +56,14 @@ func (r *readiness) ledgerChanged(now ledger.Health) {
 func (r *readiness) update() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	events := r.ledger.Events == nil || !r.needsEvents()
+	events, accepts := r.ledger.Events == nil || !r.needsEvents(), !r.refuses()
 	for name, ok := range map[string]bool{
-		ledgerHealth: r.ledger.Ledger == nil,
-		eventsHealth: events,
-		readyHealth:  r.ledger.Ledger == nil && events,
+		"":            accepts,
+		ledgerHealth:  r.ledger.Ledger == nil,
+		eventsHealth:  events,
+		readyHealth:   r.ledger.Ledger == nil && events && accepts,
+		scannerHealth: r.scanner == nil,
+		auditHealth:   accepts,
 	} {
 		status := healthpb.HealthCheckResponse_NOT_SERVING
 		if ok {

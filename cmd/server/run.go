@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/audit"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
@@ -46,14 +47,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	log := openLog(&f.Log, stderr)
 	defer log.close()
 	warnUnknown(os.Environ(), f.envs, log.Logger)
-	if err := serve(ctx, f, log); err != nil {
+	if err := serve(ctx, f, log, stderr); err != nil {
 		fmt.Fprintf(log.out, "lpfileshare-server: %v\n", err)
 		return 1
 	}
 	return 0
 }
 
-func serve(ctx context.Context, f *flags, lines *serverLog) error {
+func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) error {
 	limitMemory(f, 0)
 	log := lines.Logger
 	rejected := rejections.New(log)
@@ -61,7 +62,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	hangups := make(chan os.Signal, 1)
 	// Without files to reload, SIGHUP drains a server whose terminal was closed, unless it was started with nohup. A server without a
 	// terminal is a service, and SIGHUP asks it to reload: that must not end it.
-	reloads := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != ""
+	reloads := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" || f.Audit.path() != ""
 	terminal := hasTerminal()
 	if reloads || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
@@ -76,6 +77,11 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if err != nil {
 		return err
 	}
+	trail, err := openAudit(f, stderr, log)
+	if err != nil {
+		return err
+	}
+	defer trail.Close(logFlushTime) // when all calls have ended
 	admin, err := listenAdmin(&f.Admin, rejected)
 	if err != nil {
 		return err
@@ -84,7 +90,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	var measured *metrics.Metrics // nil: nobody can read them
 	if admin != nil {
 		measured = newMetrics()
-		admin.start(measured, serving, log)
+		admin.start(measured, serving, trail, log)
 		defer admin.close()
 	}
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
@@ -100,44 +106,53 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	counted := &counters{rejected, messages, p.connector, p.scanner, lines}
 	debugAddress := ""
 	if f.Log.DebugListen != "" {
-		debug, err := startDebug(f.Log.DebugListen, counted, log)
+		debug, err := startDebug(f.Log.DebugListen, counted, trail, log)
 		if err != nil {
 			return err
 		}
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(secure.credentials()))}
+	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(auditedHandshakes{secure.credentials(), trail}))}
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
 	}
-	server := newGRPCServer(f, connections, measured, rejected, log, draining, options...)
+	server := newGRPCServer(f, connections, measured, trail, rejected, log, draining, options...)
 	p.service.Register(server)
-	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
+	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }, refuses: trail.Refuses}
 	p.ledger.Watch(ready.ledgerChanged)
+	trail.Watch(ready.update)
+	defer watchScanner(p.scanner, ready.scannerChanged)()
 	healthpb.RegisterHealthServer(server, serving)
 	reflection.Register(server)
 	if measured != nil {
 		measured.Serves(server)
-		addGauges(measured, f, p, counted, serving)
+		addGauges(measured, f, p, counted, trail, serving)
 	}
 
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
 	logReady(f, p, listener.Addr(), admin, debugAddress, log)
+	reloaded := func(file string, err error) {
+		measured.Reloaded(file, err)
+		trail.Reloaded(file, "signal", err)
+	}
 	reload := func() {
 		if f.LivePerson.Accounts != "" {
-			measured.Reloaded("accounts", reloadAccounts(f, p.accounts, log))
+			reloaded("accounts", reloadAccounts(f, p.accounts, log))
 			ready.update()
 		}
 		if f.LivePerson.CA != "" {
-			measured.Reloaded("lp-ca", reloadTrust(&f.LivePerson, p.trustUsers, log))
+			reloaded("lp-ca", reloadTrust(&f.LivePerson, p.trustUsers, log))
 		}
 		if secure != nil {
-			measured.Reloaded("tls-cert", secure.reload(log))
+			reloaded("tls-cert", secure.reload(log))
 		}
 		if f.Connector.WebhookCert != "" {
-			measured.Reloaded("webhook-cert", p.webhooks.reload(log))
+			reloaded("webhook-cert", p.webhooks.reload(log))
+		}
+		if f.Audit.path() != "" {
+			reloaded("audit", trail.Reopen())
 		}
 	}
 	if !reloads {
@@ -245,13 +260,17 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, connections *connlimit.Limiter, measured *metrics.Metrics, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
+func newGRPCServer(f *flags, connections *connlimit.Limiter, measured *metrics.Metrics, trail *audit.Log, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Rejections: rejected, Log: log}
-	timeout := service.RequestTimeout(f.Limits.UploadIdleTimeout)
+	timeout := service.RequestTimeout(f.Limits.UploadIdleTimeout, unseenCalls(trail))
 	if measured != nil {
-		calls.Ended = measured.Ended
+		calls.Ended = append(calls.Ended, measured.Ended)
 		more = append(more, grpc.UnaryInterceptor(measured.Unary()), grpc.StreamInterceptor(measured.Stream())) // outside of those below
+	}
+	if trail != nil {
+		calls.Accept = trail.Accept
+		calls.Ended = append(calls.Ended, trail.Ended)
 	}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),

@@ -59,6 +59,23 @@ func (f *scanFlags) withoutVerdict() string {
 	return "rejected with SCANNER_UNAVAILABLE"
 }
 
+// watchScanner reports when the scanner stops answering, and when it answers again, until stop is called.
+func watchScanner(s *scan.Scanner, changed func(error)) (stop func()) {
+	if s == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Watch(ctx, changed)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
 // uploadScanner returns the interface without a scanner in it if there is none.
 func uploadScanner(s *scan.Scanner) upload.Scanner {
 	if s == nil {

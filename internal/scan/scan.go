@@ -29,6 +29,7 @@ type Scanner struct {
 	connections *admission.Scans
 
 	clean, rejected, failed, unscanned atomic.Int64
+	down                               atomic.Bool // clamd did not answer when Watch asked last
 }
 
 // New returns a Scanner. It connects to nothing.

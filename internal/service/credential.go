@@ -18,7 +18,7 @@ const maxExternalID = 256
 func (s *Server) credential(ctx context.Context, account string) (share.Credential, error) {
 	c, request, err := s.presented(ctx, account)
 	if err == nil {
-		err = s.Permit(request)
+		err = s.permit(ctx, request)
 	}
 	if err != nil {
 		return share.Credential{}, err
@@ -39,6 +39,7 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 	fail := func(kind share.Kind, format string, args ...any) (share.Credential, policy.Request, error) {
 		return share.Credential{}, policy.Request{}, share.Reject(kind, format, args...)
 	}
+	factsOf(ctx).add(func(known *Facts) { known.Account = account })
 	var found []share.Credential
 	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
 		for _, value := range metadata.ValueFromIncomingContext(ctx, string(scheme)) {
@@ -65,6 +66,16 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 		return fail(share.TokenInvalid, "%s is malformed", c.Scheme)
 	}
 	return c, request, nil
+}
+
+// permit asks the policy about a call.
+func (s *Server) permit(ctx context.Context, q policy.Request) error {
+	err, decision := s.Permit(q), Permitted
+	if err != nil {
+		decision = Denied
+	}
+	factsOf(ctx).add(func(known *Facts) { known.Account, known.Decision = q.Account, decision })
+	return err
 }
 
 // peerOf returns the address that a call's connection comes from, as limits see it.

@@ -190,7 +190,7 @@ func serverOptions(c Config) []grpc.ServerOption {
 		grpc.ForceServerCodecV2(Codec()),
 		experimental.BufferPool(c.Buffers),
 		grpc.WaitForHandlers(true),
-		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
+		grpc.InTapHandle(RequestTimeout(c.IdleTimeout, nil)),
 		grpc.InitialWindowSize(1 << 20),
 		grpc.InitialConnWindowSize(4 << 20),
 		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestReceived, calls.Unary),

@@ -23,18 +23,25 @@ type Calls struct {
 	UnaryTimeout time.Duration
 	// Rejections counts the calls that a limit of the server rejected.
 	Rejections *rejections.Tally
-	// Ended, if set, is called at the end of each call.
-	Ended func(EndedCall)
+	// Accept, if set, is called at the begin of each call. Its error is the result of the call, whose handler does not run.
+	Accept func() error
+	// Ended is called at the end of each call, in order. ctx is the client's.
+	Ended []func(ctx context.Context, c *EndedCall)
 	Log   *slog.Logger
 }
 
-// An EndedCall is a call of the contract that has ended.
+// An EndedCall is a call of the contract that has ended. It is valid until the function that gets it returns.
 type EndedCall struct {
 	Method string // "FileSharingService/Upload"
 	Code   codes.Code
 	Reason string // the name of an ErrorReason without its prefix; empty without an error
 	Bytes  int64  // of the file, that were received or sent
+	Begun  time.Time
 	Took   time.Duration
+	Peer   string // the address of the connection
+	// Refused reports that Calls.Accept refused the call.
+	Refused bool
+	Facts
 }
 
 // Unary is the interceptor of unary calls. A timeout of the server is reported as such, not as the caller's deadline.
@@ -48,8 +55,12 @@ func (c *Calls) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		bounded, cancel = context.WithTimeout(bounded, c.UnaryTimeout)
 	}
 	defer cancel()
-	resp, err := handler(bounded, req)
-	if err = call.end(ctx, err); err != nil {
+	var resp any
+	err := call.run(ctx, func() (err error) {
+		resp, err = handler(bounded, req)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return resp, nil
@@ -61,8 +72,7 @@ func (c *Calls) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 		return handler(srv, stream)
 	}
 	call := c.begin(stream.Context(), info.FullMethod)
-	err := handler(srv, &callStream{stream, call.context(stream.Context())})
-	return call.end(stream.Context(), err)
+	return call.run(stream.Context(), func() error { return handler(srv, &callStream{stream, call.context(stream.Context())}) })
 }
 
 // ours reports whether a method belongs to the contract.
@@ -85,6 +95,7 @@ type ongoingCall struct {
 	peer   string
 	begun  time.Time
 	facts  callFacts
+	ended  EndedCall // set at the end
 }
 
 func (c *Calls) begin(ctx context.Context, method string) *ongoingCall {
@@ -93,6 +104,22 @@ func (c *Calls) begin(ctx context.Context, method string) *ongoingCall {
 		call.peer = p.Addr.String()
 	}
 	return call
+}
+
+// run runs the handler of the call, unless the call is not accepted. A panic ends the call as an error does, so that it is logged.
+func (c *ongoingCall) run(ctx context.Context, handler func() error) error {
+	if c.Accept != nil {
+		if err := c.Accept(); err != nil {
+			c.ended.Refused = true
+			return c.end(ctx, err)
+		}
+	}
+	return c.end(ctx, c.recovered(ctx, handler))
+}
+
+func (c *ongoingCall) recovered(ctx context.Context, handler func() error) (err error) {
+	defer share.Recover(ctx, c.Log, &err)
+	return handler()
 }
 
 // context returns ctx with the facts of the call, to which handlers add.
@@ -110,7 +137,9 @@ const maxLoggedError = 500
 func (c *ongoingCall) end(ctx context.Context, err error) error {
 	attrs := make([]slog.Attr, 0, maxAttrs)
 	attrs = append(attrs, slog.String("method", c.method), slog.String("code", codes.OK.String()))
-	ended := EndedCall{Method: c.method, Code: codes.OK, Bytes: c.facts.transferredBytes()}
+	ended := &c.ended
+	ended.Method, ended.Code, ended.Begun, ended.Peer = c.method, codes.OK, c.begun, c.peer
+	ended.Facts, ended.Bytes = c.facts.known()
 	level := slog.LevelInfo
 	facts := c.facts.attrs()
 	if err != nil {
@@ -128,8 +157,8 @@ func (c *ongoingCall) end(ctx context.Context, err error) error {
 		err = s.Err()
 	}
 	ended.Took = time.Since(c.begun)
-	if c.Ended != nil {
-		c.Ended(ended)
+	for _, f := range c.Ended {
+		f(ctx, ended)
 	}
 	attrs = append(attrs, slog.String("peer", c.peer), slog.Int64("ms", ended.Took.Milliseconds()))
 	c.Log.LogAttrs(ctx, level, FinishedCall, append(attrs, facts...)...)
