@@ -138,7 +138,18 @@ func (f *flags) validateTogether() error {
 		errs = append(errs, fmt.Errorf("--request-id-ttl is %s, which is shorter than an upload and its publication may take; set it to at least %s "+
 			"(--upload-timeout + 4 * --lp-timeout + 3 * --settle)", f.Behaviour.RequestIDTTL, least))
 	}
-	return errors.Join(append(errs, f.Limits.checkMemory(f.account()))...)
+	return errors.Join(append(errs, f.checkMemory(f.account()))...)
+}
+
+// checkMemory reports whether the budgets are too small for an account's limits.
+func (f *flags) checkMemory(a accounts.Account) error {
+	err := f.Limits.checkMemory(a)
+	// A caller may have half of the budget.
+	if need := 2 * (a.MaxFileBytes + int64(oneBlock) + admission.MinDownloadBytes); f.Scan.Downloads && int64(f.Limits.DownloadMemory) < need {
+		err = errors.Join(err, fmt.Errorf("--download-memory is %d, which is too small to scan downloads of %d bytes; set it to at least %d",
+			f.Limits.DownloadMemory, a.MaxFileBytes, need))
+	}
+	return err
 }
 
 // Validate checks the addresses and the TLS flags.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"log/slog"
+	"strings"
 	"sync"
 
+	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
@@ -99,6 +101,14 @@ func (f *callFacts) stored(r upload.Result) {
 func fileTypeName(spelling string) string {
 	row, _ := share.FileTypeBySpelling(spelling)
 	return row.Name
+}
+
+// fileTypeOfProto returns the name of a contract value, without its prefix; empty for the unspecified one.
+func fileTypeOfProto(t lpfilesharev1.FileType) string {
+	if t == lpfilesharev1.FileType_FILE_TYPE_UNSPECIFIED {
+		return ""
+	}
+	return strings.TrimPrefix(t.String(), "FILE_TYPE_")
 }
 
 // known returns the facts so far, and the number of bytes of the file that were received or sent.

@@ -36,6 +36,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := s.drain.Err(); err != nil {
 		return err
 	}
+	factsOf(ctx).names(ref.conversation, ref.storagePath)
 	session, done, err := s.streamSession(ctx, ref.account)
 	if err != nil {
 		return err
@@ -51,12 +52,19 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := found.complete(ctx, session, ref.account, false); err != nil {
 		return err
 	}
-	memory, err := s.downloads.Reserve(ctx, admission.HolderOf(session.Principal()))
+	whole := s.scannedBytes(ref.account)
+	memory, err := s.downloads.ReserveWhole(ctx, admission.HolderOf(session.Principal()), whole)
 	if err != nil {
 		return err
 	}
 	defer memory.Release(s.Connection(ctx))
-	object, err := file.Open(ctx, req.GetReadOffset(), req.GetReadLimit(), share.ParseETag(req.GetIfMatchEtag()))
+	offset, limit, ifMatch := req.GetReadOffset(), req.GetReadLimit(), share.ParseETag(req.GetIfMatchEtag())
+	var object *download.Reader
+	if whole > 0 {
+		object, err = s.openClean(ctx, session.Principal(), file, whole, memory, turns, offset, limit, ifMatch)
+	} else {
+		object, err = file.Open(ctx, offset, limit, ifMatch)
+	}
 	if err != nil {
 		return err
 	}
@@ -80,6 +88,11 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	}
 	if err := c.written(ctx, 0); err != nil {
 		return err
+	}
+	if found.file != nil {
+		factsOf(ctx).add(func(known *Facts) {
+			known.FileType, known.SHA256 = fileTypeOfProto(found.file.GetFileType()), sums.Checksums().SHA256
+		})
 	}
 	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sums.Checksums())}
 	if err := out.send(ctx, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Trailer{Trailer: trailer}}); err != nil {
