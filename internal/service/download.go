@@ -52,19 +52,13 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := found.complete(ctx, session, ref.account, false); err != nil {
 		return err
 	}
-	whole := s.scannedBytes(ref.account)
-	memory, err := s.downloads.ReserveWhole(ctx, admission.HolderOf(session.Principal()), whole)
+	scan := newDownloadScan(s, session)
+	memory, err := s.downloads.ReserveWhole(ctx, admission.HolderOf(session.Principal()), scan.most)
 	if err != nil {
 		return err
 	}
 	defer memory.Release(s.Connection(ctx))
-	offset, limit, ifMatch := req.GetReadOffset(), req.GetReadLimit(), share.ParseETag(req.GetIfMatchEtag())
-	var object *download.Reader
-	if whole > 0 {
-		object, err = s.openClean(ctx, session.Principal(), file, whole, memory, turns, offset, limit, ifMatch)
-	} else {
-		object, err = file.Open(ctx, offset, limit, ifMatch)
-	}
+	object, err := scan.open(ctx, file, req, memory, turns)
 	if err != nil {
 		return err
 	}
@@ -89,12 +83,11 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := c.written(ctx, 0); err != nil {
 		return err
 	}
-	if found.file != nil {
-		factsOf(ctx).add(func(known *Facts) {
-			known.FileType, known.SHA256 = fileTypeOfProto(found.file.GetFileType()), sums.Checksums().SHA256
-		})
-	}
-	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sums.Checksums())}
+	sent := sums.Checksums()
+	factsOf(ctx).add(func(known *Facts) {
+		known.FileType, known.SHA256 = fileTypeOfProto(found.file.GetFileType()), sent.SHA256
+	})
+	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sent)}
 	if err := out.send(ctx, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Trailer{Trailer: trailer}}); err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (s *Server) permitAgain(ctx context.Context, account string, last time.Time
 	}
 	_, request, err := s.presented(ctx, account)
 	if err == nil {
-		err = s.permit(ctx, request)
+		err = permit(ctx, s.Permit, request)
 	}
 	return time.Now(), err
 }
