@@ -195,10 +195,11 @@ func (s *stream) run(out io.WriteCloser) {
 		closed, next := s.closed, s.next
 		s.next = nil
 		s.mu.Unlock()
-		if next != nil {
-			w.replace(next)
-		}
 		err := s.writeAll(&w)
+		if next != nil { // what was added before goes to the previous file, if that can be written
+			w.replace(next)
+			err = s.writeAll(&w)
+		}
 		if closed {
 			s.mu.Lock()
 			s.lost += int64(bytes.Count(w.batch[w.sent:], newline) + bytes.Count(s.buf, newline))

@@ -25,7 +25,7 @@ type Calls struct {
 	Rejections *rejections.Tally
 	// Accept, if set, is called at the begin of each call. Its error is the result of the call, whose handler does not run.
 	Accept func() error
-	// Ended is called at the end of each call, in order. ctx is the client's.
+	// Ended is called at the end of each call, in order. ctx is that of the handler, and may have ended.
 	Ended []func(ctx context.Context, c *EndedCall)
 	Log   *slog.Logger
 }
@@ -56,8 +56,8 @@ func (c *Calls) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	}
 	defer cancel()
 	var resp any
-	err := call.run(ctx, func() (err error) {
-		resp, err = handler(bounded, req)
+	err := call.run(ctx, bounded, func(ctx context.Context) (err error) {
+		resp, err = handler(ctx, req)
 		return err
 	})
 	if err != nil {
@@ -72,7 +72,9 @@ func (c *Calls) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 		return handler(srv, stream)
 	}
 	call := c.begin(stream.Context(), info.FullMethod)
-	return call.run(stream.Context(), func() error { return handler(srv, &callStream{stream, call.context(stream.Context())}) })
+	return call.run(stream.Context(), call.context(stream.Context()), func(ctx context.Context) error {
+		return handler(srv, &callStream{stream, ctx})
+	})
 }
 
 // ours reports whether a method belongs to the contract.
@@ -106,20 +108,21 @@ func (c *Calls) begin(ctx context.Context, method string) *ongoingCall {
 	return call
 }
 
-// run runs the handler of the call, unless the call is not accepted. A panic ends the call as an error does, so that it is logged.
-func (c *ongoingCall) run(ctx context.Context, handler func() error) error {
+// run runs the handler of the call with the context inner, unless the call is not accepted. ctx is the client's. A panic ends the call as an
+// error does, so that it is logged.
+func (c *ongoingCall) run(ctx, inner context.Context, handler func(context.Context) error) error {
 	if c.Accept != nil {
 		if err := c.Accept(); err != nil {
 			c.ended.Refused = true
-			return c.end(ctx, err)
+			return c.end(ctx, inner, err)
 		}
 	}
-	return c.end(ctx, c.recovered(ctx, handler))
+	return c.end(ctx, inner, c.recovered(inner, handler))
 }
 
-func (c *ongoingCall) recovered(ctx context.Context, handler func() error) (err error) {
+func (c *ongoingCall) recovered(ctx context.Context, handler func(context.Context) error) (err error) {
 	defer share.Recover(ctx, c.Log, &err)
-	return handler()
+	return handler(ctx)
 }
 
 // context returns ctx with the facts of the call, to which handlers add.
@@ -133,8 +136,8 @@ const maxAttrs = 10
 // maxLoggedError is the length of an error in the log, in bytes.
 const maxLoggedError = 500
 
-// end logs and counts the call, and returns its status. ctx is the client's.
-func (c *ongoingCall) end(ctx context.Context, err error) error {
+// end logs and counts the call, and returns its status. ctx is the client's, inner that of the handler.
+func (c *ongoingCall) end(ctx, inner context.Context, err error) error {
 	attrs := make([]slog.Attr, 0, maxAttrs)
 	attrs = append(attrs, slog.String("method", c.method), slog.String("code", codes.OK.String()))
 	ended := &c.ended
@@ -158,7 +161,7 @@ func (c *ongoingCall) end(ctx context.Context, err error) error {
 	}
 	ended.Took = time.Since(c.begun)
 	for _, f := range c.Ended {
-		f(ctx, ended)
+		f(inner, ended)
 	}
 	attrs = append(attrs, slog.String("peer", c.peer), slog.Int64("ms", ended.Took.Milliseconds()))
 	c.Log.LogAttrs(ctx, level, FinishedCall, append(attrs, facts...)...)
