@@ -289,6 +289,24 @@ func TestLog_Reopen(t *testing.T) {
 	}
 }
 
+// A line of which a full disk took only the begin is written whole to the next file.
+func TestStream_ReplacesAFullFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full, next := &output{space: 12}, &output{space: -1}
+		s := newStream(notClosed{full}, func(to []byte, _, _ int64) []byte { return to }, slog.New(slog.DiscardHandler))
+		for _, line := range []string{"first\n", "second line\n", "third\n"} {
+			s.add([]byte(line))
+			synctest.Wait()
+		}
+		s.replace(notClosed{next})
+		synctest.Wait()
+		if full.String() != "first\nsecond" || next.String() != "second line\nthird\n" || !s.isUsable() {
+			t.Errorf("the full file has %q, the next one %q", full, next)
+		}
+		s.close(time.Minute)
+	})
+}
+
 // A file that cannot be opened again leaves the previous one in use.
 func TestLog_ReopenFails(t *testing.T) {
 	dir := t.TempDir()
