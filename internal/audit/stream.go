@@ -13,8 +13,8 @@ import (
 
 // Limits of a stream.
 const (
-	// MaxBuffered is the maximum number of bytes that wait to be written: thousands of lines.
-	MaxBuffered = 4 << 20
+	// maxBuffered is the maximum number of bytes that wait to be written: thousands of lines.
+	maxBuffered = 4 << 20
 	// retryEvery is the time between two attempts to write what could not be written.
 	retryEvery = time.Second
 )
@@ -27,6 +27,7 @@ type stream struct {
 	gap  func(to []byte, lost, refused int64) []byte
 	wake chan struct{}
 	done chan struct{} // closed when the goroutine has ended
+	max  int           // bytes that may wait to be written
 
 	mu         sync.Mutex
 	buf        []byte         // lines that the goroutine has not taken
@@ -67,7 +68,7 @@ func openFile(path string) (io.WriteCloser, error) {
 
 // newStream returns a stream to out, which it closes. The caller must call close.
 func newStream(out io.WriteCloser, gap func(to []byte, lost, refused int64) []byte, log *slog.Logger) *stream {
-	s := &stream{log: log, gap: gap, wake: make(chan struct{}, 1), done: make(chan struct{}), usable: true}
+	s := &stream{log: log, gap: gap, max: maxBuffered, wake: make(chan struct{}, 1), done: make(chan struct{}), usable: true}
 	go s.run(out) // ends with close
 	return s
 }
@@ -75,7 +76,7 @@ func newStream(out io.WriteCloser, gap func(to []byte, lost, refused int64) []by
 // add accepts one line with its end, or counts it as lost if the buffer is full.
 func (s *stream) add(line []byte) {
 	s.mu.Lock()
-	if s.closed || len(s.buf)+s.taken+len(line) > MaxBuffered {
+	if s.closed || len(s.buf)+s.taken+len(line) > s.max {
 		s.lost++
 		s.unreported++
 	} else {
@@ -110,7 +111,7 @@ func (s *stream) lostLines() int64 {
 // update sets usable, and reports whether it has changed. Half of the buffer is kept for calls that run already. s.mu is held.
 func (s *stream) update() bool {
 	was := s.usable
-	s.usable = s.failed == nil && len(s.buf)+s.taken <= MaxBuffered/2
+	s.usable = s.failed == nil && len(s.buf)+s.taken <= s.max/2
 	return s.usable != was
 }
 
