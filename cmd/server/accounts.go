@@ -46,7 +46,7 @@ func (f *flags) accounts() (*accounts.Set, error) {
 			CheckDomain: func(host string) error { return lprest.CheckHost(host, f.plainHTTP()) },
 			CheckSuffix: lprest.CheckSuffix,
 			MaxBytes:    int64(f.Limits.MemoryBudget - oneBlock),
-			CheckMemory: f.Limits.checkMemory,
+			CheckMemory: f.checkMemory,
 		})
 		f.read.Store(&read)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/lpfileshare/lpfileshare/internal/audit"
 	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
@@ -62,7 +63,7 @@ func listenAdmin(f *adminFlags, rejected *rejections.Tally) (*adminServer, error
 }
 
 // start serves until close.
-func (a *adminServer) start(m *metrics.Metrics, serving *health.Server, log *slog.Logger) {
+func (a *adminServer) start(m *metrics.Metrics, serving *health.Server, trail *audit.Log, log *slog.Logger) {
 	mux := http.NewServeMux()
 	// A process that answers lives. Nothing that it depends on may restart it.
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -72,7 +73,7 @@ func (a *adminServer) start(m *metrics.Metrics, serving *health.Server, log *slo
 		writeJSON(w, map[string]string{"version": buildinfo.Version(), "revision": buildinfo.Revision(), "go": runtime.Version()})
 	})
 	a.http = &http.Server{
-		Handler: mux, ConnState: a.connections.ConnState, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), MaxHeaderBytes: 16 << 10,
+		Handler: auditRequests(trail, "admin", mux), ConnState: a.connections.ConnState, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), MaxHeaderBytes: 16 << 10,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
 	}
 	go func() {
@@ -99,10 +100,19 @@ func (a *adminServer) close() {
 func writeReadiness(w http.ResponseWriter, r *http.Request, serving *health.Server) {
 	var lines strings.Builder
 	status := http.StatusOK
-	for _, part := range []struct{ name, health string }{{"server", ""}, {"ledger", ledgerHealth}, {"events", eventsHealth}, {"callers", callersHealth}, {"uploads", readyHealth}} {
+	for _, part := range []struct {
+		name, health string
+		decides      bool // whether the status depends on it
+	}{
+		{"server", "", true}, {"ledger", ledgerHealth, true}, {"events", eventsHealth, true}, {"callers", callersHealth, true}, {"uploads", readyHealth, true},
+		{"audit", auditHealth, true}, {"scanner", scannerHealth, false},
+	} {
 		mark := "+"
 		if !isServing(serving, part.health) {
-			mark, status = "-", http.StatusServiceUnavailable
+			mark = "-"
+			if part.decides {
+				status = http.StatusServiceUnavailable
+			}
 		}
 		fmt.Fprintf(&lines, "[%s] %s\n", mark, part.name)
 	}

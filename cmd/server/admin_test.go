@@ -95,7 +95,8 @@ func TestAdmin_Metrics(t *testing.T) {
 		inServer = append(inServer, m[1])
 	}
 	inServer = append(inServer, "lpfs_config_last_reload_success", "lpfs_config_last_reload_success_timestamp_seconds", // after a reload
-		"lpfs_scans_total") // with --scan
+		"lpfs_scans_total", "lpfs_scanner_up", // with --scan
+		"lpfs_audit_lost_total", "lpfs_audit_usable") // with --audit
 	slices.Sort(inDocs)
 	slices.Sort(inServer)
 	if !slices.Equal(inDocs, inServer) {
@@ -115,7 +116,7 @@ func TestAdmin_Probes(t *testing.T) {
 	}
 	want("/livez", 200, "ok\n")
 	want("/readyz", 200, "ok\n")
-	want("/readyz?verbose", 200, "[+] server\n[+] ledger\n[+] events\n[+] callers\n[+] uploads\n")
+	want("/readyz?verbose", 200, "[+] server\n[+] ledger\n[+] events\n[+] callers\n[+] uploads\n[+] audit\n[+] scanner\n")
 	if status, body := w.admin("/version"); status != 200 || !strings.Contains(body, `"version":"`+buildinfo.Version()+`"`) {
 		t.Errorf("/version: %d %s", status, body)
 	}
@@ -133,7 +134,7 @@ func TestAdmin_Probes(t *testing.T) {
 	}
 	w.server.Quit()
 	harness.Eventually(t, "the server is not ready", func() bool { status, _ := w.admin("/readyz"); return status == 503 })
-	want("/readyz?verbose", 503, "[-] server\n[-] ledger\n[-] events\n[-] callers\n[-] uploads\n")
+	want("/readyz?verbose", 503, "[-] server\n[-] ledger\n[-] events\n[-] callers\n[-] uploads\n[-] audit\n[-] scanner\n")
 	want("/livez", 200, "ok\n")
 	for err == nil {
 		_, err = download.Recv()

@@ -243,7 +243,7 @@ func newService(f *flags, r *accounts.Registry, openings *admission.Openings, ag
 		IdleTimeout: l.UploadIdleTimeout, MinUploadRate: int64(l.MinUploadRate), UploadTimeout: l.UploadTimeout, UnaryTimeout: 3 * lp.Timeout,
 		RequestIDTTL:   b.RequestIDTTL,
 		PublishTimeout: lp.Timeout, Settle: lp.Settle, Heartbeat: b.HeartbeatInterval, ReadStall: l.ReadStall,
-		AgentTokenKey: agentTokenKey, Version: buildinfo.Version(), Openings: openings, Now: time.Now,
+		AgentTokenKey: agentTokenKey, Version: buildinfo.Version(), Openings: openings, ScanDownloads: f.Scan.Downloads, Now: time.Now,
 		Rejections: rejected, Log: log,
 	}, ports)
 }

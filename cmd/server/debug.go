@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/audit"
 	"github.com/lpfileshare/lpfileshare/internal/connector"
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
@@ -52,7 +53,7 @@ type debugServer struct {
 	ended    chan struct{}
 }
 
-func startDebug(addr string, c *counters, log *slog.Logger) (*debugServer, error) {
+func startDebug(addr string, c *counters, trail *audit.Log, log *slog.Logger) (*debugServer, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("--debug-listen: %w", err)
@@ -73,7 +74,7 @@ func startDebug(addr string, c *counters, log *slog.Logger) (*debugServer, error
 	})
 	d := &debugServer{
 		listener: listener, ended: make(chan struct{}),
-		http: &http.Server{Handler: localOnly(mux), ReadHeaderTimeout: 10 * time.Second},
+		http: &http.Server{Handler: auditRequests(trail, "debug", localOnly(mux)), ReadHeaderTimeout: 10 * time.Second},
 	}
 	go func() {
 		defer close(d.ended)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +35,7 @@ type flags struct {
 	Connector  connectorFlags  `embed:"" group:"Connector API:"`
 	Web        webFlags        `embed:"" group:"Browsers:"`
 	Admin      adminFlags      `embed:"" group:"Admin:"`
+	Audit      auditFlags      `embed:"" group:"Audit:"`
 	Log        logFlags        `embed:"" group:"Log:"`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
@@ -129,7 +128,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 func (f *flags) Validate() error {
 	return errors.Join(
 		f.Server.Validate(), f.Callers.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
-		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Web.Validate(), f.Admin.Validate(), f.Log.Validate(), f.validateTogether(),
+		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Web.Validate(), f.Admin.Validate(), f.Audit.Validate(), f.Log.Validate(), f.validateTogether(),
 	)
 }
 
@@ -149,7 +148,18 @@ func (f *flags) validateTogether() error {
 		errs = append(errs, fmt.Errorf("--request-id-ttl is %s, which is shorter than an upload and its publication may take; set it to at least %s "+
 			"(--upload-timeout + 4 * --lp-timeout + 3 * --settle)", f.Behaviour.RequestIDTTL, least))
 	}
-	return errors.Join(append(errs, f.Limits.checkMemory(f.account()), f.validateCallers())...)
+	return errors.Join(append(errs, f.checkMemory(f.account()), f.validateCallers())...)
+}
+
+// checkMemory reports whether the budgets are too small for an account's limits.
+func (f *flags) checkMemory(a accounts.Account) error {
+	err := f.Limits.checkMemory(a)
+	// A caller may have half of the budget.
+	if need := 2 * (a.MaxFileBytes + int64(oneBlock) + admission.MinDownloadBytes); f.Scan.Downloads && int64(f.Limits.DownloadMemory) < need {
+		err = errors.Join(err, fmt.Errorf("--download-memory is %d, which is too small to scan downloads of %d bytes; set it to at least %d",
+			f.Limits.DownloadMemory, a.MaxFileBytes, need))
+	}
+	return err
 }
 
 // Validate checks the addresses and the TLS flags.
@@ -240,18 +250,7 @@ func (f *behaviourFlags) agentTokenKey() (key [32]byte, err error) {
 	if f.AgentTokenKey == "" {
 		return service.NewAgentTokenKey(), nil
 	}
-	text, err := readSecret("--agent-token-key", f.AgentTokenKey)
-	if err != nil {
-		return key, err
-	}
-	text = bytes.TrimSpace(text)
-	if len(text) == hex.EncodedLen(len(key)) {
-		_, err = hex.Decode(key[:], text)
-	}
-	if err != nil || len(text) != hex.EncodedLen(len(key)) {
-		return key, fmt.Errorf("--agent-token-key: %s does not contain 64 hex digits; write it with `umask 077; openssl rand -hex 32`", f.AgentTokenKey)
-	}
-	return key, nil
+	return readHexKey("--agent-token-key", f.AgentTokenKey)
 }
 
 func positive[T ~int | ~int64](flag string, v T) error {

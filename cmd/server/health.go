@@ -20,17 +20,31 @@ const (
 	eventsHealth = "lpfileshare.events"
 	// callersHealth reports whether callers can be authenticated: the keys of --jwt-issuer have been fetched, or tokens are not used.
 	callersHealth = "lpfileshare.callers"
+	// scannerHealth reports whether the malware scanner answers. It is SERVING if there is none.
+	scannerHealth = "lpfileshare.scanner"
+	// auditHealth reports whether the audit stream is written, or calls are accepted although it is not. It is SERVING if there is none.
+	auditHealth = "lpfileshare.audit"
 )
 
-// readiness sets the status of each name from the health of the ledger and from whether callers can be authenticated. LivePerson is not part of it: if it fails, another server
-// helps nobody, and each call reports it.
+// readiness sets the status of each name. LivePerson is not part of it: if it fails, another server helps nobody, and each call reports it.
+// The scanner has only a name of its own: downloads and lists work without it, and several servers may share it.
 type readiness struct {
 	server      *health.Server
 	needsEvents func() bool // whether an account uses the Connector API
 	knowsKeys   func() bool // whether tokens of callers can be verified, if the server uses them
+	refuses     func() bool // whether all calls are refused, because the audit stream cannot be written
 
-	mu     sync.Mutex
-	ledger ledger.Health
+	mu      sync.Mutex
+	ledger  ledger.Health
+	scanner error // why it does not answer
+}
+
+// scannerChanged is called with the health of the scanner at each change; nil: it answers.
+func (r *readiness) scannerChanged(err error) {
+	r.mu.Lock()
+	r.scanner = err
+	r.mu.Unlock()
+	r.update()
 }
 
 // ledgerChanged is called with the health of the ledger at the start and at each change.
@@ -46,13 +60,15 @@ func (r *readiness) ledgerChanged(now ledger.Health) {
 func (r *readiness) update() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	events := r.ledger.Events == nil || !r.needsEvents()
-	callers := r.knowsKeys()
+	events, callers, accepts := r.ledger.Events == nil || !r.needsEvents(), r.knowsKeys(), !r.refuses()
 	for name, ok := range map[string]bool{
+		"":            accepts,
 		ledgerHealth:  r.ledger.Ledger == nil,
 		eventsHealth:  events,
 		callersHealth: callers,
-		readyHealth:   r.ledger.Ledger == nil && events && callers,
+		readyHealth:   r.ledger.Ledger == nil && events && callers && accepts,
+		scannerHealth: r.scanner == nil,
+		auditHealth:   accepts,
 	} {
 		status := healthpb.HealthCheckResponse_NOT_SERVING
 		if ok {

@@ -88,7 +88,7 @@ func (w *world) wantHealth(want map[string]healthpb.HealthCheckResponse_ServingS
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sandbox.Options{}, "--drain-time=10m")
-	w.wantHealth(map[string]healthpb.HealthCheckResponse_ServingStatus{"": serving, readyHealth: serving, ledgerHealth: serving, eventsHealth: serving})
+	w.wantHealth(map[string]healthpb.HealthCheckResponse_ServingStatus{"": serving, readyHealth: serving, ledgerHealth: serving, eventsHealth: serving, scannerHealth: serving, auditHealth: serving})
 	if readyHealth != pb.FileSharingService_ServiceDesc.ServiceName {
 		t.Errorf("readiness is named %q, clients ask for %q", readyHealth, pb.FileSharingService_ServiceDesc.ServiceName)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc/health"
 
+	"github.com/lpfileshare/lpfileshare/internal/audit"
 	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/ledger"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
@@ -16,7 +17,7 @@ func newMetrics() *metrics.Metrics {
 }
 
 // addGauges adds the metrics that the parts count themselves.
-func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, serving *health.Server) {
+func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, trail *audit.Log, serving *health.Server) {
 	m.Counts("lpfs_rejections_total", "Calls, connections and messages that a limit rejected, by limit.", "limit", c.rejections)
 	m.Counts("lpfs_webhook_events_total", "Events and deliveries of webhooks, by result.", "result", func() map[string]int64 {
 		n := c.webhooks.Counts()
@@ -36,6 +37,11 @@ func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, serving *hea
 	if p.scanner != nil {
 		m.Counts("lpfs_scans_total", "Scans for malware, by result.", "result", p.scanner.Counts)
 		m.Gauge("lpfs_waiting", waiting, func() float64 { return float64(p.scanner.Waiting()) }, "for", "scans")
+		m.Gauge("lpfs_scanner_up", "1 if the malware scanner answered last, else 0.", func() float64 { return oneIf(p.scanner.Up()) })
+	}
+	if trail != nil {
+		m.Count("lpfs_audit_lost_total", "Lines of the audit stream that could not be written and were not kept.", func() float64 { return float64(trail.Lost()) })
+		m.Gauge("lpfs_audit_usable", "1 if the audit stream is written, else 0.", func() float64 { return oneIf(trail.Usable()) })
 	}
 	m.Gauge("lpfs_downloads", "Downloads that run.", func() float64 { return float64(p.service.Usage().Downloads.Running) })
 	m.Gauge("lpfs_sessions", "Messaging sessions with LivePerson.", func() float64 { return float64(p.sessions.Len()) })
@@ -50,12 +56,14 @@ func addGauges(m *metrics.Metrics, f *flags, p *parts, c *counters, serving *hea
 	m.Gauge("lpfs_ledger_records", "Records of the ledger.", ofLedger(func(u ledger.Usage) int64 { return int64(u.Records) }))
 
 	const healthy = "1 if the health service reports SERVING, else 0. The empty name is that of the server; it is 0 while it drains."
-	for _, name := range []string{"", ledgerHealth, eventsHealth, callersHealth, readyHealth} {
-		m.Gauge("lpfs_serving", healthy, func() float64 {
-			if isServing(serving, name) {
-				return 1
-			}
-			return 0
-		}, "name", name)
+	for _, name := range []string{"", ledgerHealth, eventsHealth, callersHealth, readyHealth, scannerHealth, auditHealth} {
+		m.Gauge("lpfs_serving", healthy, func() float64 { return oneIf(isServing(serving, name)) }, "name", name)
 	}
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }

@@ -11,8 +11,8 @@ import (
 // A reloader reads files again while the server runs: all at SIGHUP, and each when it has changed, because Kubernetes and cert-manager
 // send no signal.
 type reloader struct {
-	every   time.Duration                // 0: files are not polled
-	done    func(file string, err error) // called after each reload
+	every   time.Duration                       // 0: files are not polled
+	done    func(file, cause string, err error) // called after each reload; the cause is "signal" or "poll"
 	sources []source
 
 	mu sync.Mutex // held during a reload
@@ -29,7 +29,7 @@ type source struct {
 // again, and logs the result. After an error the previous content stays in use.
 func (r *reloader) add(file string, paths func() []string, load func() error) {
 	s := source{file: file, load: load}
-	s.watcher = filewatch.New(r.every, paths, func() { r.reload(s) })
+	s.watcher = filewatch.New(r.every, paths, func() { r.reload(s, "poll") })
 	r.sources = append(r.sources, s)
 }
 
@@ -48,14 +48,14 @@ func files(names ...string) func() []string {
 func (r *reloader) all() {
 	for _, s := range r.sources {
 		s.watcher.Mark()
-		r.reload(s)
+		r.reload(s, "signal")
 	}
 }
 
-func (r *reloader) reload(s source) {
+func (r *reloader) reload(s source, cause string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.done(s.file, s.load())
+	r.done(s.file, cause, s.load())
 }
 
 // watch polls the files until ctx ends. The returned function waits until then.

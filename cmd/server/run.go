@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/lpfileshare/lpfileshare/internal/admission"
+	"github.com/lpfileshare/lpfileshare/internal/audit"
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
@@ -51,14 +52,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	log := openLog(&f.Log, stderr)
 	defer log.close()
 	warnUnknown(os.Environ(), f.envs, log.Logger)
-	if err := serve(ctx, f, log); err != nil {
+	if err := serve(ctx, f, log, stderr); err != nil {
 		fmt.Fprintf(log.out, "lpfileshare-server: %v\n", err)
 		return 1
 	}
 	return 0
 }
 
-func serve(ctx context.Context, f *flags, lines *serverLog) error {
+func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) error {
 	limitMemory(f, 0)
 	log := lines.Logger
 	rejected := rejections.New(log)
@@ -66,7 +67,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	hangups := make(chan os.Signal, 1)
 	// Without files to reload, SIGHUP drains a server whose terminal was closed, unless it was started with nohup. A server without a
 	// terminal is a service, and SIGHUP asks it to reload: that must not end it.
-	reloadable := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" || f.Web.Cert != ""
+	reloadable := f.LivePerson.Accounts != "" || f.LivePerson.CA != "" || f.Server.TLS.Cert != "" || f.Connector.WebhookCert != "" || f.Web.Cert != "" || f.Audit.path() != ""
 	terminal := hasTerminal()
 	if reloadable || !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(hangups, syscall.SIGHUP)
@@ -78,6 +79,14 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	}
 	defer listener.Close()
 	reloads := &reloader{every: f.Behaviour.ReloadEvery}
+	trail, err := openAudit(f, stderr, log)
+	if err != nil {
+		return err
+	}
+	defer trail.Close(logFlushTime) // when all calls have ended
+	if f.Audit.path() != "" {
+		reloads.add("audit", files(), trail.Reopen) // only at SIGHUP: rotation is no change of the file's content
+	}
 	admin, err := listenAdmin(&f.Admin, rejected)
 	if err != nil {
 		return err
@@ -86,7 +95,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	var measured *metrics.Metrics // nil: nobody can read them
 	if admin != nil {
 		measured = newMetrics()
-		admin.start(measured, serving, log)
+		admin.start(measured, serving, trail, log)
 		defer admin.close()
 	}
 	transport, err := newTransport(ctx, &f.Server.TLS, reloads, measured, log)
@@ -107,33 +116,35 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	counted := &counters{rejected, messages, p.connector, p.scanner, lines}
 	debugAddress := ""
 	if f.Log.DebugListen != "" {
-		debug, err := startDebug(f.Log.DebugListen, counted, log)
+		debug, err := startDebug(f.Log.DebugListen, counted, trail, log)
 		if err != nil {
 			return err
 		}
 		defer debug.close()
 		debugAddress = debug.listener.Addr().String()
 	}
-	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(web.Credentials(transport.credentials())))}
+	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(web.Credentials(auditedHandshakes{transport.credentials(), trail})))}
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
 	}
-	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
+	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }, refuses: trail.Refuses}
 	identifier, err := f.identifier(ready.update, log)
 	if err != nil {
 		return err
 	}
 	ready.knowsKeys = identifier.Ready
 	p.ledger.Watch(ready.ledgerChanged)
+	trail.Watch(ready.update)
+	defer watchScanner(p.scanner, ready.scannerChanged)()
 	identifier.Start()
 	defer identifier.Close()
-	server := newGRPCServer(f, authenticate(identifier), connections, measured, rejected, log, draining, options...)
+	server := newGRPCServer(f, authenticate(identifier), connections, measured, trail, rejected, log, draining, options...)
 	p.service.Register(server)
 	healthpb.RegisterHealthServer(server, serving)
 	reflection.Register(server)
 	if measured != nil {
 		measured.Serves(server)
-		addGauges(measured, f, p, counted, serving)
+		addGauges(measured, f, p, counted, trail, serving)
 	}
 
 	pipe := web.NewPipe()
@@ -147,8 +158,9 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		go func() { ended <- server.Serve(l) }()
 	}
 	logReady(f, p, listener.Addr(), admin, browsers, debugAddress, log)
-	reloads.done = func(file string, err error) {
+	reloads.done = func(file, cause string, err error) {
 		measured.Reloaded(file, err)
+		trail.Reloaded(file, cause, err)
 		ready.update()
 	}
 	watching, endWatching := context.WithCancel(context.Background())
@@ -265,13 +277,17 @@ const (
 	moreProbes          = 256
 )
 
-func newGRPCServer(f *flags, authenticate func(context.Context) (context.Context, error), connections *connlimit.Limiter, measured *metrics.Metrics, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
+func newGRPCServer(f *flags, authenticate func(context.Context) (context.Context, error), connections *connlimit.Limiter, measured *metrics.Metrics, trail *audit.Log, rejected *rejections.Tally, log *slog.Logger, draining context.Context, more ...grpc.ServerOption) *grpc.Server {
 	recovered := recovery.WithRecoveryHandlerContext(service.Recovered(log))
 	calls := &service.Calls{UnaryTimeout: 3 * f.LivePerson.Timeout, Authenticate: authenticate, Rejections: rejected, Log: log}
-	timeout := service.RequestTimeout(f.Limits.UploadIdleTimeout)
+	timeout := service.RequestTimeout(f.Limits.UploadIdleTimeout, unseenCalls(trail))
 	if measured != nil {
-		calls.Ended = measured.Ended
+		calls.Ended = append(calls.Ended, measured.Ended)
 		more = append(more, grpc.UnaryInterceptor(measured.Unary()), grpc.StreamInterceptor(measured.Stream())) // outside of those below
+	}
+	if trail != nil {
+		calls.Accept = trail.Accept
+		calls.Ended = append(calls.Ended, trail.Ended)
 	}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(service.MaxRecvMessageBytes),

@@ -16,6 +16,7 @@ type scanFlags struct {
 	Scanner     string        `name:"scan" placeholder:"URL" help:"Scan each file with ClamAV before it is stored: clamd://HOST:PORT or clamd:///PATH of a Unix socket. Default: none."`
 	Timeout     time.Duration `name:"scan-timeout" default:"20s" help:"Maximum time that the verdict may take after the last byte of a file, including the wait for a connection (${default})."`
 	Connections int           `name:"scan-connections" default:"64" placeholder:"N" help:"Maximum concurrent connections to clamd, of which each caller has a share (${default})."`
+	Downloads   bool          `name:"scan-downloads" help:"Scan each file before it is downloaded too, whole and in --download-memory."`
 	FailOpen    bool          `name:"scan-fail-open" help:"Store files without a scan, and log and count them, if clamd cannot be reached or gives no verdict. Default: reject them with SCANNER_UNAVAILABLE."`
 }
 
@@ -26,8 +27,8 @@ func (f *scanFlags) Validate() error {
 		if _, err := scan.ParseAddress(f.Scanner); err != nil {
 			errs = append(errs, fmt.Errorf("--scan: %w", err))
 		}
-	} else if f.FailOpen {
-		errs = append(errs, errors.New("--scan-fail-open requires a scanner; add --scan"))
+	} else if f.FailOpen || f.Downloads {
+		errs = append(errs, errors.New("--scan-fail-open and --scan-downloads require a scanner; add --scan"))
 	}
 	return errors.Join(errs...)
 }
@@ -57,6 +58,23 @@ func (f *scanFlags) withoutVerdict() string {
 		return "stored without a scan (--scan-fail-open)"
 	}
 	return "rejected with SCANNER_UNAVAILABLE"
+}
+
+// watchScanner reports when the scanner stops answering, and when it answers again, until stop is called.
+func watchScanner(s *scan.Scanner, changed func(error)) (stop func()) {
+	if s == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Watch(ctx, changed)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 // uploadScanner returns the interface without a scanner in it if there is none.

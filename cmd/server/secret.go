@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"os"
 
@@ -15,6 +17,22 @@ func readSecret(flag, path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s %s: %w", flag, path, err)
 	}
 	return text, nil
+}
+
+// readHexKey reads the file of a key that a flag names: 64 hex digits.
+func readHexKey(flag, path string) (key [32]byte, err error) {
+	text, err := readSecret(flag, path)
+	if err != nil {
+		return key, err
+	}
+	text = bytes.TrimSpace(text)
+	if len(text) == hex.EncodedLen(len(key)) {
+		_, err = hex.Decode(key[:], text)
+	}
+	if err != nil || len(text) != hex.EncodedLen(len(key)) {
+		return key, fmt.Errorf("%s: %s does not contain 64 hex digits; write it with `umask 077; openssl rand -hex 32`", flag, path)
+	}
+	return key, nil
 }
 
 // readKeyPair reads a certificate and its private key, which is a secret.

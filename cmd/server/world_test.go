@@ -131,7 +131,11 @@ func newSandboxWorld(t *testing.T, opts sandbox.Options) *world {
 		}
 		tap.CheckExchange(wire.Exchange(x))
 	}
+	seen := opts.OnFrame
 	opts.OnFrame = func(f sandbox.Frame) {
+		if seen != nil {
+			seen(f)
+		}
 		w.frames.Add(1)
 		w.sawReceipt(f)
 	}

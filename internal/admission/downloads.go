@@ -86,11 +86,19 @@ func (m *Downloads) Usage() DownloadUsage {
 // Reserve reserves memory for a download, and queues for it. TooManyStreams if there is none in time, or the queue is full. The
 // caller of Reserve releases the Download.
 func (m *Downloads) Reserve(ctx context.Context, h Holder) (*Download, error) {
-	w, err := m.join(h)
+	return m.ReserveWhole(ctx, h, 0)
+}
+
+// ReserveWhole is Reserve for a download that keeps a whole file of at most whole bytes in memory, in addition to its blocks, until it ends.
+func (m *Downloads) ReserveWhole(ctx context.Context, h Holder, whole int64) (*Download, error) {
+	if whole > 0 {
+		whole = (whole + BlockBytes - 1) / BlockBytes * BlockBytes
+	}
+	w, err := m.join(h, whole)
 	if err != nil {
 		return nil, err
 	}
-	d := &Download{from: m, holder: h, returned: make(chan struct{}, 1)}
+	d := &Download{from: m, holder: h, whole: whole, returned: make(chan struct{}, 1)}
 	d.lease = &Lease{download: d}
 	if w.isAdmitted() { // mostly
 		return d, nil
@@ -121,10 +129,10 @@ func (m *Downloads) Reserve(ctx context.Context, h Holder) (*Download, error) {
 }
 
 // join appends a download to its caller's line, and admits it at once if there is memory.
-func (m *Downloads) join(h Holder) (*waiter, error) {
+func (m *Downloads) join(h Holder, whole int64) (*waiter, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w := &waiter{holder: h, admitted: make(chan struct{})}
+	w := &waiter{holder: h, whole: whole, admitted: make(chan struct{})}
 	m.queue.push(w)
 	m.admit()
 	if m.queue.waiting > m.QueueLength && !w.isAdmitted() {
@@ -142,14 +150,15 @@ func (m *Downloads) admit() {
 
 // decide reserves memory for a download whose turn it is, if there is some.
 func (m *Downloads) decide(w *waiter) decision {
+	need := MinDownloadBytes + w.whole
 	switch {
-	case m.shares.Free() < MinDownloadBytes:
+	case m.shares.Free() < need:
 		return stop
-	case !m.shares.Within(w.holder, MinDownloadBytes):
+	case !m.shares.Within(w.holder, need):
 		return pass
 	}
 	m.running[w.holder]++
-	m.shares.Take(w.holder, MinDownloadBytes)
+	m.shares.Take(w.holder, need)
 	m.spread.admitted(m.Now())
 	return admitted
 }
@@ -170,6 +179,7 @@ type Download struct {
 	returned chan struct{} // has a value after a block was returned
 
 	// Guarded by from.mu.
+	whole  int64       // bytes of the file that is kept in memory
 	held   int         // blocks that are not returned
 	chunk  int         // blocks of the latest chunk
 	ended  bool        // Release was called
@@ -196,7 +206,18 @@ func (d *Download) reserved() int64 {
 	case d.ended:
 		return int64(d.held) * BlockBytes
 	}
-	return downloadOverhead + int64(max(d.held, leastBlocks))*BlockBytes
+	return downloadOverhead + d.whole + int64(max(d.held, leastBlocks))*BlockBytes
+}
+
+// KeepWhole reduces what ReserveWhole has reserved to a file of size bytes.
+func (d *Download) KeepWhole(size int64) {
+	m := d.from
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := d.reserved()
+	d.whole = min(d.whole, (size+BlockBytes-1)/BlockBytes*BlockBytes)
+	m.shares.Take(d.holder, d.reserved()-before)
+	m.admit()
 }
 
 // Take appends blocks of BlockBytes for the next chunk to blocks: at least one, at most most, or none if the download holds as many as it may.

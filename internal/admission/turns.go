@@ -6,6 +6,7 @@ import "slices"
 type waiter struct {
 	holder      Holder
 	reservation *Reservation // what it waits for, if that is memory
+	whole       int64        // bytes of the file that a download keeps in memory
 	queued      bool         // it has one of the queue's places
 	admitted    chan struct{}
 }

@@ -102,7 +102,7 @@ func (m *Metrics) Stream() grpc.StreamServerInterceptor { return m.grpc.StreamSe
 func (m *Metrics) Serves(server *grpc.Server) { m.grpc.InitializeMetrics(server) }
 
 // Ended counts a call of the contract that has ended.
-func (m *Metrics) Ended(c service.EndedCall) {
+func (m *Metrics) Ended(_ context.Context, c *service.EndedCall) {
 	_, method, _ := strings.Cut(c.Method, "/")
 	switch method {
 	case "Upload", "UploadSmallFile":
@@ -152,6 +152,11 @@ func (m *Metrics) Reloaded(file string, err error) {
 // Gauge adds a metric that is read whenever metrics are requested. read must be safe for concurrent use.
 func (m *Metrics) Gauge(name, help string, read func() float64, labels ...string) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: pairs(labels)}, read))
+}
+
+// Count adds a counter that is read whenever metrics are requested. read must be safe for concurrent use.
+func (m *Metrics) Count(name, help string, read func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read))
 }
 
 // Counts adds a counter by one label, which is read whenever metrics are requested. The values of the label must be from a fixed set.

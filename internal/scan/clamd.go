@@ -155,9 +155,9 @@ func verdict(reply string, whole bool) error {
 		return nil
 	case ok && strings.HasSuffix(result, found):
 		name := signature(strings.TrimSuffix(result, found))
-		return share.Reject(share.FileRejectedByScanner, "the malware scanner found %s; nothing was stored", name).With("why", "malware", "signature", name)
+		return share.Reject(share.FileRejectedByScanner, "the malware scanner found %s, so the file is rejected", name).With("why", "malware", "signature", name)
 	case strings.HasPrefix(reply, "INSTREAM size limit exceeded"):
-		return share.Reject(share.FileRejectedByScanner, "the file is larger than the malware scanner accepts, and nothing was stored; send a smaller "+
+		return share.Reject(share.FileRejectedByScanner, "the file is larger than the malware scanner accepts, so it is rejected; send a smaller "+
 			"file, or have the operator raise StreamMaxLength of clamd").With("why", "size")
 	}
 	return unavailable(whyFailed, "it reports an error", fmt.Errorf("the answer is %q", share.Clip(reply, 200)))

@@ -29,6 +29,7 @@ type Scanner struct {
 	connections *admission.Scans
 
 	clean, rejected, failed, unscanned atomic.Int64
+	down                               atomic.Bool // clamd did not answer when Watch asked last
 }
 
 // New returns a Scanner. It connects to nothing.
@@ -152,7 +153,7 @@ const (
 )
 
 func unavailable(why, message string, cause error) *share.Error {
-	return share.Errorf(share.ScannerUnavailable, "the malware scanner gave no verdict: "+message+"; nothing was stored, retry later", cause).With("why", why)
+	return share.Errorf(share.ScannerUnavailable, "the malware scanner gave no verdict: "+message+"; retry later", cause).With("why", why)
 }
 
 // why returns why there is no verdict, or "" for any other error.

@@ -34,6 +34,7 @@ func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.Crea
 		if err != nil {
 			return nil, err
 		}
+		factsOf(ctx).names(c.ID, "")
 		return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c)}, nil
 	}
 	factsOf(ctx).request(req.GetRequestId())
@@ -45,6 +46,7 @@ func (s *Server) CreateConversation(ctx context.Context, req *lpfilesharev1.Crea
 	if err != nil {
 		return nil, err
 	}
+	factsOf(ctx).add(func(known *Facts) { known.Conversation, known.Replayed = c.ID, replayed })
 	return &lpfilesharev1.CreateConversationResponse{Conversation: conversationToProto(account, c), Replayed: replayed}, nil
 }
 
@@ -130,6 +132,7 @@ func (s *Server) oneConversation(ctx context.Context, name string) (account, id 
 	if err := v.err(); err != nil {
 		return "", "", nil, err
 	}
+	factsOf(ctx).names(id, "")
 	session, err = s.session(ctx, account)
 	return account, id, session, err
 }

@@ -20,7 +20,7 @@ const maxExternalID = 256
 func (s *Server) credential(ctx context.Context, account string) (share.Credential, error) {
 	c, request, err := s.presented(ctx, account)
 	if err == nil {
-		err = s.Permit(request)
+		err = permit(ctx, s.Permit, request)
 	}
 	if err != nil {
 		return share.Credential{}, err
@@ -41,6 +41,7 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 	fail := func(kind share.Kind, format string, args ...any) (share.Credential, policy.Request, error) {
 		return share.Credential{}, policy.Request{}, share.Reject(kind, format, args...)
 	}
+	factsOf(ctx).add(func(known *Facts) { known.Account = account })
 	var found []share.Credential
 	for _, scheme := range []share.Scheme{share.ConsumerToken, share.AgentToken, share.ExternalConsumerID} {
 		for _, value := range metadata.ValueFromIncomingContext(ctx, string(scheme)) {
@@ -73,6 +74,16 @@ func (s *Server) presented(ctx context.Context, account string) (share.Credentia
 func methodOf(ctx context.Context) policy.Method {
 	name, _ := grpc.Method(ctx)
 	return policy.Method(name[strings.LastIndexByte(name, '/')+1:])
+}
+
+// permit asks the policy about a call, and notes its decision.
+func permit(ctx context.Context, ask func(policy.Request) error, q policy.Request) error {
+	err, decision := ask(q), Permitted
+	if err != nil {
+		decision = Denied
+	}
+	factsOf(ctx).add(func(known *Facts) { known.Account, known.Decision = q.Account, decision })
+	return err
 }
 
 // peerOf returns the address that a call's connection comes from, as limits see it.

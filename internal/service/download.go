@@ -36,6 +36,7 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := s.drain.Err(); err != nil {
 		return err
 	}
+	factsOf(ctx).names(ref.conversation, ref.storagePath)
 	session, done, err := s.streamSession(ctx, ref.account)
 	if err != nil {
 		return err
@@ -51,12 +52,13 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := found.complete(ctx, session, ref.account, false); err != nil {
 		return err
 	}
-	memory, err := s.downloads.Reserve(ctx, admission.HolderOf(session.Principal()))
+	scan := newDownloadScan(s, session)
+	memory, err := s.downloads.ReserveWhole(ctx, admission.HolderOf(session.Principal()), scan.most)
 	if err != nil {
 		return err
 	}
 	defer memory.Release(s.Connection(ctx))
-	object, err := file.Open(ctx, req.GetReadOffset(), req.GetReadLimit(), share.ParseETag(req.GetIfMatchEtag()))
+	object, err := scan.open(ctx, file, req, memory, turns)
 	if err != nil {
 		return err
 	}
@@ -81,7 +83,11 @@ func (s *Server) download(ctx context.Context, req *lpfilesharev1.DownloadReques
 	if err := c.written(ctx, 0); err != nil {
 		return err
 	}
-	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sums.Checksums())}
+	sent := sums.Checksums()
+	factsOf(ctx).add(func(known *Facts) {
+		known.FileType, known.SHA256 = fileTypeOfProto(found.file.GetFileType()), sent.SHA256
+	})
+	trailer := &lpfilesharev1.DownloadTrailer{SentBytes: object.End - object.Start, SentChecksums: checksumsToProto(sent)}
 	if err := out.send(ctx, &lpfilesharev1.DownloadResponse{Payload: &lpfilesharev1.DownloadResponse_Trailer{Trailer: trailer}}); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ func (s *Server) StatFile(ctx context.Context, req *lpfilesharev1.StatFileReques
 	if err != nil {
 		return nil, err
 	}
+	factsOf(ctx).names(ref.conversation, ref.storagePath)
 	session, err := s.session(ctx, ref.account)
 	if err != nil {
 		return nil, err
@@ -65,6 +66,7 @@ func (s *Server) ListFiles(ctx context.Context, req *lpfilesharev1.ListFilesRequ
 	if err != nil {
 		return nil, err
 	}
+	factsOf(ctx).names(conversation, "")
 	session, err := s.session(ctx, account)
 	if err != nil {
 		return nil, err

@@ -96,7 +96,7 @@ func (h *harness) cancelMidway(req *pb.DownloadRequest) {
 // overTCP serves the service over a socket too, and makes h.files use it.
 func (h *harness) overTCP(t *testing.T) {
 	t.Helper()
-	server := grpc.NewServer(serverOptions(h.server.Config)...)
+	server := grpc.NewServer(h.serverOptions(h.server.Config)...)
 	h.server.Register(server)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -77,6 +77,11 @@ type harness struct {
 	accts   pb.AccountServiceClient
 
 	log *lockedBuffer
+
+	// Hooks of calls, which a test may set before the first one.
+	accept func() error
+	ended  func(context.Context, *EndedCall)
+	unseen func(ctx context.Context, method string, exceeded bool)
 }
 
 type lockedBuffer struct {
@@ -159,7 +164,7 @@ func set(change func(*Settings)) func(*Config) {
 
 // serve runs the gRPC server with the options of cmd/server.
 func (h *harness) serve(c Config) {
-	h.grpc = grpc.NewServer(serverOptions(c)...)
+	h.grpc = grpc.NewServer(h.serverOptions(c)...)
 	h.server.Register(h.grpc)
 	l := bufconn.Listen(1 << 20)
 	served := make(chan struct{})
@@ -185,15 +190,33 @@ func (h *harness) serve(c Config) {
 	})
 }
 
-func serverOptions(c Config) []grpc.ServerOption {
+func (h *harness) serverOptions(c Config) []grpc.ServerOption {
 	recovered := recovery.WithRecoveryHandlerContext(Recovered(c.Log))
-	calls := &Calls{UnaryTimeout: c.UnaryTimeout, Rejections: c.Rejections, Log: c.Log}
+	calls := &Calls{
+		UnaryTimeout: c.UnaryTimeout, Rejections: c.Rejections, Log: c.Log,
+		Accept: func() error {
+			if h.accept == nil {
+				return nil
+			}
+			return h.accept()
+		},
+		Ended: []func(context.Context, *EndedCall){func(ctx context.Context, ended *EndedCall) {
+			if h.ended != nil {
+				h.ended(ctx, ended)
+			}
+		}},
+	}
+	unseen := func(ctx context.Context, method string, exceeded bool) {
+		if h.unseen != nil {
+			h.unseen(ctx, method, exceeded)
+		}
+	}
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxRecvMessageBytes),
 		grpc.ForceServerCodecV2(Codec()),
 		experimental.BufferPool(c.Buffers),
 		grpc.WaitForHandlers(true),
-		grpc.InTapHandle(RequestTimeout(c.IdleTimeout)),
+		grpc.InTapHandle(RequestTimeout(c.IdleTimeout, unseen)),
 		grpc.InitialWindowSize(1 << 20),
 		grpc.InitialConnWindowSize(4 << 20),
 		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered), UnaryRequestReceived, calls.Unary),

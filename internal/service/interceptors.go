@@ -26,18 +26,25 @@ type Calls struct {
 	Authenticate func(ctx context.Context) (context.Context, error)
 	// Rejections counts the calls that a limit of the server rejected.
 	Rejections *rejections.Tally
-	// Ended, if set, is called at the end of each call.
-	Ended func(EndedCall)
+	// Accept, if set, is called at the begin of each call. Its error is the result of the call, whose handler does not run.
+	Accept func() error
+	// Ended is called at the end of each call, in order. ctx is that of the handler, and may have ended.
+	Ended []func(ctx context.Context, c *EndedCall)
 	Log   *slog.Logger
 }
 
-// An EndedCall is a call of the contract that has ended.
+// An EndedCall is a call of the contract that has ended. It is valid until the function that gets it returns.
 type EndedCall struct {
 	Method string // "FileSharingService/Upload"
 	Code   codes.Code
 	Reason string // the name of an ErrorReason without its prefix; empty without an error
 	Bytes  int64  // of the file, that were received or sent
+	Begun  time.Time
 	Took   time.Duration
+	Peer   string // the address of the connection
+	// Refused reports that Calls.Accept refused the call.
+	Refused bool
+	Facts
 }
 
 // Unary is the interceptor of unary calls. A timeout of the server is reported as such, not as the caller's deadline.
@@ -51,12 +58,12 @@ func (c *Calls) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		bounded, cancel = context.WithTimeout(bounded, c.UnaryTimeout)
 	}
 	defer cancel()
-	bounded, err := c.authenticate(bounded)
 	var resp any
-	if err == nil {
-		resp, err = handler(bounded, req)
-	}
-	if err = call.end(ctx, err); err != nil {
+	err := call.run(ctx, bounded, func(ctx context.Context) (err error) {
+		resp, err = handler(ctx, req)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return resp, nil
@@ -68,11 +75,9 @@ func (c *Calls) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 		return handler(srv, stream)
 	}
 	call := c.begin(stream.Context(), info.FullMethod)
-	ctx, err := c.authenticate(call.context(stream.Context()))
-	if err == nil {
-		err = handler(srv, &callStream{stream, ctx})
-	}
-	return call.end(stream.Context(), err)
+	return call.run(stream.Context(), call.context(stream.Context()), func(ctx context.Context) error {
+		return handler(srv, &callStream{stream, ctx})
+	})
 }
 
 func (c *Calls) authenticate(ctx context.Context) (context.Context, error) {
@@ -102,6 +107,7 @@ type ongoingCall struct {
 	peer   string
 	begun  time.Time
 	facts  callFacts
+	ended  EndedCall // set at the end
 }
 
 func (c *Calls) begin(ctx context.Context, method string) *ongoingCall {
@@ -110,6 +116,27 @@ func (c *Calls) begin(ctx context.Context, method string) *ongoingCall {
 		call.peer = p.Addr.String()
 	}
 	return call
+}
+
+// run runs the handler of the call with the context inner, unless the call is not accepted. ctx is the client's. A panic ends the call as an
+// error does, so that it is logged.
+func (c *ongoingCall) run(ctx, inner context.Context, handler func(context.Context) error) error {
+	if c.Accept != nil {
+		if err := c.Accept(); err != nil {
+			c.ended.Refused = true
+			return c.end(ctx, inner, err)
+		}
+	}
+	inner, err := c.authenticate(inner)
+	if err == nil {
+		err = c.recovered(inner, handler)
+	}
+	return c.end(ctx, inner, err)
+}
+
+func (c *ongoingCall) recovered(ctx context.Context, handler func(context.Context) error) (err error) {
+	defer share.Recover(ctx, c.Log, &err)
+	return handler(ctx)
 }
 
 // context returns ctx with the facts of the call, to which handlers add.
@@ -123,11 +150,13 @@ const maxAttrs = 10
 // maxLoggedError is the length of an error in the log, in bytes.
 const maxLoggedError = 500
 
-// end logs and counts the call, and returns its status. ctx is the client's.
-func (c *ongoingCall) end(ctx context.Context, err error) error {
+// end logs and counts the call, and returns its status. ctx is the client's, inner that of the handler.
+func (c *ongoingCall) end(ctx, inner context.Context, err error) error {
 	attrs := make([]slog.Attr, 0, maxAttrs)
 	attrs = append(attrs, slog.String("method", c.method), slog.String("code", codes.OK.String()))
-	ended := EndedCall{Method: c.method, Code: codes.OK, Bytes: c.facts.transferredBytes()}
+	ended := &c.ended
+	ended.Method, ended.Code, ended.Begun, ended.Peer = c.method, codes.OK, c.begun, c.peer
+	ended.Facts, ended.Bytes = c.facts.known()
 	level := slog.LevelInfo
 	facts := c.facts.attrs()
 	if err != nil {
@@ -145,8 +174,8 @@ func (c *ongoingCall) end(ctx context.Context, err error) error {
 		err = s.Err()
 	}
 	ended.Took = time.Since(c.begun)
-	if c.Ended != nil {
-		c.Ended(ended)
+	for _, f := range c.Ended {
+		f(inner, ended)
 	}
 	attrs = append(attrs, slog.String("peer", c.peer), slog.Int64("ms", ended.Took.Milliseconds()))
 	c.Log.LogAttrs(ctx, level, FinishedCall, append(attrs, facts...)...)

@@ -17,7 +17,8 @@ import (
 type requestTimeout struct {
 	context.Context
 	exceeded atomic.Bool
-	received func() // ends the timeout
+	stream   atomic.Bool // an interceptor of streams runs
+	received func()      // ends the timeout
 }
 
 // Err is what gRPC reports to the client.
@@ -39,8 +40,10 @@ func (t *requestTimeout) Value(key any) any {
 type requestTimeoutKey struct{}
 
 // RequestTimeout returns a tap handle that ends calls, of any service, whose request does not arrive within limit. Uploads have a
-// timeout of their own. It needs UnaryRequestReceived and StreamRequestReceived among the interceptors.
-func RequestTimeout(limit time.Duration) tap.ServerInHandle {
+// timeout of their own. It needs UnaryRequestReceived and StreamRequestReceived among the interceptors. unseen, if not nil, is called
+// for each call that ended without an interceptor having seen it: gRPC itself ended it, because its request did not arrive, was too
+// large or could not be decoded, or because there is no such method. exceeded reports that it was this timeout.
+func RequestTimeout(limit time.Duration, unseen func(ctx context.Context, method string, exceeded bool)) tap.ServerInHandle {
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
 		if info.FullMethodName == lpfilesharev1.FileSharingService_Upload_FullMethodName {
 			return ctx, nil
@@ -51,7 +54,13 @@ func RequestTimeout(limit time.Duration) tap.ServerInHandle {
 			t.exceeded.Store(true)
 			cancel()
 		})
-		stop := context.AfterFunc(ctx, func() { timer.Stop() }) // when the call has ended nothing may refer to it any more
+		method := info.FullMethodName
+		stop := context.AfterFunc(ctx, func() { // the call has ended, so nothing may refer to it any more
+			timer.Stop()
+			if unseen != nil && !t.stream.Load() {
+				unseen(ctx, method, t.exceeded.Load())
+			}
+		})
 		t.received = func() {
 			timer.Stop()
 			stop()
@@ -71,6 +80,7 @@ func UnaryRequestReceived(ctx context.Context, req any, _ *grpc.UnaryServerInfo,
 // StreamRequestReceived is UnaryRequestReceived for streams.
 func StreamRequestReceived(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if t, ok := stream.Context().Value(requestTimeoutKey{}).(*requestTimeout); ok {
+		t.stream.Store(true)
 		stream = &timedStream{stream, t}
 	}
 	return handler(srv, stream)

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
+	"github.com/lpfileshare/lpfileshare/internal/admission"
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
@@ -350,3 +352,138 @@ func TestScan_EndsWithTheCall(t *testing.T) {
 type scannerFunc func(context.Context, share.ScanJob) error
 
 func (f scannerFunc) Scan(ctx context.Context, job share.ScanJob) error { return f(ctx, job) }
+
+// newScannedDownloads returns a harness whose downloads are scanned.
+func newScannedDownloads(t *testing.T, judge func(part string, read []byte, all bool) error, change ...func(*Config)) (*harness, *fakeScanner) {
+	t.Helper()
+	s := &fakeScanner{judge: judge}
+	h := newHarness(t, append(change, func(c *Config) {
+		c.ScanDownloads = true
+		c.DownloadMemory = 4 * (c.Settings(account).MaxFileBytes + admission.BlockBytes + admission.MinDownloadBytes)
+	})...)
+	h.server.ports.Scanner = s
+	return h, s
+}
+
+// A file is scanned whole before its first byte is sent, whichever part is asked for, and sent as without a scanner.
+func TestScanDownload_SendsCleanFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newScannedDownloads(t, malware)
+		b := picture(200_000)
+		name := h.addFile(path("a"), b)
+		for _, c := range []struct{ offset, limit, start, end int64 }{
+			{0, 0, 0, 200_000}, {150_000, 0, 150_000, 200_000}, {65_536, 1000, 65_536, 66_536}, {-10, 0, 199_990, 200_000},
+		} {
+			s.got = nil
+			req := byName(name)
+			req.ReadOffset, req.ReadLimit = c.offset, c.limit
+			got, header, trailer, err := h.download(h.alice(), req)
+			if err != nil || !bytes.Equal(got, b[c.start:c.end]) {
+				t.Fatalf("%v: %d bytes, %v", c, len(got), err)
+			}
+			if r := header.GetContentRange(); r.GetStartBytes() != c.start || r.GetEndBytes() != c.end || r.GetTotalBytes() != 200_000 {
+				t.Errorf("%v: the header has %v", c, r)
+			}
+			if !proto.Equal(trailer.GetSentChecksums(), sumsOf(b[c.start:c.end])) {
+				t.Errorf("%v: the trailer has %v", c, trailer)
+			}
+			if !bytes.Equal(s.scanned("file"), b) {
+				t.Errorf("%v: %d bytes were scanned", c, len(s.scanned("file")))
+			}
+		}
+		if _, _, _, err := h.download(h.alice(), byName(h.addFile(path("empty"), nil))); err != nil {
+			t.Errorf("an empty file: %v", err)
+		}
+		req := byName(name)
+		req.ReadOffset = 200_000
+		_, _, _, err := h.download(h.alice(), req)
+		wantError(t, err, share.RangeNotSatisfiable)
+	})
+}
+
+// No byte and no header of a file is sent that the scanner rejects, that it gives no verdict on, or that is too large to be scanned. Nor of a
+// part of it that is clean by itself.
+func TestScanDownload_Rejects(t *testing.T) {
+	unavailable := func(string, []byte, bool) error {
+		return share.Reject(share.ScannerUnavailable, "the malware scanner gave no verdict").With("why", "unreachable")
+	}
+	for name, c := range map[string]struct {
+		judge func(string, []byte, bool) error
+		file  []byte
+		want  share.Kind
+	}{
+		"malware":    {malware, infected(200_000, 199_990), share.FileRejectedByScanner},
+		"no verdict": {unavailable, picture(1000), share.ScannerUnavailable},
+		"too large":  {malware, picture(300_001), share.FileRejectedByScanner},
+		"panic":      {func(string, []byte, bool) error { panic("a fault") }, picture(1000), share.Internal},
+	} {
+		t.Run(name, inBubble(func(t *testing.T) {
+			h, s := newScannedDownloads(t, c.judge)
+			file := h.addFile(path("a"), c.file)
+			for _, offset := range []int64{0, 10} {
+				req := byName(file)
+				req.ReadOffset, req.ReadLimit = offset, 100
+				got, header, _, err := h.download(h.alice(), req)
+				if wantError(t, err, c.want); len(got) > 0 || header != nil {
+					t.Errorf("from %d: %d bytes, header %v", offset, len(got), header)
+				}
+			}
+			s.judge = nil
+			if len(c.file) > 300_000 {
+				return
+			}
+			if _, _, _, err := h.download(h.alice(), byName(file)); err != nil {
+				t.Errorf("once the scanner accepts it: %v", err)
+			}
+		}))
+	}
+}
+
+// A file in memory counts against the budget of downloads until its download ends.
+func TestScanDownload_CountsMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		scanning, verdict := make(chan struct{}, 10), make(chan struct{})
+		h, _ := newScannedDownloads(t, func(_ string, _ []byte, all bool) error {
+			if all {
+				scanning <- struct{}{}
+				<-verdict
+			}
+			return nil
+		})
+		b := picture(200_000)
+		name := h.addFile(path("a"), b)
+		results := make(chan error, 3)
+		for range 3 {
+			go func() {
+				_, _, _, err := h.download(h.alice(), byName(name))
+				results <- err
+			}()
+		}
+		wantError(t, <-results, share.TooManyStreams) // a caller may have half of the memory
+		used := h.server.DownloadMemory - h.server.Usage().Downloads.FreeBytes
+		if file := int64(4 * admission.BlockBytes); len(scanning) != 2 || used != 2*(file+admission.MinDownloadBytes) {
+			t.Errorf("%d downloads use %d bytes", len(scanning), used)
+		}
+		close(verdict)
+		for range 2 {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		h.eventually("the memory is free", func() bool { return h.server.Usage().Downloads.FreeBytes == h.server.DownloadMemory })
+	})
+}
+
+// A store that ends the transfer early is read on, and the whole file is scanned.
+func TestScanDownload_ResumesBeforeTheScan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newScannedDownloads(t, malware)
+		b := picture(200_000)
+		name := h.addFile(path("a"), b)
+		h.store.breaks = []int{70_000, -1}
+		got, _, _, err := h.download(h.alice(), byName(name))
+		if err != nil || !bytes.Equal(got, b) || !bytes.Equal(s.scanned("file"), b) {
+			t.Errorf("%d bytes, %d scanned, %v", len(got), len(s.scanned("file")), err)
+		}
+	})
+}

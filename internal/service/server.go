@@ -69,6 +69,8 @@ type Config struct {
 	Version string
 	// Openings limits what callers use before their identity is proved. The Messenger limits its openings of sessions with it.
 	Openings *admission.Openings
+	// ScanDownloads has files scanned before they are sent, if there is a Scanner.
+	ScanDownloads bool
 	// Now is the clock.
 	Now func() time.Time
 	// Rejections counts what the limits of the service reject.

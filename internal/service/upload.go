@@ -76,6 +76,9 @@ func (s *Server) upload(ctx context.Context, req *lpfilesharev1.UploadSpec, sour
 	}
 	requestID = spec.RequestID
 	factsOf(ctx).request(requestID)
+	factsOf(ctx).add(func(known *Facts) {
+		known.Conversation, known.FileType = spec.Conversation, fileTypeName(string(spec.FileType))
+	})
 	if err := source.begin(spec); err != nil {
 		return nil, err
 	}
@@ -90,6 +93,7 @@ func (s *Server) upload(ctx context.Context, req *lpfilesharev1.UploadSpec, sour
 	if err != nil {
 		return nil, err
 	}
+	factsOf(ctx).stored(result)
 	if result.File == nil {
 		return &lpfilesharev1.UploadResponse{RequestId: spec.RequestID}, nil
 	}
@@ -124,6 +128,7 @@ func (s *Server) PublishUpload(ctx context.Context, req *lpfilesharev1.PublishUp
 	if err != nil {
 		return nil, withRequestID(err, requestID)
 	}
+	factsOf(ctx).stored(result)
 	return &lpfilesharev1.PublishUploadResponse{File: storedFileToProto(account, result.File), Replayed: result.Replayed}, nil
 }
 

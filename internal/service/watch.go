@@ -34,6 +34,7 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 	if err != nil {
 		return err
 	}
+	factsOf(ctx).names(conversation, "")
 	session, done, err := s.streamSession(ctx, account)
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func (s *Server) permitAgain(ctx context.Context, account string, last time.Time
 	}
 	_, request, err := s.presented(ctx, account)
 	if err == nil {
-		err = s.Permit(request)
+		err = permit(ctx, s.Permit, request)
 	}
 	return time.Now(), err
 }

@@ -3,6 +3,7 @@ package share
 import (
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 )
@@ -51,6 +52,22 @@ type ObjectReader struct {
 	Start, End int64
 	// Body fails with StorageTruncated or StorageUnavailable if it breaks off. The caller must close it.
 	Body io.ReadCloser
+}
+
+// PartOf returns the part [start, end) of an object of size bytes that begins at offset and has limit bytes (0: to the end). A negative offset
+// counts from the end. RangeNotSatisfiable if it is outside of the object.
+func PartOf(size, offset, limit int64) (start, end int64, err error) {
+	start, end = offset, size
+	if offset < 0 {
+		start = max(0, size+offset)
+	}
+	if limit < 0 || offset == math.MinInt64 || start > size || start == size && offset > 0 {
+		return 0, 0, Reject(RangeNotSatisfiable, "the requested range is outside the file").With("sizeBytes", Itoa(size))
+	}
+	if limit > 0 && limit < end-start {
+		end = start + limit
+	}
+	return start, end, nil
 }
 
 // CheckStoragePath fails with StoragePathInvalid if path is not the plain path of an object in the account's container. Callers

@@ -148,17 +148,8 @@ func (c *Client) open(resp *http.Response, size, start, limit int64, ifMatch sha
 		return nil, share.Errorf(share.FileChanged, objectChanged, nil)
 	}
 
-	o.Start, o.End = start, o.Size
-	if start < 0 {
-		o.Start = max(0, o.Size+start)
-	}
-	if o.Start > o.Size || o.Start == o.Size && start > 0 {
-		e := share.Errorf(share.RangeNotSatisfiable, outsideFile, nil)
-		e.Metadata = map[string]string{"sizeBytes": strconv.FormatInt(o.Size, 10)}
-		return nil, e
-	}
-	if limit > 0 && limit < o.End-o.Start {
-		o.End = o.Start + limit
+	if o.Start, o.End, err = share.PartOf(o.Size, start, limit); err != nil {
+		return nil, err
 	}
 	if sent.to < o.End || sent.from > o.Start || resp.StatusCode == http.StatusPartialContent && sent.from != o.Start {
 		return nil, unexpected("206 with a range that was not requested")

@@ -112,7 +112,7 @@ func (e *Engine) tryClaim(ctx context.Context, cancel context.CancelCauseFunc, s
 			return nil, err // the message may still appear, or has appeared
 		}
 	}
-	a := &attempt{Engine: e, key: key, rec: next, rev: rev, id: uuid.NewString(), cancel: cancel}
+	a := &attempt{Engine: e, key: key, rec: next, rev: rev, id: uuid.NewString(), cancel: cancel, tookOver: found}
 	if !found {
 		a.rec.State = ""
 	} else {

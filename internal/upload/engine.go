@@ -168,7 +168,7 @@ func (e *Engine) Upload(ctx context.Context, credential share.Credential, spec S
 			return Result{}, err
 		}
 	}
-	return Result{File: a.rec.File, Replayed: replayed}, nil
+	return Result{File: a.rec.File, Replayed: replayed, TookOver: a.tookOver}, nil
 }
 
 // reserve reserves memory for the file: all of it if its size was declared, else for what has arrived. Draining ends the wait for it,

@@ -41,6 +41,8 @@ type attempt struct {
 	cancel context.CancelCauseFunc // ends the call that makes the attempt
 	// createdID reports whether the server created the request id.
 	createdID bool
+	// tookOver reports that the record of an earlier attempt was there.
+	tookOver bool
 	// file is the stored file that no record has yet; nil: there is none. The next step records it.
 	file *share.StoredFile
 }

@@ -142,4 +142,6 @@ type Result struct {
 	File *share.StoredFile
 	// Replayed reports that an earlier attempt with the same request id stored it.
 	Replayed bool
+	// TookOver reports that an earlier attempt with the same request id had begun and not succeeded. It is set for uploads that succeed.
+	TookOver bool
 }

@@ -54,6 +54,7 @@ var table = map[string]rule{
 		ours:  append([]string{"gen/go/...", "internal/admission", "internal/chunkcodec", "internal/crc32c", "internal/drain", "internal/policy", "internal/rejections", "internal/upload", "internal/download", "internal/conversations"}, rules...),
 		never: []string{"net/http", "github.com/gorilla/websocket"},
 	},
+	"internal/audit":             {ours: []string{"internal/policy", "internal/service", "internal/share"}},
 	"internal/metrics":           {ours: []string{"internal/service", "internal/share"}},
 	"internal/lpwire":            {ours: rules},
 	"internal/lpws":              {ours: append([]string{"internal/admission", "internal/filecache", "internal/lpwire"}, rules...)},

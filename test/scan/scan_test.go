@@ -214,6 +214,48 @@ func TestScan_StrippedPhotoIsClean(t *testing.T) {
 	w.wantStored(1)
 }
 
+// What another program has stored is not sent if clamd rejects it, or gives no verdict; what is clean is sent unchanged.
+func TestScan_Downloads(t *testing.T) {
+	w := newWorld(t, "") // stores without a scan, as other programs do
+	store := func(data []byte) (name string) {
+		resp, err := w.caller.Upload(t.Context(), w.options(jpegType), bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetFile().GetName()
+	}
+	photo := harness.Photo(t, 1, 2_900_000)
+	clean, infected := store(photo), store(infectedPhoto(t, 200_000))
+	clamd := startClamd(t)
+	scanning, err := harness.Start(program, append(harness.Before(w.sb), "--ledger=memory", "--scan="+clamd.url(), "--scan-downloads")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scanning.Stopped(t)
+	caller := scanning.Dial(t).As(w.caller.Credential())
+	download := func(name string, offset int64) ([]byte, error) {
+		var got bytes.Buffer
+		_, err := caller.Download(t.Context(), lpfileshare.DownloadOptions{Name: name, Offset: offset, RetryFor: -1}, &got)
+		return got.Bytes(), err
+	}
+	for _, offset := range []int64{0, 100_000} {
+		if got, err := download(clean, offset); err != nil || !bytes.Equal(got, photo[offset:]) {
+			t.Errorf("the clean file from %d: %d bytes, %v", offset, len(got), err)
+		}
+		got, err := download(infected, offset)
+		w.wantReason(err, rejected, "why", "malware", "signature", signature, "part", "file")
+		if len(got) > 0 {
+			t.Errorf("%d bytes of the infected file were sent", len(got))
+		}
+	}
+	clamd.kill()
+	got, err := download(clean, 0)
+	w.wantReason(err, unavailable, "why", "unreachable")
+	if len(got) > 0 {
+		t.Errorf("%d bytes were sent without a verdict", len(got))
+	}
+}
+
 func TestScan_CleanFilesAreUnchanged(t *testing.T) {
 	w := newWorld(t, startClamd(t).url())
 	for i, f := range []struct {
