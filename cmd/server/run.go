@@ -32,6 +32,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
+	"github.com/lpfileshare/lpfileshare/internal/traces"
 )
 
 // run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags.
@@ -72,7 +73,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
-	secure, err := newServerTLS(&f.Server.TLS)
+	secure, err := newServerTLS(&f.Server.TLS, f.Admin.ClientCA)
 	if err != nil {
 		return err
 	}
@@ -84,12 +85,20 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	var measured *metrics.Metrics // nil: nobody can read them
 	if admin != nil {
 		measured = newMetrics()
-		admin.start(measured, serving, log)
+		admin.start(measured, serving, secure, log)
 		defer admin.close()
+	}
+	traced, err := newTraces(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer traced.Close() // after the drain
+	if traced != nil {
+		measured.LinkTraces(traces.IDOf)
 	}
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
-	p, err := build(ctx, f, measured.StepObserver(), rejected, log)
+	p, err := build(ctx, f, traced.StepObserver(measured.StepObserver()), rejected, log)
 	if err != nil {
 		return err
 	}
@@ -98,18 +107,12 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	defer endWatches()
 	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
 	counted := &counters{rejected, messages, p.connector, p.scanner, lines}
-	debugAddress := ""
-	if f.Log.DebugListen != "" {
-		debug, err := startDebug(f.Log.DebugListen, counted, log)
-		if err != nil {
-			return err
-		}
-		defer debug.close()
-		debugAddress = debug.listener.Addr().String()
-	}
 	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(secure.credentials()))}
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
+	}
+	if traced != nil {
+		options = append(options, traced.ServerOption(tracedMethods(), f.Server.trustsTraceOf))
 	}
 	server := newGRPCServer(f, connections, measured, rejected, log, draining, options...)
 	p.service.Register(server)
@@ -120,11 +123,12 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if measured != nil {
 		measured.Serves(server)
 		addGauges(measured, f, p, counted, serving)
+		admin.addPages(&inspected{f, p, counted, measured, serving})
 	}
 
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls
-	logReady(f, p, listener.Addr(), admin, debugAddress, log)
+	logReady(f, p, listener.Addr(), admin, lines)
 	reload := func() {
 		if f.LivePerson.Accounts != "" {
 			measured.Reloaded("accounts", reloadAccounts(f, p.accounts, log))
@@ -151,7 +155,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		return err
 	}
 	// At any level: the log must say why the server ended.
-	log.Log(context.Background(), max(slog.LevelInfo, f.Log.Level), "draining", "cause", cause.Error(), "for_at_most", f.Behaviour.DrainTime.String())
+	lines.always("draining", slog.String("cause", cause.Error()), slog.String("for_at_most", f.Behaviour.DrainTime.String()))
 	drain(f, p.service, server, serving, endWatches, log)
 	<-ended
 	return nil
@@ -177,14 +181,9 @@ func waitForEnd(ctx context.Context, ended <-chan error, hangups <-chan os.Signa
 
 // logReady logs the addresses of the server, with the real port in place of port 0. It logs at any level, because programs that start
 // the server wait for this line.
-func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, debugAddress string, log *slog.Logger) {
+func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, log *serverLog) {
 	attrs := []slog.Attr{slog.String("grpc", grpcAddress.String()), slog.String("tls", f.Server.TLS.kind())}
-	if admin != nil {
-		attrs = append(attrs, slog.String("admin", admin.listener.Addr().String()))
-	}
-	if debugAddress != "" {
-		attrs = append(attrs, slog.String("debug", debugAddress))
-	}
+	attrs = append(attrs, admin.addresses()...)
 	if p.webhooks != nil {
 		attrs = append(attrs, slog.String("webhooks", p.webhooks.listener.Addr().String()))
 	}
@@ -197,7 +196,7 @@ func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, debu
 			slog.String("sandbox_app", sandbox.DefaultAppID), slog.String("sandbox_app_secret", sandbox.DefaultAppSecret))
 	}
 	attrs = append(attrs, slog.String("ledger", p.ledgerPlace))
-	log.LogAttrs(context.Background(), max(slog.LevelInfo, f.Log.Level), "ready", attrs...)
+	log.always("ready", attrs...)
 }
 
 // drain shuts down in four steps:
