@@ -49,7 +49,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan)$$
+HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|traces)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors. Without
 # debug information (-w) a test links in half the time. By default a race detector that found nothing sleeps 1 s before it ends.
@@ -83,6 +83,12 @@ test-swift: build ## Run the tests of the store over a real OpenStack Swift; req
 .PHONY: test-scan
 test-scan: ## Scan files with Debian's clamd, and stop it in mid-upload; needs clamav-daemon; prints the added time
 	$(GO) test $(LEAN) -v -count=1 -timeout 10m ./test/scan
+
+TRACE ?=
+.PHONY: test-traces
+test-traces: ## Export one upload to an OpenTelemetry Collector, built from Go modules in minutes; TRACE=-update writes docs/traces.md
+	cd test/traces/collector && $(GO) build -o $(CURDIR)/$(BIN)/collector .
+	$(GO) test -v -count=1 ./test/traces $(TRACE)
 
 .PHONY: test-abuse
 test-abuse: ## Attack a server beside an honest caller, and break its ledger; prints a table

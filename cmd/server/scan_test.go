@@ -2,22 +2,20 @@ package main
 
 import (
 	"bytes"
-	"io"
-	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // --scan has files scanned; test/scan does it with Debian's clamd. What this clamd finds is not stored, and when it has gone nothing is.
 func TestScan_RejectsFiles(t *testing.T) {
 	t.Parallel()
-	socket, stopClamd := startClamdUntil(t, "stream: Test FOUND\x00")
+	socket, stopClamd := harness.Clamd(t, "stream: Test FOUND")
 	w := newWorld(t, sandbox.Options{}, "--scan=clamd://"+socket, "--admin-listen=127.0.0.1:0")
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	c := w.consumer()
@@ -40,51 +38,5 @@ func TestScan_RejectsFiles(t *testing.T) {
 	}
 	if w.logs.Count("clamd does not answer") != 0 {
 		t.Error("clamd answered, and the log says that it did not")
-	}
-}
-
-// startClamd starts a clamd that gives every file one reply, and returns its socket. It ends with the test.
-func startClamd(t *testing.T, reply string) string {
-	t.Helper()
-	socket, stop := startClamdUntil(t, reply)
-	t.Cleanup(stop)
-	return socket
-}
-
-// startClamdUntil is startClamd until stop, which must be called.
-func startClamdUntil(t *testing.T, reply string) (socket string, stop func()) {
-	t.Helper()
-	socket = filepath.Join(t.TempDir(), "s")
-	clamd, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		for {
-			conn, err := clamd.Accept()
-			if err != nil {
-				return
-			}
-			end := []byte{0, 0, 0, 0}
-			var got []byte
-			for chunk := make([]byte, 4096); !bytes.HasSuffix(got, end) && !bytes.HasSuffix(got, []byte("zPING\x00")); {
-				n, err := conn.Read(chunk)
-				if got = append(got, chunk[:n]...); err != nil {
-					break
-				}
-			}
-			answer := reply
-			if bytes.HasPrefix(got, []byte("zPING")) {
-				answer = "PONG\x00"
-			}
-			_, _ = io.WriteString(conn, answer)
-			conn.Close()
-		}
-	}()
-	return socket, func() {
-		clamd.Close()
-		<-served
 	}
 }
