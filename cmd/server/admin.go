@@ -30,7 +30,7 @@ type adminFlags struct {
 	Listen      string   `name:"admin-listen" placeholder:"ADDR" help:"Address to serve probes, metrics and pages for operators on, over HTTP. Default: none."`
 	Open        []string `name:"admin-open" default:"health,metrics,version" enum:"health,metrics,version,none" placeholder:"SET" help:"Pages of --admin-listen that are open to all that can reach it: health, metrics, version, or none (${default}). They contain no secrets and no identifiers. The other pages require a client certificate or a loopback address."`
 	ClientCA    string   `name:"admin-client-ca" placeholder:"FILE" help:"PEM file of the authorities whose client certificates open all pages of --admin-listen, which then has TLS with --tls-cert. SIGHUP reloads it. Default: none."`
-	DebugListen string   `name:"debug-listen" placeholder:"ADDR" help:"Loopback address to serve all pages on, with or without --admin-listen. Default: none."`
+	DebugListen string   `name:"debug-listen" placeholder:"ADDR" help:"Loopback address to serve all pages on. Metrics are counted with --admin-listen only. Default: none."`
 }
 
 // The sets of pages that --admin-open names.
@@ -119,12 +119,14 @@ func (a *adminServer) addresses() (attrs []slog.Attr) {
 	return attrs
 }
 
-// start serves the pages that need no other part of the server, until close. secure has the certificate for --admin-client-ca.
+// start serves the pages that need no other part of the server, until close. m may be nil. secure has the certificate for --admin-client-ca.
 func (a *adminServer) start(m *metrics.Metrics, serving *health.Server, secure *serverTLS, log *slog.Logger) {
 	// A process that answers lives. Nothing that it depends on may restart it.
 	a.page("GET /livez", healthPages, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	a.page("GET /readyz", healthPages, func(w http.ResponseWriter, r *http.Request) { writeReadiness(w, r, serving) })
-	a.page("GET /metrics", metricsPages, m.Handler().ServeHTTP)
+	if m != nil {
+		a.page("GET /metrics", metricsPages, m.Handler().ServeHTTP)
+	}
 	a.page("GET /version", versionPages, func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, map[string]string{"version": buildinfo.Version(), "revision": buildinfo.Revision(), "go": runtime.Version()})
 	})

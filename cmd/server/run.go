@@ -82,9 +82,11 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		return err
 	}
 	serving := health.NewServer()
-	var measured *metrics.Metrics // nil: nobody can read them
-	if admin != nil {
+	var measured *metrics.Metrics // nil: without --admin-listen they are not counted
+	if f.Admin.Listen != "" {
 		measured = newMetrics()
+	}
+	if admin != nil {
 		admin.start(measured, serving, secure, log)
 		defer admin.close()
 	}
@@ -123,6 +125,8 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if measured != nil {
 		measured.Serves(server)
 		addGauges(measured, f, p, counted, serving)
+	}
+	if admin != nil {
 		admin.addPages(&inspected{f, p, counted, measured, serving})
 	}
 

@@ -46,11 +46,11 @@ type inspected struct {
 	flags    *flags
 	parts    *parts
 	counters *counters
-	metrics  *metrics.Metrics
+	metrics  *metrics.Metrics // nil without --admin-listen
 	serving  *health.Server
 }
 
-// addPages adds the guarded pages. start may have been called before. a may be nil.
+// addPages adds the guarded pages. It may be called while the server serves.
 func (a *adminServer) addPages(i *inspected) {
 	page := func(pattern string, handler http.HandlerFunc) { a.page(pattern, guardedPages, handler) }
 	page("GET /statusz", i.writeStatus)
@@ -90,16 +90,19 @@ var statusPage = template.Must(template.New("statusz").Parse(`<!DOCTYPE html>
 func (i *inspected) writeStatus(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	_ = statusPage.Execute(w, []section{
+	sections := []section{
 		{"Server", i.serverRows()},
 		{"Accounts", i.accountRows()},
 		{"Ledger", i.ledgerRows()},
 		{"LivePerson", i.sessionRows()},
 		{"Memory", i.memoryRows()},
 		{"Malware scanner", i.scannerRows()},
-		{"Failed calls by reason", countRows(i.metrics.Failed())},
 		{"Rejections by limit", countRows(i.counters.rejections())},
-	})
+	}
+	if i.metrics != nil {
+		sections = append(sections, section{"Failed calls by reason", countRows(i.metrics.Failed())})
+	}
+	_ = statusPage.Execute(w, sections)
 }
 
 // started is when this process started.
