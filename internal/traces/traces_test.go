@@ -98,8 +98,8 @@ func TestServerOption_LinkToOtherCallers(t *testing.T) {
 func TestServerOption_NoTextOfErrors(t *testing.T) {
 	span := call(t, true, "secret service")
 	for _, a := range span.Attributes {
-		if strings.Contains(a.Value.Emit(), "secret") {
-			t.Errorf("the span has the attribute %s %q", a.Key, a.Value.Emit())
+		if strings.Contains(a.Value.String(), "secret") {
+			t.Errorf("the span has the attribute %s %q", a.Key, a.Value.String())
 		}
 	}
 }
