@@ -32,7 +32,6 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
-	"github.com/lpfileshare/lpfileshare/internal/traces"
 )
 
 // run serves until ctx ends, drains, and returns the exit code: 0, 1 for a failure, 2 for invalid flags.
@@ -90,14 +89,11 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		admin.start(measured, serving, secure, log)
 		defer admin.close()
 	}
-	traced, err := newTraces(ctx, log)
+	traced, err := newTraces(ctx, measured, log)
 	if err != nil {
 		return err
 	}
 	defer traced.Close() // after the drain
-	if traced != nil {
-		measured.LinkTraces(traces.IDOf)
-	}
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
 	p, err := build(ctx, f, traced.StepObserver(measured.StepObserver()), rejected, log)
@@ -113,9 +109,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
 	}
-	if traced != nil {
-		options = append(options, traced.ServerOption(tracedMethods(), f.Server.trustsTraceOf))
-	}
+	options = append(options, traceCalls(traced, f)...)
 	server := newGRPCServer(f, connections, measured, rejected, log, draining, options...)
 	p.service.Register(server)
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }}
@@ -126,9 +120,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 		measured.Serves(server)
 		addGauges(measured, f, p, counted, serving)
 	}
-	if admin != nil {
-		admin.addPages(&inspected{f, p, counted, measured, serving})
-	}
+	admin.addPages(&inspected{f, p, counted, measured, serving})
 
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }() // ends with server.Stop or GracefulStop, which drain calls

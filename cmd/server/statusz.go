@@ -50,8 +50,11 @@ type inspected struct {
 	serving  *health.Server
 }
 
-// addPages adds the guarded pages. It may be called while the server serves.
+// addPages adds the guarded pages. It may be called while the server serves. a may be nil.
 func (a *adminServer) addPages(i *inspected) {
+	if a == nil {
+		return
+	}
 	page := func(pattern string, handler http.HandlerFunc) { a.page(pattern, guardedPages, handler) }
 	page("GET /statusz", i.writeStatus)
 	page("GET /config", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, i.flags.settings) })

@@ -8,15 +8,25 @@ import (
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
+	"github.com/lpfileshare/lpfileshare/internal/metrics"
 	"github.com/lpfileshare/lpfileshare/internal/traces"
 )
 
-// newTraces returns nil if the environment names no OTLP endpoint.
-func newTraces(ctx context.Context, log *slog.Logger) (*traces.Traces, error) {
+// newTraces returns nil if the environment names no OTLP endpoint. m, if not nil, gets exemplars.
+func newTraces(ctx context.Context, m *metrics.Metrics, log *slog.Logger) (*traces.Traces, error) {
 	if !traces.Configured() {
 		return nil, nil
 	}
+	m.LinkTraces(traces.IDOf)
 	return traces.New(ctx, buildinfo.Version(), log)
+}
+
+// traceCalls returns the options of a gRPC server with traces; none if t is nil.
+func traceCalls(t *traces.Traces, f *flags) []grpc.ServerOption {
+	if t == nil {
+		return nil
+	}
+	return []grpc.ServerOption{t.ServerOption(tracedMethods(), f.Server.trustsTraceOf)}
 }
 
 // tracedMethods returns the full names of the contract's methods. Calls of others have no span, because their names are the caller's text.

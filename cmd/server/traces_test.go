@@ -50,6 +50,7 @@ func startCollector(t *testing.T) *collector {
 		<-served
 	})
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+listener.Addr().String())
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // milliseconds
 	return c
 }
 
@@ -122,7 +123,18 @@ func TestTraces_Upload(t *testing.T) {
 	defer unknown.Close()
 	_ = unknown.Invoke(t.Context(), "/lpfileshare.v1.FileSharingService/secret-method", &pb.StatFileRequest{}, &pb.File{})
 	exemplars := openMetrics(t, "http://"+w.server.Admin+"/metrics")
-	w.stop() // which exports the last spans
+	harness.Eventually(t, "both uploads are exported", func() bool {
+		spans.mu.Lock()
+		defer spans.mu.Unlock()
+		n := 0
+		for _, s := range spans.spans {
+			if s.GetName() == "lpfileshare.v1.FileSharingService/Upload" { // it ends after those of its steps
+				n++
+			}
+		}
+		return n == 2
+	})
+	w.stop()
 
 	spans.mu.Lock()
 	defer spans.mu.Unlock()

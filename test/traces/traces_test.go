@@ -66,6 +66,7 @@ service:
 		t.Fatalf("%v; make test-traces builds the collector", err)
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+address)
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // milliseconds
 	return p
 }
 
