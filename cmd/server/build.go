@@ -145,7 +145,7 @@ func build(ctx context.Context, f *flags, reloads *reloader, step share.BeginSte
 		log.Warn("the accounts file has app.webhooks, but this server receives none; set --webhook-listen here or on another replica")
 	}
 
-	p.scanner = newScanner(ctx, &f.Scan, log)
+	p.scanner = newScanner(ctx, &f.Scan, step, log)
 	p.service = newService(f, p.accounts, openings, key, rejected, log, service.Ports{
 		Messenger: messenger{p.sessions, p.connector, p.accounts},
 		Accounts:  rest,

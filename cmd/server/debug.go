@@ -1,27 +1,29 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
-	"errors"
 	"expvar"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/http/pprof"
-	"net/url"
 	"runtime"
-	"time"
+	"strings"
 
-	"github.com/lpfileshare/lpfileshare/internal/audit"
+	"google.golang.org/grpc"
+	channelzpb "google.golang.org/grpc/channelz/grpc_channelz_v1"
+	channelzservice "google.golang.org/grpc/channelz/service"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/lpfileshare/lpfileshare/internal/connector"
-	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/recvlimit"
 	"github.com/lpfileshare/lpfileshare/internal/rejections"
 	"github.com/lpfileshare/lpfileshare/internal/scan"
 )
 
-// counters are what /debug/vars shows besides Go's own variables; docs/limits.md describes them.
+// counters are what /debug/vars and /statusz show besides Go's own variables; docs/limits.md describes them.
 type counters struct {
 	rejected *rejections.Tally
 	messages *recvlimit.Limiter
@@ -46,67 +48,88 @@ func (c *counters) rejections() map[string]int64 {
 	return rejected
 }
 
-// debugServer serves Go's profiles and counters, on loopback only, because a heap dump contains tokens.
-type debugServer struct {
-	listener net.Listener
-	http     *http.Server
-	ended    chan struct{}
+// writeVars answers /debug/vars.
+func (c *counters) writeVars(w http.ResponseWriter, _ *http.Request) {
+	vars := c.vars()
+	expvar.Do(func(v expvar.KeyValue) { vars[v.Key] = json.RawMessage(v.Value.String()) })
+	writeJSON(w, vars)
 }
 
-func startDebug(addr string, c *counters, trail *audit.Log, log *slog.Logger) (*debugServer, error) {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("--debug-listen: %w", err)
+// collectGarbage answers /debug/gc with the number of goroutines, so that a measurement counts live memory only.
+func collectGarbage(w http.ResponseWriter, _ *http.Request) {
+	runtime.GC()
+	fmt.Fprintln(w, runtime.NumGoroutine())
+}
+
+// writeLevel answers GET /log-level.
+func (l *serverLog) writeLevel(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintln(w, strings.ToLower(l.level.Level().String()))
+}
+
+// setLevel answers PUT /log-level, whose body is a level. It lasts until the server ends.
+func (l *serverLog) setLevel(w http.ResponseWriter, r *http.Request) {
+	const longest = 32
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
+	var level slog.Level
+	if err != nil || level.UnmarshalText(bytes.TrimSpace(text)) != nil {
+		http.Error(w, "the body must be debug, info, warn or error", http.StatusBadRequest)
+		return
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	mux.HandleFunc("/debug/vars", func(w http.ResponseWriter, _ *http.Request) {
-		vars := c.vars()
-		expvar.Do(func(v expvar.KeyValue) { vars[v.Key] = json.RawMessage(v.Value.String()) })
-		writeJSON(w, vars)
-	})
-	mux.HandleFunc("/debug/webhooks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.webhooks.Counts()) })
-	mux.HandleFunc("/debug/gc", func(w http.ResponseWriter, _ *http.Request) { // so that a measurement counts live memory only
-		runtime.GC()
-		fmt.Fprintln(w, runtime.NumGoroutine())
-	})
-	d := &debugServer{
-		listener: listener, ended: make(chan struct{}),
-		http: &http.Server{Handler: auditRequests(trail, "debug", localOnly(mux)), ReadHeaderTimeout: 10 * time.Second},
-	}
-	go func() {
-		defer close(d.ended)
-		if err := d.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("debug server failed", "error", err)
+	before := l.level.Level()
+	l.level.Set(level)
+	l.always("log level changed", slog.String("from", before.String()), slog.String("to", level.String()))
+	l.writeLevel(w, r)
+}
+
+// writeChannelz answers /channelz with what gRPC's channelz service knows of the server and its connections, as JSON.
+func writeChannelz(service channelzpb.ChannelzServer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		answer := struct {
+			Servers []json.RawMessage `json:"servers"`
+			Sockets []json.RawMessage `json:"sockets"`
+		}{}
+		add := func(to *[]json.RawMessage, m proto.Message) {
+			if text, err := protojson.Marshal(m); err == nil {
+				*to = append(*to, text)
+			}
 		}
-	}()
-	return d, nil
+		servers, err := service.GetServers(r.Context(), &channelzpb.GetServersRequest{})
+		if err != nil {
+			http.Error(w, "channelz is not available", http.StatusInternalServerError)
+			return
+		}
+		for _, server := range servers.GetServer() {
+			add(&answer.Servers, server)
+			sockets, err := service.GetServerSockets(r.Context(), &channelzpb.GetServerSocketsRequest{ServerId: server.GetRef().GetServerId()})
+			if err != nil { // the server has just ended
+				continue
+			}
+			for _, ref := range sockets.GetSocketRef() {
+				if socket, err := service.GetSocket(r.Context(), &channelzpb.GetSocketRequest{SocketId: ref.GetSocketId()}); err == nil {
+					add(&answer.Sockets, socket.GetSocket())
+				}
+			}
+		}
+		writeJSON(w, answer)
+	}
+}
+
+// channelz keeps the implementation of the service that grpc registers, because it is not exported otherwise.
+type channelz struct{ server channelzpb.ChannelzServer }
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (c *channelz) RegisterService(_ *grpc.ServiceDesc, service any) {
+	c.server, _ = service.(channelzpb.ChannelzServer)
+}
+
+// newChannelz returns gRPC's channelz service.
+func newChannelz() channelzpb.ChannelzServer {
+	c := &channelz{}
+	channelzservice.RegisterChannelzServiceToServer(c)
+	return c.server
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v)
-}
-
-// localOnly rejects requests of web pages of other origins, which a browser on this machine would send: those whose Host is not
-// loopback, because its name can resolve to loopback (DNS rebinding), and those whose Origin or Sec-Fetch-Site names another origin.
-func localOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
-		switch {
-		case !netrules.IsLoopback((&url.URL{Host: r.Host}).Hostname()):
-			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusMisdirectedRequest)
-		case origin != "" && origin != "http://"+r.Host, site != "" && site != "same-origin" && site != "none":
-			http.Error(w, "requests of other origins are rejected", http.StatusForbidden)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
-}
-
-func (d *debugServer) close() {
-	d.http.Close()
-	<-d.ended
 }

@@ -40,8 +40,9 @@ type flags struct {
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 
-	envs []string                 // names of the environment variables that set flags
-	read atomic.Pointer[[]string] // files that accounts has read
+	envs     []string                 // names of the environment variables that set flags
+	settings map[string]string        // values of all flags, without secrets
+	read     atomic.Pointer[[]string] // files that accounts has read
 }
 
 // serverFlags say where and how gRPC is served.
@@ -121,6 +122,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 	for _, flag := range k.Model.Flags {
 		f.envs = append(f.envs, flag.Envs...)
 	}
+	f.settings = settings(k.Model.Flags)
 	return f, 0, false
 }
 
@@ -128,7 +130,7 @@ func parse(args []string, stdout, stderr io.Writer) (f *flags, code int, done bo
 func (f *flags) Validate() error {
 	return errors.Join(
 		f.Server.Validate(), f.Callers.Validate(), f.Sandbox.Validate(), f.LivePerson.Validate(), f.Limits.Validate(), f.Scan.Validate(),
-		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Web.Validate(), f.Admin.Validate(), f.Audit.Validate(), f.Log.Validate(), f.validateTogether(),
+		f.Behaviour.Validate(), f.Ledger.Validate(), f.Connector.Validate(), f.Web.Validate(), f.Admin.Validate(), f.Audit.Validate(), f.validateTogether(),
 	)
 }
 
@@ -147,6 +149,9 @@ func (f *flags) validateTogether() error {
 	if least := f.Limits.UploadTimeout + 4*f.LivePerson.Timeout + 3*f.LivePerson.Settle; f.Behaviour.RequestIDTTL < least {
 		errs = append(errs, fmt.Errorf("--request-id-ttl is %s, which is shorter than an upload and its publication may take; set it to at least %s "+
 			"(--upload-timeout + 4 * --lp-timeout + 3 * --settle)", f.Behaviour.RequestIDTTL, least))
+	}
+	if f.Admin.ClientCA != "" && f.Server.TLS.Cert == "" {
+		errs = append(errs, errors.New("--admin-client-ca requires TLS; add --tls-cert and --tls-key"))
 	}
 	return errors.Join(append(errs, f.checkMemory(f.account()), f.validateCallers())...)
 }

@@ -2,34 +2,20 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/boundedlog"
-	"github.com/lpfileshare/lpfileshare/internal/netrules"
 	"github.com/lpfileshare/lpfileshare/internal/service"
+	"github.com/lpfileshare/lpfileshare/internal/traces"
 	"google.golang.org/grpc/codes"
 )
 
-// logFlags say what an operator sees of the server.
+// logFlags say what the log contains.
 type logFlags struct {
-	DebugListen string     `placeholder:"ADDR" help:"Loopback address to serve Go's profiles and counters (pprof, expvar) on. Default: none."`
-	Level       slog.Level `name:"log-level" default:"info" placeholder:"LEVEL" help:"Minimum level of log lines: debug, info, warn or error (${default})."`
-	Format      string     `name:"log-format" enum:"text,json" default:"text" help:"Format of the log on stderr: text or json (${default})."`
-}
-
-// Validate checks the address of the debug server.
-func (f *logFlags) Validate() error {
-	if f.DebugListen == "" {
-		return nil
-	}
-	if host, _, err := net.SplitHostPort(f.DebugListen); err != nil || !netrules.IsLoopback(host) {
-		return fmt.Errorf("--debug-listen %s is not a loopback address, and a heap profile can contain tokens; use 127.0.0.1:PORT", f.DebugListen)
-	}
-	return nil
+	Level  slog.Level `name:"log-level" default:"info" placeholder:"LEVEL" help:"Minimum level of log lines: debug, info, warn or error (${default})."`
+	Format string     `name:"log-format" enum:"text,json" default:"text" help:"Format of the log on stderr: text or json (${default})."`
 }
 
 // Limits of the log.
@@ -46,18 +32,31 @@ const (
 // never fails, whatever happens to stderr.
 type serverLog struct {
 	*slog.Logger
+	level  *slog.LevelVar // which the admin server can change
 	out    *boundedlog.Writer
-	bounds *boundedlog.Handler // nil at the level debug, at which nothing is left out
+	bounds *boundedlog.Handler // nil if the level was debug at the start: then nothing is left out
 }
 
 // openLog returns a log that writes to w. The caller must close it.
 func openLog(f *logFlags, w io.Writer) *serverLog {
-	l := &serverLog{out: boundedlog.NewWriter(w, func(w io.Writer, lines int64) error {
+	l := &serverLog{level: &slog.LevelVar{}}
+	l.level.Set(f.Level)
+	newHandler := func(w io.Writer) slog.Handler {
+		opts := &slog.HandlerOptions{Level: l.level}
+		if f.Format == "json" {
+			return slog.NewJSONHandler(w, opts)
+		}
+		return slog.NewTextHandler(w, opts)
+	}
+	l.out = boundedlog.NewWriter(w, func(w io.Writer, lines int64) error {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines were dropped, because stderr could not be written", 0)
 		r.AddAttrs(slog.Int64("lines", lines))
-		return newLogHandler(f, w).Handle(context.Background(), r)
-	})}
-	handler := newLogHandler(f, l.out)
+		return newHandler(w).Handle(context.Background(), r)
+	})
+	handler := newHandler(l.out)
+	if traces.Configured() {
+		handler = traces.LogHandler(handler)
+	}
 	if f.Level > slog.LevelDebug {
 		l.bounds = boundedlog.NewHandler(handler, maxLines)
 		handler = l.bounds
@@ -66,12 +65,9 @@ func openLog(f *logFlags, w io.Writer) *serverLog {
 	return l
 }
 
-func newLogHandler(f *logFlags, w io.Writer) slog.Handler {
-	opts := &slog.HandlerOptions{Level: f.Level}
-	if f.Format == "json" {
-		return slog.NewJSONHandler(w, opts)
-	}
-	return slog.NewTextHandler(w, opts)
+// always logs a line at the level info, or at the level of the log if that is higher: some lines must never be missing.
+func (l *serverLog) always(message string, attrs ...slog.Attr) {
+	l.LogAttrs(context.Background(), max(slog.LevelInfo, l.level.Level()), message, attrs...)
 }
 
 // maxLines returns how many lines of a kind may be written per second.

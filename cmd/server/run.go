@@ -92,20 +92,27 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 		return err
 	}
 	serving := health.NewServer()
-	var measured *metrics.Metrics // nil: nobody can read them
-	if admin != nil {
+	var measured *metrics.Metrics // nil: without --admin-listen they are not counted
+	if f.Admin.Listen != "" {
 		measured = newMetrics()
-		admin.start(measured, serving, trail, log)
-		defer admin.close()
 	}
-	transport, err := newTransport(ctx, &f.Server.TLS, reloads, measured, log)
+	transport, err := newTransport(ctx, &f.Server.TLS, f.Admin.ClientCA, reloads, measured, log)
 	if err != nil {
 		return err
 	}
 	defer transport.close()
+	if admin != nil {
+		admin.start(measured, serving, transport.files, trail, log)
+		defer admin.close()
+	}
+	traced, err := newTraces(ctx, measured, log)
+	if err != nil {
+		return err
+	}
+	defer traced.Close() // after the drain
 	connections := connlimit.New(f.Limits.MaxConnections, rejected.Add)
 	listener = connections.Listener(listener)
-	p, err := build(ctx, f, reloads, measured.StepObserver(), rejected, log)
+	p, err := build(ctx, f, reloads, traced.StepObserver(measured.StepObserver()), rejected, log)
 	if err != nil {
 		return err
 	}
@@ -114,15 +121,6 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 	defer endWatches()
 	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
 	counted := &counters{rejected, messages, p.connector, p.scanner, lines}
-	debugAddress := ""
-	if f.Log.DebugListen != "" {
-		debug, err := startDebug(f.Log.DebugListen, counted, trail, log)
-		if err != nil {
-			return err
-		}
-		defer debug.close()
-		debugAddress = debug.listener.Addr().String()
-	}
 	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(web.Credentials(auditedHandshakes{transport.credentials(), trail})))}
 	if p.sandbox != nil {
 		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
@@ -133,6 +131,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 		return err
 	}
 	ready.knowsKeys = identifier.Ready
+	options = append(options, traceCalls(traced, identifier)...)
 	p.ledger.Watch(ready.ledgerChanged)
 	trail.Watch(ready.update)
 	defer watchScanner(p.scanner, ready.scannerChanged)()
@@ -146,6 +145,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 		measured.Serves(server)
 		addGauges(measured, f, p, counted, trail, serving)
 	}
+	admin.addPages(&inspected{f, p, counted, measured, serving})
 
 	pipe := web.NewPipe()
 	browsers, err := startWeb(f, server, pipe, connlimit.New(f.Limits.MaxConnections, rejected.Add), reloads, log)
@@ -157,7 +157,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 	for _, l := range []net.Listener{listener, pipe} { // both end with server.Stop or GracefulStop, which drain calls
 		go func() { ended <- server.Serve(l) }()
 	}
-	logReady(f, p, listener.Addr(), admin, browsers, debugAddress, log)
+	logReady(f, p, listener.Addr(), admin, browsers, lines)
 	reloads.done = func(file, cause string, err error) {
 		measured.Reloaded(file, err)
 		trail.Reloaded(file, cause, err)
@@ -177,8 +177,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	// At any level: the log must say why the server ended.
-	log.Log(context.Background(), max(slog.LevelInfo, f.Log.Level), "draining", "cause", cause.Error(), "for_at_most", f.Behaviour.DrainTime.String())
+	lines.always("draining", slog.String("cause", cause.Error()), slog.String("for_at_most", f.Behaviour.DrainTime.String()))
 	drain(f, p.service, server, browsers, serving, endWatches, log)
 	<-ended
 	<-ended
@@ -205,16 +204,11 @@ func waitForEnd(ctx context.Context, ended <-chan error, hangups <-chan os.Signa
 
 // logReady logs the addresses of the server, with the real port in place of port 0. It logs at any level, because programs that start
 // the server wait for this line.
-func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, browsers *webServer, debugAddress string, log *slog.Logger) {
+func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, browsers *webServer, log *serverLog) {
 	attrs := []slog.Attr{slog.String("grpc", grpcAddress.String()), slog.String("tls", f.Server.TLS.kind())}
-	if admin != nil {
-		attrs = append(attrs, slog.String("admin", admin.listener.Addr().String()))
-	}
+	attrs = append(attrs, admin.addresses()...)
 	if browsers != nil {
 		attrs = append(attrs, slog.String("web", browsers.listener.Addr().String()))
-	}
-	if debugAddress != "" {
-		attrs = append(attrs, slog.String("debug", debugAddress))
 	}
 	if p.webhooks != nil {
 		attrs = append(attrs, slog.String("webhooks", p.webhooks.listener.Addr().String()))
@@ -228,7 +222,7 @@ func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, brow
 			slog.String("sandbox_app", sandbox.DefaultAppID), slog.String("sandbox_app_secret", sandbox.DefaultAppSecret))
 	}
 	attrs = append(attrs, slog.String("ledger", p.ledgerPlace))
-	log.LogAttrs(context.Background(), max(slog.LevelInfo, f.Log.Level), "ready", attrs...)
+	log.always("ready", attrs...)
 }
 
 // drain shuts down in four steps:

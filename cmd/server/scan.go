@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/scan"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 	"github.com/lpfileshare/lpfileshare/internal/upload"
 )
 
@@ -37,7 +38,7 @@ func (f *scanFlags) Validate() error {
 const scanStartTime = 2 * time.Second
 
 // newScanner returns the scanner, or nil if there is none. A clamd that does not answer yet is logged, and no error: it may start later.
-func newScanner(ctx context.Context, f *scanFlags, log *slog.Logger) *scan.Scanner {
+func newScanner(ctx context.Context, f *scanFlags, step share.BeginStep, log *slog.Logger) *scan.Scanner {
 	if f.Scanner == "" {
 		return nil
 	}
@@ -50,7 +51,7 @@ func newScanner(ctx context.Context, f *scanFlags, log *slog.Logger) *scan.Scann
 	if err := address.Ping(ctx); err != nil {
 		log.Warn("clamd does not answer; until it does, files are "+f.withoutVerdict(), "scan", f.Scanner, "error", err)
 	}
-	return scan.New(scan.Config{Address: address, Timeout: f.Timeout, Connections: f.Connections, FailOpen: f.FailOpen, Log: log})
+	return scan.New(scan.Config{Address: address, Timeout: f.Timeout, Connections: f.Connections, FailOpen: f.FailOpen, Step: step, Log: log})
 }
 
 func (f *scanFlags) withoutVerdict() string {

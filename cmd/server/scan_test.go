@@ -2,10 +2,7 @@ package main
 
 import (
 	"bytes"
-	"io"
-	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,40 +11,13 @@ import (
 	lpfileshare "github.com/lpfileshare/lpfileshare/clients/go"
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/test/harness"
 )
 
 // --scan has files scanned; test/scan does it with Debian's clamd. What this clamd finds is not stored, and when it has gone nothing is.
 func TestScan_RejectsFiles(t *testing.T) {
 	t.Parallel()
-	socket := filepath.Join(t.TempDir(), "s")
-	clamd, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		for {
-			conn, err := clamd.Accept()
-			if err != nil {
-				return
-			}
-			end := []byte{0, 0, 0, 0}
-			var got []byte
-			for chunk := make([]byte, 4096); !bytes.HasSuffix(got, end) && !bytes.HasSuffix(got, []byte("zPING\x00")); {
-				n, err := conn.Read(chunk)
-				if got = append(got, chunk[:n]...); err != nil {
-					break
-				}
-			}
-			reply := "stream: Test FOUND\x00"
-			if bytes.HasPrefix(got, []byte("zPING")) {
-				reply = "PONG\x00"
-			}
-			_, _ = io.WriteString(conn, reply)
-			conn.Close()
-		}
-	}()
+	socket, stopClamd := harness.Clamd(t, "stream: Test FOUND")
 	w := newWorld(t, sandbox.Options{}, "--scan=clamd://"+socket, "--admin-listen=127.0.0.1:0")
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	c := w.consumer()
@@ -57,8 +27,7 @@ func TestScan_RejectsFiles(t *testing.T) {
 		return err
 	}
 	wantReason(t, upload(), pb.ErrorReason_ERROR_REASON_FILE_REJECTED_BY_SCANNER)
-	clamd.Close()
-	<-served
+	stopClamd()
 	wantReason(t, upload(), pb.ErrorReason_ERROR_REASON_SCANNER_UNAVAILABLE)
 	w.watchHealth(scannerHealth).becomes(notServing)
 	w.wantHealth(map[string]healthpb.HealthCheckResponse_ServingStatus{"": serving, readyHealth: serving})

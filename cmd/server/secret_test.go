@@ -54,7 +54,7 @@ func TestFlags_SecretsOfOthers(t *testing.T) {
 
 // readSecrets reads the files that flags name, as build does.
 func readSecrets(f *flags) error {
-	if _, err := newServerTLS(&f.Server.TLS, &reloader{}, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := newServerTLS(&f.Server.TLS, "", &reloader{}, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
 	if _, err := f.Behaviour.agentTokenKey(); err != nil {

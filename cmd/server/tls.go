@@ -59,17 +59,20 @@ func (f *tlsFlags) kind() string {
 
 // serverTLS has the TLS configuration for gRPC. A load affects later handshakes; open connections stay open.
 type serverTLS struct {
-	flags *tlsFlags
-	now   atomic.Pointer[tls.Config]
+	flags   *tlsFlags
+	adminCA string // file, or "": then admin stays nil
+	now     atomic.Pointer[tls.Config]
+	admin   atomic.Pointer[tls.Config] // for the admin server, which asks for client certificates and does not require them
 }
 
-// newServerTLS loads the files, and adds them to reloads. It returns nil without --tls-cert.
-func newServerTLS(f *tlsFlags, reloads *reloader, log *slog.Logger) (*serverTLS, error) {
+// newServerTLS loads the files, with those of the authorities for the admin server if adminCA is not empty, and adds them to reloads. It
+// returns nil without --tls-cert.
+func newServerTLS(f *tlsFlags, adminCA string, reloads *reloader, log *slog.Logger) (*serverTLS, error) {
 	if f.Cert == "" {
 		return nil, nil
 	}
-	s := &serverTLS{flags: f}
-	reloads.add("tls-cert", files(f.Cert, f.Key, f.ClientCA), func() error { return s.reload(log) })
+	s := &serverTLS{flags: f, adminCA: adminCA}
+	reloads.add("tls-cert", files(f.Cert, f.Key, f.ClientCA, adminCA), func() error { return s.reload(log) })
 	return s, s.load()
 }
 
@@ -84,17 +87,34 @@ func (s *serverTLS) load() error {
 		SessionTicketsDisabled: true, // a resumed session would not be checked against authorities that have changed since
 	}
 	if s.flags.ClientCA != "" {
-		pem, err := os.ReadFile(s.flags.ClientCA)
-		if err != nil {
-			return fmt.Errorf("--tls-client-ca: %w", err)
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		if config.ClientCAs, err = readAuthorities("--tls-client-ca", s.flags.ClientCA); err != nil {
+			return err
 		}
-		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-		if !config.ClientCAs.AppendCertsFromPEM(pem) {
-			return errors.New("--tls-client-ca: " + s.flags.ClientCA + " has no certificate in PEM")
+	}
+	if s.adminCA != "" {
+		admin := config.Clone()
+		admin.NextProtos, admin.ClientAuth = []string{"h2", "http/1.1"}, tls.VerifyClientCertIfGiven
+		if admin.ClientCAs, err = readAuthorities("--admin-client-ca", s.adminCA); err != nil {
+			return err
 		}
+		s.admin.Store(admin)
 	}
 	s.now.Store(config)
 	return nil
+}
+
+// readAuthorities reads the certificates of authorities from the file that a flag names.
+func readAuthorities(flag, file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: %s has no certificate in PEM", flag, file)
+	}
+	return pool, nil
 }
 
 // reload calls load and logs the result.
@@ -121,8 +141,8 @@ type transport struct {
 }
 
 // newTransport loads the files, or waits for the first certificate of the Workload API. The caller must close it.
-func newTransport(ctx context.Context, f *tlsFlags, reloads *reloader, m *metrics.Metrics, log *slog.Logger) (t transport, err error) {
-	if t.files, err = newServerTLS(f, reloads, log); err != nil {
+func newTransport(ctx context.Context, f *tlsFlags, adminCA string, reloads *reloader, m *metrics.Metrics, log *slog.Logger) (t transport, err error) {
+	if t.files, err = newServerTLS(f, adminCA, reloads, log); err != nil {
 		return t, err
 	}
 	t.spiffe, err = newSPIFFE(ctx, f, func() { m.Reloaded("spiffe-socket", nil) }, log)
@@ -143,5 +163,13 @@ func (t transport) credentials() credentials.TransportCredentials {
 func (t transport) close() {
 	if t.spiffe != nil {
 		t.spiffe.close()
+	}
+}
+
+// forAdmin returns the configuration of the admin server.
+func (s *serverTLS) forAdmin() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.admin.Load(), nil },
 	}
 }

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/policy"
 	"github.com/lpfileshare/lpfileshare/internal/share"
@@ -9,7 +10,10 @@ import (
 
 // A Registry has the current settings of all accounts. It is safe for concurrent use. Replace takes effect for calls that begin
 // afterwards.
-type Registry struct{ current atomic.Pointer[Set] }
+type Registry struct {
+	current atomic.Pointer[Set]
+	readAt  atomic.Pointer[time.Time]
+}
 
 // A Set has the settings of all accounts. It must not be modified.
 type Set struct {
@@ -31,7 +35,14 @@ func NewRegistry(s *Set) *Registry {
 }
 
 // Replace replaces the current Set.
-func (r *Registry) Replace(s *Set) { r.current.Store(s) }
+func (r *Registry) Replace(s *Set) {
+	now := time.Now()
+	r.readAt.Store(&now)
+	r.current.Store(s)
+}
+
+// ReadAt returns when the current Set was made the current one.
+func (r *Registry) ReadAt() time.Time { return *r.readAt.Load() }
 
 // Set returns the current Set.
 func (r *Registry) Set() *Set { return r.current.Load() }

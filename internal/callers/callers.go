@@ -45,7 +45,7 @@ type Identifier struct {
 // A token or a header that is invalid is an error, and never ignored in favor of another proof. Identify returns
 // CallerNotAuthenticated, or CallerKeysUnavailable if the token cannot be verified now.
 func (i *Identifier) Identify(ctx context.Context) (policy.Caller, error) {
-	connection := i.connection(ctx)
+	connection := i.Connection(ctx)
 	viaProxy := i.isProxy(connection.Name)
 	forwarded := metadata.ValueFromIncomingContext(ctx, xfccKey)
 	if len(forwarded) > 0 && !viaProxy {
@@ -91,8 +91,8 @@ func (i *Identifier) Close() {
 // Ready reports whether callers can be authenticated: the keys of tokens have been fetched, or the server accepts no tokens.
 func (i *Identifier) Ready() bool { return i.Tokens == nil || i.Tokens.keys.ready() }
 
-// connection returns the caller that the connection of a call proves.
-func (i *Identifier) connection(ctx context.Context) policy.Caller {
+// Connection returns the caller that the connection of a call proves.
+func (i *Identifier) Connection(ctx context.Context) policy.Caller {
 	p, ok := peer.FromContext(ctx)
 	if !ok || i.Anonymous != nil && i.Anonymous(p) {
 		return policy.Caller{}

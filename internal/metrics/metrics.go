@@ -23,6 +23,9 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
+// failedName is the name of the counter of calls that failed.
+const failedName = "lpfs_calls_failed_total"
+
 // otherKind is the label of errors that have no kind of their own.
 const otherKind = "OTHER"
 
@@ -33,10 +36,12 @@ var (
 )
 
 // Metrics are the metrics of one server. It is safe for concurrent use. The zero pointer stands for a server without metrics: only
-// StepObserver and Reloaded may be called.
+// StepObserver, LinkTraces and Reloaded may be called.
 type Metrics struct {
-	registry *prometheus.Registry
-	grpc     *middleware.ServerMetrics
+	registry  *prometheus.Registry
+	grpc      *middleware.ServerMetrics
+	exemplar  func(context.Context) prometheus.Labels // nil without traces
+	exemplars []middleware.Option
 
 	failed     *prometheus.CounterVec   // by method and reason
 	uploaded   prometheus.Counter       // bytes
@@ -54,7 +59,7 @@ func New(version, revision, goVersion string) *Metrics {
 		registry: prometheus.NewRegistry(),
 		grpc:     middleware.NewServerMetrics(middleware.WithServerHandlingTimeHistogram(middleware.WithHistogramBuckets(callSeconds))),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "lpfs_calls_failed_total", Help: "Calls that failed, by method and ErrorReason.",
+			Name: failedName, Help: "Calls that failed, by method and ErrorReason.",
 		}, []string{"method", "reason"}),
 		uploaded:   prometheus.NewCounter(prometheus.CounterOpts{Name: "lpfs_upload_bytes_total", Help: "Bytes of files received in uploads, finished or not."}),
 		downloaded: prometheus.NewCounter(prometheus.CounterOpts{Name: "lpfs_download_bytes_total", Help: "Bytes of files sent in downloads."}),
@@ -93,10 +98,29 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // Unary and Stream are the interceptors that count calls. They must be the outermost, so that they see the statuses of the others.
-func (m *Metrics) Unary() grpc.UnaryServerInterceptor { return m.grpc.UnaryServerInterceptor() }
+func (m *Metrics) Unary() grpc.UnaryServerInterceptor {
+	return m.grpc.UnaryServerInterceptor(m.exemplars...)
+}
 
 // Stream is Unary for streams.
-func (m *Metrics) Stream() grpc.StreamServerInterceptor { return m.grpc.StreamServerInterceptor() }
+func (m *Metrics) Stream() grpc.StreamServerInterceptor {
+	return m.grpc.StreamServerInterceptor(m.exemplars...)
+}
+
+// LinkTraces adds exemplars to the metrics of calls and steps, with the trace that traceID returns for a context; "": none. It must be
+// called before calls and steps begin. m may be nil.
+func (m *Metrics) LinkTraces(traceID func(context.Context) string) {
+	if m == nil {
+		return
+	}
+	m.exemplar = func(ctx context.Context) prometheus.Labels {
+		if id := traceID(ctx); id != "" {
+			return prometheus.Labels{"trace_id": id}
+		}
+		return nil
+	}
+	m.exemplars = []middleware.Option{middleware.WithExemplarFromContext(m.exemplar)}
+}
 
 // Serves initializes the series of all methods of server, so that those without a call are 0 and not absent.
 func (m *Metrics) Serves(server *grpc.Server) { m.grpc.InitializeMetrics(server) }
@@ -118,6 +142,25 @@ func (m *Metrics) Ended(_ context.Context, c *service.EndedCall) {
 	}
 }
 
+// Failed returns how many calls have failed, by reason.
+func (m *Metrics) Failed() map[string]int64 {
+	byReason := map[string]int64{}
+	families, _ := m.registry.Gather() // what could be read
+	for _, family := range families {
+		if family.GetName() != failedName {
+			continue
+		}
+		for _, series := range family.GetMetric() {
+			for _, label := range series.GetLabel() {
+				if label.GetName() == "reason" {
+					byReason[label.GetValue()] += int64(series.GetCounter().GetValue())
+				}
+			}
+		}
+	}
+	return byReason
+}
+
 // StepObserver observes the steps of calls.
 func (m *Metrics) StepObserver() share.BeginStep {
 	if m == nil {
@@ -129,11 +172,22 @@ func (m *Metrics) StepObserver() share.BeginStep {
 func (m *Metrics) beginStep(ctx context.Context, system share.System, step string) (context.Context, func(error)) {
 	begun := time.Now()
 	return ctx, func(err error) {
-		m.steps.WithLabelValues(string(system), step).Observe(time.Since(begun).Seconds())
+		m.observe(ctx, m.steps.WithLabelValues(string(system), step), time.Since(begun).Seconds())
 		if err != nil && err != share.ErrStale && !errors.Is(ctx.Err(), context.Canceled) { // a caller that left is no failure of the system
 			m.stepErrors.WithLabelValues(string(system), step, string(cmp.Or(share.KindOf(err), otherKind))).Inc()
 		}
 	}
+}
+
+// observe adds a value to a histogram, with an exemplar if there is a trace.
+func (m *Metrics) observe(ctx context.Context, h prometheus.Observer, value float64) {
+	if m.exemplar != nil {
+		if labels := m.exemplar(ctx); labels != nil {
+			h.(prometheus.ExemplarObserver).ObserveWithExemplar(value, labels)
+			return
+		}
+	}
+	h.Observe(value)
 }
 
 // Reloaded records that a file was read again. file is the name of its flag, without dashes.

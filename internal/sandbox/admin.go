@@ -5,17 +5,17 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 
+	"github.com/lpfileshare/lpfileshare/internal/httpguard"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/jsonhttp"
 )
 
 // registerAdmin adds the endpoints that control the sandbox from outside the process: faults, the journal, webhooks and sockets.
 func (s *Sandbox) registerAdmin(outer *http.ServeMux) {
 	mux := http.NewServeMux()
-	outer.Handle("/_sandbox/", localOnly(mux))
+	outer.Handle("/_sandbox/", httpguard.LocalOnly(mux))
 	mux.Handle("GET /_sandbox/events", s.feed)
 	mux.HandleFunc("GET /_sandbox/faults", s.adminFaults)
 	mux.HandleFunc("POST /_sandbox/faults", s.adminInject)
@@ -26,26 +26,6 @@ func (s *Sandbox) registerAdmin(outer *http.ServeMux) {
 	mux.HandleFunc("PUT /_sandbox/webhooks", s.adminSetWebhooks)
 	mux.HandleFunc("GET /_sandbox/sockets", s.adminSockets)
 	mux.HandleFunc("POST /_sandbox/sockets/drop", s.adminDrop)
-}
-
-// localOnly rejects requests of web pages of other origins, which a browser on this machine would send: those whose Host is not
-// loopback, because its name can resolve to loopback (DNS rebinding), and those whose Origin or Sec-Fetch-Site names another origin.
-func localOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		own := "http://" + r.Host
-		if r.TLS != nil {
-			own = "https://" + r.Host
-		}
-		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
-		switch {
-		case !isLoopback((&url.URL{Host: r.Host}).Hostname()):
-			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusMisdirectedRequest)
-		case origin != "" && origin != own, site != "" && site != "same-origin" && site != "none":
-			http.Error(w, "requests of other origins are rejected", http.StatusForbidden)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
 }
 
 // isLoopback reports whether a host is this machine by its name alone.

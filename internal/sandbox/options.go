@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -111,6 +112,8 @@ type Options struct {
 	MaxObjectSize int64
 	// StoreTimeout is how long the sandbox's own store waits for 64 KiB of a body. Default: 60 s, as Swift's.
 	StoreTimeout time.Duration
+	// OnRequest is called with every request before it is served, also with those that open sockets. It must not change it.
+	OnRequest func(*http.Request)
 	// OnFrame is called with every text frame in either direction, from several goroutines. It must not block.
 	OnFrame func(Frame)
 	// OnExchange is called with every request to the Connector API and every webhook, with their answers, from several goroutines.

@@ -270,6 +270,9 @@ func (s *Sandbox) admit(next http.Handler) http.Handler {
 		s.requests.Add(1)
 		s.mu.Unlock()
 		defer s.requests.Done()
+		if s.opts.OnRequest != nil {
+			s.opts.OnRequest(r)
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/share"
 )
 
-// Config is what a Scanner works with. Every field is required.
+// Config is what a Scanner works with. Every field but Step is required.
 type Config struct {
 	Address Address
 	// Timeout is how long the verdict may take after the last byte of a file has arrived, including the wait for a connection.
@@ -20,7 +20,9 @@ type Config struct {
 	Connections int
 	// FailOpen accepts files that clamd gives no verdict on, and logs and counts them.
 	FailOpen bool
-	Log      *slog.Logger
+	// Step observes each attempt, which includes the time in which the content arrives.
+	Step share.BeginStep
+	Log  *slog.Logger
 }
 
 // A Scanner scans with one clamd. It is safe for concurrent use.
@@ -96,12 +98,20 @@ func (s *Scanner) scan(ctx context.Context, job share.ScanJob) (err error) {
 }
 
 // scanOnce makes one attempt. arriving: a connection is taken while the content arrives, if one is free for that.
-func (s *Scanner) scanOnce(ctx context.Context, job share.ScanJob, arriving bool) error {
+func (s *Scanner) scanOnce(ctx context.Context, job share.ScanJob, arriving bool) (err error) {
 	end, err := s.begin(ctx, job, arriving)
 	if err != nil {
 		return err
 	}
 	defer end() // also after a panic, from which the upload recovers
+	ctx, observed := s.Step.Begin(ctx, share.SystemScanner, "scan")
+	defer func() {
+		if share.Is(err, share.FileRejectedByScanner) { // the scanner did its work
+			observed(nil)
+			return
+		}
+		observed(err)
+	}()
 	return s.Address.scan(ctx, job)
 }
 

@@ -1,0 +1,38 @@
+// Package httpguard rejects requests that web pages make a browser send to a server on its machine or in its network.
+package httpguard
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/lpfileshare/lpfileshare/internal/netrules"
+)
+
+// LocalOnly rejects requests of web pages of other origins, as SameOrigin does, and those whose Host is not loopback, because its name
+// can resolve to loopback (DNS rebinding).
+func LocalOnly(next http.Handler) http.Handler {
+	sameOrigin := SameOrigin(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !netrules.IsLoopback((&url.URL{Host: r.Host}).Hostname()) {
+			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusMisdirectedRequest)
+			return
+		}
+		sameOrigin.ServeHTTP(w, r)
+	})
+}
+
+// SameOrigin rejects requests whose Origin or Sec-Fetch-Site names another origin. Programs other than browsers send neither.
+func SameOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		own := "http://" + r.Host
+		if r.TLS != nil {
+			own = "https://" + r.Host
+		}
+		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+		if origin != "" && origin != own || site != "" && site != "same-origin" && site != "none" {
+			http.Error(w, "requests of other origins are rejected", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
