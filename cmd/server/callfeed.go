@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
 )
@@ -20,7 +22,13 @@ type callFeed struct {
 	last   atomic.Int64
 }
 
-type reportedCall struct{} // the context key of a *sandbox.Call
+type reportedCall struct{} // the context key of an *openCall
+
+// An openCall is a call that has not ended.
+type openCall struct {
+	mu sync.Mutex // messages are received and sent concurrently
+	sandbox.Call
+}
 
 // TagRPC implements stats.Handler.
 func (f *callFeed) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
@@ -28,30 +36,51 @@ func (f *callFeed) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.C
 	if !ours {
 		return ctx
 	}
-	return context.WithValue(ctx, reportedCall{}, &sandbox.Call{Call: f.last.Add(1), Method: method})
+	return context.WithValue(ctx, reportedCall{}, &openCall{Call: sandbox.Call{Call: f.last.Add(1), Method: method}})
 }
 
-// HandleRPC implements stats.Handler. gRPC calls it in order for each call.
+// HandleRPC implements stats.Handler. Of what an upload carries it reports the first message and the path of the stored file.
 func (f *callFeed) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	c, ours := ctx.Value(reportedCall{}).(*sandbox.Call)
+	c, ours := ctx.Value(reportedCall{}).(*openCall)
 	if !ours {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch s := s.(type) {
 	case *stats.Begin:
 		c.Phase = "begin"
+	case *stats.InPayload:
+		m, ok := s.Payload.(interface{ GetSpec() *pb.UploadSpec })
+		if !ok || m.GetSpec() == nil {
+			return
+		}
+		c.Phase = "spec"
+		spec := m.GetSpec()
+		c.Conversation, c.Name, c.Size = spec.GetConversation(), spec.GetDisplayName(), spec.GetSizeBytes()
+		if small, ok := s.Payload.(*pb.UploadSmallFileRequest); ok {
+			c.Size = int64(len(small.GetData()))
+		}
 	case *stats.OutHeader:
 		c.Phase = "header"
 		if id := s.Header.Get(service.RequestIDHeader); len(id) > 0 {
 			c.RequestID = id[0]
 		}
+	case *stats.OutPayload:
+		switch m := s.Payload.(type) {
+		case *pb.UploadResponse:
+			c.Path = m.GetFile().GetStoragePath()
+		case *pb.UploadSmallFileResponse:
+			c.Path = m.GetResult().GetFile().GetStoragePath()
+		}
+		return
 	case *stats.End:
 		c.Phase = "end"
 		c.Code, c.Reason = outcome(s.Error)
 	default:
 		return
 	}
-	f.report(*c)
+	f.report(c.Call)
 }
 
 // outcome returns the code of an error and its reason, if it has one.

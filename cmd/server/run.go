@@ -153,6 +153,13 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 		return err
 	}
 	defer browsers.close()
+	if p.sandbox != nil {
+		page, err := servePage(f, server, pipe, p.sandbox, listener.Addr())
+		if err != nil {
+			return fmt.Errorf("--sandbox: %w", err)
+		}
+		defer page.Close()
+	}
 	ended := make(chan error, 2)
 	for _, l := range []net.Listener{listener, pipe} { // both end with server.Stop or GracefulStop, which drain calls
 		go func() { ended <- server.Serve(l) }()
@@ -214,7 +221,7 @@ func logReady(f *flags, p *parts, grpcAddress net.Addr, admin *adminServer, brow
 		attrs = append(attrs, slog.String("webhooks", p.webhooks.listener.Addr().String()))
 	}
 	if p.sandbox != nil {
-		attrs = append(attrs, slog.String("sandbox", p.sandbox.URL()))
+		attrs = append(attrs, slog.String("sandbox", p.sandbox.URL()), slog.String("page", p.sandbox.URL()+"/"))
 		if p.sandbox.TLSURL() != "" {
 			attrs = append(attrs, slog.String("sandbox_tls", p.sandbox.TLSURL()))
 		}

@@ -8,16 +8,17 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/netrules"
 )
 
-// LocalOnly rejects requests of web pages of other origins, as SameOrigin does, and those whose Host is not loopback, because its name
-// can resolve to loopback (DNS rebinding).
-func LocalOnly(next http.Handler) http.Handler {
-	sameOrigin := SameOrigin(next)
+// LocalOnly rejects what LoopbackHost and SameOrigin reject.
+func LocalOnly(next http.Handler) http.Handler { return LoopbackHost(SameOrigin(next)) }
+
+// LoopbackHost rejects requests whose Host is not loopback: its name can resolve to loopback (DNS rebinding).
+func LoopbackHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !netrules.IsLoopback((&url.URL{Host: r.Host}).Hostname()) {
 			http.Error(w, "the Host header must be localhost or a loopback address", http.StatusMisdirectedRequest)
 			return
 		}
-		sameOrigin.ServeHTTP(w, r)
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 func (s *Sandbox) registerAdmin(outer *http.ServeMux) {
 	mux := http.NewServeMux()
 	outer.Handle("/_sandbox/", httpguard.LocalOnly(mux))
+	s.registerPage(outer, mux)
 	mux.Handle("GET /_sandbox/events", s.feed)
 	mux.HandleFunc("GET /_sandbox/faults", s.adminFaults)
 	mux.HandleFunc("POST /_sandbox/faults", s.adminInject)

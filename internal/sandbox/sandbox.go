@@ -17,8 +17,10 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/lpfileshare/lpfileshare/internal/httpguard"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/connector"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/fault"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
@@ -38,6 +40,7 @@ type Sandbox struct {
 	connector *connector.API
 	store     *swift.Store  // nil if the files are elsewhere
 	remote    *swift.Remote // nil if the files are here
+	gateway   atomic.Pointer[Gateway]
 
 	plain, secure net.Listener // secure is nil without TLSListen
 	servers       []*http.Server
@@ -283,10 +286,15 @@ func (s *Sandbox) routes() http.Handler {
 	s.platform.Register(mux)
 	s.connector.Register(mux, s.platform)
 	s.registerAdmin(mux)
+	gateway := httpguard.LocalOnly(http.HandlerFunc(s.serveGateway))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A ServeMux cleans paths, but the store's signatures cover every byte of a path, so the store must get doubled slashes.
 		if s.store != nil && strings.HasPrefix(strings.TrimLeft(r.URL.Path, "/"), "v1/") {
 			s.store.ServeHTTP(w, r)
+			return
+		}
+		if isGateway(r) {
+			gateway.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)

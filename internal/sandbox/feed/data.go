@@ -57,18 +57,36 @@ type Fault struct {
 	Left   *int `json:"left"`
 }
 
-// A Call is the data of the kind "call": a gRPC call to the server in front of the sandbox, at its beginning, its response header or its
-// end.
+// A Call is the data of the kind "call": a gRPC call to the server in front of the sandbox, at its beginning, when the first message of an
+// upload was read, at its response header, or at its end.
 type Call struct {
 	// Call identifies the call in this run.
 	Call   int64  `json:"call"`
-	Phase  string `json:"phase"` // "begin", "header" or "end"
+	Phase  string `json:"phase"` // "begin", "spec", "header" or "end"
 	Method string `json:"method"`
 	// RequestID is the request id of an upload, once it is known.
 	RequestID string `json:"requestId,omitempty"`
+	// Conversation, Name and Size are what an upload's first message says, and Path is the path of the file in the store: of an upload
+	// at its end, if it succeeds.
+	Conversation string `json:"conversation,omitempty"`
+	Name         string `json:"name,omitempty"`
+	Size         int64  `json:"size,omitempty"`
+	Path         string `json:"path,omitempty"`
 	// Code and Reason are the gRPC code and the reason of an error, at the end.
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
+}
+
+// A Message is the data of the kind "message": an event of a conversation that has a sequence, of any type.
+type Message struct {
+	Account      string `json:"account"`
+	Conversation string `json:"conversation"`
+	Sequence     int    `json:"sequence"`
+	// Role is the sender's in the conversation.
+	Role string `json:"role"`
+	// Type is LivePerson's, such as "ContentEvent" or "AcceptStatusEvent", whose status is Status.
+	Type   string `json:"type"`
+	Status string `json:"status,omitempty"`
 }
 
 // A Text is a text that may be cut.

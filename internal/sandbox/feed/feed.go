@@ -23,6 +23,8 @@ const (
 	maxListeners = 64
 	// interval is the time between two comments to a listener that gets no events, so that both ends notice a broken connection.
 	interval = 15 * time.Second
+	// retryAfter is how long a browser waits before it connects again.
+	retryAfter = time.Second
 	// writeTimeout is how long a listener may take to read what it is sent.
 	writeTimeout = 10 * time.Second
 )
@@ -117,7 +119,7 @@ func (f *Feed) after(id int64) (events []Event, missed int64, changed <-chan str
 
 // ServeHTTP sends the events as server-sent events until the client leaves or the feed is closed: first those that it still keeps, or
 // after the header Last-Event-ID those that follow. {"kind":"gap","data":{"missed":N}} stands for events that it no longer keeps, and
-// {"kind":"restart"} says that the id is of an earlier run.
+// {"kind":"restart"} says that the id is of an earlier run. With the query follow=0 it sends what it keeps and ends.
 func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.listeners.Add(1) > maxListeners {
 		f.listeners.Add(-1)
@@ -133,6 +135,8 @@ func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if restarted {
 		l.write("", 0, Event{At: f.now(), Kind: "restart"})
 	}
+	l.print("retry: %d\n\n", retryAfter.Milliseconds())
+	follow := r.URL.Query().Get("follow") != "0"
 	timer := time.NewTicker(interval)
 	defer timer.Stop()
 	for l.flush() {
@@ -146,6 +150,9 @@ func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		if changed == nil {
 			continue
+		}
+		if !follow {
+			return
 		}
 		select {
 		case <-changed:

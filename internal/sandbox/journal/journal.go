@@ -44,9 +44,11 @@ type PublishedFile struct {
 	Dialog       string    `json:"dialog"`
 	Sequence     int       `json:"sequence"`
 	Originator   string    `json:"originator"`
-	Path         string    `json:"path"`
-	FileType     string    `json:"fileType"`
-	Caption      string    `json:"caption"`
+	// Role is the originator's in the conversation, such as "CONSUMER".
+	Role     string `json:"role"`
+	Path     string `json:"path"`
+	FileType string `json:"fileType"`
+	Caption  string `json:"caption"`
 	// Preview is the length of the preview in bytes; 0: no preview was sent.
 	Preview int `json:"preview"`
 }
@@ -59,6 +61,8 @@ type SignedURL struct {
 	Path    string    `json:"path"`
 	// Owner is the id of the consumer or agent that requested it.
 	Owner string `json:"owner"`
+	// Expires is when the URL stops being valid.
+	Expires time.Time `json:"expires"`
 }
 
 // A ConversationChange is a change of a conversation's state.
@@ -67,6 +71,8 @@ type ConversationChange struct {
 	Account string    `json:"account"`
 	ID      string    `json:"id"`
 	State   string    `json:"state"`
+	// Consumer is the id of the conversation's consumer.
+	Consumer string `json:"consumer"`
 }
 
 // A FetchedRange is the range [From, To) of an object's bytes that was sent.

@@ -84,7 +84,7 @@ func (s *Service) begin(acct *account, consumer *person) *conversation {
 	acct.dialogs[conv.main.id] = conv.main
 	acct.ordered = append(acct.ordered, conv)
 	acct.of[consumer.id] = append(acct.of[consumer.id], conv)
-	s.opts.Journal.Conversation(journal.ConversationChange{Account: acct.id, ID: conv.id, State: stateOpen})
+	s.opts.Journal.Conversation(journal.ConversationChange{Account: acct.id, ID: conv.id, State: stateOpen, Consumer: consumer.id})
 	return conv
 }
 

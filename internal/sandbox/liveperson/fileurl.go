@@ -41,8 +41,9 @@ type urlBody struct {
 
 // signedURL issues a URL for one method and path.
 func (k *caller) signedURL(method, path string) Reply {
-	sig, expires := k.s.opts.Store.Sign(method, path, k.s.now().Add(k.s.opts.URLLifetime))
-	k.s.opts.Journal.Signed(journal.SignedURL{Account: k.account.id, Method: method, Path: path, Owner: k.who.id})
+	until := k.s.now().Add(k.s.opts.URLLifetime)
+	sig, expires := k.s.opts.Store.Sign(method, path, until)
+	k.s.opts.Journal.Signed(journal.SignedURL{Account: k.account.id, Method: method, Path: path, Owner: k.who.id, Expires: until})
 	return Reply{Code: 200, Type: typeURL, Body: urlBody{path, map[string]string{
 		"temp_url_sig": sig, "temp_url_expires": expires,
 	}}}

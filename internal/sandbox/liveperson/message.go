@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/lpfileshare/lpfileshare/internal/sandbox/feed"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/journal"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox/jsonhttp"
 )
@@ -104,7 +105,12 @@ func (k *caller) publishEvent(c *call) Reply {
 		k.account.files[f.path] = append(k.account.files[f.path], e)
 		k.s.opts.Journal.Published(journal.PublishedFile{
 			Account: k.account.id, Conversation: d.conv.id, Dialog: d.id, Sequence: e.sequence,
-			Originator: k.who.id, Path: f.path, FileType: f.Type, Caption: f.Caption, Preview: f.preview,
+			Originator: k.who.id, Role: e.role, Path: f.path, FileType: f.Type, Caption: f.Caption, Preview: f.preview,
+		})
+	}
+	if e.numbered {
+		k.s.opts.Feed.Add("message", feed.Message{
+			Account: k.account.id, Conversation: d.conv.id, Sequence: e.sequence, Role: e.role, Type: content.Type, Status: content.Status,
 		})
 	}
 	if e.numbered && content.Type != "AcceptStatusEvent" {

@@ -88,7 +88,9 @@ func (k *caller) updateConversation(c *call) Reply {
 	closes := next.state != conv.state
 	*conv = next
 	if closes {
-		k.s.opts.Journal.Conversation(journal.ConversationChange{Account: k.account.id, ID: conv.id, State: conv.state})
+		k.s.opts.Journal.Conversation(journal.ConversationChange{
+			Account: k.account.id, ID: conv.id, State: conv.state, Consumer: conv.consumer.id,
+		})
 	}
 	conv.touch(k.s.now().UnixMilli())
 	k.s.conversationChanged(&c.b, conv, false)

@@ -107,6 +107,15 @@ func (st *Store) Exists(_ context.Context, path string) (bool, error) {
 	return st.object(path) != nil, nil
 }
 
+// Object returns the bytes stored at path, which the caller must not change.
+func (st *Store) Object(path string) (data []byte, ok bool) {
+	o := st.object(path)
+	if o == nil {
+		return nil, false
+	}
+	return o.data, true
+}
+
 func (st *Store) hasContainer(name string) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()

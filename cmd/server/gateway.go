@@ -1,0 +1,30 @@
+package main
+
+import (
+	"net"
+	"net/http"
+
+	"google.golang.org/grpc"
+
+	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
+	"github.com/lpfileshare/lpfileshare/internal/sandbox"
+	"github.com/lpfileshare/lpfileshare/internal/web"
+)
+
+// servePage makes the calls of the sandbox's page possible, as --web-listen does for other pages. It exists only with --sandbox, whose
+// listener is on loopback. The caller closes what it returns, when the calls have ended.
+func servePage(f *flags, server *grpc.Server, pipe *web.Pipe, sb *localSandbox, address net.Addr) (*web.Handler, error) {
+	own := *f
+	own.Web.Agents = true // the page is an agent too
+	// The sandbox has checked host and origin. A request without an origin is no page's: the page shows commands for curl.
+	handler, err := newWebHandler(&own, server, pipe, func(*http.Request) bool { return true }, true)
+	if err != nil {
+		return nil, err
+	}
+	g := sandbox.Gateway{Handler: handler, Address: address.String(), TLS: f.Server.TLS.Cert != "", Version: buildinfo.Version()}
+	if f.Server.TLS.ClientCA != "" { // callers need a certificate, which the page does not have
+		g.Handler = nil
+	}
+	sb.SetGateway(g)
+	return handler, nil
+}
