@@ -126,6 +126,18 @@ test-docs: build ## Run the commands of docs/ as they stand; needs curl, openssl
 test-web: build ## Call the server from pages of another origin in Chromium; installs what it needs on Debian 12
 	test/web/run
 
+.PHONY: check-page
+check-page: ## Check the types of the console page's modules, and the commands that it gives to copy; installs what it needs
+	test/page/check
+
+.PHONY: test-page
+test-page: build check-page ## Use the console page in Chromium; installs what it needs on Debian 12
+	test/page/run
+
+.PHONY: screenshots
+screenshots: build ## Write docs/page.png, a picture of the console page; installs what it needs on Debian 12
+	test/page/run screenshot
+
 .PHONY: test-faults
 test-faults: ## Run every case of the fault table, states by kinds of faults, over each messenger
 	$(GO) test $(LEAN) -c -o $(BIN)/faults.test ./test/faults
@@ -182,7 +194,7 @@ bench-load: ## Measure: stream-through against store-and-forward, idle sessions,
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
 SUITES    ?= server lpws connector sandbox load images faults abuse crash demo walk \
-             policy readme tutorial node-agent-sdk proxies docs swift scan
+             policy readme tutorial node-agent-sdk proxies docs swift scan page
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: set the folder of the schemas: make check-wire SCHEMAS=folder"; exit 2; }

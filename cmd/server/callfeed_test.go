@@ -56,7 +56,7 @@ func TestSandboxEvents_TellAnUpload(t *testing.T) {
 		all.WriteString(lines.Text() + "\n")
 		var e struct {
 			Kind string
-			Data struct{ Phase, Method, RequestID, Code, Change, On string }
+			Data struct{ Phase, Method, RequestID, Conversation, Name, Path, Code, Change, On string }
 		}
 		data, isData := strings.CutPrefix(lines.Text(), "data: ")
 		if !isData {
@@ -71,11 +71,14 @@ func TestSandboxEvents_TellAnUpload(t *testing.T) {
 			if e.Data.RequestID != res.GetRequestId() {
 				t.Errorf("the call has the request id %q, want %q", e.Data.RequestID, res.GetRequestId())
 			}
+			if e.Data.Conversation != talk.Conversation || e.Data.Path != res.GetFile().GetStoragePath() {
+				t.Errorf("%s: not what was uploaded where: %s", data, res)
+			}
 			break
 		}
 	}
 	for _, want := range []string{
-		"call FileSharingService/Upload begin", "signed PUT", "call FileSharingService/Upload header", "store PUT begin", "stored", "store PUT end", "published", "fault struck",
+		"call FileSharingService/Upload begin", "call FileSharingService/Upload spec", "signed PUT", "call FileSharingService/Upload header", "store PUT begin", "stored", "store PUT end", "published", "fault struck",
 		"call FileSharingService/Upload end OK",
 	} {
 		if !slices.Contains(kinds, want) {

@@ -319,7 +319,7 @@ page("axe finds nothing, all works by keyboard, 360 px are enough", async (conte
   const focused = () => p.evaluate(() => document.activeElement?.textContent?.slice(0, 40) || document.activeElement?.getAttribute("type") || "");
   await p.keyboard.press("1");
   assert.equal(await focused(), "file");
-  const [chooser] = await Promise.all([p.waitForEvent("filechooser"), p.keyboard.press("Enter")]);
+  const [chooser] = await Promise.all([p.waitForEvent("filechooser"), p.keyboard.press("Space")]);
   await chooser.setFiles(picture);
   await status(p, "Sent photo.jpg");
   await p.keyboard.press("f");
