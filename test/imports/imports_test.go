@@ -80,6 +80,7 @@ var table = map[string]rule{
 	"internal/sandbox/feed":       {ours: []string{"internal/sandbox/jsonhttp"}, stdlibOnly: true},
 	"internal/sandbox/fault":      {ours: []string{"internal/sandbox/feed"}, stdlibOnly: true},
 	"internal/sandbox/jsonhttp":   {stdlibOnly: true},
+	"internal/sandbox/page":       {stdlibOnly: true},
 	"internal/sandbox/journal":    {ours: []string{"internal/sandbox/feed"}, stdlibOnly: true},
 	"internal/sandbox/swift":      {ours: []string{"internal/sandbox/fault", "internal/sandbox/feed", "internal/sandbox/journal"}, stdlibOnly: true},
 	"internal/sandbox/liveperson": {ours: []string{"internal/sandbox/fault", "internal/sandbox/feed", "internal/sandbox/journal", "internal/sandbox/jsonhttp"}},

@@ -164,7 +164,7 @@ function steps(call) {
   const sorted = call.steps.slice().sort((a, b) => a.from - b.from || Number(a.name.startsWith("answer")) - Number(b.name.startsWith("answer")));
   return element("ol", { class: "steps" }, ...sorted.map((s) => {
     const bar = element("span", { class: "bar", "aria-hidden": "true" }), inner = element("span", {});
-    inner.style.marginLeft = (100 * (s.from - begin)) / span + "%";
+    inner.style.marginLeft = `min(${(100 * (s.from - begin)) / span}%, 100% - 4px)`; // what takes no time has 4 px
     inner.style.width = (100 * ((s.to ?? Date.now()) - s.from)) / span + "%";
     bar.append(inner);
     const took = s.to === undefined ? `, running for ${Date.now() - s.from} ms` : s.to > s.from ? `, ${s.to - s.from} ms` : "";

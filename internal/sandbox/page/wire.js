@@ -35,8 +35,14 @@ const summaries = {
 /** The end of a path, which differs. @param {string} path */
 const short = (path) => "…" + path.slice(-36);
 
-/** The type of a frame. @param {string} text */
-const typeOf = (text) => /"type":\s*"([^"]*)"/.exec(text)?.[1] ?? "";
+/** The type of a frame, whose text may be cut. @param {string} text */
+function typeOf(text) {
+  try {
+    return String(JSON.parse(text).type ?? "");
+  } catch {
+    return /"type":\s*"([^"]*)"/.exec(text)?.[1] ?? "";
+  }
+}
 
 /** Whether an event is one of trouble. @param {Entry} e */
 const bad = (e) => e.kind === "refused" || e.kind === "gap" || (e.kind === "call" && e.data.phase === "end" && e.data.code !== "OK") ||
