@@ -3,16 +3,22 @@
 
 /** An error of a call. */
 export class CallError extends Error {
-  /** @param {{code?: string, message?: string, details?: {type: string, debug?: any}[]}} body */
+  /** @param {{code?: string, message?: string, details?: {type: string, value: string}[]}} body */
   constructor(body) {
     super(body.message || body.code || "the call failed");
     this.code = body.code ?? "unknown";
     const info = (body.details ?? []).find((d) => d.type === "google.rpc.ErrorInfo");
     /** The ErrorReason, or the code. @type {string} */
-    this.reason = info?.debug?.reason ?? this.code;
+    this.reason = (info && firstField(info.value)) || this.code;
     /** Whether the call may be repeated: the contract's rule. */
     this.retry = (body.details ?? []).some((d) => d.type === "google.rpc.RetryInfo");
   }
+}
+
+/** Returns field 1 of a message, which is a short ASCII text: the reason of an ErrorInfo. @param {string} base64 */
+function firstField(base64) {
+  const bytes = atob(base64);
+  return bytes.charCodeAt(0) === 10 ? bytes.slice(2, 2 + bytes.charCodeAt(1)) : "";
 }
 
 /** @param {string} method SERVICE/METHOD */
