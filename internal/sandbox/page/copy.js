@@ -57,7 +57,7 @@ export function grpcurl(a, s) {
 
 /** @param {Action} a @param {Server} s */
 export function curl(a, s) {
-  return `${body(a)} |\n  curl -sS -H "${header(a)}: $TOKEN" -H 'content-type: application/json' --data-binary @- ${s.origin}/${method}`;
+  return `${body(a)} |\n  curl -sS -H "${header(a)}: $TOKEN" -H 'content-type: application/json' -H 'connect-protocol-version: 1' --data-binary @- ${s.origin}/${method}`;
 }
 
 /** A text as a literal of Go. @param {string} text */
