@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
@@ -20,6 +21,14 @@ import (
 type callFeed struct {
 	report func(sandbox.Call)
 	last   atomic.Int64
+}
+
+// serverOptions returns the options of a gRPC server whose calls the sandbox reports: none without a sandbox.
+func (s *localSandbox) serverOptions() []grpc.ServerOption {
+	if s == nil {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.StatsHandler(&callFeed{report: s.ReportCall})}
 }
 
 type reportedCall struct{} // the context key of an *openCall

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 
@@ -12,19 +13,22 @@ import (
 )
 
 // servePage makes the calls of the sandbox's page possible, as --web-listen does for other pages. It exists only with --sandbox, whose
-// listener is on loopback. The caller closes what it returns, when the calls have ended.
-func servePage(f *flags, server *grpc.Server, pipe *web.Pipe, sb *localSandbox, address net.Addr) (*web.Handler, error) {
+// listener is on loopback: a nil sb does nothing. The caller calls closePage when the calls have ended.
+func servePage(f *flags, server *grpc.Server, pipe *web.Pipe, sb *localSandbox, address net.Addr) (closePage func(), err error) {
+	if sb == nil {
+		return func() {}, nil
+	}
 	own := *f
 	own.Web.Agents = true // the page is an agent too
 	// The sandbox has checked host and origin. A request without an origin is no page's: the page shows commands for curl.
 	handler, err := newWebHandler(&own, server, pipe, func(*http.Request) bool { return true }, true)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--sandbox: %w", err)
 	}
 	g := sandbox.Gateway{Handler: handler, Address: address.String(), TLS: f.Server.TLS.Cert != "", Version: buildinfo.Version()}
 	if f.Server.TLS.ClientCA != "" { // callers need a certificate, which the page does not have
 		g.Handler = nil
 	}
 	sb.SetGateway(g)
-	return handler, nil
+	return handler.Close, nil
 }

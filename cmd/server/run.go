@@ -121,10 +121,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 	defer endWatches()
 	messages := recvlimit.New(int64(f.Limits.ReceiveMemory), log)
 	counted := &counters{rejected, messages, p.connector, p.scanner, lines}
-	options := []grpc.ServerOption{grpc.Creds(messages.Credentials(web.Credentials(auditedHandshakes{transport.credentials(), trail})))}
-	if p.sandbox != nil {
-		options = append(options, grpc.StatsHandler(&callFeed{report: p.sandbox.ReportCall}))
-	}
+	options := append([]grpc.ServerOption{grpc.Creds(messages.Credentials(web.Credentials(auditedHandshakes{transport.credentials(), trail})))}, p.sandbox.serverOptions()...)
 	ready := &readiness{server: serving, needsEvents: func() bool { return anyAccount(p.accounts.Set(), usesConnector) }, refuses: trail.Refuses}
 	identifier, err := f.identifier(ready.update, log)
 	if err != nil {
@@ -153,13 +150,11 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 		return err
 	}
 	defer browsers.close()
-	if p.sandbox != nil {
-		page, err := servePage(f, server, pipe, p.sandbox, listener.Addr())
-		if err != nil {
-			return fmt.Errorf("--sandbox: %w", err)
-		}
-		defer page.Close()
+	closePage, err := servePage(f, server, pipe, p.sandbox, listener.Addr())
+	if err != nil {
+		return err
 	}
+	defer closePage()
 	ended := make(chan error, 2)
 	for _, l := range []net.Listener{listener, pipe} { // both end with server.Stop or GracefulStop, which drain calls
 		go func() { ended <- server.Serve(l) }()
