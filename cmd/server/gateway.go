@@ -18,15 +18,14 @@ func servePage(f *flags, server *grpc.Server, pipe *web.Pipe, sb *localSandbox, 
 	if sb == nil {
 		return func() {}, nil
 	}
-	own := *f
-	own.Web.Agents = true // the page is an agent too
-	// The sandbox has checked host and origin. A request without an origin is no page's: the page shows commands for curl.
-	handler, err := newWebHandler(&own, server, pipe, func(*http.Request) bool { return true }, true)
+	// The page is an agent too. The sandbox has checked host and origin. A request without an origin is no page's: the page shows
+	// commands for curl.
+	handler, err := newWebHandler(f, server, pipe, func(*http.Request) bool { return true }, true, true)
 	if err != nil {
 		return nil, fmt.Errorf("--sandbox: %w", err)
 	}
-	g := sandbox.Gateway{Handler: handler, Address: address.String(), TLS: f.Server.TLS.Cert != "", Version: buildinfo.Version()}
-	if f.Server.TLS.ClientCA != "" { // callers need a certificate, which the page does not have
+	g := sandbox.Gateway{Handler: handler, Address: address.String(), TLS: f.Server.TLS.secure(), Version: buildinfo.Version()}
+	if f.authenticatesCallers() { // by certificates or tokens that the page does not have
 		g.Handler = nil
 	}
 	sb.SetGateway(g)

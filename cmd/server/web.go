@@ -79,8 +79,8 @@ func (f *webFlags) onLoopback() bool {
 	return err == nil && netrules.IsLoopback(host) && f.Cert == "" && !f.Plaintext
 }
 
-// newWebHandler returns what serves the calls of browsers. The caller closes it, when its calls have ended.
-func newWebHandler(f *flags, server *grpc.Server, pipe *web.Pipe, allowOrigin func(*http.Request) bool, loopback bool) (*web.Handler, error) {
+// newWebHandler returns what serves the calls of browsers; agents: with tokens of agents too. The caller closes it, when its calls have ended.
+func newWebHandler(f *flags, server *grpc.Server, pipe *web.Pipe, allowOrigin func(*http.Request) bool, loopback, agents bool) (*web.Handler, error) {
 	c := web.Config{
 		Pipe: pipe, AllowOrigin: allowOrigin, LoopbackHost: loopback,
 		IdentityHeaders: []string{string(share.ConsumerToken)}, ResponseHeaders: []string{service.RequestIDHeader},
@@ -90,7 +90,7 @@ func newWebHandler(f *flags, server *grpc.Server, pipe *web.Pipe, allowOrigin fu
 		RequestTimeout: f.Limits.UploadIdleTimeout, ReadStall: f.Limits.ReadStall,
 		TooLarge: webTooLarge, Status: service.StatusOf,
 	}
-	if f.Web.Agents {
+	if agents {
 		c.IdentityHeaders = append(c.IdentityHeaders, string(share.AgentToken))
 	} else {
 		c.Refused[string(share.AgentToken)] = share.Reject(share.TokenInvalid,
@@ -136,7 +136,7 @@ func startWeb(f *flags, server *grpc.Server, pipe *web.Pipe, connections *connli
 			return nil, err
 		}
 	}
-	if s.handler, err = newWebHandler(f, server, pipe, web.Origins(f.Web.Origins), f.Web.onLoopback()); err != nil {
+	if s.handler, err = newWebHandler(f, server, pipe, web.Origins(f.Web.Origins), f.Web.onLoopback(), f.Web.Agents); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", f.Web.Listen)
