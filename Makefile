@@ -49,7 +49,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan)$$
+HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|monitoring|versions)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors. Without
 # debug information (-w) a test links in half the time. By default a race detector that found nothing sleeps 1 s before it ends.

@@ -63,3 +63,7 @@ manifests: ## Write the Kubernetes manifests of this version into dist/
 test-packaging: ## Build a release twice, compare, and run its image; check packages, unit and manifests; needs root, bwrap, rpm
 	$(PACKAGING) vet ./...
 	$(PACKAGING) test -count=1 -v -timeout 20m ./...
+
+.PHONY: test-monitoring
+test-monitoring: ## Check rules and dashboard with a Prometheus that scrapes a server; prints what each query returns; needs prometheus
+	$(GO) test -v -count=1 -timeout 5m ./test/monitoring

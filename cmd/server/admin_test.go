@@ -95,6 +95,7 @@ func TestAdmin_Metrics(t *testing.T) {
 		inServer = append(inServer, m[1])
 	}
 	inServer = append(inServer, "lpfs_config_last_reload_success", "lpfs_config_last_reload_success_timestamp_seconds", // after a reload
+		"lpfs_certificate_not_after_timestamp_seconds", // with --tls-cert
 		"lpfs_scans_total") // with --scan
 	slices.Sort(inDocs)
 	slices.Sort(inServer)

@@ -120,6 +120,9 @@ func serve(ctx context.Context, f *flags, lines *serverLog) error {
 	if measured != nil {
 		measured.Serves(server)
 		addGauges(measured, f, p, counted, serving)
+		if secure != nil {
+			measured.Gauge("lpfs_certificate_not_after_timestamp_seconds", "When the certificate of --tls-cert expires.", secure.notAfter)
+		}
 	}
 
 	ended := make(chan error, 1)
