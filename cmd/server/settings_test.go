@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"regexp"
@@ -84,5 +85,5 @@ func defaultOf(f *kong.Flag) (standard, effect string) {
 	if m := regexp.MustCompile(`^(.*?)\s*Default: (.*)\.$`).FindStringSubmatch(effect); m != nil {
 		return m[2], m[1]
 	}
-	return standard, effect
+	return cmp.Or(standard, "none"), effect
 }
