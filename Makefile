@@ -124,6 +124,10 @@ test-crash: ## Kill and stop servers in every state of the ledger, and NATS node
 	$(GO) test $(LEAN) -c -o $(BIN)/crash.test ./test/crash
 	$(BIN)/crash.test -test.timeout 15m
 
+.PHONY: test-versions
+test-versions: ## Run the server that first served the released contract beside this one, on one NATS server; needs the history
+	$(GO) test -v -count=1 -timeout 10m ./test/versions
+
 DURATION ?= 10m
 .PHONY: soak
 soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
