@@ -124,6 +124,10 @@ test-crash: ## Kill and stop servers in every state of the ledger, and NATS node
 	$(GO) test $(LEAN) -c -o $(BIN)/crash.test ./test/crash
 	$(BIN)/crash.test -test.timeout 15m
 
+.PHONY: test-monitoring
+test-monitoring: ## Check alerts and dashboard by a Prometheus that scrapes a server; prints what each query returns; requires Debian 12
+	test/monitoring/run
+
 .PHONY: test-versions
 test-versions: ## Run the server that first served the released contract beside this one, on one NATS server; needs the history
 	$(GO) test -v -count=1 -timeout 10m ./test/versions
@@ -165,7 +169,7 @@ bench-load: ## Measure: stream-through against store-and-forward, idle sessions,
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
 SUITES    ?= server lpws connector sandbox load images faults abuse crash demo walk \
-             readme tutorial node-agent-sdk proxies docs swift scan
+             readme tutorial node-agent-sdk proxies docs swift scan monitoring versions
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: set the folder of the schemas: make check-wire SCHEMAS=folder"; exit 2; }
