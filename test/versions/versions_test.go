@@ -1,6 +1,5 @@
 // Package versions runs the server that first served the released contract beside this one, on one NATS server: what callers begin on one
-// of them is repeated, read and published on the other. `make test-versions` builds the older server
-// from the history of the repository.
+// of them is repeated, read and published on the other. The older server is built from the history of the repository.
 package versions
 
 import (
