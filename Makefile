@@ -49,7 +49,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
 # Suites with a target of their own, which .ci/run calls.
-HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|policy|identity|traces)$$
+HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|policy|identity|traces|monitoring|versions)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors. Without
 # debug information (-w) a test links in half the time. By default a race detector that found nothing sleeps 1 s before it ends.
@@ -157,6 +157,14 @@ test-crash: ## Kill and stop servers in every state of the ledger, and NATS node
 	$(GO) test $(LEAN) -c -o $(BIN)/crash.test ./test/crash
 	$(BIN)/crash.test -test.timeout 15m
 
+.PHONY: test-monitoring
+test-monitoring: ## Check alerts and dashboard by a Prometheus that scrapes a server; prints what each query returns; requires Debian 12
+	test/monitoring/run
+
+.PHONY: test-versions
+test-versions: ## Run the server that first served the released contract beside this one, on one NATS server; needs the history
+	$(GO) test -v -count=1 -timeout 10m ./test/versions
+
 DURATION ?= 10m
 .PHONY: soak
 soak: ## Run 64 uploads and downloads at a time, with faults, for DURATION=10m; writes docs/soak.svg and soak.csv
@@ -194,7 +202,7 @@ bench-load: ## Measure: stream-through against store-and-forward, idle sessions,
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
 SUITES    ?= server lpws connector sandbox load images faults abuse crash demo walk \
-             policy readme tutorial node-agent-sdk proxies docs swift scan page
+             policy readme tutorial node-agent-sdk proxies docs swift scan page monitoring versions
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: set the folder of the schemas: make check-wire SCHEMAS=folder"; exit 2; }

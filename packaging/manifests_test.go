@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -30,7 +32,7 @@ func TestManifests(t *testing.T) {
 	for dir, want := range map[string]string{
 		"kubernetes/base":    "Deployment GRPCRoute NetworkPolicy PersistentVolumeClaim Service Service ServiceAccount",
 		"kubernetes/nats":    "Deployment GRPCRoute NetworkPolicy PodDisruptionBudget Service Service ServiceAccount",
-		documentedOverlay(t): "ConfigMap Deployment GRPCRoute NetworkPolicy PodDisruptionBudget Secret Service Service ServiceAccount",
+		documentedOverlay(t): "ConfigMap Deployment GRPCRoute NetworkPolicy PodDisruptionBudget PodMonitor Secret Service Service ServiceAccount",
 	} {
 		text := render(t, dir)
 		if got := strings.Join(kinds(text), " "); got != want {
@@ -44,12 +46,14 @@ func TestManifests(t *testing.T) {
 
 // TestManifests_Catches shows that each check can fail.
 func TestManifests_Catches(t *testing.T) {
-	text := render(t, "kubernetes/nats")
+	text := render(t, documentedOverlay(t))
 	for _, c := range []struct{ old, new, want string }{
 		{"periodSeconds: 2", "periodSecs: 2", `unknown field "spec.template.spec.containers[0].startupProbe.periodSecs"`},
 		{"backendRefs:", "backendReferences:", `unknown field "spec.rules[0].backendReferences"`},
-		{"image: lpfileshare:v0.0.0", "image: lpfileshare", "has no tag"},
-		{"image: lpfileshare:v0.0.0", "image: lpfileshare:latest", "has the tag latest"},
+		{"lpfileshare:v1.2.3", "lpfileshare", "has no tag"},
+		{"lpfileshare:v1.2.3", "lpfileshare:latest", "has the tag latest"},
+		{"podMetricsEndpoints:", "endpoints:", `unknown field "spec.endpoints"`},
+		{"path: /metrics\n    port: admin", "path: /metrics\n    port: web", "the pod has no port web"},
 		{"runAsNonRoot: true", "runAsNonRoot: false", "runAsNonRoot"},
 		{"readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "readOnlyRootFilesystem"},
 		{"allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "allowPrivilegeEscalation"},
@@ -70,7 +74,7 @@ func TestManifests_Catches(t *testing.T) {
 			t.Errorf("%s: got %q; want %s", c.new, got, c.want)
 		}
 	}
-	for _, kind := range []string{"Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment"} {
+	for _, kind := range []string{"Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment", "PodMonitor"} {
 		changed := removeSelector(text, kind)
 		if got := strings.Join(faults(changed), "\n"); !strings.Contains(got, kind+" lpfileshare: selects") {
 			t.Errorf("an empty selector of %s: got %q", kind, got)
@@ -145,7 +149,7 @@ func kinds(text string) (kinds []string) {
 // decode decodes rendered manifests. Unknown and repeated fields are errors.
 func decode(text string) (objects []runtime.Object, faults []string) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{apps.AddToScheme, core.AddToScheme, networking.AddToScheme, policy.AddToScheme, gateway.Install} {
+	for _, add := range []func(*runtime.Scheme) error{apps.AddToScheme, core.AddToScheme, networking.AddToScheme, policy.AddToScheme, gateway.Install, monitoring.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, []string{err.Error()}
 		}
@@ -198,6 +202,13 @@ func faults(text string) []string {
 			checkSelector(o, o.Spec.Selector, labels, fault)
 			if least := o.Spec.MinAvailable; least == nil || int32(least.IntValue()) >= *deployment.Spec.Replicas {
 				fault(o, "minAvailable must be less than %d replicas", *deployment.Spec.Replicas)
+			}
+		case *monitoring.PodMonitor:
+			checkSelector(o, &o.Spec.Selector, labels, fault)
+			for _, e := range o.Spec.PodMetricsEndpoints {
+				if _, ok := ports[ptr.Deref(e.Port, "")]; !ok {
+					fault(o, "the pod has no port %s", ptr.Deref(e.Port, ""))
+				}
 			}
 		case *networking.NetworkPolicy:
 			checkSelector(o, &o.Spec.PodSelector, labels, fault)

@@ -57,9 +57,9 @@ sbom: binaries ## Write the modules of each program, in CycloneDX, into dist/
 .PHONY: manifests
 manifests: ## Write the Kubernetes manifests of this version into dist/
 	mkdir -p $(DIST)
-	$(TAR) --transform 's,^kubernetes,$(NAME)_kubernetes,' -C packaging -I 'gzip -9n' -cf $(DIST)/$(NAME)_kubernetes.tar.gz kubernetes
+	$(TAR) --transform 's,^,$(NAME)_,' -C packaging -I 'gzip -9n' -cf $(DIST)/$(NAME)_kubernetes.tar.gz kubernetes monitoring
 
 .PHONY: test-packaging
 test-packaging: ## Build a release twice, compare, and run its image; check packages, unit and manifests; needs root, bwrap, rpm
 	$(PACKAGING) vet ./...
-	$(PACKAGING) test -count=1 -v -timeout 20m ./...
+	$(PACKAGING) test -count=1 -v -timeout 40m ./...

@@ -98,6 +98,7 @@ func TestAdmin_Metrics(t *testing.T) {
 		inServer = append(inServer, m[1])
 	}
 	inServer = append(inServer, "lpfs_config_last_reload_success", "lpfs_config_last_reload_success_timestamp_seconds", // after a reload
+		"lpfs_certificate_not_after_timestamp_seconds", // with --tls-cert
 		"lpfs_scans_total", "lpfs_scanner_up", // with --scan
 		"lpfs_audit_lost_total", "lpfs_audit_usable") // with --audit
 	slices.Sort(inDocs)

@@ -141,6 +141,9 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 	if measured != nil {
 		measured.Serves(server)
 		addGauges(measured, f, p, counted, trail, serving)
+		if transport.files != nil {
+			measured.Gauge("lpfs_certificate_not_after_timestamp_seconds", "When the certificate of --tls-cert expires.", transport.files.notAfter)
+		}
 	}
 	admin.addPages(&inspected{f, p, counted, measured, serving})
 

@@ -117,6 +117,11 @@ func readAuthorities(flag, file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// notAfter returns when the certificate in use expires, in seconds since 1970.
+func (s *serverTLS) notAfter() float64 {
+	return float64(s.now.Load().Certificates[0].Leaf.NotAfter.Unix())
+}
+
 // reload calls load and logs the result.
 func (s *serverTLS) reload(log *slog.Logger) error {
 	if err := s.load(); err != nil {

@@ -237,6 +237,19 @@ func TestTLS_ReloadsFiles(t *testing.T) {
 	}
 }
 
+func TestTLS_NotAfter(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t, "ours")
+	first, _ := a.issue("server", &x509.Certificate{})
+	served, err := newServerTLS(&tlsFlags{Cert: a.file("server.pem"), Key: a.file("server.key")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := served.notAfter(); got != float64(first.NotAfter.Unix()) {
+		t.Errorf("got %.0f, want %d", got, first.NotAfter.Unix())
+	}
+}
+
 // buildClient builds cmd/client.
 func buildClient(t *testing.T) string {
 	t.Helper()
