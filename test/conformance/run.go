@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	stepTime  = 100 * time.Second // how long a step may take
-	caseTime  = 3 * time.Minute
+	stepTime  = 5 * time.Minute // how long a step may take, on a machine that does much else
+	caseTime  = 10 * time.Minute
 	closeTime = 30 * time.Second // how long connections may stay after a client was closed
 	countTime = 15 * time.Second // how long a server may take to finish an upload whose caller has gone
 )
