@@ -202,7 +202,7 @@ bench-load: ## Measure: stream-through against store-and-forward, idle sessions,
 
 # The test suites that use a sandbox. Those in the second line require what .ci/run installs.
 SUITES    ?= server lpws connector sandbox load images faults abuse crash demo walk \
-             policy readme tutorial node-agent-sdk proxies docs swift scan page monitoring versions
+             policy readme tutorial node-agent-sdk proxies docs swift scan page monitoring versions identity traces
 .PHONY: check-wire
 check-wire: build ## Validate every frame of all suites against LivePerson's published schemas: SCHEMAS=folder
 	@test -n "$(SCHEMAS)" || { echo "check-wire: set the folder of the schemas: make check-wire SCHEMAS=folder"; exit 2; }

@@ -98,11 +98,39 @@ func TestIdentity_ExactlyOne(t *testing.T) {
 
 func TestTokens_AreNotPrinted(t *testing.T) {
 	s := lpfileshare.ConsumerSession{Token: "s3cret", RenewalSecret: "s3cret"}
-	for _, v := range []any{s, &s, lpfileshare.StaticToken("s3cret")} {
+	for _, v := range []any{s, &s, lpfileshare.StaticToken("s3cret"), lpfileshare.AgentSession{Token: "s3cret"}} {
 		for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
 			if text := fmt.Sprintf(format, v); strings.Contains(text, "s3cret") {
 				t.Errorf("%s of %T: %s", format, v, text)
 			}
+		}
+	}
+}
+
+// A function is called for each call, and once more if its token is rejected.
+func TestTokenFunc(t *testing.T) {
+	f := &fake{stat: func(ctx context.Context, _ int) (*pb.StatFileResponse, error) {
+		if md, _ := metadata.FromIncomingContext(ctx); md.Get("lp-consumer-token")[0] != "new" {
+			return nil, failure(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID)
+		}
+		return &pb.StatFileResponse{}, nil
+	}}
+	for _, tc := range []struct {
+		tokens []string // what the function returns
+		want   pb.ErrorReason
+	}{
+		{[]string{"new"}, pb.ErrorReason_ERROR_REASON_UNSPECIFIED},
+		{[]string{"old", "new"}, pb.ErrorReason_ERROR_REASON_UNSPECIFIED},
+		{[]string{"old", "old"}, pb.ErrorReason_ERROR_REASON_TOKEN_INVALID},
+	} {
+		left := tc.tokens
+		c := start(t, f, lpfileshare.WithConsumerToken(lpfileshare.TokenFunc(func(context.Context) (string, error) {
+			token := left[0]
+			left = left[min(1, len(left)-1):]
+			return token, nil
+		})))
+		if _, err := c.Stat(testContext(t), "f"); lpfileshare.ErrorReason(err) != tc.want {
+			t.Errorf("%v: %v", tc.tokens, err)
 		}
 	}
 }

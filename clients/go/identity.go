@@ -88,6 +88,22 @@ func (t StaticToken) String() string { return "[token]" }
 // GoString hides the token from %#v.
 func (t StaticToken) GoString() string { return t.String() }
 
+// TokenFunc is a TokenSource that is a function. It is called for each call, and again if the server rejects the token: then it must
+// return another one.
+type TokenFunc func(ctx context.Context) (string, error)
+
+// Token calls f.
+func (f TokenFunc) Token(ctx context.Context) (string, error) { return f(ctx) }
+
+// Renew calls f.
+func (f TokenFunc) Renew(ctx context.Context, rejected string) (string, error) {
+	token, err := f(ctx)
+	if err == nil && token == rejected {
+		err = errors.New("the function returned the token that the server rejected")
+	}
+	return token, err
+}
+
 // A ConsumerSession is the result of signing in a consumer.
 type ConsumerSession struct {
 	// Token is the token for calls. Secret.
@@ -128,6 +144,39 @@ func consumerSession(r interface {
 		s.Expires = t.AsTime()
 	}
 	return s
+}
+
+// An AgentSession is the result of signing in an agent or a bot.
+type AgentSession struct {
+	// Token is the value for [WithAgentToken]. Secret.
+	Token string
+	// AgentID is LivePerson's id of the agent.
+	AgentID string
+	// Expires is when the login ends if no call uses the token. Zero: not known.
+	Expires time.Time
+}
+
+// String hides the token.
+func (s AgentSession) String() string { return "session of agent " + s.AgentID }
+
+// GoString hides the token from %#v.
+func (s AgentSession) GoString() string { return s.String() }
+
+// SignInAgent signs in an agent or a bot. An empty account is set to the client's. The call is never repeated.
+func (c *Client) SignInAgent(ctx context.Context, req *pb.SignInAgentRequest) (AgentSession, error) {
+	if req.GetAccount() == "" {
+		req = proto.CloneOf(req)
+		req.Account = c.accountName("")
+	}
+	r, err := c.raw.Identity.SignInAgent(ctx, req)
+	if err != nil {
+		return AgentSession{}, err
+	}
+	s := AgentSession{Token: r.GetAgentToken(), AgentID: r.GetAgentId()}
+	if t := r.GetExpireTime(); t != nil {
+		s.Expires = t.AsTime()
+	}
+	return s, nil
 }
 
 // SignOutAgent ends the login of the agent or bot whose token this client carries. account is the id of the account, or its

@@ -47,6 +47,12 @@ func (c *Client) CreateConversation(ctx context.Context, req *pb.CreateConversat
 	return r.GetConversation(), err
 }
 
+// GetConversation returns a conversation, accounts/{account}/conversations/{conversation}.
+func (c *Client) GetConversation(ctx context.Context, name string) (*pb.Conversation, error) {
+	r, err := c.raw.Conversations.GetConversation(ctx, &pb.GetConversationRequest{Name: name})
+	return r.GetConversation(), err
+}
+
 // CloseConversation closes a conversation and all its dialogs. Closing a closed conversation is not an error.
 func (c *Client) CloseConversation(ctx context.Context, name string) (*pb.Conversation, error) {
 	r, err := c.raw.Conversations.CloseConversation(ctx, &pb.CloseConversationRequest{Name: name})

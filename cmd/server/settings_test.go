@@ -29,7 +29,7 @@ func TestFlags_Settings(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatal("docs/operations.md has no place for the settings")
 	}
-	want := slices.Concat(before, begin, []byte(settings(t)), end, after)
+	want := slices.Concat(before, begin, []byte(settingsTable(t)), end, after)
 	if *update {
 		if err := os.WriteFile(page, want, 0o644); err != nil {
 			t.Fatal(err)
@@ -39,8 +39,8 @@ func TestFlags_Settings(t *testing.T) {
 	}
 }
 
-// settings returns a table of flags for each group of the help.
-func settings(t *testing.T) string {
+// settingsTable returns a table of flags for each group of the help.
+func settingsTable(t *testing.T) string {
 	t.Helper()
 	k, err := kong.New(&flags{}, kong.Vars{"version": "", "documents": strings.Trim(fmt.Sprint(share.Documents()), "[]")}, kong.DefaultEnvars(envPrefix))
 	if err != nil {

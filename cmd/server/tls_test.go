@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/url"
@@ -241,7 +242,7 @@ func TestTLS_NotAfter(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t, "ours")
 	first, _ := a.issue("server", &x509.Certificate{})
-	served, err := newServerTLS(&tlsFlags{Cert: a.file("server.pem"), Key: a.file("server.key")})
+	served, err := newServerTLS(&tlsFlags{Cert: a.file("server.pem"), Key: a.file("server.key")}, "", &reloader{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

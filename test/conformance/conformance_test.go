@@ -44,6 +44,75 @@ func TestPage_IsOfAllCasesAndLanguages(t *testing.T) {
 	}
 }
 
+// TestComparison_NamesExist compares the names in docs/clients.md with the sources of the clients.
+func TestComparison_NamesExist(t *testing.T) {
+	text, err := os.ReadFile("../../docs/clients.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := []string{"go", "python", "typescript", "java", "rust"}
+	words := map[string]map[string]bool{}
+	for _, l := range columns {
+		words[l] = clientWords(t, filepath.Join("../../clients", l))
+	}
+	quoted, rows := regexp.MustCompile("`[^`]+`"), 0
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "| ") || len(cells) != 1+len(columns) || strings.Contains(line, "---") || strings.Contains(line, "| Go |") {
+			continue
+		}
+		rows++
+		for i, l := range columns {
+			if strings.TrimSpace(cells[i+1]) == "" {
+				t.Errorf("%s: nothing for %s", strings.TrimSpace(cells[0]), titles[l])
+			}
+			for _, name := range quoted.FindAllString(cells[i+1], -1) {
+				for _, w := range word.FindAllString(name, -1) {
+					if !words[l][w] {
+						t.Errorf("%s: clients/%s has no %s", strings.TrimSpace(cells[0]), l, name)
+					}
+				}
+			}
+		}
+	}
+	if rows < 40 {
+		t.Errorf("docs/clients.md has %d rows, want at least 40", rows)
+	}
+}
+
+var word = regexp.MustCompile(`\w+`)
+
+// clientWords returns the words of the sources of a client, without tests, generated code and what its tools install.
+func clientWords(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	words := map[string]bool{}
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if path != dir && (e.Name()[0] == '.' || slices.Contains([]string{"node_modules", "target", "dist", "gen", "generated", "v1", "test", "tests"}, e.Name())) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if slices.Contains([]string{".go", ".py", ".ts", ".java", ".rs"}, filepath.Ext(path)) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for _, w := range word.FindAllString(string(text), -1) {
+				words[w] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return words
+}
+
 func TestMatch_Conditions(t *testing.T) {
 	got := map[string]any{"n": 3.0, "text": "a refusal", "list": []any{1.0, 2.0}, "none": nil}
 	for _, want := range []map[string]any{

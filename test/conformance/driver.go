@@ -17,7 +17,7 @@ import (
 )
 
 // exitTime is how long a driver may take to end after its standard input has ended.
-const exitTime = 5 * time.Second
+const exitTime = 30 * time.Second
 
 // A Driver is a running driver program.
 type Driver struct {

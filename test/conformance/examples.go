@@ -20,7 +20,7 @@ import (
 var exampleNames = []string{"Upload", "Download", "List", "Watch", "Errors", "Renew"}
 
 // exampleTime bounds one example. The first one of a language compiles the package.
-const exampleTime = 3 * time.Minute
+const exampleTime = 10 * time.Minute
 
 // fences are the info strings of the code blocks, and the file names of programs.
 var fences = map[string]struct{ info, file string }{
@@ -37,7 +37,7 @@ func (r *Runner) examples() error {
 	if err != nil {
 		return fmt.Errorf("clients/%s/README.md: %w", r.language, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
 	server, giveBack, err := r.servers.Lease(&Case{Own: true}, r.tmp)
 	if err != nil {

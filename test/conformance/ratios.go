@@ -11,8 +11,8 @@ import (
 
 const (
 	ratioFile   = "jpeg:3000000"
-	ratioWarm   = 5  // rounds that are not counted
-	ratioRounds = 25 // rounds that are
+	ratioWarm   = 30 // rounds that are not counted: the JVM still compiles in the first ones
+	ratioRounds = 25 // rounds that are. The sandbox keeps 1 GiB, which all rounds of all languages must fit into
 )
 
 // aims are the wall times that the clients should stay below, as ratios to the Go client.

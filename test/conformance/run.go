@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	stepTime  = 100 * time.Second // how long a step may take
-	caseTime  = 3 * time.Minute
-	closeTime = 3 * time.Second // how long connections may stay after a client was closed
+	stepTime  = 5 * time.Minute // how long a step may take, on a machine that does much else
+	caseTime  = 10 * time.Minute
+	closeTime = 30 * time.Second // how long connections may stay after a client was closed
+	countTime = 15 * time.Second // how long a server may take to finish an upload whose caller has gone
 )
 
 // A Runner runs cases with the driver of one language.
@@ -573,7 +574,7 @@ func (t *trial) counted() error {
 	if t.c.Stored == nil && t.c.Published == nil {
 		return nil
 	}
-	for limit := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for limit := time.Now().Add(countTime); ; time.Sleep(20 * time.Millisecond) {
 		stored, published := t.server.counts(t.consumer.ID, t.consumer.Conversation)
 		goodStored := t.c.Stored == nil || *t.c.Stored == stored
 		goodPublished := t.c.Published == nil || *t.c.Published == published

@@ -48,7 +48,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// TokenSource provides the token of each call. Texts are sources of one fixed token.
+/// TokenSource provides the token of each call. Texts are sources of one fixed token, and functions that return a future are sources.
 ///
 /// A source that can get another token implements `renew`. Calls that run at the same time share one renewal, so an implementation
 /// needs no lock for that. A renewal goes on if the call that asked for it is dropped.
@@ -84,6 +84,22 @@ impl TokenSource for String {
 impl TokenSource for &'static str {
     fn token(&self) -> BoxFuture<'_, Result<Secret>> {
         Box::pin(async { Ok((*self).into()) })
+    }
+}
+
+/// A function is a source too. It is called for each call, and again if the server rejects the token: then it must return another one.
+impl<F, R> TokenSource for F
+where
+    F: Fn() -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Secret>> + Send + 'static,
+{
+    fn token(&self) -> BoxFuture<'_, Result<Secret>> {
+        Box::pin(self())
+    }
+
+    fn renew(&self, rejected: Secret) -> BoxFuture<'_, Result<Option<Secret>>> {
+        let token = self();
+        Box::pin(async move { Ok(Some(token.await?).filter(|t| *t != rejected)) })
     }
 }
 
@@ -351,6 +367,18 @@ mod tests {
             assert_eq!(call.await.unwrap().expose(), "token-1");
         }
         assert_eq!(renewals.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_function_is_a_source() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let identity = Identity::consumer(move || {
+            let n = calls.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(Secret::from(format!("token-{}", n / 2))) }
+        });
+        assert_eq!(identity.token().await.unwrap().unwrap().expose(), "token-0");
+        // Called twice: token-0 is still the one that was rejected, so it is asked for another one.
+        assert_eq!(identity.renew(&"token-0".into()).await.unwrap().unwrap().expose(), "token-1");
     }
 
     #[tokio::test]

@@ -168,6 +168,12 @@ export abstract class BaseClient implements AsyncDisposable {
     return native(conversation!);
   }
 
+  /** Returns a conversation by its resource name. */
+  async getConversation(name: string, options?: CallOptions): Promise<Conversation> {
+    const { conversation } = await this.raw.conversations.getConversation({ name }, options);
+    return native(conversation!);
+  }
+
   /** Closes a conversation and all its dialogs. Closing a closed conversation is not an error. */
   async closeConversation(name: string, options?: CallOptions): Promise<Conversation> {
     const { conversation } = await this.raw.conversations.closeConversation({ name }, options);

@@ -283,10 +283,10 @@ func unary(ctx context.Context, client *lpfileshare.Client, c command) (any, err
 		s, err := client.SignInConsumer(ctx, c.Request.consumer(client.Account()))
 		return session{Token: s.Token, RenewalSecret: s.RenewalSecret, ConsumerID: s.ConsumerID, ExpiresAtMs: unixMilli(s.Expires)}, err
 	case "signInAgent":
-		r, err := client.Raw().Identity.SignInAgent(ctx, &pb.SignInAgentRequest{Account: client.Account(), Credentials: &pb.SignInAgentRequest_Password{
+		r, err := client.SignInAgent(ctx, &pb.SignInAgentRequest{Credentials: &pb.SignInAgentRequest_Password{
 			Password: &pb.PasswordCredentials{Username: c.Request.UserName, Password: c.Request.Password},
 		}})
-		return object{"token": r.GetAgentToken()}, err
+		return object{"token": r.Token}, err
 	case "signOutAgent":
 		return nil, client.SignOutAgent(ctx, "")
 	case "createConversation":

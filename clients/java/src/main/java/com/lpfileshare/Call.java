@@ -20,6 +20,9 @@ import java.util.concurrent.TimeUnit;
  */
 final class Call<Q, R> implements AutoCloseable {
   private static final int PREFETCH = 4; // messages that are received ahead
+  // Bytes that gRPC may queue before send waits. Its default of 32 KiB is less than a chunk: the
+  // caller's thread and that of the transport would wait for each other after every message.
+  private static final int QUEUE = 256 << 10;
   private static final long RECONNECT = TimeUnit.SECONDS.toNanos(1);
   // The operation's own deadline is to end a call before the server's copy of it does, so that the
   // status is no race.
@@ -52,6 +55,7 @@ final class Call<Q, R> implements AutoCloseable {
         CallOptions.DEFAULT
             .withWaitForReady()
             .withExecutor(Runnable::run)
+            .withOnReadyThreshold(QUEUE)
             .withStreamTracerFactory(new Tracer());
     if (nanos != Long.MAX_VALUE) {
       options = options.withDeadlineAfter(nanos, TimeUnit.NANOSECONDS);

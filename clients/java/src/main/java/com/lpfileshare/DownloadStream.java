@@ -16,6 +16,7 @@ import java.io.InputStream;
 import java.io.OutputStream;
 import java.security.MessageDigest;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.Objects;
 import java.util.zip.CRC32C;
 
@@ -32,6 +33,7 @@ import java.util.zip.CRC32C;
  */
 public final class DownloadStream extends InputStream {
   private static final Duration ATTEMPT = Duration.ofMinutes(10);
+  private static final byte[] NONE = {};
 
   private final Caller caller;
   private final DownloadRequest first;
@@ -47,7 +49,7 @@ public final class DownloadStream extends InputStream {
   private DownloadResult result; // null: not complete
   private LpFileShareException failure; // ends the download. Null: it has not failed
   private Part part; // the open call; null: none
-  private ByteString data = ByteString.EMPTY; // verified, and not read from position on
+  private byte[] data = NONE; // verified, and not read from position on
   private int position;
 
   DownloadStream(Caller caller, DownloadOptions options, Duration timeout) {
@@ -94,29 +96,29 @@ public final class DownloadStream extends InputStream {
     if (length == 0) {
       return 0;
     }
-    if (data == null || position == data.size()) {
+    if (data == null || position == data.length) {
       data = next();
       position = 0;
     }
     if (data == null) {
       return -1;
     }
-    int n = Math.min(length, data.size() - position);
-    data.substring(position, position + n).copyTo(into, offset);
+    int n = Math.min(length, data.length - position);
+    System.arraycopy(data, position, into, offset, n);
     position += n;
     return n;
   }
 
   @Override
   public int available() {
-    return data == null ? 0 : data.size() - position;
+    return data == null ? 0 : data.length - position;
   }
 
   /** Writes all bytes to a stream, which is not closed. */
   DownloadResult writeTo(OutputStream out) {
-    for (ByteString bytes = next(); bytes != null; bytes = next()) {
+    for (byte[] bytes = next(); bytes != null; bytes = next()) {
       try {
-        bytes.writeTo(out);
+        out.write(bytes);
       } catch (IOException | RuntimeException e) {
         op.check();
         throw new LpFileShareException.SinkFailed(op.name, e).attempts(pace.attempts());
@@ -136,7 +138,7 @@ public final class DownloadStream extends InputStream {
   }
 
   /** Returns the next bytes, verified. Null: the download is complete. */
-  private ByteString next() {
+  private byte[] next() {
     if (failure != null) {
       throw failure;
     }
@@ -148,7 +150,7 @@ public final class DownloadStream extends InputStream {
     }
   }
 
-  private ByteString pull() {
+  private byte[] pull() {
     while (result == null) {
       String token = "";
       try {
@@ -158,17 +160,17 @@ public final class DownloadStream extends InputStream {
           part = open(token);
         }
         token = part.token;
-        ByteString bytes = part.receive();
+        byte[] bytes = part.receive();
         if (bytes == null) {
           endPart();
           result = new DownloadResult(header, received, sums.message(), pace.attempts());
-        } else if (!bytes.isEmpty()) {
-          sums.update(bytes);
+        } else if (bytes.length > 0) {
+          sums.update(bytes, bytes.length);
           if (md5 != null) {
-            md5.update(bytes.asReadOnlyByteBuffer());
+            md5.update(bytes);
           }
-          received += bytes.size();
-          last = bytes.byteAt(bytes.size() - 1);
+          received += bytes.length;
+          last = bytes[bytes.length - 1];
           pace.progress();
           ContentRange r = header.getContentRange();
           progress.report(received, r.getEndBytes() - r.getStartBytes());
@@ -268,7 +270,7 @@ public final class DownloadStream extends InputStream {
     /**
      * Receives one message and returns its bytes. Null: the call has ended after a valid trailer.
      */
-    ByteString receive() throws StatusException {
+    byte[] receive() throws StatusException {
       DownloadResponse m = call.next();
       if (m == null) {
         if (!complete) {
@@ -288,7 +290,7 @@ public final class DownloadStream extends InputStream {
         case TRAILER -> finish(m.getTrailer());
         default -> throw violation("the server sent a message of an unknown kind");
       }
-      return ByteString.EMPTY;
+      return NONE;
     }
 
     private void begin(DownloadHeader h) throws StatusException {
@@ -322,35 +324,36 @@ public final class DownloadStream extends InputStream {
       }
     }
 
-    private ByteString chunk(DataChunk c) throws StatusException {
-      ByteString bytes = c.getData();
+    private byte[] chunk(DataChunk c) throws StatusException {
+      // One copy: a checksum of a ByteString copies it piece by piece.
+      byte[] bytes = c.getData().toByteArray();
       if (range == null || complete) {
         throw violation("the server sent bytes before the header or after the trailer");
       }
       if (c.getOffset() != offset) {
         throw violation("the server sent byte " + c.getOffset() + " instead of byte " + offset);
       }
-      if (bytes.size() > range.getEndBytes() - offset) {
+      if (bytes.length > range.getEndBytes() - offset) {
         throw violation(
             "the server sent more bytes than the " + range.getEndBytes() + " that it announced");
       }
       if (!c.hasCrc32C()) {
         throw violation("the server sent bytes without a checksum");
       }
-      if (Sums.crc32c(bytes) != c.getCrc32C()) {
+      if (Sums.crc32c(bytes, bytes.length) != c.getCrc32C()) {
         throw damaged("the bytes from offset " + offset + " on were damaged in transit");
       }
-      offset += bytes.size();
-      crc.update(bytes.asReadOnlyByteBuffer());
+      offset += bytes.length;
+      crc.update(bytes);
       if (sha != null) {
-        sha.update(bytes.asReadOnlyByteBuffer());
+        sha.update(bytes);
       }
-      if (skip > 0 && !bytes.isEmpty()) {
-        if (bytes.byteAt(0) != last) {
+      if (skip > 0 && bytes.length > 0) {
+        if (bytes[0] != last) {
           throw violation("the file has changed, although its ETag has not");
         }
         skip = 0;
-        return bytes.substring(1);
+        return Arrays.copyOfRange(bytes, 1, bytes.length);
       }
       return bytes;
     }

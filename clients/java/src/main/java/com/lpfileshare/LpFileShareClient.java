@@ -340,7 +340,7 @@ public final class LpFileShareClient implements AutoCloseable {
   }
 
   /** Returns a conversation, accounts/{account}/conversations/{conversation}. */
-  public Conversation conversation(String name) {
+  public Conversation getConversation(String name) {
     GetConversationRequest request = GetConversationRequest.newBuilder().setName(name).build();
     return unary("get conversation", ConversationServiceGrpc.getGetConversationMethod(), request)
         .getConversation();

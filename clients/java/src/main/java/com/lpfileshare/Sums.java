@@ -25,20 +25,9 @@ final class Sums {
     return (int) crc.getValue();
   }
 
-  static int crc32c(ByteString data) {
-    CRC32C crc = new CRC32C();
-    crc.update(data.asReadOnlyByteBuffer());
-    return (int) crc.getValue();
-  }
-
   void update(byte[] data, int n) {
     crc.update(data, 0, n);
     sha.update(data, 0, n);
-  }
-
-  void update(ByteString data) {
-    crc.update(data.asReadOnlyByteBuffer());
-    sha.update(data.asReadOnlyByteBuffer());
   }
 
   int crc32c() {
