@@ -239,7 +239,7 @@ func TestWebFlags_Validate(t *testing.T) {
 		{"--web-listen=127.0.0.1:0 --web-origin=https://a.example --web-cert=a", "belong together"},
 		{"--web-origin=https://a.example", "add --web-listen"},
 		{"--web-listen=127.0.0.1:0 --web-origin=https://a.example --web-memory=1MiB", "too small"},
-		{"--web-listen=127.0.0.1:0 --web-origin=https://a.example --tls-cert=a --tls-key=a --tls-client-ca=a", "exclude each other"},
+		{"--web-listen=127.0.0.1:0 --web-origin=https://a.example --tls-cert=a --tls-key=a --tls-client-ca=a", "--web-listen excludes --tls-client-ca"},
 	} {
 		var stderr bytes.Buffer
 		_, code, done := parse(strings.Fields(c.args), &stderr, &stderr)

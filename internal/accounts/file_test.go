@@ -214,6 +214,7 @@ callers: # in any place
 - certificates: "dns:reader"
   accounts: "99"
   methods: [read, SignInConsumer]
+  tokens: consumer
 - subjects: ["jwt:chat", "jwt:bank/*"]
   accounts: ["99"]
   tokens: consumer

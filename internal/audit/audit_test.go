@@ -113,11 +113,11 @@ func TestLog_Call(t *testing.T) {
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("grpc-previous-rpc-attempts", "2",
 		"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
 	byName := func(context.Context) policy.Caller {
-		return policy.Caller{Name: policy.Name{Kind: policy.URI, Value: "spiffe://example.com/chat"}}
+		return policy.Caller{Name: policy.Name{Kind: policy.URI, Value: "spiffe://example.com/chat"}, Via: policy.ViaXFCC, Proxy: policy.Name{Kind: policy.DNS, Value: "edge"}}
 	}
 	file := sha256.Sum256([]byte("/v1/AUTH_x/a.jpg"))
 	const head = `{"ts":"2026-11-30T12:00:01.500Z","event":"call","method":"FileSharingService/Upload","code":"ResourceExhausted","reason":"TOO_MANY_UPLOADS",` +
-		`"duration_ms":1500,"peer_ip":"2001:db8::1","caller":"uri:spiffe://example.com/chat","caller_via":"mtls","account":"12345678",`
+		`"duration_ms":1500,"peer_ip":"2001:db8::1","caller":"uri:spiffe://example.com/chat","caller_via":"xfcc","proxy":"dns:edge","account":"12345678",`
 	const tail = `,"type":"JPEG","bytes":1234,"sha256":"abababababababab","request_id":"5f0c6a3e-1f6b-4f5e-9d6b-1c2d3e4f5a6b","replayed":true,` +
 		`"takeover":true,"attempts":3,"trace_id":"0af7651916cd43dd8448eb211c80319c","server":"server-1","version":"v0.0.0"}` + "\n"
 	key := []byte("a key of the deployment")

@@ -16,7 +16,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -57,9 +57,13 @@ func New(ctx context.Context, version string, log *slog.Logger) (*Traces, error)
 	if err != nil {
 		return nil, errors.New("OTEL_RESOURCE_ATTRIBUTES is invalid; write KEY=VALUE,KEY=VALUE")
 	}
-	exporter, err := otlptracegrpc.New(ctx)
+	collector, err := newClient()
 	if err != nil {
-		return nil, fmt.Errorf("the OTLP exporter cannot be made; check the variables OTEL_EXPORTER_OTLP_*: %w", err)
+		return nil, fmt.Errorf("traces cannot be exported; check the variables OTEL_EXPORTER_OTLP_*: %w", err)
+	}
+	exporter := otlptrace.NewUnstarted(collector)
+	if err := exporter.Start(ctx); err != nil {
+		return nil, err
 	}
 	return newTraces(exporter, about, version), nil
 }

@@ -970,8 +970,11 @@ pub enum ErrorReason {
     /// FAILED_PRECONDITION, no RetryInfo. The call names a consumer by lp-external-consumer-id, but this server has no credentials for
     /// the account. Use lp-consumer-token, or ask the operator to configure an identity or an app for the account.
     IdentityNotConfigured = 56,
-    /// UNAUTHENTICATED, no RetryInfo. lp-external-consumer-id is accepted only on connections that authenticate the caller: TLS with a
-    /// client certificate signed by the server's --tls-client-ca, or loopback to a server that listens only there.
+    /// UNAUTHENTICATED, no RetryInfo. The call does not prove which service makes it. lp-external-consumer-id is accepted only from
+    /// services that are known: by a client certificate, by a bearer token, or by loopback to a server that listens only there. A server
+    /// that requires bearer tokens accepts no call without one. Metadata, unless lp-external-consumer-id is the reason: why, one of
+    /// "missing" (no bearer token, or no certificate that a proxy forwarded), "expired" and "invalid" (the bearer token), and "header"
+    /// (x-forwarded-client-cert).
     CallerNotAuthenticated = 57,
     /// RESOURCE_EXHAUSTED, with RetryInfo. The caller has reached its limit of downloads and watches, or the server's. Metadata: limit,
     /// if it is the server's: memory (for downloads), watches, connection or server (for health watches and reflection).
@@ -1000,6 +1003,9 @@ pub enum ErrorReason {
     /// UNAVAILABLE, with RetryInfo. The server's malware scanner gave no verdict, and nothing was stored. Metadata: part; why, one of
     /// "unreachable", "failed", "timeout" and "busy" (other files are being scanned).
     ScannerUnavailable = 65,
+    /// UNAVAILABLE, with RetryInfo. The server has no keys to verify the bearer token with, because their issuer cannot be reached. Nothing
+    /// was done.
+    CallerKeysUnavailable = 66,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1074,6 +1080,7 @@ impl ErrorReason {
             Self::CallerNotPermitted => "ERROR_REASON_CALLER_NOT_PERMITTED",
             Self::FileRejectedByScanner => "ERROR_REASON_FILE_REJECTED_BY_SCANNER",
             Self::ScannerUnavailable => "ERROR_REASON_SCANNER_UNAVAILABLE",
+            Self::CallerKeysUnavailable => "ERROR_REASON_CALLER_KEYS_UNAVAILABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1147,6 +1154,7 @@ impl ErrorReason {
             "ERROR_REASON_CALLER_NOT_PERMITTED" => Some(Self::CallerNotPermitted),
             "ERROR_REASON_FILE_REJECTED_BY_SCANNER" => Some(Self::FileRejectedByScanner),
             "ERROR_REASON_SCANNER_UNAVAILABLE" => Some(Self::ScannerUnavailable),
+            "ERROR_REASON_CALLER_KEYS_UNAVAILABLE" => Some(Self::CallerKeysUnavailable),
             _ => None,
         }
     }
