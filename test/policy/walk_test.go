@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -30,6 +31,7 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/test/harness"
+	"github.com/lpfileshare/lpfileshare/test/issuer"
 	"github.com/lpfileshare/lpfileshare/test/wire"
 )
 
@@ -54,6 +56,8 @@ const rules = `callers:
 - {certificates: "dns:*.agents.bank", accounts: ["23456789"], methods: [sign-in, account-settings, WatchFiles], tokens: agent}
 - {certificates: "cn:Payments", accounts: ["12345678"], methods: [Upload, GetUpload], consumers: "pay-*"}
 - {certificates: "cn:Payments", accounts: ["23456789"], methods: Download, tokens: consumer}
+- {subjects: "jwt:bank/full", accounts: all, tokens: [consumer, agent], consumers: "*"}
+- {subjects: "jwt:bank/ns/*", accounts: ["12345678"], methods: read, tokens: consumer}
 accounts:
   "12345678":
     identity: {issuer: {name: brand, key_file: issuer.pem}}
@@ -104,7 +108,15 @@ func dns(names ...string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.DNSNames = names }
 }
 
-func callers(ours, theirs *authority) []caller {
+// bearer returns the header of a token.
+func bearer(token string) []string { return []string{"authorization", "Bearer " + token} }
+
+// xfcc returns the header with which a proxy names its client.
+func xfcc(by, uri string) []string {
+	return []string{"x-forwarded-client-cert", fmt.Sprintf(`By=%s;Hash=00;Subject="CN=full";URI=%s`, by, uri)}
+}
+
+func callers(t *testing.T, ours, theirs *authority, tokens *issuer.Issuer) []caller {
 	everything := []grant{{[]string{withIssuer, plain}, columns, presented}}
 	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
 	cn := func(name string) func(*x509.Certificate) {
@@ -112,6 +124,15 @@ func callers(ours, theirs *authority) []caller {
 	}
 	forServers := func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
 	nobody := ours.config(ours.client("spiffe://bank/nobody", nil))
+	full := ours.config(ours.client("spiffe://bank/full", nil))
+	proxy := ours.config(ours.client("spiffe://bank/edge", nil))
+	// claim returns the header of full's token with another claim.
+	claim := func(name string, value any) []string {
+		claims := tokens.Claims("bank/full")
+		claims[name] = value
+		return bearer(tokens.Token("k1", claims))
+	}
+	stranger := issuer.NewKey(t)
 	return []caller{
 		{name: "no certificate", tls: ours.config(), refused: true},
 		{name: "no TLS", toTLS: true, refused: true},
@@ -128,9 +149,26 @@ func callers(ours, theirs *authority) []caller {
 		}))},
 		{name: "below reader", tls: ours.config(ours.client("spiffe://bank/ns/pay/sa/reader/x", nil))},
 		{name: "*.agents.bank", tls: ours.config(ours.client("", dns("a.b.agents.bank", "a.agents.bank")))},
-		{name: "spoofed XFCC", tls: nobody, headers: []string{"x-forwarded-client-cert", `By=spiffe://bank/proxy;Hash=00;Subject="CN=full";URI=spiffe://bank/full`}},
-		{name: "forged JWT", tls: nobody, headers: []string{"authorization", "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJzcGlmZmU6Ly9iYW5rL2Z1bGwifQ."}},
-		{name: "full", tls: ours.config(ours.client("spiffe://bank/full", nil)), grants: everything},
+		{name: "spoofed XFCC", tls: nobody, headers: xfcc("spiffe://bank/edge", "spiffe://bank/full")},
+		{name: "spoofed XFCC of full", tls: full, headers: xfcc("spiffe://bank/edge", "spiffe://bank/full")},
+		{name: "proxy without XFCC", tls: proxy},
+		{name: "proxy, no rule", tls: proxy, headers: xfcc("spiffe://bank/edge", "spiffe://bank/nobody")},
+		{name: "proxy, another's XFCC", tls: proxy, headers: xfcc("spiffe://bank/other", "spiffe://bank/full")},
+		{name: "proxy, client's XFCC first", tls: proxy, headers: []string{"x-forwarded-client-cert", "URI=spiffe://bank/full,By=spiffe://bank/edge;URI=spiffe://bank/nobody"}},
+		{name: "proxy, full", tls: proxy, headers: xfcc("spiffe://bank/edge", "spiffe://bank/full"), grants: everything},
+		{name: "JWT without signature", tls: nobody, headers: bearer("eyJhbGciOiJub25lIn0.eyJzdWIiOiJiYW5rL2Z1bGwifQ.")},
+		{name: "JWT expired", tls: nobody, headers: claim("exp", time.Now().Add(-time.Hour).Unix())},
+		{name: "JWT, another issuer", tls: nobody, headers: claim("iss", "https://issuer.example")},
+		{name: "JWT, another audience", tls: nobody, headers: claim("aud", "another service")},
+		{name: "JWT, another key", tls: nobody, headers: bearer(issuer.Sign(t, jwt.SigningMethodES256, "k1", stranger, tokens.Claims("bank/full")))},
+		{name: "JWT, unknown key id", tls: nobody, headers: bearer(issuer.Sign(t, jwt.SigningMethodES256, "k9", stranger, tokens.Claims("bank/full")))},
+		{name: "JWT expired, of full", tls: full, headers: claim("exp", time.Now().Add(-time.Hour).Unix())},
+		{name: "JWT no rule", tls: nobody, headers: claim("sub", "bank/nobody")},
+		{name: "JWT of full's URI", tls: nobody, headers: claim("sub", "spiffe://bank/full")},
+		{name: "JWT no rule, of full", tls: full, headers: claim("sub", "bank/nobody")},
+		{name: "JWT full", tls: nobody, headers: claim("sub", "bank/full"), grants: everything},
+		{name: "JWT reader", tls: nobody, headers: claim("sub", "bank/ns/reader"), grants: []grant{{[]string{withIssuer}, reads, []string{consumer}}}},
+		{name: "full", tls: full, grants: everything},
 		{name: "reader", tls: ours.config(ours.client("spiffe://bank/ns/pay/sa/reader", nil)), grants: []grant{{[]string{withIssuer}, reads, []string{consumer}}}},
 		{name: "writer", tls: ours.config(ours.client("spiffe://bank/writer", nil)), grants: []grant{
 			{[]string{withIssuer, plain}, slices.Concat(writes, consumerSignIns), []string{consumer}},
@@ -253,7 +291,7 @@ func signIn(t *testing.T, c *lpfileshare.Client, account string) map[string][]st
 	}
 }
 
-const rowFormat = "%-24s %-9s %-15s %s\n"
+const rowFormat = "%-28s %-9s %-15s %s\n"
 
 func TestWalk(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)
@@ -275,7 +313,12 @@ func TestWalk(t *testing.T) {
 	if err := os.WriteFile(key, []byte(strings.Repeat("0a", 32)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mutual, loopback := start(append(ours.server(), "--agent-token-key="+key)...), start("--agent-token-key="+key)
+	tokens := issuer.New(t)
+	mutual := start(append(ours.server(), "--agent-token-key="+key, "--trusted-proxy=uri:spiffe://bank/edge", "--jwt-issuer="+tokens.URL(), "--jwt-audience="+issuer.Audience)...)
+	if err := mutual.Logs.Wait(t.Context(), 1, "the keys of --jwt-issuer were fetched"); err != nil {
+		t.Fatal(err)
+	}
+	loopback := start("--agent-token-key=" + key)
 	identities := map[string]map[string][]string{}
 	for _, account := range []string{withIssuer, plain} {
 		identities[account] = signIn(t, loopback.Dial(t), account)
@@ -285,7 +328,7 @@ func TestWalk(t *testing.T) {
 	var table strings.Builder
 	calls, wrong := 0, 0
 	begin := time.Now()
-	for _, c := range callers(ours, theirs) {
+	for _, c := range callers(t, ours, theirs, tokens) {
 		target, creds := mutual.Addr, insecure.NewCredentials()
 		if c.tls != nil {
 			creds = credentials.NewTLS(c.tls)
