@@ -30,7 +30,7 @@ import (
 type adminFlags struct {
 	Listen      string   `name:"admin-listen" placeholder:"ADDR" help:"Address to serve probes, metrics and pages for operators on, over HTTP. Default: none."`
 	Open        []string `name:"admin-open" default:"health,metrics,version" enum:"health,metrics,version,none" placeholder:"SET" help:"Pages of --admin-listen that are open to all that can reach it: health, metrics, version, or none (${default}). They contain no secrets and no identifiers. The other pages require a client certificate or a loopback address."`
-	ClientCA    string   `name:"admin-client-ca" placeholder:"FILE" help:"PEM file of the authorities whose client certificates open all pages of --admin-listen, which then has TLS with --tls-cert. SIGHUP reloads it. Default: none."`
+	ClientCA    string   `name:"admin-client-ca" placeholder:"FILE" help:"PEM file of the authorities whose client certificates open all pages of --admin-listen, which then has TLS with --tls-cert. It is reloaded: see --reload-every. Default: none."`
 	DebugListen string   `name:"debug-listen" placeholder:"ADDR" help:"Loopback address to serve all pages on. Metrics are counted with --admin-listen only. Default: none."`
 }
 

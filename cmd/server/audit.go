@@ -19,6 +19,7 @@ import (
 	"github.com/lpfileshare/lpfileshare/internal/audit"
 	"github.com/lpfileshare/lpfileshare/internal/buildinfo"
 	"github.com/lpfileshare/lpfileshare/internal/callers"
+	"github.com/lpfileshare/lpfileshare/internal/policy"
 )
 
 // auditFlags say where the audit stream is written.
@@ -84,8 +85,12 @@ func unseenCalls(trail *audit.Log) func(ctx context.Context, method string, exce
 		lpfilesharev1.FileSharingService_ServiceDesc, lpfilesharev1.ConversationService_ServiceDesc,
 		lpfilesharev1.IdentityService_ServiceDesc, lpfilesharev1.AccountService_ServiceDesc,
 	} {
+		short := service.ServiceName[len("lpfileshare.v1."):] + "/"
 		for _, method := range service.Methods {
-			names["/"+service.ServiceName+"/"+method.MethodName] = service.ServiceName[len("lpfileshare.v1."):] + "/" + method.MethodName
+			names["/"+service.ServiceName+"/"+method.MethodName] = short + method.MethodName
+		}
+		for _, stream := range service.Streams {
+			names["/"+service.ServiceName+"/"+stream.StreamName] = short + stream.StreamName
 		}
 	}
 	return func(ctx context.Context, method string, exceeded bool) {
@@ -133,8 +138,12 @@ func auditRequests(trail *audit.Log, listener string, next http.Handler) http.Ha
 			return
 		}
 		begun, answer := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		var caller policy.Name
+		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+			caller = policy.NameOf(r.TLS.VerifiedChains[0][0])
+		}
 		defer func() {
-			trail.Requested(listener, r.RemoteAddr, r.Method, r.URL.Path, answer.status, time.Since(begun))
+			trail.Requested(listener, r.RemoteAddr, caller, r.Method, r.URL.Path, answer.status, time.Since(begun))
 		}()
 		next.ServeHTTP(answer, r)
 	})

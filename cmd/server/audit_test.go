@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -286,5 +287,23 @@ func TestAudit_DeniedHandshakes(t *testing.T) {
 	harness.Eventually(t, "both have a line", func() bool { return denied("certificate") > 0 && denied("TLS handshake") > 0 })
 	if n := denied("EOF"); n != 0 {
 		t.Errorf("%d lines of a connection that was only closed", n)
+	}
+}
+
+// gRPC ends a stream with a compression that it does not know before any interceptor runs.
+func TestAudit_StreamsThatGRPCEnds(t *testing.T) {
+	t.Parallel()
+	file := newAuditFile(t)
+	w := newWorld(t, sandbox.Options{}, "--audit="+file.path)
+	client := plaintextHTTP2(t)
+	for _, method := range []string{pb.FileSharingService_Upload_FullMethodName, pb.FileSharingService_Download_FullMethodName} {
+		if code, _ := rawCall(t, client, w.grpc, method, "unknown", grpcFrame(1, []byte("x"))); code != codes.Unimplemented {
+			t.Errorf("%s: %s", method, code)
+		}
+		want := map[string]any{"method": strings.TrimPrefix(method, "/lpfileshare.v1."), "peer_ip": "127.0.0.1"}
+		harness.Eventually(t, method+" has a line", func() bool { return len(file.lines("call", want)) > 0 })
+		if lines := file.lines("call", want); len(lines) != 1 {
+			t.Errorf("%s has the lines %v", method, lines)
+		}
 	}
 }

@@ -411,6 +411,7 @@ func TestSPIFFE(t *testing.T) {
 		next.svid("spiffe://mesh/chat", nil)
 		rotated := mesh.svid("spiffe://mesh/server", nil)
 		rotated.Svids[0].Bundle = next.cert.Raw
+		w.logged("certificate received from the Workload API")
 		updates := w.logs.Count("certificate received from the Workload API")
 		api.updates <- rotated
 		harness.Eventually(t, "the server has the next certificate", func() bool { return w.logs.Count("certificate received from the Workload API") > updates })

@@ -14,7 +14,11 @@ import (
 	pb "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
 	"github.com/lpfileshare/lpfileshare/internal/sandbox"
 	"github.com/lpfileshare/lpfileshare/internal/service"
+	"github.com/lpfileshare/lpfileshare/internal/share"
 )
+
+// maxCallText bounds each text of a caller in the feed, in bytes: the fields are not validated yet.
+const maxCallText = 300
 
 // A callFeed reports this server's calls to the sandbox's event stream, so that a reader sees what a call causes at LivePerson and the
 // store. It implements stats.Handler.
@@ -66,7 +70,7 @@ func (f *callFeed) HandleRPC(ctx context.Context, s stats.RPCStats) {
 		}
 		c.Phase = "spec"
 		spec := m.GetSpec()
-		c.Conversation, c.Name, c.Size = spec.GetConversation(), spec.GetDisplayName(), spec.GetSizeBytes()
+		c.Conversation, c.Name, c.Size = share.Clip(spec.GetConversation(), maxCallText), share.Clip(spec.GetDisplayName(), maxCallText), spec.GetSizeBytes()
 		if small, ok := s.Payload.(*pb.UploadSmallFileRequest); ok {
 			c.Size = int64(len(small.GetData()))
 		}

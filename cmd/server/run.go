@@ -96,7 +96,7 @@ func serve(ctx context.Context, f *flags, lines *serverLog, stderr io.Writer) er
 	if f.Admin.Listen != "" {
 		measured = newMetrics()
 	}
-	transport, err := newTransport(ctx, &f.Server.TLS, f.Admin.ClientCA, reloads, measured, log)
+	transport, err := newTransport(ctx, &f.Server.TLS, f.Admin.ClientCA, reloads, measured, trail, log)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,4 @@ func TestScan_RejectsFiles(t *testing.T) {
 			t.Errorf("the metrics have no %s", want)
 		}
 	}
-	if w.logs.Count("clamd does not answer") != 0 {
-		t.Error("clamd answered, and the log says that it did not")
-	}
 }

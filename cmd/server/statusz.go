@@ -22,7 +22,7 @@ import (
 
 // secretFlags are the flags that name or contain secrets. /config says only whether they are set.
 var secretFlags = []string{
-	"agent-token-key", "ledger-creds", "ledger-key", "ledger-password-file", "sandbox-password", "tls-key", "webhook-key",
+	"agent-token-key", "audit-key-file", "ledger-creds", "ledger-key", "ledger-password-file", "sandbox-password", "tls-key", "web-key", "webhook-key",
 }
 
 // settings returns the values of flags by name, as they are in effect.

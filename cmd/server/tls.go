@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/lpfileshare/lpfileshare/internal/audit"
 	"github.com/lpfileshare/lpfileshare/internal/metrics"
 )
 
@@ -146,11 +147,14 @@ type transport struct {
 }
 
 // newTransport loads the files, or waits for the first certificate of the Workload API. The caller must close it.
-func newTransport(ctx context.Context, f *tlsFlags, adminCA string, reloads *reloader, m *metrics.Metrics, log *slog.Logger) (t transport, err error) {
+func newTransport(ctx context.Context, f *tlsFlags, adminCA string, reloads *reloader, m *metrics.Metrics, trail *audit.Log, log *slog.Logger) (t transport, err error) {
 	if t.files, err = newServerTLS(f, adminCA, reloads, log); err != nil {
 		return t, err
 	}
-	t.spiffe, err = newSPIFFE(ctx, f, func() { m.Reloaded("spiffe-socket", nil) }, log)
+	t.spiffe, err = newSPIFFE(ctx, f, func() {
+		m.Reloaded("spiffe-socket", nil)
+		trail.Reloaded("spiffe-socket", "workload-api", nil)
+	}, log)
 	return t, err
 }
 

@@ -191,11 +191,13 @@ func (l *Log) Reloaded(file, by string, err error) {
 	})
 }
 
-// Requested writes the line of a request to one of the server's HTTP listeners for operators.
-func (l *Log) Requested(listener, peer, method, path string, status int, took time.Duration) {
+// Requested writes the line of a request to one of the server's HTTP listeners for operators. caller is the name in the client's
+// certificate, if it has one.
+func (l *Log) Requested(listener, peer string, caller policy.Name, method, path string, status int, took time.Duration) {
 	l.write("admin", func(n line) {
 		n.text("listener", listener)
 		n.peer(peer)
+		n.name("caller", caller)
 		n.text("method", share.Clip(method, maxText))
 		n.text("path", share.Clip(path, maxText))
 		n.number("status", int64(status))

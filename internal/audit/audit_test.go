@@ -432,12 +432,12 @@ func TestLog_OtherEvents(t *testing.T) {
 	l := open(t, Config{Out: out})
 	l.Reloaded("accounts", "signal", nil)
 	l.Reloaded("tls-cert", "signal", errors.New("a path"))
-	l.Requested("admin", "127.0.0.1:4711", "GET", "/metrics", 200, time.Second)
+	l.Requested("admin", "127.0.0.1:4711", policy.Name{Kind: policy.CN, Value: "ops"}, "GET", "/metrics", 200, time.Second)
 	l.Unseen(t.Context(), "FileSharingService/ListFiles", "127.0.0.1:4711", true)
 	l.Close(time.Minute)
 	for _, want := range []string{
 		`"event":"reload","file":"accounts","by":"signal","result":"loaded"`, `"event":"reload","file":"tls-cert","by":"signal","result":"failed","server"`,
-		`"event":"admin","listener":"admin","peer_ip":"127.0.0.1","method":"GET","path":"/metrics","status":200,"duration_ms":1000`,
+		`"event":"admin","listener":"admin","peer_ip":"127.0.0.1","caller":"cn:ops","method":"GET","path":"/metrics","status":200,"duration_ms":1000`,
 		`"event":"call","method":"FileSharingService/ListFiles","code":"DeadlineExceeded","reason":"REQUEST_NOT_RECEIVED","peer_ip":"127.0.0.1"`,
 	} {
 		if !strings.Contains(out.String(), want) {

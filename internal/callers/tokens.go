@@ -94,9 +94,10 @@ func (t *Tokens) verify(ctx context.Context, token string) (string, error) {
 	if known, ok := t.verified.Get(hash); ok && t.now().Before(known.until) {
 		return known.subject, nil
 	}
-	var claims jwt.RegisteredClaims
-	_, err := t.parser.ParseWithClaims(token, &claims, func(parsed *jwt.Token) (any, error) {
-		if claims.Issuer != t.issuer { // so that a token of another issuer causes no fetch
+	// A map, because fields of a structure would be filled from claims in any case: "Sub" would replace "sub".
+	claims := jwt.MapClaims{}
+	_, err := t.parser.ParseWithClaims(token, claims, func(parsed *jwt.Token) (any, error) {
+		if issuer, _ := claims.GetIssuer(); issuer != t.issuer { // so that a token of another issuer causes no fetch
 			return nil, jwt.ErrTokenInvalidIssuer
 		}
 		id, _ := parsed.Header["kid"].(string)
@@ -105,15 +106,17 @@ func (t *Tokens) verify(ctx context.Context, token string) (string, error) {
 	if err != nil {
 		return "", rejectToken(err)
 	}
-	if !validSubject(claims.Subject) {
+	subject, _ := claims.GetSubject()
+	expires, _ := claims.GetExpirationTime() // it was required
+	if !validSubject(subject) {
 		return "", reject("invalid", "the bearer token has no usable subject; its sub claim must have 1 to %d printable ASCII characters", maxSubject)
 	}
-	until := claims.ExpiresAt.Add(leeway)
+	until := expires.Add(leeway)
 	if withdrawn := t.now().Add(refreshEvery); withdrawn.Before(until) {
 		until = withdrawn
 	}
-	t.verified.Add(hash, verifiedToken{claims.Subject, until})
-	return claims.Subject, nil
+	t.verified.Add(hash, verifiedToken{subject, until})
+	return subject, nil
 }
 
 // validSubject reports whether a subject can be a name: it is compared with patterns, and logged.

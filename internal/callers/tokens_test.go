@@ -70,12 +70,15 @@ func TestTokens(t *testing.T) {
 	}
 	publicPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
 	tokens := tokensOf(t, i)
+	now := time.Now()
+	tokens.now = func() time.Time { return now }
 
 	for what, token := range map[string]string{
 		"a token":                   i.Token("k1", i.Claims("chat")),
 		"one of several audiences":  i.Token("k1", with("aud", []string{"other", "files"})),
 		"RSA":                       issuer.Sign(t, jwt.SigningMethodRS256, "rsa", rsaKey, i.Claims("chat")),
-		"expired within the leeway": i.Token("k1", with("exp", time.Now().Add(-leeway/2).Unix())),
+		"expired within the leeway": i.Token("k1", with("exp", now.Add(-leeway/2).Unix())),
+		"claims of other names":     i.Token("k1", with("Sub", "admin")),
 	} {
 		for range 2 { // the second time from the cache
 			if subject, err := tokens.verify(t.Context(), token); err != nil || subject != "chat" {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
 	lpfilesharev1 "github.com/lpfileshare/lpfileshare/gen/go/lpfileshare/v1"
@@ -17,7 +18,8 @@ import (
 type requestTimeout struct {
 	context.Context
 	exceeded atomic.Bool
-	stream   atomic.Bool // an interceptor of streams runs
+	seen     atomic.Bool // by an interceptor, or reported as unseen
+	upload   bool        // it has timeouts of its own
 	received func()      // ends the timeout
 }
 
@@ -45,19 +47,24 @@ type requestTimeoutKey struct{}
 // large or could not be decoded, or because there is no such method. exceeded reports that it was this timeout.
 func RequestTimeout(limit time.Duration, unseen func(ctx context.Context, method string, exceeded bool)) tap.ServerInHandle {
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
-		if info.FullMethodName == lpfilesharev1.FileSharingService_Upload_FullMethodName {
+		upload := info.FullMethodName == lpfilesharev1.FileSharingService_Upload_FullMethodName
+		if upload && unseen == nil {
 			return ctx, nil
 		}
 		inner, cancel := context.WithCancel(ctx)
-		t := &requestTimeout{Context: inner}
+		t := &requestTimeout{Context: inner, upload: upload}
 		timer := time.AfterFunc(limit, func() {
 			t.exceeded.Store(true)
 			cancel()
 		})
+		if upload {
+			timer.Stop()
+		}
 		method := info.FullMethodName
 		stop := context.AfterFunc(ctx, func() { // the call has ended, so nothing may refer to it any more
 			timer.Stop()
-			if unseen != nil && !t.stream.Load() {
+			cancel()
+			if unseen != nil && t.seen.CompareAndSwap(false, true) {
 				unseen(ctx, method, t.exceeded.Load())
 			}
 		})
@@ -73,6 +80,9 @@ func RequestTimeout(limit time.Duration, unseen func(ctx context.Context, method
 func UnaryRequestReceived(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if t, ok := ctx.Value(requestTimeoutKey{}).(*requestTimeout); ok {
 		t.received()
+		if !t.seen.CompareAndSwap(false, true) { // the call ended a moment ago, and was reported
+			return nil, status.FromContextError(context.Canceled).Err()
+		}
 	}
 	return handler(ctx, req)
 }
@@ -80,8 +90,14 @@ func UnaryRequestReceived(ctx context.Context, req any, _ *grpc.UnaryServerInfo,
 // StreamRequestReceived is UnaryRequestReceived for streams.
 func StreamRequestReceived(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if t, ok := stream.Context().Value(requestTimeoutKey{}).(*requestTimeout); ok {
-		t.stream.Store(true)
-		stream = &timedStream{stream, t}
+		if !t.seen.CompareAndSwap(false, true) {
+			return status.FromContextError(context.Canceled).Err()
+		}
+		if t.upload {
+			t.received()
+		} else {
+			stream = &timedStream{stream, t}
+		}
 	}
 	return handler(srv, stream)
 }

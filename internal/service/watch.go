@@ -106,7 +106,7 @@ func (s *Server) watchFiles(ctx context.Context, req *lpfilesharev1.WatchFilesRe
 }
 
 // permitAgain asks the policy again about a watch if it was last asked a heartbeat ago, and returns when it was last asked. The rules may
-// have changed: a watch can last for weeks.
+// have changed: a watch lasts up to 41 minutes.
 func (s *Server) permitAgain(ctx context.Context, account string, last time.Time) (time.Time, error) {
 	if time.Since(last) < s.Heartbeat {
 		return last, nil

@@ -114,6 +114,12 @@ func (h *Handler) receive(rc *http.ResponseController, r *http.Request, method s
 		if size == 0 {
 			size = 1 // to find the end
 		} else if !held.grow(size) {
+			pieces = nil
+			held.release()
+			// A response that arrives before the browser has sent the request would be a failed connection to it.
+			if _, err := io.CopyN(io.Discard, r.Body, maxDiscard); errors.Is(err, io.EOF) {
+				_ = rc.SetReadDeadline(time.Time{})
+			}
 			return nil, h.status(share.Reject(share.TooManyUploads, "requests of browsers hold too much memory; retry with the same request_id").
 				With("limit", "budget"))
 		}

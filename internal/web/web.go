@@ -164,6 +164,7 @@ func (h *Handler) ServeHTTP(inner http.ResponseWriter, r *http.Request) {
 	}
 	call := r.WithContext(context.WithValue(r.Context(), heldKey{}, held))
 	call.Body = &body{pieces}
+	call.Trailer = nil // as a second frame of headers it would end the connection, which others share
 	call.Header = make(http.Header, len(h.kept))
 	for _, name := range h.kept {
 		if values := r.Header.Values(name); len(values) > 0 {

@@ -142,7 +142,7 @@ func TestKeys_RotatedUnderLoad(t *testing.T) {
 	use("k1")
 	c := dial(t, s.Addr, lpfileshare.WithBearerToken(source))
 	l := startLoad(t, 4, func() error { return ask(t.Context(), c) })
-	const rotations = 3
+	const rotations = 2
 	for n := 2; n < 2+rotations; n++ {
 		l.more(t)
 		i.Publish(fmt.Sprint("k", n), issuer.NewKey(t))

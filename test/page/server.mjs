@@ -27,14 +27,17 @@ export async function start(...flags) {
   };
 }
 
-/** Returns a port that is free now. */
+/** Returns a port that is free now, below the ephemeral ones, so that no outgoing connection takes it meanwhile. */
 export async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+  for (;;) {
+    const server = createServer().listen(20000 + Math.floor(Math.random() * 12000), "127.0.0.1");
+    const free = await once(server, "listening").then(() => true, () => false);
+    if (!free) continue;
+    const { port } = server.address();
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 /** Runs a command, and returns what it prints. */

@@ -131,7 +131,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.args = append(harness.Before(w.sb), fmt.Sprintf("--ledger=nats://127.0.0.1:%d", ports[0]), "--ledger-bytes=64MiB", "--agent-token-key="+key,
-		"--documents", "--lp-timeout=3s", "--settle=1s")
+		"--documents", "--lp-timeout=10s", "--settle=1s")
 	w.start(onOld) // as in an upgrade, the older server creates the bucket
 	w.start(onNew)
 	c := w.servers[onOld].Consumer(t)

@@ -45,15 +45,22 @@ const list = soon(async () => {
   /** @type {{id: string, account: string, state: string}[]} */
   const all = (await answer.json()).filter((/** @type {{account: string}} */ c) => c.account === session.account);
   choice.replaceChildren(...all.map((c) => element("option", { value: c.id }, `${c.id.slice(0, 8)} ${c.state === "OPEN" ? "open" : "closed"}`)));
-  if (all.length === 0) choice.append(element("option", { value: "" }, "none yet"));
-  select(all.some((c) => c.id === talk.id) ? talk.id : (all[0]?.id ?? ""));
+  const listed = all.some((c) => c.id === talk.id);
+  if (!listed && session.own.has(talk.id)) option(talk.id); // this page created it after the list was made
+  else if (all.length === 0) choice.append(element("option", { value: "" }, "none yet"));
+  select(listed || session.own.has(talk.id) ? talk.id : (all[0]?.id ?? ""));
 });
+
+/** Adds a conversation of this page to the choice. @param {string} id */
+function option(id) {
+  if (![...choice.options].some((o) => o.value === id)) choice.prepend(element("option", { value: id }, id.slice(0, 8) + " open"));
+}
 
 async function create() {
   try {
     announce("Signing in and creating a conversation");
     const id = await session.create();
-    if (![...choice.options].some((o) => o.value === id)) choice.prepend(element("option", { value: id }, id.slice(0, 8) + " open"));
+    option(id);
     select(id);
     announce("A new conversation is open");
   } catch (e) {

@@ -6,7 +6,7 @@ import { announce, button, byID, element, soon } from "./dom.js";
 const scenarios = {
   "lose the answer 1×": { on: "ms.PublishEvent", dropAfter: true, count: 1 },
   "store: 503 2×": { on: "store:PUT", status: 503, count: 2 },
-  "slow store": { on: "store:PUT", bytesPerSecond: 50000 },
+  "slow store": { on: "store:PUT", bytesPerSecond: 15000 },
   "cut the PUT": { on: "store:PUT", cutAfter: 50000 },
   "URL expired 1×": { on: "store:PUT", expire: true, count: 1 },
   "LivePerson is silent 1×": { on: "ms.PublishEvent", mute: true, count: 1 },

@@ -82,8 +82,12 @@ export class Feed {
 
   /** Reports the state of the stream to all tabs. @param {State} state */
   share(state) {
-    clearTimeout(this.lostTimer);
+    if (state === "lost" && this.lostTimer) return; // it waits already, or has ended
     if (state === "lost") this.lostTimer = setTimeout(() => this.share("ended"), patience);
+    if (state === "live") {
+      clearTimeout(this.lostTimer);
+      this.lostTimer = 0;
+    }
     this.channel.postMessage({ state });
     this.listener.state(state);
   }
