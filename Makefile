@@ -48,7 +48,7 @@ demo: build ## Show a whole upload and download once; FILE=path sends your own f
 # The packages whose tests run with the race detector: the product. Those that work on pixels take ten times as long with it, so
 # only the tests of internal/images that are about concurrency do. The suites in test/ start servers that are built without it.
 RACED := ./clients/... ./cmd/... ./internal/...
-# Suites with a target of their own, which .ci/run calls.
+# Suites with a target of their own.
 HEAVY := /test/(load|images(/.*)?|faults|crash|newtype|abuse|swift|walk|scan|policy|identity|traces|monitoring|versions)$$
 
 # make lint runs go vet. Most tests wait more than they compute, so more of them run at a time than there are processors. Without
