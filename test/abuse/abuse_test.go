@@ -129,7 +129,7 @@ func cannot(t *testing.T, name, format string, args ...any) {
 
 // tries is how often a row is run, each time with a new server, before the honest caller counts as slow: the machine may have been
 // busy with something else.
-const tries = 3
+const tries = 6
 
 // run runs one row.
 func (r *row) run(t *testing.T) {
