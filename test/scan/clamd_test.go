@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -144,8 +145,8 @@ type proxy struct {
 	pause time.Duration
 
 	mu   sync.Mutex
-	cuts []int // bytes of the next connections after which they are cut; negative: never
-	seen int   // connections
+	cuts []int // bytes of the next scans after which their connections are cut
+	seen int   // scans: not the PING of each start, nor those of the health check
 }
 
 // startProxy starts a proxy that ends with the test.
@@ -175,10 +176,22 @@ func startProxy(t *testing.T, c *clamd, pause time.Duration, cuts ...int) *proxy
 
 func (p *proxy) url() string { return "clamd://" + p.socket }
 
-func (p *proxy) connections() int {
+func (p *proxy) scans() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen
+}
+
+// scan counts a scan, and returns after how many bytes it is cut; -1: never.
+func (p *proxy) scan() (cut int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen++
+	if len(p.cuts) == 0 {
+		return -1
+	}
+	cut, p.cuts = p.cuts[0], p.cuts[1:]
+	return cut
 }
 
 func (p *proxy) serve(from net.Conn, socket string) {
@@ -188,22 +201,21 @@ func (p *proxy) serve(from net.Conn, socket string) {
 		return
 	}
 	defer to.Close()
-	p.mu.Lock()
-	cut := -1
-	if p.seen++; len(p.cuts) > 0 {
-		cut, p.cuts = p.cuts[0], p.cuts[1:]
-	}
-	p.mu.Unlock()
 	go func() { // ends with to
 		_, _ = io.Copy(from, to)
 		from.Close()
 	}()
 	buffer := make([]byte, 64<<10)
+	cut := -1
 	for n := 0; cut < 0 || n < cut; {
 		read, err := from.Read(buffer)
-		if n += read; err != nil {
+		if err != nil {
 			return
 		}
+		if n == 0 && bytes.HasPrefix(buffer[:read], []byte("zINSTREAM")) {
+			cut = p.scan()
+		}
+		n += read
 		time.Sleep(p.pause) // the delay that is tested
 		if _, err := to.Write(buffer[:read]); err != nil {
 			return
