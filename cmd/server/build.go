@@ -93,7 +93,7 @@ func build(ctx context.Context, f *flags, reloads *reloader, step share.BeginSte
 		return nil, err
 	}
 	if f.Connector.WebhookCert != "" {
-		reloads.add("webhook-cert", files(f.Connector.WebhookCert, f.Connector.WebhookKey), func() error { return p.webhooks.reload(log) })
+		reloads.add("webhook-cert", files(f.Connector.WebhookCert, f.Connector.WebhookKey), func() error { return p.webhooks.cert.reload(log) })
 	}
 	records, err := f.ledgerConfig(log)
 	if err != nil {

@@ -182,3 +182,38 @@ func (s *serverTLS) forAdmin() *tls.Config {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.admin.Load(), nil },
 	}
 }
+
+// A servedCert is the certificate of an HTTP server. It affects later handshakes; open connections stay open.
+type servedCert struct {
+	of        string // the server: --OF-cert and --OF-key name the files
+	cert, key string
+	now       atomic.Pointer[tls.Certificate]
+}
+
+// load reads the files. If it fails, the previous certificate stays in use.
+func (c *servedCert) load() error {
+	pair, err := readKeyPair("--"+c.of+"-cert", c.cert, "--"+c.of+"-key", c.key)
+	if err == nil {
+		c.now.Store(&pair)
+	}
+	return err
+}
+
+// reload calls load and logs the result.
+func (c *servedCert) reload(log *slog.Logger) error {
+	err := c.load()
+	if err != nil {
+		log.Error(c.of+" certificate is invalid, the previous one stays in use; correct it, and send SIGHUP if --reload-every is 0", "error", err)
+	} else {
+		log.Info(c.of + " certificate reloaded")
+	}
+	return err
+}
+
+// config returns the configuration of the server.
+func (c *servedCert) config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.now.Load(), nil },
+	}
+}

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -116,7 +114,7 @@ func webTooLarge(method string, bytes int64) *share.Error {
 // A webServer serves browsers on --web-listen.
 type webServer struct {
 	flags    *webFlags
-	cert     atomic.Pointer[tls.Certificate]
+	cert     servedCert
 	listener net.Listener
 	handler  *web.Handler
 	http     *http.Server
@@ -129,10 +127,10 @@ func startWeb(f *flags, server *grpc.Server, pipe *web.Pipe, connections *connli
 	if f.Web.Listen == "" {
 		return nil, nil
 	}
-	s := &webServer{flags: &f.Web, ended: make(chan struct{})}
+	s := &webServer{flags: &f.Web, ended: make(chan struct{}), cert: servedCert{of: "web", cert: f.Web.Cert, key: f.Web.Key}}
 	if f.Web.Cert != "" {
-		reloads.add("web-cert", files(f.Web.Cert, f.Web.Key), func() error { return s.reload(log) })
-		if err := s.loadCert(); err != nil {
+		reloads.add("web-cert", files(f.Web.Cert, f.Web.Key), func() error { return s.cert.reload(log) })
+		if err := s.cert.load(); err != nil {
 			return nil, err
 		}
 	}
@@ -154,10 +152,7 @@ func startWeb(f *flags, server *grpc.Server, pipe *web.Pipe, connections *connli
 	}
 	serve := s.http.Serve
 	if f.Web.Cert != "" {
-		s.http.TLSConfig = &tls.Config{
-			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Load(), nil },
-		}
+		s.http.TLSConfig = s.cert.config()
 		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
 	go func() {
@@ -167,25 +162,6 @@ func startWeb(f *flags, server *grpc.Server, pipe *web.Pipe, connections *connli
 		}
 	}()
 	return s, nil
-}
-
-func (s *webServer) loadCert() error {
-	cert, err := readKeyPair("--web-cert", s.flags.Cert, "--web-key", s.flags.Key)
-	if err != nil {
-		return err
-	}
-	s.cert.Store(&cert)
-	return nil
-}
-
-// reload loads the certificate again. If that fails, the previous one stays in use.
-func (s *webServer) reload(log *slog.Logger) error {
-	if err := s.loadCert(); err != nil {
-		log.Error("web certificate is invalid, the previous one stays in use; correct it, and send SIGHUP if --reload-every is 0", "error", err)
-		return err
-	}
-	log.Info("web certificate reloaded")
-	return nil
 }
 
 // webAnswers is how long responses may take to reach browsers when the gRPC server has ended all calls.

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/lpfileshare/lpfileshare/internal/connlimit"
@@ -52,7 +50,7 @@ func (f *connectorFlags) Validate() error {
 type webhookServer struct {
 	flags       *connectorFlags
 	connections *connlimit.Limiter
-	cert        atomic.Pointer[tls.Certificate]
+	cert        servedCert
 	listener    net.Listener
 	http        *http.Server
 	ended       chan struct{}
@@ -64,9 +62,9 @@ func newWebhookServer(f *connectorFlags, connections *connlimit.Limiter) (*webho
 	if f.WebhookListen == "" {
 		return nil, nil
 	}
-	s := &webhookServer{flags: f, connections: connections, ended: make(chan struct{})}
+	s := &webhookServer{flags: f, connections: connections, ended: make(chan struct{}), cert: servedCert{of: "webhook", cert: f.WebhookCert, key: f.WebhookKey}}
 	if f.WebhookCert != "" {
-		if err := s.loadCert(); err != nil {
+		if err := s.cert.load(); err != nil {
 			return nil, err
 		}
 	}
@@ -86,10 +84,7 @@ func (s *webhookServer) start(handler http.Handler, log *slog.Logger) error {
 	}
 	serve := s.http.Serve
 	if s.flags.WebhookCert != "" {
-		s.http.TLSConfig = &tls.Config{
-			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Load(), nil },
-		}
+		s.http.TLSConfig = s.cert.config()
 		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
 	go func() {
@@ -98,26 +93,6 @@ func (s *webhookServer) start(handler http.Handler, log *slog.Logger) error {
 			log.Error("webhook server failed", "error", err)
 		}
 	}()
-	return nil
-}
-
-func (s *webhookServer) loadCert() error {
-	cert, err := readKeyPair("--webhook-cert", s.flags.WebhookCert, "--webhook-key", s.flags.WebhookKey)
-	if err != nil {
-		return err
-	}
-	s.cert.Store(&cert)
-	return nil
-}
-
-// reload loads the certificate again, and logs the result. If it fails, the previous one stays in use.
-func (s *webhookServer) reload(log *slog.Logger) error {
-	err := s.loadCert()
-	if err != nil {
-		log.Error("webhook certificate is invalid, the previous one stays in use; correct it, and send SIGHUP if --reload-every is 0", "error", err)
-		return err
-	}
-	log.Info("webhook certificate reloaded")
 	return nil
 }
 
