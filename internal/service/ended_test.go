@@ -7,7 +7,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -174,7 +173,7 @@ func TestRequestTimeout_ReportsUnseenCalls(t *testing.T) {
 		if large == nil || seen != nil || streamed == nil || err == nil {
 			t.Error(errors.Join(large, seen, streamed, err))
 		}
-		time.Sleep(time.Second)
+		synctest.Wait()
 		mu.Lock()
 		defer mu.Unlock()
 		want := []string{pb.FileSharingService_UploadSmallFile_FullMethodName, pb.FileSharingService_StatFile_FullMethodName + " exceeded"}

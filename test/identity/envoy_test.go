@@ -78,7 +78,7 @@ func startEnvoy(t *testing.T, dir, server string) string {
 	t.Helper()
 	program := os.Getenv(envoyFile)
 	if program == "" {
-		t.Skipf("%s is not set: Envoy could not be installed, or the test was not started by make test-identity", envoyFile)
+		t.Fatalf("%s is not set; run make test-identity, which installs Envoy", envoyFile)
 	}
 	_, port, err := net.SplitHostPort(server)
 	if err != nil {
